@@ -1,0 +1,28 @@
+"""SSA-ResNet-20 on scikit-learn's handwritten digits: minutes on a laptop, no download.
+
+    python main.py --config=configs/digits_ssa20.py --workdir=runs/digits
+"""
+
+from ml_collections import ConfigDict
+
+from ssanet_jax.config import base
+
+
+def get_config() -> ConfigDict:
+    config = base()
+    config.batch_size = 64
+    config.eval_batch_size = 360
+    config.num_epochs = 60.0
+    config.dataset.name = 'digits'
+    config.dataset.eval_split = 'test'
+    config.dataset.reader = 'memory'
+    config.dataset.image_size = 8
+    config.dataset.mean = (0.3, 0.3, 0.3)
+    config.dataset.std = (0.37, 0.37, 0.37)
+    config.dataset.flip = False  # a mirrored digit is another sign
+    config.dataset.crop_padding = 1
+    config.model.name = 'ssa_resnet20'
+    config.optimizer.reference_batch_size = 64
+    config.optimizer.weight_decay = 5e-4
+    config.optimizer.schedule = 'cosine'
+    return config

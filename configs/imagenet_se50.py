@@ -1,0 +1,16 @@
+"""SE-ResNet-50 (ratio 16) on ImageNet-1k, the SSANet authors' recipe, which is base().
+
+    python main.py --config=configs/imagenet_se50.py --workdir=runs/imagenet_se50
+
+Paper: 76.75% top-1, 93.41% top-5. Ours: not measured yet.
+"""
+
+from ml_collections import ConfigDict
+
+from ssanet_jax.config import base
+
+
+def get_config() -> ConfigDict:
+    config = base()
+    config.model.name = 'se_resnet50'
+    return config

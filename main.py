@@ -1,0 +1,44 @@
+"""Trains an SSANet, or evaluates a checkpoint.
+
+    python main.py --config=configs/digits_ssa20.py --workdir=runs/digits
+    python main.py --config=configs/digits_ssa20.py --workdir=runs/digits --mode=eval
+
+Any field of ssanet_jax/config.py can be overridden: --config.optimizer.learning_rate=0.05
+Running it again in the same workdir goes on from the newest checkpoint.
+"""
+
+import os
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # before TensorFlow is imported
+
+import tensorflow as tf
+from absl import flags
+from ml_collections import config_flags
+
+from ssanet_jax.config import ConfigError
+from ssanet_jax.tools import cli
+from ssanet_jax.training import loop, parallel
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of everything that the run leaves.')
+_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'What to do.')
+_CHECKPOINT = flags.DEFINE_string('checkpoint', 'best', 'With --mode=eval: best, latest or a step.')
+_COORDINATOR = flags.DEFINE_string('coordinator_address', None, 'host:port of the first host.')
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Number of hosts.', lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'This host, from 0.', lower_bound=0)
+
+
+def main(argv: list[str]) -> None:
+    if argv[1:]:
+        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
+    parallel.initialize_hosts(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if _MODE.value == 'train':
+        loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+    else:
+        loop.evaluate_checkpoint(_CONFIG.value, _WORKDIR.value, _CHECKPOINT.value)
+
+
+if __name__ == '__main__':
+    flags.mark_flags_as_required(['config', 'workdir'])
+    cli.run(main)

@@ -1,0 +1,52 @@
+"""Squeeze-and-Excitation (Hu et al. 2018, https://arxiv.org/abs/1709.01507)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssanet_jax import layers
+
+
+class SEBlock(nn.Module):
+    """Scales each channel by a gate computed from all channels' means.
+
+        z = mean_{h,w} x[h, w, :]                            [N, 1, 1, C]
+        g = sigmoid(W2 relu(W1 z + b1) + b2)                 [N, 1, 1, C]
+        y = g * x                                            [N, H, W, C], dtype of x
+
+    2 C^2 / ratio + C + C / ratio parameters, biases as in timm and the published counts.
+    Everything up to the gate runs in float32, or in float64 where x is float64. `gate`
+    is sown, [N, 1, 1, C]: pass `mutable=['intermediates']` to `apply` to get it.
+
+    Attributes:
+      ratio: the hidden layer has C // ratio units.
+
+    Raises:
+      ValueError: x is not 4-D, or it has fewer channels than `ratio`.
+      TypeError: x is not floating-point.
+
+    >>> x = jnp.ones((2, 8, 8, 64))
+    >>> variables = SEBlock(ratio=16).init(jax.random.key(0), x, train=False)
+    >>> sum(p.size for p in jax.tree.leaves(variables))
+    580
+    """
+
+    ratio: int = 16
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        del train  # No statistics here; the argument is every attention block's.
+        layers.require_feature_map(x, 'SEBlock')
+        channels = x.shape[-1]
+        if not 1 <= self.ratio <= channels:
+            raise ValueError(
+                f'SEBlock(ratio={self.ratio}) leaves no hidden unit for {channels} channels; '
+                f'choose a ratio from 1 to {channels}.'
+            )
+        stats = layers.stats_dtype(x.dtype)
+        wide = x.astype(stats)
+        z = jnp.mean(wide, axis=(1, 2), keepdims=True)  # [N, 1, 1, C]
+        hidden = nn.relu(nn.Dense(channels // self.ratio, dtype=stats, name='fc1')(z))
+        gate = nn.sigmoid(nn.Dense(channels, dtype=stats, name='fc2')(hidden))
+        self.sow('intermediates', 'gate', gate)
+        return (gate * wide).astype(x.dtype)

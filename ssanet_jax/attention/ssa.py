@@ -1,0 +1,84 @@
+"""Squeeze and Spatial Attention, the block of SSANet."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssanet_jax import layers
+
+Squeeze = Literal['mean', 'max']
+Combine = Literal['sum', 'mean']
+
+
+class SSABlock(nn.Module):
+    """Scales each pixel by how well it agrees with the image's channel means.
+
+        z[c]    = mean_{h,w} x[h, w, c]                 squeeze,  [N, 1, 1, C]
+        s[h, w] = sum_c z[c] * x[h, w, c]               saliency, [N, H, W, 1]
+        y       = sigmoid(BatchNorm(s)) * x             [N, H, W, C], dtype of x
+
+    Two parameters for any C (SSANet, section 3). Both reductions and BatchNorm run in
+    float32 whatever the dtype of x, or in float64 where x is float64.
+
+    The authors' released code averages over c where the paper sums; BatchNorm cancels
+    that factor C except through its epsilon, which matters where s is tiny. Their
+    grouped form, one map for every C / groups consecutive channels, is `groups`.
+
+    `saliency` (s) and `gate` (the sigmoid's output) are sown, both [N, H, W, groups]:
+    pass `mutable=['intermediates']` to `apply` to get them.
+
+    Attributes:
+      squeeze: 'mean' or 'max' over the pixels of each channel.
+      combine: 'sum' (the paper) or 'mean' (the released code) over the channels.
+      groups: number of maps; divides C. The block has 2 * groups parameters.
+      norm: makes the BatchNorm; give it `axis_name` to share statistics over devices.
+
+    Raises:
+      ValueError: x is not 4-D, groups does not divide C, or an option is unknown.
+      TypeError: x is not floating-point.
+
+    >>> x = jnp.ones((2, 8, 8, 64))
+    >>> variables = SSABlock().init(jax.random.key(0), x, train=False)
+    >>> SSABlock().apply(variables, x, train=False).shape
+    (2, 8, 8, 64)
+    """
+
+    squeeze: Squeeze = 'mean'
+    combine: Combine = 'sum'
+    groups: int = 1
+    norm: Callable[..., nn.Module] = layers.batch_norm
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        self._check(x)
+        n, h, w, c = x.shape
+        grouped = x.astype(layers.stats_dtype(x.dtype)).reshape(n, h, w, self.groups, -1)
+
+        squeeze = {'mean': jnp.mean, 'max': jnp.max}[self.squeeze]
+        combine = {'sum': jnp.sum, 'mean': jnp.mean}[self.combine]
+        z = squeeze(grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
+        s = combine(z * grouped, axis=-1)  # [N, H, W, G]
+        gate = nn.sigmoid(layers.normalize(s, train=train, name='bn', norm=self.norm))
+
+        self.sow('intermediates', 'saliency', s)
+        self.sow('intermediates', 'gate', gate)
+        return (gate[..., None] * grouped).reshape(x.shape).astype(x.dtype)
+
+    def _check(self, x: jax.Array) -> None:
+        layers.require_feature_map(x, 'SSABlock')
+        for option, choices in (('squeeze', get_args(Squeeze)), ('combine', get_args(Combine))):
+            if getattr(self, option) not in choices:
+                raise ValueError(
+                    f'SSABlock({option}={getattr(self, option)!r}) is not known; '
+                    f'choose one of {", ".join(map(repr, choices))}.'
+                )
+        channels = x.shape[-1]
+        if self.groups < 1 or channels % self.groups:
+            divisors = [g for g in range(1, channels + 1) if channels % g == 0]
+            raise ValueError(
+                f'SSABlock(groups={self.groups}) cannot split {channels} channels evenly; '
+                f'groups that can: {", ".join(map(str, divisors))}.'
+            )

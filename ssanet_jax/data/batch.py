@@ -1,0 +1,54 @@
+"""What a batch is, and which part of it is this host's."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypedDict
+
+import jax
+import numpy as np
+
+
+class Batch(TypedDict):
+    """A host's share: image uint8 [n, H, W, 3], label int32 [n], mask bool [n], False in padding."""
+
+    image: np.ndarray
+    label: np.ndarray
+    mask: np.ndarray
+
+
+class Share(NamedTuple):
+    """Host `index` of `count`."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def of_this_host(cls) -> 'Share':
+        return cls(jax.process_index(), jax.process_count())
+
+    def bounds(self, total: int) -> tuple[int, int]:
+        """The contiguous part of range(total) that is this host's."""
+        return total * self.index // self.count, total * (self.index + 1) // self.count
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """This host's contiguous part of rows [n]."""
+        start, stop = self.bounds(len(rows))
+        return rows[start:stop]
+
+
+def padded_batches(
+    examples: Iterable[tuple[np.ndarray, np.ndarray]], rows: int, num_batches: int, image_size: int
+) -> Iterator[Batch]:
+    """Exactly `num_batches` batches of `rows`: the last ones padded, their `mask` False there.
+
+    Every host makes the same number of batches of the same shape, even with fewer examples.
+    """
+    iterator = iter(examples)
+    for _ in range(num_batches):
+        batch = Batch(
+            image=np.zeros((rows, image_size, image_size, 3), np.uint8),
+            label=np.zeros(rows, np.int32),
+            mask=np.zeros(rows, bool),
+        )
+        for row, (image, label) in zip(range(rows), iterator, strict=False):
+            batch['image'][row], batch['label'][row], batch['mask'][row] = image, label, True
+        yield batch

@@ -1,0 +1,197 @@
+"""Residual networks (He et al. 2015, https://arxiv.org/abs/1512.03385) with an attention slot.
+
+Submodules carry torchvision's names (`layer1_0` for `layer1.0`), so that weights map one
+to one. The slot is where the SSANet and SE papers put their blocks: after the last
+BatchNorm of the residual branch, before the sum.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssanet_jax import layers
+
+ModuleFn = Callable[..., nn.Module]
+Stem = Literal['imagenet', 'cifar']
+Variant = Literal['v1', 'v1.5']
+
+_he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+_torch_linear = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+
+def _conv(
+    features: int, size: int, *, stride: int = 1, dtype: jax.typing.DTypeLike, name: str
+) -> nn.Conv:
+    return nn.Conv(
+        features,
+        kernel_size=(size, size),
+        strides=(stride, stride),
+        padding=((size // 2, size // 2),) * 2,
+        use_bias=False,
+        kernel_init=_he_normal,
+        dtype=dtype,
+        name=name,
+    )
+
+
+class Projection(nn.Module):
+    """The 1x1 convolution and BatchNorm of a shortcut that changes shape (option B)."""
+
+    features: int
+    stride: int
+    norm: ModuleFn
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = _conv(self.features, 1, stride=self.stride, dtype=x.dtype, name='conv')(x)
+        return layers.normalize(x, train=train, name='bn', norm=self.norm)
+
+
+class ResidualBlock(nn.Module):
+    """relu(attention(branch(x)) + shortcut(x)); a subclass says what the branch is.
+
+    Attributes:
+      width: channels of the branch's inner convolutions.
+      stride: 2 halves height and width.
+      attention: makes the block of the attention slot, or None.
+      norm: makes each BatchNorm.
+      zero_init_residual: start with the last BatchNorm's scale at 0, so that the block
+        is the identity (Goyal et al. 2017, section 5.1).
+      projection: False makes a shortcut that changes shape by dropping pixels and padding
+        channels with zeros, without parameters (He et al., option A).
+    """
+
+    expansion: ClassVar[int]
+
+    width: int
+    stride: int = 1
+    attention: ModuleFn | None = None
+    norm: ModuleFn = layers.batch_norm
+    zero_init_residual: bool = False
+    projection: bool = True
+
+    def branch(self, x: jax.Array, *, train: bool) -> jax.Array:
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = self.branch(x, train=train)
+        if self.attention is not None:
+            y = self.attention()(y, train=train)
+        return nn.relu(y + self._shortcut(x, train=train))
+
+    def _shortcut(self, x: jax.Array, *, train: bool) -> jax.Array:
+        features = self.width * self.expansion
+        if self.stride == 1 and x.shape[-1] == features:
+            return x
+        if self.projection:
+            downsample = Projection(features, self.stride, self.norm, name='downsample')
+            return downsample(x, train=train)
+        x = x[:, :: self.stride, :: self.stride]
+        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
+
+    def _norm(self, x: jax.Array, name: str, *, train: bool, last: bool = False) -> jax.Array:
+        zero = last and self.zero_init_residual
+        init = nn.initializers.zeros if zero else nn.initializers.ones
+        return layers.normalize(x, train=train, name=name, norm=self.norm, scale_init=init)
+
+
+class BasicBlock(ResidualBlock):
+    """Two 3x3 convolutions (ResNet-18 and -34, and the thin CIFAR networks)."""
+
+    expansion: ClassVar[int] = 1
+
+    def branch(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = _conv(self.width, 3, stride=self.stride, dtype=x.dtype, name='conv1')(x)
+        y = nn.relu(self._norm(y, 'bn1', train=train))
+        y = _conv(self.width, 3, dtype=x.dtype, name='conv2')(y)
+        return self._norm(y, 'bn2', train=train, last=True)
+
+
+class Bottleneck(ResidualBlock):
+    """1x1 reduce, 3x3, 1x1 expand (ResNet-50 and deeper).
+
+    Attributes:
+      variant: where a stride of 2 sits: 'v1', the paper, in the first 1x1 convolution;
+        'v1.5', torchvision and the released SSANet, in the 3x3 (about 6% more
+        multiply-adds, about half a point more accuracy on ImageNet).
+    """
+
+    expansion: ClassVar[int] = 4
+
+    variant: Variant = 'v1.5'
+
+    def branch(self, x: jax.Array, *, train: bool) -> jax.Array:
+        stride1, stride2 = {'v1': (self.stride, 1), 'v1.5': (1, self.stride)}[self.variant]
+        y = _conv(self.width, 1, stride=stride1, dtype=x.dtype, name='conv1')(x)
+        y = nn.relu(self._norm(y, 'bn1', train=train))
+        y = _conv(self.width, 3, stride=stride2, dtype=x.dtype, name='conv2')(y)
+        y = nn.relu(self._norm(y, 'bn2', train=train))
+        y = _conv(self.width * self.expansion, 1, dtype=x.dtype, name='conv3')(y)
+        return self._norm(y, 'bn3', train=train, last=True)
+
+
+class ResNet(nn.Module):
+    """Images [N, H, W, 3] to logits [N, num_classes] in float32.
+
+    Attributes:
+      stage_sizes: blocks per stage; every stage after the first halves the size and
+        doubles the width.
+      block: makes a residual block, `BasicBlock` or `Bottleneck`.
+      num_classes: length of the logits.
+      width: channels of the first stage.
+      stem: 'imagenet', 7x7 stride 2 and max-pool, or 'cifar', 3x3 stride 1 alone.
+      attention: makes the block of each attention slot, or None. Give it a name:
+        `partial(SSABlock, name='ssa')`.
+      norm: makes each BatchNorm.
+      zero_init_residual, projection: see `ResidualBlock`.
+      dtype: of the computation; parameters and statistics stay float32.
+
+    Raises:
+      ValueError: the input is not 4-D or the stem is unknown.
+      TypeError: the input is not floating-point.
+    """
+
+    stage_sizes: Sequence[int]
+    block: ModuleFn
+    num_classes: int
+    width: int = 64
+    stem: Stem = 'imagenet'
+    attention: ModuleFn | None = None
+    norm: ModuleFn = layers.batch_norm
+    zero_init_residual: bool = False
+    projection: bool = True
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        layers.require_feature_map(x, 'ResNet')
+        x = self._stem(x.astype(self.dtype), train=train)
+        for stage, size in enumerate(self.stage_sizes):
+            for index in range(size):
+                x = self.block(
+                    width=self.width * 2**stage,
+                    stride=2 if stage > 0 and index == 0 else 1,
+                    attention=self.attention,
+                    norm=self.norm,
+                    zero_init_residual=self.zero_init_residual,
+                    projection=self.projection,
+                    name=f'layer{stage + 1}_{index}',
+                )(x, train=train)
+        stats = layers.stats_dtype(self.dtype)
+        x = jnp.mean(x.astype(stats), axis=(1, 2))  # [N, C]
+        return nn.Dense(self.num_classes, kernel_init=_torch_linear, dtype=stats, name='fc')(x)
+
+    def _stem(self, x: jax.Array, *, train: bool) -> jax.Array:
+        sizes = {'imagenet': (7, 2), 'cifar': (3, 1)}
+        if self.stem not in sizes:
+            raise ValueError(f"ResNet(stem={self.stem!r}) is not known; choose 'imagenet' or 'cifar'.")
+        size, stride = sizes[self.stem]
+        x = _conv(self.width, size, stride=stride, dtype=self.dtype, name='conv1')(x)
+        x = nn.relu(layers.normalize(x, train=train, name='bn1', norm=self.norm))
+        if self.stem == 'imagenet':
+            x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        return x

@@ -1,0 +1,1 @@
+"""Commands, one verb a file, run as `python -m ssanet_jax.tools.VERB`."""

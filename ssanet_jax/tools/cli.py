@@ -1,0 +1,48 @@
+"""Runs a command whose user may make mistakes: one line to stderr and exit code 2."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from ssanet_jax.config import ConfigError, base, flatten, unknown_field
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Parses the flags and calls main(argv); exits with 2 on a wrong flag or ConfigError.
+
+    Libraries log warnings and errors only, unless --verbosity asks for more.
+    """
+
+    def quiet_main(argv: list[str]) -> None:
+        if not flags.FLAGS['verbosity'].present:
+            logging.set_verbosity(logging.WARNING)
+        main(argv)
+
+    try:
+        app.run(quiet_main, flags_parser=_parse_flags)
+    except ConfigError as error:
+        print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
+        sys.exit(2)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    _check_config_flags(argv)
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        message = str(error).replace('\n', ' ').removesuffix('.')
+        raise ConfigError(f'{message}. --help lists the flags.') from error
+
+
+def _check_config_flags(argv: Sequence[str]) -> None:
+    """Checks --config=FILE and the names in --config.NAME=VALUE, which ml_collections only traces."""
+    known = flatten(base())
+    for argument in argv[1:]:
+        name, _, value = argument.lstrip('-').partition('=')
+        if name == 'config' and value and not Path(value.partition(':')[0]).is_file():
+            recipes = sorted(str(path) for path in Path('configs').glob('*.py'))
+            raise ConfigError(f'--config={value} is no file; recipes here: {", ".join(recipes)}.')
+        if name.startswith('config.') and name.removeprefix('config.') not in known:
+            raise ConfigError(unknown_field(name.removeprefix('config.')))

@@ -1,0 +1,1 @@
+"""Training and evaluation. `steps`, `state`, `losses`, `metrics` and `optimizer` need no TensorFlow."""

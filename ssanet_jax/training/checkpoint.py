@@ -1,0 +1,87 @@
+"""Checkpoints through Orbax: the newest few and the best, written while training goes on."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers
+
+from ssanet_jax.config import ConfigError
+
+Tree = TypeVar('Tree')
+
+
+def quality(metrics: Mapping[str, float]) -> tuple[float, float]:
+    """What makes a checkpoint the best: top-1, and between equals the lower loss."""
+    return metrics['top1'], -metrics['loss']
+
+
+class Checkpoints:
+    """The checkpoints in one folder; a context manager that waits for unfinished writes.
+
+    Args:
+      directory: created if missing.
+      keep: how many of the newest to keep, None for all; the best is kept besides.
+    """
+
+    def __init__(self, directory: epath.PathLike, keep: int | None):
+        policy = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(keep),
+                checkpoint_managers.BestN(
+                    get_metric_fn=quality, n=1, keep_checkpoints_without_metrics=False
+                ),
+            ]
+        )
+        self.directory = epath.Path(directory).resolve()
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy, cleanup_tmp_directories=True
+            ),
+        )
+
+    def __enter__(self) -> 'Checkpoints':
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._manager.close()
+
+    def save(self, step: int, tree: Any, metrics: Mapping[str, float] | None) -> None:
+        """Saves in the background; `metrics` are an evaluation's, if there was one."""
+        self._manager.save(step, args=ocp.args.StandardSave(tree), metrics=metrics)
+
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """The best evaluated step that is kept, or None; of equals the latest."""
+        scores = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
+        scored = [(quality(metrics), step) for step, metrics in scores.items() if metrics]
+        return max(scored)[1] if scored else None
+
+    def find(self, which: str) -> int:
+        """The step that 'best', 'latest' or a number names.
+
+        Raises:
+          ConfigError: there is no such checkpoint; the message lists those there are.
+        """
+        steps = sorted(self._manager.all_steps())
+        if not steps:
+            raise ConfigError(f'{self.directory} holds no checkpoint; train there first.')
+        if which in ('best', 'latest'):
+            step = self.best_step() if which == 'best' else self.latest_step()
+            return steps[-1] if step is None else step
+        if which.isdigit() and int(which) in steps:
+            return int(which)
+        raise ConfigError(
+            f'--checkpoint={which} is not in {self.directory}; choose best, latest or one of '
+            f'{", ".join(map(str, steps))}.'
+        )
+
+    def restore(self, step: int, like: Tree) -> Tree:
+        """The tree saved at `step`, with the structure, dtypes and shardings of `like`."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))

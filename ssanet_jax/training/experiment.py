@@ -1,0 +1,106 @@
+"""What a config describes, built: the model, the optimizer and the compiled steps."""
+
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ssanet_jax import layers
+from ssanet_jax.config import ConfigError, Plan, check, check_devices, make_plan
+from ssanet_jax.models import create_model
+from ssanet_jax.models.registry import split_name
+from ssanet_jax.training import parallel, steps
+from ssanet_jax.training.losses import cross_entropy
+from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.optimizer import make_optimizer, make_schedule
+from ssanet_jax.training.state import TrainState, init_state
+
+
+class Experiment(NamedTuple):
+    """Everything that a loop calls; nothing in here changes during training."""
+
+    model: nn.Module
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+    plan: Plan
+    mesh: Mesh
+    train_step: parallel.TrainStepFn
+    eval_step: parallel.EvalStepFn
+    seed: int
+    image_size: int
+
+    def init(self) -> TrainState:
+        """The state before the first step, replicated over the mesh."""
+        init = partial(init_state, model=self.model, tx=self.tx, image_size=self.image_size)
+        return jax.jit(init, static_argnums=0, out_shardings=parallel.replicated(self.mesh))(
+            self.seed
+        )
+
+    def zero_metrics(self) -> Metrics:
+        """Sums to start from, replicated over the mesh."""
+        return jax.jit(Metrics.zero, out_shardings=parallel.replicated(self.mesh))()
+
+
+def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> Experiment:
+    """Builds what `config` describes, on all devices there are.
+
+    Raises:
+      ConfigError: a field is wrong, or does not fit the devices or the data.
+    """
+    check(config)
+    check_devices(config, jax.device_count(), jax.process_count())
+    plan = make_plan(config, num_train_examples)
+    model = build_model(config, num_classes)
+    schedule = make_schedule(config.optimizer, plan)
+    tx = make_optimizer(config.optimizer, schedule)
+    mesh = parallel.data_mesh()
+    preprocess = partial(
+        steps.preprocess, mean=tuple(config.dataset.mean), std=tuple(config.dataset.std)
+    )
+    loss = partial(cross_entropy, label_smoothing=config.label_smoothing)
+    train_step = partial(steps.train_step, model=model, tx=tx, loss=loss, preprocess=preprocess)
+    eval_step = partial(steps.eval_step, model=model, preprocess=preprocess)
+    return Experiment(
+        model=model,
+        tx=tx,
+        schedule=schedule,
+        plan=plan,
+        mesh=mesh,
+        train_step=parallel.parallel_train_step(train_step, mesh),
+        eval_step=parallel.parallel_eval_step(eval_step, mesh),
+        seed=config.seed,
+        image_size=config.dataset.image_size,
+    )
+
+
+def build_model(config: ConfigDict, num_classes: int) -> nn.Module:
+    """The network of `config.model`; raises ConfigError where create_model refuses it."""
+    model = config.model
+    size = config.dataset.image_size
+    overrides = {'stem': model.stem, 'variant': model.variant}
+    try:
+        kind, _ = split_name(model.name)
+        network = create_model(
+            model.name,
+            num_classes=num_classes,
+            dtype=jnp.dtype(config.dtype),
+            attention_options=model[kind].to_dict() if kind else None,
+            norm=partial(
+                layers.batch_norm,
+                momentum=model.batch_norm_momentum,
+                epsilon=model.batch_norm_epsilon,
+                **parallel.batch_norm_axis(model.batch_norm_devices),
+            ),
+            zero_init_residual=model.zero_init_residual,
+            **{name: value for name, value in overrides.items() if value is not None},
+        )
+        # Shapes only: finds what does not fit, as groups that do not divide the channels.
+        jax.eval_shape(partial(network.init, train=False), jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    except ValueError as error:
+        raise ConfigError(f'config.model: {error}') from error
+    return network

@@ -1,0 +1,182 @@
+"""Trains and evaluates a config: `train_and_evaluate` and `evaluate_checkpoint`."""
+
+import json
+from typing import Any
+
+import jax
+from etils import epath
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from ssanet_jax import data
+from ssanet_jax.analysis.cost import model_cost
+from ssanet_jax.config import check, is_due
+from ssanet_jax.training import experiment, report
+from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.experiment import Experiment
+from ssanet_jax.training.logs import MetricsLog, Progress, Stopwatch, Trace, replace_text
+from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.parallel import to_devices
+from ssanet_jax.training.state import TrainState
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str) -> TrainState:
+    """Trains `config` in `workdir`, going on from its newest checkpoint if there is one.
+
+    Leaves config.json, checkpoints/, TensorBoard events, metrics.jsonl and summary.json.
+    A run that was stopped and started again leaves the same as one that was not.
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      ConfigError: the config is wrong, or does not fit the data or the devices.
+    """
+    run, info = _set_up(config)
+    folder, console = epath.Path(workdir), _console()
+    folder.mkdir(parents=True, exist_ok=True)
+    if jax.process_index() == 0:
+        replace_text(folder / 'config.json', config.to_json_best_effort(indent=2) + '\n')
+    with Checkpoints(folder / 'checkpoints', config.keep_checkpoints) as checkpoints:
+        state, total = _restore_or_init(run, checkpoints)
+        _announce(console, config, run, info, start_step=int(state.step))
+        state = _train(config, run, state, total, checkpoints, folder, console)
+    if jax.process_index() == 0:
+        _finish(console, config, run, folder)
+    return state
+
+
+def evaluate(config: ConfigDict, run: Experiment, state: TrainState) -> dict[str, float]:
+    """Means over every example of `config.dataset.eval_split`, each counted once."""
+    total = run.zero_metrics()
+    batches = data.eval_batches(config, config.dataset.eval_split)
+    for batch in to_devices(batches, run.mesh):
+        total = run.eval_step(state, batch, total)
+    return total.means()
+
+
+def evaluate_checkpoint(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, float]:
+    """Evaluates a checkpoint of a run; prints a table and leaves evaluation.json in `workdir`.
+
+    Args:
+      config: the run's, perhaps with another `eval_batch_size` or `dataset.eval_split`.
+      workdir: the run's.
+      checkpoint: 'best', 'latest' or a step.
+
+    Raises:
+      ConfigError: there is no such checkpoint, or the config is wrong.
+    """
+    run, _ = _set_up(config)
+    folder = epath.Path(workdir)
+    with Checkpoints(folder / 'checkpoints', keep=None) as checkpoints:
+        step = checkpoints.find(checkpoint)
+        state, _ = checkpoints.restore(step, (run.init(), run.zero_metrics()))
+    metrics = {'step': step, **evaluate(config, run, state)}
+    if jax.process_index() == 0:
+        text = json.dumps({'split': config.dataset.eval_split, **metrics}, indent=2)
+        replace_text(folder / 'evaluation.json', text + '\n')
+    title = f'{config.model.name}, step {step}, on {config.dataset.name} {config.dataset.eval_split}'
+    rows = report.cost_rows(model_cost(run.model, run.image_size))
+    report.print_table(_console(), title, {'': metrics}, rows)
+    return metrics
+
+
+def _train(
+    config: ConfigDict,
+    run: Experiment,
+    state: TrainState,
+    total: Metrics,
+    checkpoints: Checkpoints,
+    folder: epath.Path,
+    console: Console,
+) -> TrainState:
+    start, stop = int(state.step), run.plan.num_train_steps
+    batches = to_devices(data.train_batches(config, start_step=start), run.mesh)
+    watch = Stopwatch()
+    with (
+        MetricsLog(folder, start) as log,
+        Trace(config, folder) as trace,
+        Progress(console, total=stop, start=start, batch_size=config.batch_size) as progress,
+    ):
+        for step in range(start + 1, stop + 1):
+            trace.before(step)
+            state, total = run.train_step(state, next(batches), total)
+            trace.after(step, total)
+            watch.add(config.batch_size)
+            progress.advance(step)
+
+            if is_due(step, config.log_every_steps) or step == stop:
+                values = {**total.means(), 'learning_rate': float(run.schedule(step - 1))}
+                values['images_per_second'] = watch.lap()
+                log.write(step, 'train', values)
+                progress.report(step, 'train', values)
+                total = run.zero_metrics()
+
+            evaluation = None
+            if is_due(step, run.plan.eval_every_steps) or step == stop:
+                watch.pause(after=state)
+                evaluation = evaluate(config, run, state)
+                log.write(step, 'eval', evaluation)
+                progress.report(step, 'eval', evaluation)
+
+            if evaluation or is_due(step, run.plan.checkpoint_every_steps):
+                watch.pause(after=state)
+                checkpoints.save(step, (state, total), evaluation)
+            watch.resume(after=state)
+    return state
+
+
+def _set_up(config: ConfigDict) -> tuple[Experiment, data.DatasetInfo]:
+    check(config)
+    if jax.process_index() == 0:
+        data.dataset_info(config)  # Prepares small sets, before the other hosts look for them.
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices('data prepared')
+    info = data.dataset_info(config)
+    run = experiment.build(
+        config, num_classes=info.num_classes, num_train_examples=info.num_train
+    )
+    return run, info
+
+
+def _restore_or_init(run: Experiment, checkpoints: Checkpoints) -> tuple[TrainState, Metrics]:
+    """The state and the metrics summed since the last log line, which a checkpoint holds too."""
+    fresh = run.init(), run.zero_metrics()
+    step = checkpoints.latest_step()
+    return fresh if step is None else checkpoints.restore(step, fresh)
+
+
+def _announce(
+    console: Console, config: ConfigDict, run: Experiment, info: data.DatasetInfo, start_step: int
+) -> None:
+    devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
+    rate, reference = config.optimizer.learning_rate, config.optimizer.reference_batch_size
+    console.print(
+        f'{config.model.name} on {config.dataset.name}: {info.num_train:,} training and '
+        f'{info.num_eval:,} evaluation images of {info.num_classes} classes; {devices}, '
+        f'{jax.process_count()} host(s).\n'
+        f'{run.plan.num_train_steps:,} steps of {config.batch_size} images. Learning rate '
+        f'{rate:g} for {reference} images is {run.plan.peak_learning_rate:g} for {config.batch_size}.',
+        soft_wrap=True,
+        highlight=False,
+    )
+    if start_step:
+        console.print(f'Going on from the checkpoint of step {start_step:,}.', highlight=False)
+
+
+def _finish(console: Console, config: ConfigDict, run: Experiment, folder: epath.Path) -> None:
+    cost = model_cost(run.model, run.image_size)
+    summary: dict[str, Any] = report.write_summary(folder, cost)
+    columns = {f'{name} (step {summary[name]["step"]})': summary[name] for name in ('final', 'best')}
+    rows = report.cost_rows(cost, summary['images_per_second'])
+    report.print_table(console, f'{config.model.name} on {config.dataset.name}', columns, rows)
+    console.print(f'Written to {folder}:')
+    for name in ('summary.json', 'metrics.jsonl', 'config.json', 'checkpoints'):
+        console.print(f'  {folder / name}', soft_wrap=True, highlight=False)
+    console.print(f'Curves: tensorboard --logdir {folder}', soft_wrap=True, highlight=False)
+
+
+def _console() -> Console:
+    """Prints on the first host only."""
+    return Console(quiet=jax.process_index() != 0)

@@ -1,0 +1,111 @@
+"""Data parallelism: a mesh of one axis, steps mapped over it, batches split along it."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ssanet_jax.config import ConfigError
+from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.state import TrainState
+from ssanet_jax.training.steps import DATA_AXIS, DeviceBatch
+
+TrainStepFn = Callable[[TrainState, DeviceBatch, Metrics], tuple[TrainState, Metrics]]
+EvalStepFn = Callable[[TrainState, DeviceBatch, Metrics], Metrics]
+
+
+def initialize_hosts(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Connects the hosts of a run; call it before anything else touches a device.
+
+    With no argument, TPU pods, SLURM and the other clusters that `jax.distributed` knows
+    are found by themselves, and anything else is one host.
+
+    Raises:
+      ConfigError: only some of the arguments are given.
+    """
+    given = [coordinator_address, num_processes, process_id]
+    if None not in given:
+        jax.distributed.initialize(coordinator_address, num_processes, process_id)
+    elif any(value is not None for value in given):
+        raise ConfigError(
+            '--coordinator_address, --num_processes and --process_id belong together; got '
+            f'{coordinator_address}, {num_processes} and {process_id}. Give all three or none.'
+        )
+    else:
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            if 'coordinator_address' not in str(error):  # which it asks for outside a cluster
+                raise
+
+
+def data_mesh() -> Mesh:
+    """All devices of all hosts in one axis."""
+    return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def batch_norm_axis(devices_sharing: int) -> dict[str, Any]:
+    """flax BatchNorm's arguments for statistics over so many devices; 1: local, -1: all."""
+    if devices_sharing == 1:
+        return {}
+    if devices_sharing in (-1, jax.device_count()):
+        return {'axis_name': DATA_AXIS}
+    groups = np.arange(jax.device_count()).reshape(-1, devices_sharing)
+    return {'axis_name': DATA_AXIS, 'axis_index_groups': groups.tolist()}
+
+
+def parallel_train_step(step: Callable[..., Any], mesh: Mesh) -> TrainStepFn:
+    """Maps `steps.train_step` over the mesh and adds its metrics to a running sum.
+
+    The state and the sum are donated.
+    """
+    # The replication check knows no axis_index_groups, which grouped BatchNorm needs.
+    mapped = jax.shard_map(
+        step, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(), check_vma=False
+    )
+
+    def train(state: TrainState, batch: DeviceBatch, total: Metrics) -> tuple[TrainState, Metrics]:
+        state, metrics = mapped(state, batch)
+        return state, total + metrics
+
+    return jax.jit(train, donate_argnums=(0, 2))
+
+
+def parallel_eval_step(step: Callable[..., Metrics], mesh: Mesh) -> EvalStepFn:
+    """Maps `steps.eval_step` over the mesh and adds its metrics to a running sum, donated."""
+    mapped = jax.shard_map(
+        step, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(), check_vma=False
+    )
+
+    def evaluate(state: TrainState, batch: DeviceBatch, total: Metrics) -> Metrics:
+        return total + mapped(state, batch)
+
+    return jax.jit(evaluate, donate_argnums=2)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P())
+
+
+def to_devices(
+    batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh, ahead: int = 2
+) -> Iterator[DeviceBatch]:
+    """Each host's batches as global arrays split over the mesh, `ahead` of their use."""
+    sharding = NamedSharding(mesh, P(DATA_AXIS))
+    waiting: deque[DeviceBatch] = deque()
+    for batch in batches:
+        waiting.append(
+            {
+                name: jax.make_array_from_process_local_data(sharding, array)
+                for name, array in batch.items()
+            }
+        )
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting

@@ -1,0 +1,84 @@
+"""One training step and one evaluation step, as pure functions of one device's share.
+
+Both run inside `jax.shard_map` over the mesh axis 'data': parameters are replicated, the
+batch is split, and what they return is the same on every device.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from ssanet_jax.training.losses import LossFn, cross_entropy
+from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.state import TrainState
+
+DATA_AXIS = 'data'
+
+DeviceBatch = Mapping[str, jax.Array]
+Preprocess = Callable[[jax.Array], jax.Array]
+
+
+def preprocess(image: jax.Array, *, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """uint8 images [N, H, W, 3] to float32, (image / 255 - mean) / std for each channel."""
+    scale = 1 / (255 * jnp.asarray(std, jnp.float32))
+    shift = jnp.asarray(mean, jnp.float32) / jnp.asarray(std, jnp.float32)
+    return image.astype(jnp.float32) * scale - shift
+
+
+def train_step(
+    state: TrainState,
+    batch: DeviceBatch,
+    *,
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    loss: LossFn,
+    preprocess: Preprocess,
+) -> tuple[TrainState, Metrics]:
+    """One optimizer step on the mean loss over all devices' unmasked images.
+
+    Gradients, running statistics and metrics cross devices together, in one all-reduce.
+
+    Args:
+      state: donated by the caller; do not reuse.
+      batch: image uint8 [N, H, W, 3], label int32 [N], mask bool [N].
+
+    Returns:
+      The next state, and sums over unmasked images, both already summed over devices.
+    """
+
+    def total_loss(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        logits, updates = model.apply(
+            {'params': params, 'batch_stats': state.batch_stats},
+            preprocess(batch['image']),
+            train=True,
+            mutable=['batch_stats'],
+        )
+        losses = loss(logits, batch['label'])
+        metrics = Metrics.of(logits, batch['label'], losses, batch['mask'])
+        return metrics.loss, (updates.get('batch_stats', {}), metrics)
+
+    grads, (batch_stats, metrics) = jax.grad(total_loss, has_aux=True)(state.params)
+    grads, batch_stats, metrics = jax.lax.psum((grads, batch_stats, metrics), DATA_AXIS)
+    grads = jax.tree.map(lambda g: g / metrics.num_examples, grads)
+    devices = jax.lax.axis_size(DATA_AXIS)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    next_state = TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=jax.tree.map(lambda s: s / devices, batch_stats),
+        opt_state=opt_state,
+    )
+    return next_state, metrics
+
+
+def eval_step(
+    state: TrainState, batch: DeviceBatch, *, model: nn.Module, preprocess: Preprocess
+) -> Metrics:
+    """Sums of the cross-entropy and of right answers over all devices' unmasked images."""
+    logits = model.apply(state.variables, preprocess(batch['image']), train=False)
+    losses = cross_entropy(logits, batch['label'])
+    return jax.lax.psum(Metrics.of(logits, batch['label'], losses, batch['mask']), DATA_AXIS)
