@@ -1,0 +1,177 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from ssanet_jax import SSABlock, create_model
+from tests.helpers import float64
+
+OPTIONS = [
+    {'squeeze': squeeze, 'combine': combine, 'groups': groups}
+    for squeeze, combine, groups in itertools.product(('mean', 'max'), ('sum', 'mean'), (1, 2, 6))
+]
+SCALE, BIAS, EPSILON, MOMENTUM = 1.3, -0.2, 1e-5, 0.9
+
+
+def features(shape=(2, 3, 4, 6), dtype=np.float64):
+    return np.random.default_rng(0).normal(size=shape).astype(dtype)
+
+
+def variables(groups, dtype=np.float64):
+    return {
+        'params': {'bn': {'scale': np.full(groups, SCALE, dtype), 'bias': np.full(groups, BIAS, dtype)}},
+        'batch_stats': {'bn': {'mean': np.full(groups, 0.1, dtype), 'var': np.full(groups, 1.7, dtype)}},
+    }
+
+
+def saliency_by_loop(x, squeeze, combine, groups):
+    """s [N, H, W, G], one number at a time."""
+    n_, h_, w_, c_ = x.shape
+    width = c_ // groups
+    s = np.zeros((n_, h_, w_, groups))
+    for n, h, w, g in np.ndindex(n_, h_, w_, groups):
+        for c in range(g * width, (g + 1) * width):
+            pixels = [x[n, i, j, c] for i in range(h_) for j in range(w_)]
+            z = sum(pixels) / len(pixels) if squeeze == 'mean' else max(pixels)
+            s[n, h, w, g] += z * x[n, h, w, c] / (width if combine == 'mean' else 1)
+    return s
+
+
+def block_by_loop(x, squeeze, combine, groups, train):
+    s = saliency_by_loop(x, squeeze, combine, groups)
+    y = np.zeros_like(x)
+    for n, h, w, c in np.ndindex(*x.shape):
+        g = c * groups // x.shape[-1]
+        mean, var = (s[..., g].mean(), s[..., g].var()) if train else (0.1, 1.7)
+        normal = (s[n, h, w, g] - mean) / np.sqrt(var + EPSILON) * SCALE + BIAS
+        y[n, h, w, c] = x[n, h, w, c] / (1 + np.exp(-normal))
+    return y
+
+
+@pytest.mark.parametrize('train', [False, True])
+@pytest.mark.parametrize('options', OPTIONS, ids=str)
+def test_values_equal_a_loop_over_every_pixel(options, train):
+    x = features()
+    with float64():
+        y, _ = SSABlock(**options).apply(
+            variables(options['groups']), x, train=train, mutable=['batch_stats']
+        )
+    np.testing.assert_allclose(y, block_by_loop(x, **options, train=train), rtol=1e-12)
+
+
+@pytest.mark.parametrize('train', [False, True])
+@pytest.mark.parametrize('options', OPTIONS, ids=str)
+def test_gradients_equal_finite_differences(options, train):
+    x = features((2, 2, 3, 6))
+    weights = np.random.default_rng(1).normal(size=x.shape)
+
+    def objective(x, params):
+        state = {**variables(options['groups']), 'params': params}
+        y, _ = SSABlock(**options).apply(state, x, train=train, mutable=['batch_stats'])
+        return jnp.sum(weights * y)
+
+    with float64():
+        params = variables(options['groups'])['params']
+        flat, unravel = ravel_pytree((jnp.asarray(x), params))
+        gradient = jax.grad(lambda v: objective(*unravel(v)))(flat)
+        value = jax.jit(lambda v: objective(*unravel(v)))
+        step = 1e-6
+        expected = [
+            (value(flat.at[i].add(step)) - value(flat.at[i].add(-step))) / (2 * step)
+            for i in range(flat.size)
+        ]
+    assert np.abs(gradient).min() > 0  # every input and parameter gets one
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_training_updates_the_running_statistics():
+    x = features()
+    s = saliency_by_loop(x, 'mean', 'sum', 1)
+    with float64():
+        _, updated = SSABlock().apply(variables(1), x, train=True, mutable=['batch_stats'])
+    stats = updated['batch_stats']['bn']
+    np.testing.assert_allclose(stats['mean'], [0.9 * 0.1 + 0.1 * s.mean()], rtol=1e-12)
+    np.testing.assert_allclose(stats['var'], [0.9 * 1.7 + 0.1 * s.var()], rtol=1e-12)
+
+
+@pytest.mark.parametrize('groups', [1, 4])
+def test_costs_two_parameters_a_group_for_any_number_of_channels(groups):
+    for channels in (8, 64):
+        shapes = jax.eval_shape(
+            lambda x: SSABlock(groups=groups).init(jax.random.key(0), x, train=False),
+            jnp.ones((1, 4, 4, channels)),
+        )
+        assert sum(p.size for p in jax.tree.leaves(shapes['params'])) == 2 * groups
+
+
+def test_bfloat16_loses_only_the_rounding_of_its_input_and_output():
+    """With 2048 channels a bfloat16 sum would be off by percents."""
+    x = jnp.asarray(features((2, 7, 7, 2048), np.float32), jnp.bfloat16)
+    state = variables(1, np.float32)
+    y, _ = SSABlock().apply(state, x, train=True, mutable=['batch_stats'])
+    exact, _ = SSABlock().apply(state, x.astype(jnp.float32), train=True, mutable=['batch_stats'])
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
+
+
+def test_saliency_and_gate_are_given_when_asked_for():
+    x = features(dtype=np.float32)
+    block, state = SSABlock(groups=2), variables(2, np.float32)
+    _, extra = block.apply(state, x, train=False, mutable=['intermediates'])
+    saliency, gate = (extra['intermediates'][name][0] for name in ('saliency', 'gate'))
+    np.testing.assert_allclose(saliency, saliency_by_loop(x, 'mean', 'sum', 2), rtol=1e-4, atol=1e-6)
+    assert gate.shape == (2, 3, 4, 2)
+    assert 0 < gate.min() < gate.max() < 1
+
+
+def test_maps_that_nobody_asks_for_cost_nothing():
+    """The compiled network is the same as one whose block has no `sow` at all."""
+
+    class Silent(SSABlock):
+        def sow(self, *args, **kwargs):
+            return False
+
+    x = jnp.ones((1, 8, 8, 3))
+
+    def program(block):
+        model = create_model('resnet20', num_classes=10, attention=lambda: block(name='ssa'))
+        state = model.init(jax.random.key(0), x, train=False)
+        traced = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(state, x)
+        return str(traced)
+
+    assert program(SSABlock) == program(Silent)
+
+
+@pytest.mark.parametrize(
+    ('options', 'x', 'message'),
+    [
+        ({}, np.ones((4, 4, 8), np.float32), r'expects a feature map \[N, H, W, C\].*\(4, 4, 8\)'),
+        ({'groups': 3}, np.ones((1, 4, 4, 8), np.float32), 'groups that can: 1, 2, 4, 8'),
+        ({'groups': 0}, np.ones((1, 4, 4, 8), np.float32), 'groups that can: 1, 2, 4, 8'),
+        ({'squeeze': 'median'}, np.ones((1, 4, 4, 8), np.float32), "one of 'mean', 'max'"),
+        ({'combine': 'max'}, np.ones((1, 4, 4, 8), np.float32), "one of 'sum', 'mean'"),
+    ],
+)
+def test_bad_input_is_told_what_was_expected(options, x, message):
+    with pytest.raises(ValueError, match=message):
+        SSABlock(**options).init(jax.random.key(0), x, train=False)
+
+
+def test_integer_images_are_refused():
+    with pytest.raises(TypeError, match='floating-point features, got uint8'):
+        SSABlock().init(jax.random.key(0), np.ones((1, 4, 4, 8), np.uint8), train=False)
+
+
+@pytest.mark.parametrize('value', [0.0, 1.0])
+def test_constant_input_gives_finite_values_and_gradients(value):
+    x = jnp.full((2, 4, 4, 8), value)
+    state = SSABlock().init(jax.random.key(0), x, train=False)
+
+    def objective(x):
+        y, _ = SSABlock().apply(state, x, train=True, mutable=['batch_stats'])
+        return jnp.sum(y)
+
+    assert jnp.isfinite(jax.grad(objective)(x)).all()
