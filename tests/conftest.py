@@ -18,6 +18,13 @@ jax.config.update('jax_numpy_dtype_promotion', 'strict')
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope='session', autouse=True)
+def compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Programs that several tests run are compiled once a session."""
+    jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('compiled')))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+
+
 @pytest.fixture(scope='session')
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where this session's prepared data sets are."""
@@ -31,4 +38,28 @@ def digits(data_dir):
 
     config = load_config('digits_ssa20')
     config.dataset.data_dir = str(data_dir)
+    return config
+
+
+@pytest.fixture(scope='session')
+def imagenet_dir(data_dir):
+    """imagenet2012 prepared by TFDS's own builder from 48 + 21 images in ImageNet's archives."""
+    import tensorflow_datasets as tfds
+
+    from tests import fabricate
+
+    fabricate.imagenet_archives(data_dir / 'downloads' / 'manual')
+    tfds.builder('imagenet2012', data_dir=data_dir).download_and_prepare()
+    return data_dir
+
+
+@pytest.fixture
+def imagenet(imagenet_dir):
+    """The ImageNet recipe at 32 pixels, 16 images a step, on those 48."""
+    from tests.helpers import load_config
+
+    config = load_config('imagenet_ssa50')
+    config.dataset.data_dir = str(imagenet_dir)
+    config.dataset.image_size = 32
+    config.batch_size = 16
     return config

@@ -74,18 +74,19 @@ def create_model(
     269740
     """
     kind, network = split_name(name)
-    settings = {**NETWORKS[network], 'num_classes': num_classes, 'dtype': dtype}
-    if kind is not None:
-        block = ATTENTION[kind]
-        options = dict(attention_options or {})
-        _check_options(block, options, f'attention option of {name}')
-        settings['attention'] = partial(block, **options, name=kind)
+    _check_options(overrides, resnet.ResNet, f'option of {name}')
+    settings = {**NETWORKS[network], 'num_classes': num_classes, 'dtype': dtype, **overrides}
+    if kind is not None and 'attention' not in overrides:
+        options = {**attention_options} if attention_options else {}
+        _check_options(options, ATTENTION[kind], f'attention option of {name}')
+        if 'norm' in overrides and 'norm' in _fields(ATTENTION[kind]):
+            options.setdefault('norm', overrides['norm'])  # statistics shared alike everywhere
+        settings['attention'] = partial(ATTENTION[kind], **options, name=kind)
     elif attention_options:
-        raise ValueError(f'attention_options={attention_options} has no effect: {name} has none.')
+        raise ValueError(f'attention_options={attention_options} has no effect on {name}.')
     if variant is not None:
         settings['block'] = _with_variant(name, settings['block'], variant)
-    _check_options(resnet.ResNet, overrides, f'option of {name}')
-    return resnet.ResNet(**{**settings, **overrides})
+    return resnet.ResNet(**settings)
 
 
 def _with_variant(name: str, block: Callable[..., nn.Module], variant: str) -> Any:
@@ -98,11 +99,15 @@ def _with_variant(name: str, block: Callable[..., nn.Module], variant: str) -> A
     return partial(block, variant=variant)
 
 
-def _check_options(module: Any, options: Mapping[str, Any], what: str) -> None:
-    known = [f.name for f in dataclasses.fields(module) if f.name not in ('parent', 'name')]
+def _check_options(options: Iterable[str], module: Any, what: str) -> None:
+    known = _fields(module)
     for option in options:
         if option not in known:
             raise ValueError(f'No {what} is called {option!r}. {_nearest(option, known)}')
+
+
+def _fields(module: Any) -> list[str]:
+    return [f.name for f in dataclasses.fields(module) if f.name not in ('parent', 'name')]
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

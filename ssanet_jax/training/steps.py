@@ -65,7 +65,8 @@ def train_step(
     grads, batch_stats, metrics = jax.lax.psum((grads, batch_stats, metrics), DATA_AXIS)
     grads = jax.tree.map(lambda g: g / metrics.num_examples, grads)
     devices = jax.lax.axis_size(DATA_AXIS)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    with jax.numpy_dtype_promotion('standard'):  # optax multiplies counts by floats
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
     next_state = TrainState(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from sklearn.datasets import load_digits
+
+from ssanet_jax import data
+from ssanet_jax.config import ConfigError
+from ssanet_jax.data.builders import open_builder
+from ssanet_jax.data.fashion_mnist import read_idx
+from tests import fabricate
+
+
+def test_digits_are_scikit_learns_each_once(digits):
+    builder = open_builder(digits.dataset)
+    images, labels = load_digits(return_X_y=True)
+    expected = sorted((*np.round(x * 255 / 16).astype(int), y) for x, y in zip(images, labels, strict=True))
+    found = [
+        (*example['image'].ravel().astype(int), example['label'])
+        for split in ('train', 'test')
+        for example in tfds.as_numpy(builder.as_dataset(split=split))
+    ]
+    assert sorted(found) == expected
+
+
+def test_digits_split_is_stratified_and_fixed(digits):
+    info = data.dataset_info(digits)
+    assert (info.num_train, info.num_eval, info.num_classes) == (1437, 360, 10)
+    builder = open_builder(digits.dataset)
+    labels = [int(e['label']) for e in tfds.as_numpy(builder.as_dataset(split='test'))]
+    assert np.bincount(labels).tolist() == [36, 36, 35, 37, 36, 37, 36, 36, 35, 36]
+    pixels = [e['image'].astype(int).sum() for e in tfds.as_numpy(builder.as_dataset(split='test'))]
+    assert sum(pixels) == 1790819
+
+
+def test_fashion_mnist_is_read_from_its_four_files(digits, tmp_path):
+    content = fabricate.fashion_mnist_files(tmp_path / 'files')
+    config = digits
+    config.dataset.name = 'fashion_mnist_idx'
+    config.dataset.data_dir = str(tmp_path / 'data')
+    config.dataset.manual_dir = str(tmp_path / 'files')
+    config.dataset.image_size = 28
+    info = data.dataset_info(config)
+    assert (info.num_train, info.num_eval, info.class_names[-1]) == (40, 10, 'Ankle boot')
+    images, labels = content['test']
+    expected = sorted((image.tobytes(), label) for image, label in zip(images, labels, strict=True))
+    found = []
+    for batch in data.eval_batches(config, 'test'):
+        assert (batch['image'] == batch['image'][..., :1]).all()  # grey in three channels
+        rows = zip(batch['image'][batch['mask'], ..., 0], batch['label'][batch['mask']], strict=True)
+        found += [(image.tobytes(), label) for image, label in rows]
+    assert sorted(found) == expected
+
+
+def test_missing_fashion_mnist_files_are_named(digits, tmp_path):
+    digits.dataset.name = 'fashion_mnist_idx'
+    digits.dataset.data_dir = str(tmp_path)
+    digits.dataset.manual_dir = str(tmp_path / 'nowhere')
+    with pytest.raises(ConfigError, match=r't10k-labels-idx1-ubyte\.gz in .*nowhere'):
+        data.dataset_info(digits)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (fabricate.idx_gz(np.zeros((2, 3), np.uint8))[:-9], 'Compressed file ended'),
+        (b'', 'is not an idx file'),
+    ],
+)
+def test_a_damaged_idx_file_is_refused(content, message, tmp_path):
+    path = tmp_path / 'images.gz'
+    path.write_bytes(content)
+    with pytest.raises((ValueError, EOFError), match=message):
+        read_idx(path)
+
+
+def test_an_idx_file_shorter_than_its_header_says_is_refused(tmp_path):
+    import gzip
+
+    path = tmp_path / 'images.gz'
+    path.write_bytes(gzip.compress(b'\0\0\x08\x01\0\0\0\x05abc'))
+    with pytest.raises(ValueError, match='should hold 5 bytes for shape'):
+        read_idx(path)
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('cifar10', r'cifar10/\S+ is not prepared in .*Prepare it once with: tfds build cifar10 --data_dir'),
+        ('cifar100', r'Prepare it once with: tfds build cifar100 --data_dir'),
+        ('imagenet2012:5.*.*', r'ILSVRC2012_img_train\.tar and .*tfds build imagenet2012 --data_dir'),
+        ('ciafr10', r'nearest: .*cifar10'),
+        ('cifar10:99.0.0', r'cannot be loaded at version 99\.0\.0'),
+    ],
+)
+def test_a_data_set_that_is_not_there_is_told_how_to_get_it(name, message, digits, tmp_path):
+    digits.dataset.name = name
+    digits.dataset.data_dir = str(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        data.dataset_info(digits)
+
+
+def test_an_unknown_split_is_told_which_there_are(digits):
+    digits.dataset.eval_split = 'validation'
+    with pytest.raises(ConfigError, match='has train, test'):
+        data.dataset_info(digits)

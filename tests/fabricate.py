@@ -1,0 +1,76 @@
+"""Makes small data sets in the real formats of large ones."""
+
+import gzip
+import io
+import struct
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+WNIDS = ('n01440764', 'n01443537', 'n01484850', 'n01491361')
+
+
+def photograph(rng: np.random.Generator, *, mode: str = 'RGB', kind: str = 'JPEG') -> bytes:
+    """A random part of scikit-learn's two photographs as an encoded file, about 100 pixels wide."""
+    photo = Image.fromarray(load_sample_images().images[rng.integers(2)])
+    height, width = rng.integers(80, 121, size=2)
+    left, top = rng.integers(0, photo.width - width), rng.integers(0, photo.height - height)
+    part = photo.crop((left, top, left + width, top + height)).convert(mode)
+    buffer = io.BytesIO()
+    part.save(buffer, kind, **({'quality': 92} if kind == 'JPEG' else {}))
+    return buffer.getvalue()
+
+
+def imagenet_archives(folder: Path, *, train_per_class: int = 12, num_val: int = 21) -> None:
+    """ILSVRC2012_img_{train,val,test}.tar as ImageNet has them: class tars inside the train tar.
+
+    As in the real set, one file named .JPEG is a PNG, one is CMYK and one is grey.
+    """
+    rng = np.random.default_rng(0)
+    odd = {(0, 0): {'kind': 'PNG'}, (1, 0): {'mode': 'CMYK'}, (2, 0): {'mode': 'L'}}
+    classes = {}
+    for c, wnid in enumerate(WNIDS):
+        files = {
+            f'{wnid}_{i}.JPEG': photograph(rng, **odd.get((c, i), {})) for i in range(train_per_class)
+        }
+        classes[f'{wnid}.tar'] = tar_bytes(files)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'ILSVRC2012_img_train.tar').write_bytes(tar_bytes(classes))
+    for split, number in (('val', num_val), ('test', 2)):
+        files = {f'ILSVRC2012_{split}_{i + 1:08}.JPEG': photograph(rng) for i in range(number)}
+        (folder / f'ILSVRC2012_img_{split}.tar').write_bytes(tar_bytes(files))
+
+
+def tar_bytes(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode='w') as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def idx_gz(array: np.ndarray) -> bytes:
+    """A uint8 array as a gzipped idx file."""
+    header = b'\0\0\x08' + bytes([array.ndim]) + struct.pack(f'>{array.ndim}i', *array.shape)
+    return gzip.compress(header + array.tobytes())
+
+
+def fashion_mnist_files(folder: Path, *, num_train: int = 40, num_test: int = 10) -> dict:
+    """The four files of Fashion-MNIST with random content, which is returned by split."""
+    from ssanet_jax.data.fashion_mnist import FILES
+
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {}
+    for split, number in (('train', num_train), ('test', num_test)):
+        images = rng.integers(0, 256, size=(number, 28, 28), dtype=np.uint8)
+        labels = rng.integers(0, 10, size=number, dtype=np.uint8)
+        for name, array in zip(FILES[split], (images, labels), strict=True):
+            (folder / name).write_bytes(idx_gz(array))
+        content[split] = images, labels
+    return content

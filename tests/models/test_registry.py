@@ -1,0 +1,66 @@
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ssanet_jax import SSABlock, create_model, model_names
+
+
+def shapes(model):
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False))
+
+
+def test_every_name_makes_a_network():
+    assert len(model_names()) == 3 * 10
+    for name in model_names():
+        assert create_model(name, num_classes=7).num_classes == 7
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'message'),
+    [
+        ('ssa_resnet5', {}, "No model is called 'ssa_resnet5'. Nearest: .*ssa_resnet50"),
+        ('vgg', {}, 'Known: resnet18, '),
+        ('resnet50', {'stm': 'cifar'}, "No option of resnet50 is called 'stm'. Nearest: stem"),
+        ('resnet18', {'variant': 'v1'}, 'no bottlenecks; leave it unset'),
+        ('resnet50', {'variant': 'v2'}, "choose 'v1' or 'v1.5'"),
+        ('ssa_resnet50', {'attention_options': {'group': 2}}, 'Nearest: groups'),
+        ('resnet50', {'attention_options': {'groups': 2}}, 'has no effect on resnet50'),
+    ],
+)
+def test_a_wrong_name_or_option_is_told_the_nearest(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        create_model(name, num_classes=10, **options)
+
+
+def test_attention_options_reach_the_block():
+    params = shapes(create_model('ssa_resnet20', num_classes=10, attention_options={'groups': 4}))['params']
+    assert params['layer1_0']['ssa']['bn']['scale'].shape == (4,)
+    params = shapes(create_model('se_resnet20', num_classes=10, attention_options={'ratio': 4}))['params']
+    assert params['layer1_0']['se']['fc1']['kernel'].shape == (16, 4)
+
+
+def test_every_batch_norm_is_made_by_norm_the_attentions_too():
+    made = []
+
+    def norm(**kwargs):
+        made.append(kwargs['name'])
+        return nn.BatchNorm(**kwargs)
+
+    shapes(create_model('ssa_resnet20', num_classes=10, norm=norm))
+    assert made.count('bn') == 9  # one an SSA block
+    assert len(made) == 1 + 9 * 3
+
+
+def test_ones_own_block_takes_the_slot():
+    model = create_model('resnet20', num_classes=10, attention=partial(SSABlock, groups=2, name='mine'))
+    assert shapes(model)['params']['layer3_2']['mine']['bn']['bias'].shape == (2,)
+
+
+def test_an_imagenet_stem_can_be_had_on_a_thin_network():
+    params = shapes(create_model('resnet20', num_classes=10, stem='imagenet'))['params']
+    assert params['conv1']['kernel'].shape == (7, 7, 3, 16)
+    with pytest.raises(ValueError, match="choose 'imagenet' or 'cifar'"):
+        shapes(create_model('resnet20', num_classes=10, stem='cifr'))

@@ -1,0 +1,127 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from ssanet_jax import data
+from ssanet_jax.config import ConfigError
+from ssanet_jax.training import loop
+from ssanet_jax.training.logs import MetricsLog, read_metrics
+from tests.helpers import assert_trees_equal
+
+
+@pytest.fixture
+def short(digits):
+    """30 steps; nothing that happens now and then falls on the same step."""
+    digits.num_train_steps = 30
+    digits.log_every_steps = 7
+    digits.eval_every_steps = 10
+    digits.checkpoint_every_steps = 4
+    digits.model.name = 'ssa_resnet20'
+    return digits
+
+
+class Killed(Exception):
+    pass
+
+
+def stop_after(monkeypatch, steps):
+    """Ends the run, unsaved, when it asks for one batch too many."""
+    batches = data.train_batches
+
+    def cut_short(config, *, start_step=0):
+        for number, batch in enumerate(batches(config, start_step=start_step)):
+            if start_step + number == steps:
+                raise Killed
+            yield batch
+
+    monkeypatch.setattr(loop.data, 'train_batches', cut_short)
+
+
+def reproducible(workdir):
+    """metrics.jsonl without timings."""
+    return [
+        {name: value for name, value in line.items() if not name.endswith(('_seconds', '_per_second'))}
+        for line in read_metrics(epath.Path(workdir))
+    ]
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(short, tmp_path, monkeypatch):
+    whole = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
+    for stop in (6, 19, 25):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            stop_after(patch, stop)
+            loop.train_and_evaluate(short, str(tmp_path / 'stopped'))
+    resumed = loop.train_and_evaluate(short, str(tmp_path / 'stopped'))
+
+    assert_trees_equal(jax.device_get(resumed), jax.device_get(whole))
+    assert reproducible(tmp_path / 'stopped') == reproducible(tmp_path / 'whole')
+    steps = [(line['step'], line['split']) for line in reproducible(tmp_path / 'whole')]
+    assert steps == [
+        (7, 'train'), (10, 'eval'), (14, 'train'), (20, 'eval'),
+        (21, 'train'), (28, 'train'), (30, 'train'), (30, 'eval'),
+    ]  # fmt: skip
+
+
+def test_a_run_leaves_what_it_promises(short, tmp_path, capsys):
+    loop.train_and_evaluate(short, str(tmp_path))
+    summary = json.loads((tmp_path / 'summary.json').read_text())
+    assert summary['step'] == summary['final']['step'] == 30
+    assert {'top1', 'top5', 'loss', 'num_examples'} <= summary['final'].keys() & summary['best'].keys()
+    assert summary['final']['num_examples'] == 360
+    evaluated = [line for line in reproducible(tmp_path) if line['split'] == 'eval']
+    assert summary['best']['top1'] == max(line['top1'] for line in evaluated)
+    assert summary['parameters'] == 269_740
+    assert json.loads((tmp_path / 'config.json').read_text())['batch_size'] == 64
+    kept = {int(path.name) for path in (tmp_path / 'checkpoints').iterdir()}
+    assert kept == {24, 28, 30} | {summary['best']['step']}
+    assert list(tmp_path.glob('events.out.tfevents*'))
+    printed = capsys.readouterr().out
+    for word in ('top-1', 'top-5', 'loss', '360', 'images/s', '269,740', '2.546 M', 'summary.json'):
+        assert word in printed
+
+
+def test_evaluation_of_a_checkpoint_repeats_the_runs_own(short, tmp_path):
+    loop.train_and_evaluate(short, str(tmp_path))
+    summary = json.loads((tmp_path / 'summary.json').read_text())
+    for which, expected in (('best', summary['best']), ('latest', summary['final']), ('30', summary['final'])):
+        assert loop.evaluate_checkpoint(short, str(tmp_path), which) == expected
+    assert json.loads((tmp_path / 'evaluation.json').read_text())['step'] == 30
+
+
+def test_a_checkpoint_that_is_not_there_is_told_which_are(short, tmp_path):
+    with pytest.raises(ConfigError, match='holds no checkpoint'):
+        loop.evaluate_checkpoint(short, str(tmp_path / 'empty'), 'best')
+    short.num_train_steps = 4
+    loop.train_and_evaluate(short, str(tmp_path))
+    with pytest.raises(ConfigError, match='--checkpoint=7 is not in .* best, latest or one of 4'):
+        loop.evaluate_checkpoint(short, str(tmp_path), '7')
+
+
+def test_training_lowers_the_loss_in_bfloat16_with_smoothing_and_adamw(short, tmp_path):
+    short.dtype = 'bfloat16'
+    short.label_smoothing = 0.1
+    short.optimizer.name = 'adamw'
+    short.optimizer.learning_rate = 3e-3
+    short.num_train_steps = 60
+    state = loop.train_and_evaluate(short, str(tmp_path))
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype('float32')}
+    losses = [line['loss'] for line in reproducible(tmp_path) if line['split'] == 'train']
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_lines_that_training_will_write_again_are_removed(tmp_path):
+    path = epath.Path(tmp_path)
+    lines = [{'step': step, 'split': 'train', 'loss': 1.0} for step in (1, 2, 3)]
+    (path / 'metrics.jsonl').write_text(''.join(json.dumps(x) + '\n' for x in lines) + '{"step": 4, "sp')
+    with MetricsLog(path, start_step=2) as log:
+        log.write(3, 'train', {'loss': 0.5})
+    assert read_metrics(path) == [*lines[:2], {'step': 3, 'split': 'train', 'loss': 0.5}]
+
+
+def test_a_profile_is_recorded_when_asked_for(short, tmp_path):
+    short.num_train_steps, short.profile_start_step, short.profile_num_steps = 4, 2, 2
+    loop.train_and_evaluate(short, str(tmp_path))
+    assert list((tmp_path / 'profile').rglob('*.xplane.pb'))

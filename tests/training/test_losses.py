@@ -1,0 +1,18 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssanet_jax.training.losses import cross_entropy
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+def test_cross_entropy_equals_a_loop(smoothing):
+    logits = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    label = np.array([0, 1, 2, 3, 4, 0], np.int32)
+    expected = []
+    for row, target in zip(logits, label, strict=True):
+        log_probabilities = row - np.log(np.exp(row).sum())
+        weights = [smoothing / 5 + (1 - smoothing) * (k == target) for k in range(5)]
+        expected.append(-sum(w * p for w, p in zip(weights, log_probabilities, strict=True)))
+    found = cross_entropy(jnp.asarray(logits), jnp.asarray(label), label_smoothing=smoothing)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -1,0 +1,43 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import top_k_accuracy_score
+
+from ssanet_jax.training.metrics import Metrics, label_rank
+
+
+@pytest.mark.parametrize('k', [1, 5])
+def test_accuracies_are_scikit_learns(k):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(200, 10)).astype(np.float32)
+    label = rng.integers(0, 10, size=200).astype(np.int32)
+    metrics = Metrics.of(logits, label, jnp.ones(200), np.ones(200, bool)).means()
+    expected = 100 * top_k_accuracy_score(label, logits, k=k, labels=range(10))
+    assert metrics[f'top{k}'] == pytest.approx(expected)
+
+
+def test_of_equal_logits_the_lower_class_is_predicted_as_by_argmax():
+    logits = jnp.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(label_rank(logits, jnp.array([0, 1, 2])), [0, 1, 2])
+
+
+def test_a_diverged_network_is_never_right():
+    logits = jnp.full((2, 10), jnp.nan).at[1, 3].set(5.0)
+    np.testing.assert_array_equal(label_rank(logits, jnp.array([0, 3])) > 0, [True, True])
+
+
+def test_masked_examples_count_for_nothing():
+    logits = jnp.eye(4) * 9
+    label = jnp.arange(4)
+    loss = jnp.array([1.0, 2.0, jnp.nan, 4.0])
+    means = Metrics.of(logits, label, loss, jnp.array([True, True, False, False])).means()
+    assert means == {'loss': 1.5, 'top1': 100.0, 'top5': 100.0, 'num_examples': 2}
+
+
+def test_parts_add_up_to_the_whole():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(30, 10)).astype(np.float32)
+    label, mask = rng.integers(0, 10, 30).astype(np.int32), rng.random(30) < 0.7
+    loss = np.arange(30, dtype=np.float32)
+    parts = [Metrics.of(logits[s], label[s], loss[s], mask[s]) for s in (slice(7), slice(7, 30))]
+    assert (parts[0] + parts[1]).means() == Metrics.of(logits, label, loss, mask).means()

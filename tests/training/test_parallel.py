@@ -1,0 +1,152 @@
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ssanet_jax import create_model, data, layers
+from ssanet_jax.config import ConfigError
+from ssanet_jax.training import experiment, parallel, steps
+from ssanet_jax.training.loop import evaluate
+from ssanet_jax.training.losses import cross_entropy
+from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.state import TrainState, init_state
+from tests.helpers import float64, mesh_of
+
+
+def build_on(num_devices, config, monkeypatch):
+    """The experiment as a machine with so many devices would build it."""
+    monkeypatch.setattr(parallel.jax, 'device_count', lambda: num_devices)
+    monkeypatch.setattr(parallel, 'data_mesh', lambda: mesh_of(num_devices))
+    return experiment.build(config, num_classes=10, num_train_examples=1437)
+
+
+def train(run, config, steps):
+    """The loss of each step, and the last state."""
+    state, losses = run.init(), []
+    batches = itertools.islice(data.train_batches(config), steps)
+    for batch in parallel.to_devices(batches, run.mesh):
+        state, metrics = run.train_step(state, batch, run.zero_metrics())
+        losses.append(metrics.means()['loss'])
+    return losses, state
+
+
+def test_global_batch_norm_makes_eight_devices_train_as_one(digits, monkeypatch):
+    digits.model.batch_norm_devices = -1
+    digits.optimizer.learning_rate = 0.01
+    one, _ = train(build_on(1, digits, monkeypatch), digits, 5)
+    eight, _ = train(build_on(8, digits, monkeypatch), digits, 5)
+    np.testing.assert_allclose(eight, one, rtol=1e-4)
+
+
+def test_eight_devices_train_as_one_for_fifty_steps(digits):
+    """In float64: training amplifies the rounding of float32 until it shows."""
+    digits.dataset.flip = False
+    with float64():
+        one, eight = (train64(num_devices, digits, 50) for num_devices in (1, 8))
+    assert one[-1] < 0.8 * one[0]
+    np.testing.assert_allclose(eight, one, rtol=1e-6)
+
+
+def train64(num_devices, config, num_steps):
+    """The losses of SSA-ResNet-20 with global BatchNorm, all in float64."""
+    norm = partial(layers.batch_norm, axis_name='data')
+    model = create_model('ssa_resnet20', num_classes=10, norm=norm, dtype=jnp.float64)
+    tx = optax.sgd(0.1, momentum=0.9)
+    mesh = mesh_of(num_devices)
+    step = parallel.parallel_train_step(
+        partial(
+            steps.train_step,
+            model=model,
+            tx=tx,
+            loss=cross_entropy,
+            preprocess=lambda image: image.astype(jnp.float64) / 128 - 1,
+        ),
+        mesh,
+    )
+    state = init_state(0, model=create_model('ssa_resnet20', num_classes=10), tx=tx, image_size=8)
+    params, stats = (
+        jax.tree.map(lambda a: np.asarray(a, np.float64), tree)
+        for tree in (state.params, state.batch_stats)
+    )
+    state = TrainState(np.int32(0), params, stats, tx.init(params))
+    state = jax.device_put(state, parallel.replicated(mesh))
+    zero = jax.device_put(Metrics.zero(), parallel.replicated(mesh))
+    losses = []
+    for batch in itertools.islice(data.train_batches(config), num_steps):
+        (batch,) = parallel.to_devices([batch], mesh)
+        state, metrics = step(state, batch, jax.tree.map(jnp.copy, zero))
+        losses.append(float(metrics.loss) / config.batch_size)
+    return losses
+
+
+def test_grouped_batch_norm_is_between_local_and_global(digits, monkeypatch):
+    """Two groups of four equal global statistics when both groups see the same images."""
+    batch = next(data.train_batches(digits))
+    twice = {name: np.concatenate([array[:32], array[:32]]) for name, array in batch.items()}
+    stats = {}
+    for shared in (1, 4, -1):
+        digits.model.batch_norm_devices = shared
+        run = build_on(8, digits, monkeypatch)
+        (on_devices,) = parallel.to_devices([twice], run.mesh)
+        state, _ = run.train_step(run.init(), on_devices, run.zero_metrics())
+        stats[shared] = np.concatenate([np.ravel(s) for s in jax.tree.leaves(state.batch_stats)])
+    np.testing.assert_allclose(stats[4], stats[-1], rtol=1e-4, atol=1e-6)
+    assert np.abs(stats[1] - stats[-1]).max() > 1e-3
+
+
+@pytest.mark.parametrize('name', ['ssa_resnet20', 'ssa_resnet32'])
+def test_local_batch_norm_crosses_devices_at_most_twice_a_step(name, digits, monkeypatch):
+    digits.model.name = name
+    assert count_all_reduces(build_on(8, digits, monkeypatch)) <= 2
+
+
+def test_the_count_sees_the_all_reduces_of_global_batch_norm(digits, monkeypatch):
+    digits.model.batch_norm_devices = -1
+    assert count_all_reduces(build_on(8, digits, monkeypatch)) > 28
+
+
+def count_all_reduces(run):
+    batch = {
+        'image': np.zeros((64, 8, 8, 3), np.uint8),
+        'label': np.zeros(64, np.int32),
+        'mask': np.ones(64, bool),
+    }
+    (on_devices,) = parallel.to_devices([batch], run.mesh)
+    compiled = run.train_step.lower(run.init(), on_devices, run.zero_metrics()).compile()
+    return sum(' all-reduce(' in line or ' all-reduce-start(' in line for line in compiled.as_text().splitlines())
+
+
+def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits, monkeypatch):
+    """Masked padding takes no part: 60 steps in, 360 digits give one top-1."""
+    run = build_on(1, digits, monkeypatch)
+    _, state = train(run, digits, 60)
+    variables = jax.device_get(state)
+    images = list(data.eval_batches(digits, 'test'))[0]
+    logits = run.model.apply(
+        variables.variables, (images['image'] / np.float32(255) - np.float32(0.3)) / np.float32(0.37), train=False
+    )
+    right = (np.argmax(logits, axis=1) == images['label'])[images['mask']]
+    assert right.shape == (360,)
+    assert 20 < 100 * right.mean() < 100
+
+    for num_devices, batch_size in itertools.product((1, 8), (64, 7, 1000)):
+        digits.eval_batch_size = batch_size
+        run = build_on(num_devices, digits, monkeypatch)
+        means = evaluate(digits, run, jax.device_put(variables, parallel.replicated(run.mesh)))
+        assert (means['num_examples'], means['top1']) == (360, pytest.approx(100 * right.mean()))
+
+
+def test_a_batch_that_does_not_split_names_the_nearest_that_do(digits):
+    digits.batch_size = 100
+    with pytest.raises(ConfigError, match='over 8 devices.*nearest sizes that fit are 96 and 104'):
+        experiment.build(digits, num_classes=10, num_train_examples=1437)
+
+
+def test_devices_that_do_not_split_into_groups_are_refused(digits):
+    digits.model.batch_norm_devices = 3
+    with pytest.raises(ConfigError, match='choose one of 1, 2, 4, 8, or -1'):
+        experiment.build(digits, num_classes=10, num_train_examples=1437)
