@@ -15,7 +15,7 @@ import pytest
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 
-ROOT = Path(__file__).resolve().parents[1]
+collect_ignore = ['golden/make_torch.py']  # needs torch
 
 
 @pytest.fixture(scope='session', autouse=True)

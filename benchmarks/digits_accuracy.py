@@ -1,0 +1,82 @@
+r"""Trains a recipe once for each of several seeds and records accuracy and time.
+
+    python benchmarks/digits_accuracy.py --seeds=5 --out=benchmarks/results/digits_accuracy.json
+
+Each run is `python main.py` in a process and a folder of its own, so its time includes
+importing, compiling, evaluation and checkpoints.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(config: str, seed: int, overrides: list[str]) -> dict:
+    """One run's seed, accuracies and seconds."""
+    with tempfile.TemporaryDirectory() as workdir:
+        command = [
+            sys.executable, 'main.py', f'--config={config}', f'--workdir={workdir}',
+            f'--config.seed={seed}', *overrides,
+        ]  # fmt: skip
+        start = time.perf_counter()
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+        summary = json.loads((Path(workdir) / 'summary.json').read_text())
+    return {
+        'seed': seed,
+        'final_top1': summary['final']['top1'],
+        'best_top1': summary['best']['top1'],
+        'images_per_second': summary['images_per_second'],
+        'total_seconds': round(seconds, 1),
+    }
+
+
+def machine() -> dict:
+    cpu = [x for x in Path('/proc/cpuinfo').read_text().splitlines() if x.startswith('model name')]
+    return {
+        'cpu': cpu[0].partition(':')[2].strip() if cpu else platform.processor(),
+        'cores': os.cpu_count(),
+        'python': platform.python_version(),
+        **{name: metadata.version(name) for name in ('jax', 'flax', 'optax')},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--config', default='configs/digits_ssa20.py')
+    parser.add_argument('--seeds', type=int, default=5, help='number of runs')
+    parser.add_argument('--out', type=Path, required=True, help='JSON file to write')
+    parser.add_argument('overrides', nargs='*', help='passed on, after --: --config.NAME=VALUE')
+    arguments = parser.parse_args()
+
+    runs = []
+    for seed in range(arguments.seeds):
+        runs.append(run(arguments.config, seed, arguments.overrides))
+        print(json.dumps(runs[-1]), flush=True)
+    accuracies = [r['final_top1'] for r in runs]
+    result = {
+        'config': arguments.config,
+        'overrides': arguments.overrides,
+        'machine': machine(),
+        'mean_final_top1': statistics.mean(accuracies),
+        'lowest_final_top1': min(accuracies),
+        'highest_final_top1': max(accuracies),
+        'runs': runs,
+    }
+    arguments.out.write_text(json.dumps(result, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,29 @@
+"""SSA-ResNet-20 on Fashion-MNIST, from its four files or Debian's package of them.
+
+    apt install dataset-fashion-mnist
+    python main.py --config=configs/fashion_mnist_ssa20.py --workdir=runs/fashion_mnist
+
+Elsewhere, download the files and name their folder: --config.dataset.manual_dir=FOLDER
+"""
+
+from ml_collections import ConfigDict
+
+from ssanet_jax.config import base
+
+
+def get_config() -> ConfigDict:
+    config = base()
+    config.num_epochs = 30.0
+    config.eval_batch_size = 500
+    config.dataset.name = 'fashion_mnist_idx'
+    config.dataset.manual_dir = '/usr/share/datasets/fashion-mnist'
+    config.dataset.eval_split = 'test'
+    config.dataset.reader = 'memory'
+    config.dataset.image_size = 28
+    config.dataset.mean = (0.286, 0.286, 0.286)
+    config.dataset.std = (0.353, 0.353, 0.353)
+    config.dataset.crop_padding = 2
+    config.model.name = 'ssa_resnet20'
+    config.optimizer.weight_decay = 5e-4
+    config.optimizer.schedule = 'cosine'
+    return config

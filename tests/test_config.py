@@ -1,0 +1,103 @@
+import re
+
+import pytest
+
+from ssanet_jax.config import ConfigError, base, check, make_plan, unknown_field
+from ssanet_jax.training.experiment import build_model
+from tests.helpers import ROOT, load_config
+
+RECIPES = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
+
+
+def with_fields(**fields):
+    config = base()
+    for name, value in fields.items():
+        config.update_from_flattened_dict({name.replace('__', '.'): value})
+    return config
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_every_recipe_is_valid_and_names_its_own_command(name):
+    config = load_config(name)
+    check(config)
+    build_model(config, num_classes=10)
+    text = (ROOT / 'configs' / f'{name}.py').read_text()
+    assert f'python main.py --config=configs/{name}.py --workdir=' in text
+    imports = re.findall(r'^(?:from|import) (\S+)', text, re.MULTILINE)
+    assert set(imports) <= {'ml_collections', 'ssanet_jax.config'}
+
+
+def test_the_recipes_asked_for_are_there():
+    expected = {f'{data}_{model}' for data in ('cifar10', 'cifar100', 'imagenet') for model in ('ssa50', 'se50', 'resnet50')}
+    assert set(RECIPES) == expected | {'digits_ssa20', 'fashion_mnist_ssa20'}
+
+
+# The released code's, as written down in the project's design.
+@pytest.mark.parametrize(
+    ('data', 'batch', 'epochs', 'decay', 'boundaries'),
+    [
+        ('imagenet', 128, 100, 1e-4, (30, 60, 90)),
+        ('cifar10', 100, 250, 5e-4, (50, 100, 150, 200)),
+        ('cifar100', 100, 250, 5e-4, (50, 100, 150, 200)),
+    ],
+)
+@pytest.mark.parametrize('model', ['ssa50', 'se50', 'resnet50'])
+def test_recipes_are_the_released_ones(data, batch, epochs, decay, boundaries, model):
+    config = load_config(f'{data}_{model}')
+    optimizer = config.optimizer
+    assert (config.batch_size, optimizer.reference_batch_size, config.num_epochs) == (batch, batch, epochs)
+    assert (optimizer.name, optimizer.momentum, optimizer.nesterov) == ('sgd', 0.9, False)
+    assert (optimizer.learning_rate, optimizer.schedule, optimizer.decay_factor) == (0.1, 'step', 0.1)
+    assert (optimizer.weight_decay, optimizer.decay_parameters) == (decay, 'all')
+    assert tuple(optimizer.decay_epochs) == boundaries
+    assert config.model.name == {'ssa50': 'ssa_resnet50', 'se50': 'se_resnet50'}.get(model, 'resnet50')
+    if data != 'imagenet':
+        assert (config.dataset.mean, config.dataset.std) == (
+            (0.4914, 0.4822, 0.4465),
+            (0.2023, 0.1994, 0.2010),
+        )
+        assert (config.dataset.crop_padding, config.dataset.flip, config.model.stem) == (4, True, 'cifar')
+
+
+def test_learning_rate_scales_with_the_batch():
+    plan = make_plan(with_fields(batch_size=512), 1_281_167)
+    assert plan.peak_learning_rate == pytest.approx(0.4)
+    assert plan.num_train_steps == round(100 * 1_281_167 / 512)
+
+
+def test_number_of_steps_overrides_epochs():
+    plan = make_plan(with_fields(num_train_steps=7, eval_every_steps=3), 1280)
+    assert plan[:4] == (10.0, 7, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'batch_size': 0}, r'config\.batch_size=0 is out of range; it must be above 0'),
+        ({'dtype': 'float16'}, r"config\.dtype='float16' is not known; choose one of float32, bfloat16"),
+        ({'label_smoothing': 1.0}, r'from 0 up to but not including 1'),
+        ({'num_train_steps': 0}, 'at least 1, or -1'),
+        ({'dataset__crop_padding': 2}, r"no effect with config\.dataset\.reader='stream'"),
+        ({'optimizer__b1': 0.8}, r"no effect with config\.optimizer\.name='sgd'"),
+        ({'optimizer__schedule': 'cosine', 'optimizer__decay_factor': 0.5}, "set 'step' there"),
+        ({'model__se__ratio': 8}, 'choose a se_ model'),
+        ({'model__name': 'resnet50', 'model__ssa__groups': 2}, 'choose a ssa_ model'),
+        ({'optimizer__warmup_epochs': 40.0}, 'begins inside the warm-up of 40'),
+        ({'optimizer__decay_epochs': (60.0, 30.0)}, 'it must be rising'),
+        ({'dataset__mean': (0.5,)}, 'three numbers'),
+    ],
+)
+def test_a_wrong_field_is_told_what_was_expected(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        check(with_fields(**fields))
+
+
+def test_a_warm_up_as_long_as_the_run_is_refused():
+    config = with_fields(optimizer__warmup_epochs=5.0, num_train_steps=50)
+    with pytest.raises(ConfigError, match='are 50 steps, but the run has 50'):
+        make_plan(config, 1280)
+
+
+def test_a_field_that_is_not_there_is_told_the_nearest():
+    assert 'nearest: batch_size' in unknown_field('batch_siz')
+    assert 'nearest: optimizer.learning_rate' in unknown_field('learning_rate')

@@ -1,0 +1,41 @@
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    'modules',
+    [
+        ['ssanet_jax'],
+        [
+            'ssanet_jax.models',
+            'ssanet_jax.analysis.cost',
+            'ssanet_jax.training.steps',
+            'ssanet_jax.training.state',
+            'ssanet_jax.training.losses',
+            'ssanet_jax.training.metrics',
+            'ssanet_jax.training.optimizer',
+        ],
+    ],
+    ids=['package', 'training step'],
+)
+def test_a_machine_without_tensorflow_can_use_it(modules):
+    code = (
+        f'import sys, importlib\nfor name in {modules}: importlib.import_module(name)\n'
+        'found = {"tensorflow", "clu", "tensorflow_datasets"} & set(sys.modules)\n'
+        'assert not found, found'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
+
+
+def test_the_package_alone_needs_jax_and_flax_only():
+    """Whatever else flax itself brings, nothing of the training extra is touched."""
+    hidden = ['ml_collections', 'absl', 'tensorflow', 'tensorflow_datasets', 'clu', 'sklearn']
+    code = (
+        'import sys\n'
+        f'for name in {hidden}: sys.modules[name] = None\n'
+        'from ssanet_jax import SSABlock, create_model\n'
+        'create_model("ssa_resnet50", num_classes=10)'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
