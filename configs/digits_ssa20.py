@@ -1,6 +1,6 @@
 """SSA-ResNet-20 on scikit-learn's handwritten digits: minutes on a laptop, no download.
 
-    python main.py --config=configs/digits_ssa20.py --workdir=runs/digits
+python main.py --config=configs/digits_ssa20.py --workdir=runs/digits
 """
 
 from ml_collections import ConfigDict

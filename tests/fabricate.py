@@ -34,7 +34,8 @@ def imagenet_archives(folder: Path, *, train_per_class: int = 12, num_val: int =
     classes = {}
     for c, wnid in enumerate(WNIDS):
         files = {
-            f'{wnid}_{i}.JPEG': photograph(rng, **odd.get((c, i), {})) for i in range(train_per_class)
+            f'{wnid}_{i}.JPEG': photograph(rng, **odd.get((c, i), {}))
+            for i in range(train_per_class)
         }
         classes[f'{wnid}.tar'] = tar_bytes(files)
     folder.mkdir(parents=True, exist_ok=True)

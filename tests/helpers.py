@@ -11,13 +11,12 @@ from ml_collections import ConfigDict
 
 ROOT = Path(__file__).resolve().parents[1]
 
+
 @contextmanager
 def float64():
     """Computes in float64. flax's BatchNorm promotes it implicitly, which is allowed here."""
     with jax.enable_x64(True), jax.numpy_dtype_promotion('standard'):
         yield
-
-
 
 
 def load_config(name: str) -> ConfigDict:
@@ -44,7 +43,7 @@ def assert_trees_equal(actual, expected):
 
 
 def torch_name(path: tuple[str, ...]) -> str:
-    """torchvision's name of a variable: ('layer1_0', 'bn1', 'scale') to 'layer1.0.bn1.weight'."""
+    """Torchvision's name of a variable: ('layer1_0', 'bn1', 'scale') to 'layer1.0.bn1.weight'."""
     leaf = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
     *modules, last = path
     name = '.'.join([*modules, leaf.get(last, last)])

@@ -2,7 +2,8 @@ import re
 
 import pytest
 
-from ssanet_jax.config import ConfigError, base, check, make_plan, unknown_field
+from ssanet_jax.checks import check, unknown_field
+from ssanet_jax.config import ConfigError, base, make_plan
 from ssanet_jax.training.experiment import build_model
 from tests.helpers import ROOT, load_config
 
@@ -28,7 +29,11 @@ def test_every_recipe_is_valid_and_names_its_own_command(name):
 
 
 def test_the_recipes_asked_for_are_there():
-    expected = {f'{data}_{model}' for data in ('cifar10', 'cifar100', 'imagenet') for model in ('ssa50', 'se50', 'resnet50')}
+    expected = {
+        f'{data}_{model}'
+        for data in ('cifar10', 'cifar100', 'imagenet')
+        for model in ('ssa50', 'se50', 'resnet50')
+    }
     assert set(RECIPES) == expected | {'digits_ssa20', 'fashion_mnist_ssa20'}
 
 
@@ -45,18 +50,32 @@ def test_the_recipes_asked_for_are_there():
 def test_recipes_are_the_released_ones(data, batch, epochs, decay, boundaries, model):
     config = load_config(f'{data}_{model}')
     optimizer = config.optimizer
-    assert (config.batch_size, optimizer.reference_batch_size, config.num_epochs) == (batch, batch, epochs)
+    assert (config.batch_size, optimizer.reference_batch_size, config.num_epochs) == (
+        batch,
+        batch,
+        epochs,
+    )
     assert (optimizer.name, optimizer.momentum, optimizer.nesterov) == ('sgd', 0.9, False)
-    assert (optimizer.learning_rate, optimizer.schedule, optimizer.decay_factor) == (0.1, 'step', 0.1)
+    assert (optimizer.learning_rate, optimizer.schedule, optimizer.decay_factor) == (
+        0.1,
+        'step',
+        0.1,
+    )
     assert (optimizer.weight_decay, optimizer.decay_parameters) == (decay, 'all')
     assert tuple(optimizer.decay_epochs) == boundaries
-    assert config.model.name == {'ssa50': 'ssa_resnet50', 'se50': 'se_resnet50'}.get(model, 'resnet50')
+    assert config.model.name == {'ssa50': 'ssa_resnet50', 'se50': 'se_resnet50'}.get(
+        model, 'resnet50'
+    )
     if data != 'imagenet':
         assert (config.dataset.mean, config.dataset.std) == (
             (0.4914, 0.4822, 0.4465),
             (0.2023, 0.1994, 0.2010),
         )
-        assert (config.dataset.crop_padding, config.dataset.flip, config.model.stem) == (4, True, 'cifar')
+        assert (config.dataset.crop_padding, config.dataset.flip, config.model.stem) == (
+            4,
+            True,
+            'cifar',
+        )
 
 
 def test_learning_rate_scales_with_the_batch():
@@ -74,7 +93,10 @@ def test_number_of_steps_overrides_epochs():
     ('fields', 'message'),
     [
         ({'batch_size': 0}, r'config\.batch_size=0 is out of range; it must be above 0'),
-        ({'dtype': 'float16'}, r"config\.dtype='float16' is not known; choose one of float32, bfloat16"),
+        (
+            {'dtype': 'float16'},
+            r"config\.dtype='float16' is not known; choose one of float32, bfloat16",
+        ),
         ({'label_smoothing': 1.0}, r'from 0 up to but not including 1'),
         ({'num_train_steps': 0}, 'at least 1, or -1'),
         ({'dataset__crop_padding': 2}, r"no effect with config\.dataset\.reader='stream'"),

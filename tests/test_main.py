@@ -49,7 +49,10 @@ def test_train_then_evaluate(tmp_path, data_dir):
         (['--config.batch_size=many'], 'flag --config.batch_size=many: invalid literal'),
         (['--config.batch_size=0'], 'config.batch_size=0 is out of range'),
         (['--config.model.name=ssa_resnt20'], 'Nearest: ssa_resnet20'),
-        (['--config=configs/none.py'], '--config=configs/none.py is no file; recipes here: configs/'),
+        (
+            ['--config=configs/none.py'],
+            '--config=configs/none.py is no file; recipes here: configs/',
+        ),
         (['--mode=test'], 'flag --mode=test: value should be one of <train|eval>'),
         (['--process_id=1'], 'belong together'),
         (['spare'], "Unexpected argument 'spare'"),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -53,7 +53,7 @@ def model_cost(model: nn.Module, image_size: int, channels: int = 3) -> Cost:
 
 def _equations(
     jaxpr: jex_core.Jaxpr, scope: tuple[str, ...] = ()
-) -> Iterator[tuple[jex_core.JaxprEqn, tuple[str, ...]]]:
+) -> Iterator[tuple[Any, tuple[str, ...]]]:
     """All equations with the names of the modules around them, those of nested programs too."""
     for eqn in jaxpr.eqns:
         inner = (*scope, *str(eqn.source_info.name_stack).split('/'))
@@ -62,7 +62,7 @@ def _equations(
             yield from _equations(nested, inner)
 
 
-def _products(eqn: jex_core.JaxprEqn) -> int:
+def _products(eqn: Any) -> int:
     """Multiply-adds of a convolution or matrix product: output size times contracted size."""
     if eqn.primitive.name == 'dot_general':
         (contracted, _), _ = eqn.params['dimension_numbers']

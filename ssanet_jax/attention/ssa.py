@@ -1,7 +1,7 @@
 """Squeeze and Spatial Attention, the block of SSANet."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from ssanet_jax import layers
 
-Squeeze = Literal['mean', 'max']
-Combine = Literal['sum', 'mean']
+_Reduce = dict[str, Callable[..., jax.Array]]
+_SQUEEZE: _Reduce = {'mean': jnp.mean, 'max': jnp.max}
+_COMBINE: _Reduce = {'sum': jnp.sum, 'mean': jnp.mean}
 
 
 class SSABlock(nn.Module):
@@ -46,21 +47,19 @@ class SSABlock(nn.Module):
     (2, 8, 8, 64)
     """
 
-    squeeze: Squeeze = 'mean'
-    combine: Combine = 'sum'
+    squeeze: Literal['mean', 'max'] = 'mean'
+    combine: Literal['sum', 'mean'] = 'sum'
     groups: int = 1
     norm: Callable[..., nn.Module] = layers.batch_norm
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         self._check(x)
-        n, h, w, c = x.shape
+        n, h, w, _ = x.shape
         grouped = x.astype(layers.stats_dtype(x.dtype)).reshape(n, h, w, self.groups, -1)
 
-        squeeze = {'mean': jnp.mean, 'max': jnp.max}[self.squeeze]
-        combine = {'sum': jnp.sum, 'mean': jnp.mean}[self.combine]
-        z = squeeze(grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
-        s = combine(z * grouped, axis=-1)  # [N, H, W, G]
+        z = _SQUEEZE[self.squeeze](grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
+        s = _COMBINE[self.combine](z * grouped, axis=-1)  # [N, H, W, G]
         gate = nn.sigmoid(layers.normalize(s, train=train, name='bn', norm=self.norm))
 
         self.sow('intermediates', 'saliency', s)
@@ -69,7 +68,7 @@ class SSABlock(nn.Module):
 
     def _check(self, x: jax.Array) -> None:
         layers.require_feature_map(x, 'SSABlock')
-        for option, choices in (('squeeze', get_args(Squeeze)), ('combine', get_args(Combine))):
+        for option, choices in (('squeeze', _SQUEEZE), ('combine', _COMBINE)):
             if getattr(self, option) not in choices:
                 raise ValueError(
                     f'SSABlock({option}={getattr(self, option)!r}) is not known; '

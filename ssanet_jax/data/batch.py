@@ -1,25 +1,20 @@
 """What a batch is, and which part of it is this host's."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-
-class Batch(TypedDict):
-    """A host's share: image uint8 [n, H, W, 3], label int32 [n], mask bool [n], False in padding."""
-
-    image: np.ndarray
-    label: np.ndarray
-    mask: np.ndarray
+# A host's share: image uint8 [n, H, W, 3], label int32 [n], mask bool [n], False in padding.
+Batch = dict[str, np.ndarray]
 
 
 class Share(NamedTuple):
-    """Host `index` of `count`."""
+    """The part of the data that is host number `host`'s, of `num_hosts`."""
 
-    index: int
-    count: int
+    host: int
+    num_hosts: int
 
     @classmethod
     def of_this_host(cls) -> 'Share':
@@ -27,7 +22,7 @@ class Share(NamedTuple):
 
     def bounds(self, total: int) -> tuple[int, int]:
         """The contiguous part of range(total) that is this host's."""
-        return total * self.index // self.count, total * (self.index + 1) // self.count
+        return total * self.host // self.num_hosts, total * (self.host + 1) // self.num_hosts
 
     def of(self, rows: np.ndarray) -> np.ndarray:
         """This host's contiguous part of rows [n]."""
@@ -44,11 +39,12 @@ def padded_batches(
     """
     iterator = iter(examples)
     for _ in range(num_batches):
-        batch = Batch(
-            image=np.zeros((rows, image_size, image_size, 3), np.uint8),
-            label=np.zeros(rows, np.int32),
-            mask=np.zeros(rows, bool),
-        )
+        batch: Batch = {
+            'image': np.zeros((rows, image_size, image_size, 3), np.uint8),
+            'label': np.zeros(rows, np.int32),
+            'mask': np.zeros(rows, bool),
+        }
+        # The range comes first: zip must not take an example that has no row.
         for row, (image, label) in zip(range(rows), iterator, strict=False):
             batch['image'][row], batch['label'][row], batch['mask'][row] = image, label, True
         yield batch

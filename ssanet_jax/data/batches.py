@@ -43,9 +43,7 @@ def train_batches(
     )
 
 
-def eval_batches(
-    config: ConfigDict, split: str, *, share: Share | None = None
-) -> Iterator[Batch]:
+def eval_batches(config: ConfigDict, split: str, *, share: Share | None = None) -> Iterator[Batch]:
     """This host's share of every example of `split` once, unaugmented, in padded batches.
 
     All hosts yield the same number of batches, whose size is a multiple of the number
@@ -69,8 +67,8 @@ def eval_batches(
         examples = memory.eval_examples(images, share)
 
     batch_size = config.eval_batch_size if config.eval_batch_size > 0 else config.batch_size
-    rows = _round_up(batch_size, share.count * jax.local_device_count()) // share.count
-    largest_share = -(-split_size(builder, split) // share.count)
+    rows = _round_up(batch_size, share.num_hosts * jax.local_device_count()) // share.num_hosts
+    largest_share = -(-split_size(builder, split) // share.num_hosts)
     return padded_batches(examples, rows, -(-largest_share // rows), dataset.image_size)
 
 

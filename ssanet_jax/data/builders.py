@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,6 +94,8 @@ def _prepare_local(builder: tfds.core.DatasetBuilder, manual_dir: str | None) ->
                 f'{builder.name} needs {", ".join(missing)} in {folder} (config.dataset.'
                 f'manual_dir). {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}'
             )
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     download = tfds.download.DownloadConfig(manual_dir=manual_dir)
     builder.download_and_prepare(download_config=download)
 

@@ -32,7 +32,14 @@ def _resize(image: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def train_batches(
-    split: Split, *, seed: int, start_step: int, batch_size: int, padding: int, flip: bool, share: Share
+    split: Split,
+    *,
+    seed: int,
+    start_step: int,
+    batch_size: int,
+    padding: int,
+    flip: bool,
+    share: Share,
 ) -> Iterator[Batch]:
     """Endless training batches; batch k depends on (seed, k) alone, so any k starts at once."""
     images, labels = split
@@ -46,7 +53,7 @@ def train_batches(
             mirror = flips[rows] & flip
             parts.append((crop(images[rows], offsets[rows], mirror, padding), labels[rows]))
         image, label = (np.concatenate(part) for part in zip(*parts, strict=True))
-        yield Batch(image=image, label=label, mask=np.ones(len(label), bool))
+        yield {'image': image, 'label': label, 'mask': np.ones(len(label), bool)}
         step += 1
 
 
@@ -62,7 +69,7 @@ def _epoch_randomness(seed: int, epoch: int, size: int, padding: int) -> tuple[n
 
 
 def crop(images: np.ndarray, offsets: np.ndarray, flips: np.ndarray, padding: int) -> np.ndarray:
-    """Pads images [n, H, W, C] with zeros, crops H x W at offsets [n, 2], mirrors where flips [n]."""
+    """Pads images [n, H, W, C] and crops them at offsets [n, 2]; mirrors where flips [n]."""
     n, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     rows = offsets[:, :1] + np.arange(height)  # [n, H]

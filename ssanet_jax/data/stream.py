@@ -12,6 +12,7 @@ from ssanet_jax.config import ConfigError
 from ssanet_jax.data.batch import Batch, Share
 
 _FOREVER = 2**62
+_FLIP = (0, 2**40)  # makes of a crop's key the key of the flip
 
 
 def train_batches(
@@ -38,14 +39,14 @@ def train_batches(
     records = records.enumerate(start=first_epoch * part.size + position)
 
     def example(index: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        key = tf.stack([tf.cast(seed, tf.int64), index * share.count + share.index])
+        key = tf.stack([tf.cast(seed, tf.int64), index * share.num_hosts + share.host])
         encoded, label = _parse(builder, record)
         return augment(encoded, key, dataset), label
 
     batches = records.map(example, num_parallel_calls=tf.data.AUTOTUNE)
     batches = batches.batch(rows).prefetch(2)
     for image, label in _deterministic(batches).as_numpy_iterator():
-        yield Batch(image=image, label=label.astype(np.int32), mask=np.ones(rows, bool))
+        yield {'image': image, 'label': label.astype(np.int32), 'mask': np.ones(rows, bool)}
 
 
 def eval_examples(
@@ -95,13 +96,16 @@ def _part(builder: tfds.core.DatasetBuilder, split: str, share: Share) -> _Part:
     file_format = builder.info.file_format
     if file_format != tfds.core.FileFormat.TFRECORD:
         raise ConfigError(
-            f"config.dataset.reader='stream' reads tfrecord files, but {builder.data_path} holds "
-            f'{file_format.value}. Prepare it with: tfds build {builder.name} --file_format=tfrecord'
+            f"config.dataset.reader='stream' reads tfrecord, but {builder.data_path} "
+            f'holds {file_format.value}. Prepare it again with: '
+            f'tfds build {builder.name} --file_format=tfrecord'
         )
     info = builder.info.splits[split]
     start, stop = share.bounds(info.num_examples)
     if start == stop:
-        raise ConfigError(f'Split {split!r} has fewer examples than there are hosts ({share.count}).')
+        raise ConfigError(
+            f'Split {split!r} has fewer examples than there are hosts ({share.num_hosts}).'
+        )
     return _Part(_slice(info.file_instructions, start, stop))
 
 
@@ -158,7 +162,7 @@ def augment(encoded: tf.Tensor, key: tf.Tensor, dataset: ConfigDict) -> tf.Tenso
     )
     image = resize(image, dataset.image_size)
     if dataset.flip:
-        image = tf.image.stateless_random_flip_left_right(image, seed=key + (0, 2**40))
+        image = tf.image.stateless_random_flip_left_right(image, seed=key + _FLIP)
     return image
 
 

@@ -13,17 +13,26 @@ import jax.numpy as jnp
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.models import resnet
 
-_imagenet = partial(dict, stem='imagenet', width=64)
-_thin = partial(dict, stem='cifar', width=16, projection=False, block=resnet.BasicBlock)
+Settings = dict[str, Any]
 
-NETWORKS: dict[str, dict[str, Any]] = {
-    'resnet18': _imagenet(block=resnet.BasicBlock, stage_sizes=(2, 2, 2, 2)),
-    'resnet34': _imagenet(block=resnet.BasicBlock, stage_sizes=(3, 4, 6, 3)),
-    'resnet50': _imagenet(block=resnet.Bottleneck, stage_sizes=(3, 4, 6, 3)),
-    'resnet101': _imagenet(block=resnet.Bottleneck, stage_sizes=(3, 4, 23, 3)),
-    'resnet152': _imagenet(block=resnet.Bottleneck, stage_sizes=(3, 8, 36, 3)),
-    # He et al. 2015, section 4.2: 6n + 2 layers, option A shortcuts.
-    **{f'resnet{6 * n + 2}': _thin(stage_sizes=(n, n, n)) for n in (3, 5, 7, 9, 18)},
+
+def _imagenet(block: type[resnet.ResidualBlock], stage_sizes: tuple[int, ...]) -> Settings:
+    return {'stem': 'imagenet', 'width': 64, 'block': block, 'stage_sizes': stage_sizes}
+
+
+def _thin(n: int) -> Settings:
+    """He et al. 2015, section 4.2: 6n + 2 layers, option A shortcuts."""
+    settings = _imagenet(resnet.BasicBlock, (n, n, n))
+    return {**settings, 'stem': 'cifar', 'width': 16, 'projection': False}
+
+
+NETWORKS: dict[str, Settings] = {
+    'resnet18': _imagenet(resnet.BasicBlock, (2, 2, 2, 2)),
+    'resnet34': _imagenet(resnet.BasicBlock, (3, 4, 6, 3)),
+    'resnet50': _imagenet(resnet.Bottleneck, (3, 4, 6, 3)),
+    'resnet101': _imagenet(resnet.Bottleneck, (3, 4, 23, 3)),
+    'resnet152': _imagenet(resnet.Bottleneck, (3, 8, 36, 3)),
+    **{f'resnet{6 * n + 2}': _thin(n) for n in (3, 5, 7, 9, 18)},
 }
 
 
@@ -89,12 +98,14 @@ def create_model(
     return resnet.ResNet(**settings)
 
 
-def _with_variant(name: str, block: Callable[..., nn.Module], variant: str) -> Any:
+def _with_variant(
+    name: str, block: Callable[..., nn.Module], variant: resnet.Variant
+) -> Callable[..., nn.Module]:
     if variant not in get_args(resnet.Variant):
         raise ValueError(f"variant={variant!r} is not known; choose 'v1' or 'v1.5'.")
     if block is not resnet.Bottleneck:
         raise ValueError(
-            f'variant={variant!r} has no effect on {name}, which has no bottlenecks; leave it unset.'
+            f'variant={variant!r} has no effect: {name} has no bottlenecks; leave it unset.'
         )
     return partial(block, variant=variant)
 

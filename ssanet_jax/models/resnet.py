@@ -188,7 +188,9 @@ class ResNet(nn.Module):
     def _stem(self, x: jax.Array, *, train: bool) -> jax.Array:
         sizes = {'imagenet': (7, 2), 'cifar': (3, 1)}
         if self.stem not in sizes:
-            raise ValueError(f"ResNet(stem={self.stem!r}) is not known; choose 'imagenet' or 'cifar'.")
+            raise ValueError(
+                f"ResNet(stem={self.stem!r}) is not known; choose 'imagenet' or 'cifar'."
+            )
         size, stride = sizes[self.stem]
         x = _conv(self.width, size, stride=stride, dtype=self.dtype, name='conv1')(x)
         x = nn.relu(layers.normalize(x, train=train, name='bn1', norm=self.norm))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from ssanet_jax.config import ConfigError, base, flatten, unknown_field
+from ssanet_jax.checks import unknown_field
+from ssanet_jax.config import ConfigError, base, flatten
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -37,7 +38,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _check_config_flags(argv: Sequence[str]) -> None:
-    """Checks --config=FILE and the names in --config.NAME=VALUE, which ml_collections only traces."""
+    """Checks what ml_collections answers with a traceback: --config=FILE and --config.NAME=..."""
     known = flatten(base())
     for argument in argv[1:]:
         name, _, value = argument.lstrip('-').partition('=')

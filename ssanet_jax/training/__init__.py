@@ -1,1 +1,1 @@
-"""Training and evaluation. `steps`, `state`, `losses`, `metrics` and `optimizer` need no TensorFlow."""
+"""Training and evaluation; up to and with `steps` without TensorFlow."""

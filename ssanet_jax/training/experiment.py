@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ssanet_jax import layers
-from ssanet_jax.config import ConfigError, Plan, check, check_devices, make_plan
+from ssanet_jax.checks import check, check_devices
+from ssanet_jax.config import ConfigError, Plan, make_plan
 from ssanet_jax.models import create_model
 from ssanet_jax.models.registry import split_name
 from ssanet_jax.training import parallel, steps
@@ -100,7 +101,9 @@ def build_model(config: ConfigDict, num_classes: int) -> nn.Module:
             **{name: value for name, value in overrides.items() if value is not None},
         )
         # Shapes only: finds what does not fit, as groups that do not divide the channels.
-        jax.eval_shape(partial(network.init, train=False), jax.random.key(0), jnp.zeros((1, size, size, 3)))
+        jax.eval_shape(
+            partial(network.init, train=False), jax.random.key(0), jnp.zeros((1, size, size, 3))
+        )
     except ValueError as error:
         raise ConfigError(f'config.model: {error}') from error
     return network

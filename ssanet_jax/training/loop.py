@@ -11,7 +11,8 @@ from rich.console import Console
 
 from ssanet_jax import data
 from ssanet_jax.analysis.cost import model_cost
-from ssanet_jax.config import check, is_due
+from ssanet_jax.checks import check
+from ssanet_jax.config import is_due
 from ssanet_jax.training import experiment, report
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.experiment import Experiment
@@ -76,7 +77,9 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str, checkpoint: str) -> di
     if jax.process_index() == 0:
         text = json.dumps({'split': config.dataset.eval_split, **metrics}, indent=2)
         replace_text(folder / 'evaluation.json', text + '\n')
-    title = f'{config.model.name}, step {step}, on {config.dataset.name} {config.dataset.eval_split}'
+    title = (
+        f'{config.model.name}, step {step}, on {config.dataset.name} {config.dataset.eval_split}'
+    )
     rows = report.cost_rows(model_cost(run.model, run.image_size))
     report.print_table(_console(), title, {'': metrics}, rows)
     return metrics
@@ -134,9 +137,7 @@ def _set_up(config: ConfigDict) -> tuple[Experiment, data.DatasetInfo]:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices('data prepared')
     info = data.dataset_info(config)
-    run = experiment.build(
-        config, num_classes=info.num_classes, num_train_examples=info.num_train
-    )
+    run = experiment.build(config, num_classes=info.num_classes, num_train_examples=info.num_train)
     return run, info
 
 
@@ -152,12 +153,13 @@ def _announce(
 ) -> None:
     devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
     rate, reference = config.optimizer.learning_rate, config.optimizer.reference_batch_size
+    peak = run.plan.peak_learning_rate
     console.print(
         f'{config.model.name} on {config.dataset.name}: {info.num_train:,} training and '
         f'{info.num_eval:,} evaluation images of {info.num_classes} classes; {devices}, '
         f'{jax.process_count()} host(s).\n'
         f'{run.plan.num_train_steps:,} steps of {config.batch_size} images. Learning rate '
-        f'{rate:g} for {reference} images is {run.plan.peak_learning_rate:g} for {config.batch_size}.',
+        f'{rate:g} for {reference} images is {peak:g} for {config.batch_size}.',
         soft_wrap=True,
         highlight=False,
     )
@@ -168,7 +170,9 @@ def _announce(
 def _finish(console: Console, config: ConfigDict, run: Experiment, folder: epath.Path) -> None:
     cost = model_cost(run.model, run.image_size)
     summary: dict[str, Any] = report.write_summary(folder, cost)
-    columns = {f'{name} (step {summary[name]["step"]})': summary[name] for name in ('final', 'best')}
+    columns = {
+        f'{name} (step {summary[name]["step"]})': summary[name] for name in ('final', 'best')
+    }
     rows = report.cost_rows(cost, summary['images_per_second'])
     report.print_table(console, f'{config.model.name} on {config.dataset.name}', columns, rows)
     console.print(f'Written to {folder}:')
@@ -178,5 +182,5 @@ def _finish(console: Console, config: ConfigDict, run: Experiment, folder: epath
 
 
 def _console() -> Console:
-    """Prints on the first host only."""
-    return Console(quiet=jax.process_index() != 0)
+    """Plain text, in notebooks too, on the first host only."""
+    return Console(quiet=jax.process_index() != 0, force_jupyter=False)

@@ -8,7 +8,9 @@ import optax
 LossFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def cross_entropy(logits: jax.Array, label: jax.Array, *, label_smoothing: float = 0.0) -> jax.Array:
+def cross_entropy(
+    logits: jax.Array, label: jax.Array, *, label_smoothing: float = 0.0
+) -> jax.Array:
     """-sum_k q[k] log softmax(logits)[k], in nats, for each example.
 
     q is 1 - label_smoothing at the label, plus label_smoothing / K everywhere (Szegedy

@@ -51,7 +51,7 @@ def data_mesh() -> Mesh:
 
 
 def batch_norm_axis(devices_sharing: int) -> dict[str, Any]:
-    """flax BatchNorm's arguments for statistics over so many devices; 1: local, -1: all."""
+    """Flax BatchNorm's arguments for statistics over so many devices; 1: local, -1: all."""
     if devices_sharing == 1:
         return {}
     if devices_sharing in (-1, jax.device_count()):

@@ -39,7 +39,10 @@ def write_summary(workdir: epath.Path, cost: Cost) -> dict[str, Any]:
 
 
 def print_table(
-    console: Console, title: str, columns: Mapping[str, Mapping[str, float]], rows: Mapping[str, str]
+    console: Console,
+    title: str,
+    columns: Mapping[str, Mapping[str, float]],
+    rows: Mapping[str, str],
 ) -> None:
     """Prints evaluations side by side, then one line for each of `rows`."""
     table = Table(title=title, title_justify='left', show_header=len(columns) > 1)

@@ -51,6 +51,7 @@ def train_step(
     """
 
     def total_loss(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        logits: Any
         logits, updates = model.apply(
             {'params': params, 'batch_stats': state.batch_stats},
             preprocess(batch['image']),
@@ -80,6 +81,6 @@ def eval_step(
     state: TrainState, batch: DeviceBatch, *, model: nn.Module, preprocess: Preprocess
 ) -> Metrics:
     """Sums of the cross-entropy and of right answers over all devices' unmasked images."""
-    logits = model.apply(state.variables, preprocess(batch['image']), train=False)
+    logits: Any = model.apply(state.variables, preprocess(batch['image']), train=False)
     losses = cross_entropy(logits, batch['label'])
     return jax.lax.psum(Metrics.of(logits, batch['label'], losses, batch['mask']), DATA_AXIS)

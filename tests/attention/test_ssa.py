@@ -22,13 +22,17 @@ def features(shape=(2, 3, 4, 6), dtype=np.float64):
 
 def variables(groups, dtype=np.float64):
     return {
-        'params': {'bn': {'scale': np.full(groups, SCALE, dtype), 'bias': np.full(groups, BIAS, dtype)}},
-        'batch_stats': {'bn': {'mean': np.full(groups, 0.1, dtype), 'var': np.full(groups, 1.7, dtype)}},
+        'params': {
+            'bn': {'scale': np.full(groups, SCALE, dtype), 'bias': np.full(groups, BIAS, dtype)}
+        },
+        'batch_stats': {
+            'bn': {'mean': np.full(groups, 0.1, dtype), 'var': np.full(groups, 1.7, dtype)}
+        },
     }
 
 
 def saliency_by_loop(x, squeeze, combine, groups):
-    """s [N, H, W, G], one number at a time."""
+    """S [N, H, W, G], one number at a time."""
     n_, h_, w_, c_ = x.shape
     width = c_ // groups
     s = np.zeros((n_, h_, w_, groups))
@@ -122,7 +126,9 @@ def test_saliency_and_gate_are_given_when_asked_for():
     block, state = SSABlock(groups=2), variables(2, np.float32)
     _, extra = block.apply(state, x, train=False, mutable=['intermediates'])
     saliency, gate = (extra['intermediates'][name][0] for name in ('saliency', 'gate'))
-    np.testing.assert_allclose(saliency, saliency_by_loop(x, 'mean', 'sum', 2), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        saliency, saliency_by_loop(x, 'mean', 'sum', 2), rtol=1e-4, atol=1e-6
+    )
     assert gate.shape == (2, 3, 4, 2)
     assert 0 < gate.min() < gate.max() < 1
 

@@ -29,7 +29,11 @@ def test_batches_are_of_the_stated_shapes_and_types(config):
     size = config.dataset.image_size
     for batch in (first(config, 1)[0], next(data.eval_batches(config, config.dataset.eval_split))):
         assert batch['image'].shape[1:] == (size, size, 3)
-        assert (batch['image'].dtype, batch['label'].dtype, batch['mask'].dtype) == (np.uint8, np.int32, bool)
+        assert (batch['image'].dtype, batch['label'].dtype, batch['mask'].dtype) == (
+            np.uint8,
+            np.int32,
+            bool,
+        )
     assert first(config, 1)[0]['image'].shape[0] == config.batch_size
 
 

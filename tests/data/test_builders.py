@@ -13,7 +13,9 @@ from tests import fabricate
 def test_digits_are_scikit_learns_each_once(digits):
     builder = open_builder(digits.dataset)
     images, labels = load_digits(return_X_y=True)
-    expected = sorted((*np.round(x * 255 / 16).astype(int), y) for x, y in zip(images, labels, strict=True))
+    expected = sorted(
+        (*np.round(x * 255 / 16).astype(int), y) for x, y in zip(images, labels, strict=True)
+    )
     found = [
         (*example['image'].ravel().astype(int), example['label'])
         for split in ('train', 'test')
@@ -46,7 +48,9 @@ def test_fashion_mnist_is_read_from_its_four_files(digits, tmp_path):
     found = []
     for batch in data.eval_batches(config, 'test'):
         assert (batch['image'] == batch['image'][..., :1]).all()  # grey in three channels
-        rows = zip(batch['image'][batch['mask'], ..., 0], batch['label'][batch['mask']], strict=True)
+        rows = zip(
+            batch['image'][batch['mask'], ..., 0], batch['label'][batch['mask']], strict=True
+        )
         found += [(image.tobytes(), label) for image, label in rows]
     assert sorted(found) == expected
 
@@ -85,9 +89,15 @@ def test_an_idx_file_shorter_than_its_header_says_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
-        ('cifar10', r'cifar10/\S+ is not prepared in .*Prepare it once with: tfds build cifar10 --data_dir'),
+        (
+            'cifar10',
+            r'cifar10/\S+ is not prepared in .*Prepare it once with: tfds build cifar10 --data_dir',
+        ),
         ('cifar100', r'Prepare it once with: tfds build cifar100 --data_dir'),
-        ('imagenet2012:5.*.*', r'ILSVRC2012_img_train\.tar and .*tfds build imagenet2012 --data_dir'),
+        (
+            'imagenet2012:5.*.*',
+            r'ILSVRC2012_img_train\.tar and .*tfds build imagenet2012 --data_dir',
+        ),
         ('ciafr10', r'nearest: .*cifar10'),
         ('cifar10:99.0.0', r'cannot be loaded at version 99\.0\.0'),
     ],

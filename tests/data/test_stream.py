@@ -27,7 +27,9 @@ def test_center_crop_is_pils_antialiased_resize_and_crop(dataset):
         encoded = fabricate.photograph(rng)
         image = pil(encoded)
         scale = 64 / min(image.size)
-        image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BILINEAR)
+        image = image.resize(
+            [round(side * scale) for side in image.size], Image.Resampling.BILINEAR
+        )
         left, top = (image.width - 56) // 2, (image.height - 56) // 2
         expected = np.asarray(image.crop((left, top, left + 56, top + 56)), int)
         found = stream.center_crop(tf.constant(encoded), dataset).numpy().astype(int)
@@ -39,7 +41,9 @@ def test_a_full_crop_is_pils_antialiased_resize(dataset):
     encoded = fabricate.photograph(np.random.default_rng(1))
     expected = np.asarray(pil(encoded).resize((32, 32), Image.Resampling.BILINEAR), int)
     found = [
-        stream.augment(tf.constant(encoded), tf.constant([0, k], tf.int64), dataset).numpy().astype(int)
+        stream.augment(tf.constant(encoded), tf.constant([0, k], tf.int64), dataset)
+        .numpy()
+        .astype(int)
         for k in range(20)
     ]
     assert min(np.abs(image - expected).mean() for image in found) < 1.5

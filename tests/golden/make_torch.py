@@ -17,9 +17,9 @@ library = torch.library.Library('torchvision', 'DEF')
 library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
 library.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
 
-import rule  # noqa: E402
-import timm  # noqa: E402
-import torchvision  # noqa: E402
+import rule
+import timm
+import torchvision
 
 MODELS = {
     'resnet50': lambda: torchvision.models.resnet50(num_classes=rule.CLASSES),

@@ -9,7 +9,9 @@ from ssanet_jax import SSABlock, create_model, model_names
 
 
 def shapes(model):
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False))
+    return jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
+    )
 
 
 def test_every_name_makes_a_network():
@@ -36,9 +38,13 @@ def test_a_wrong_name_or_option_is_told_the_nearest(name, options, message):
 
 
 def test_attention_options_reach_the_block():
-    params = shapes(create_model('ssa_resnet20', num_classes=10, attention_options={'groups': 4}))['params']
+    params = shapes(create_model('ssa_resnet20', num_classes=10, attention_options={'groups': 4}))[
+        'params'
+    ]
     assert params['layer1_0']['ssa']['bn']['scale'].shape == (4,)
-    params = shapes(create_model('se_resnet20', num_classes=10, attention_options={'ratio': 4}))['params']
+    params = shapes(create_model('se_resnet20', num_classes=10, attention_options={'ratio': 4}))[
+        'params'
+    ]
     assert params['layer1_0']['se']['fc1']['kernel'].shape == (16, 4)
 
 
@@ -55,7 +61,9 @@ def test_every_batch_norm_is_made_by_norm_the_attentions_too():
 
 
 def test_ones_own_block_takes_the_slot():
-    model = create_model('resnet20', num_classes=10, attention=partial(SSABlock, groups=2, name='mine'))
+    model = create_model(
+        'resnet20', num_classes=10, attention=partial(SSABlock, groups=2, name='mine')
+    )
     assert shapes(model)['params']['layer3_2']['mine']['bn']['bias'].shape == (2,)
 
 

@@ -92,7 +92,9 @@ def golden_state(model, size):
 
 def named_digests(tree):
     flat = flax.traverse_util.flatten_dict(tree)
-    return {torch_name(path): rule.digest(to_torch_layout(np.asarray(v))) for path, v in flat.items()}
+    return {
+        torch_name(path): rule.digest(to_torch_layout(np.asarray(v))) for path, v in flat.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_logits_and_a_training_step_equal_those_of_torch(name, golden):
 
 
 def torch_variances(before, after):
-    """torch's running variance takes the unbiased batch variance, flax's the biased one."""
+    """Torch's running variance takes the unbiased batch variance, flax's the biased one."""
     flat, old = (flax.traverse_util.flatten_dict(t) for t in (after, before))
     pixels = {'bn1': 32**2, 'layer1': 16**2, 'layer2': 8**2, 'layer3': 4**2, 'layer4': 2**2}
     result = {}
@@ -159,7 +161,9 @@ def test_zero_init_residual_starts_every_block_as_the_identity():
     assert all((v == 1).all() for path, v in scales.items() if path[1:] == ('bn1', 'scale'))
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'ssa_resnet18', 'se_resnet18', 'ssa_resnet20', 'ssa_resnet50'])
+@pytest.mark.parametrize(
+    'name', ['resnet18', 'ssa_resnet18', 'se_resnet18', 'ssa_resnet20', 'ssa_resnet50']
+)
 def test_every_parameter_gets_a_gradient(name):
     model = create_model(name, num_classes=10, stem='cifar')
     x = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype(np.float32)
@@ -192,7 +196,6 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32_logits():
 
 
 def test_attention_sits_after_the_last_batch_norm_and_before_the_sum():
-    """Negative marks at the slot vanish in the final ReLU only if the shortcut is added after it."""
     seen = []
 
     def spy(name=None):
@@ -218,7 +221,11 @@ def test_option_a_shortcut_drops_pixels_and_pads_channels():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 8, 3)), jnp.float32)
     variables = model.init(jax.random.key(0), x, train=False)
     _, extra = model.apply(variables, x, train=False, capture_intermediates=True)
-    maps = {name: value['__call__'][0] for name, value in extra['intermediates'].items() if name[:5] == 'layer'}
+    maps = {
+        name: value['__call__'][0]
+        for name, value in extra['intermediates'].items()
+        if name[:5] == 'layer'
+    }
     before, after = maps['layer1_2'], maps['layer2_0']
     np.testing.assert_array_equal(after[..., :16], before[:, ::2, ::2])
     assert (after[..., 16:] == 0).all()

@@ -23,7 +23,7 @@ def short(digits):
     return digits
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -34,7 +34,7 @@ def stop_after(monkeypatch, steps):
     def cut_short(config, *, start_step=0):
         for number, batch in enumerate(batches(config, start_step=start_step)):
             if start_step + number == steps:
-                raise Killed
+                raise KilledError
             yield batch
 
     monkeypatch.setattr(loop.data, 'train_batches', cut_short)
@@ -43,7 +43,11 @@ def stop_after(monkeypatch, steps):
 def reproducible(workdir):
     """metrics.jsonl without timings."""
     return [
-        {name: value for name, value in line.items() if not name.endswith(('_seconds', '_per_second'))}
+        {
+            name: value
+            for name, value in line.items()
+            if not name.endswith(('_seconds', '_per_second'))
+        }
         for line in read_metrics(epath.Path(workdir))
     ]
 
@@ -51,9 +55,10 @@ def reproducible(workdir):
 def test_a_stopped_run_goes_on_bit_for_bit(short, tmp_path, monkeypatch):
     whole = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
     for stop in (6, 19, 25):
-        with monkeypatch.context() as patch, pytest.raises(Killed):
+        with monkeypatch.context() as patch:
             stop_after(patch, stop)
-            loop.train_and_evaluate(short, str(tmp_path / 'stopped'))
+            with pytest.raises(KilledError):
+                loop.train_and_evaluate(short, str(tmp_path / 'stopped'))
     resumed = loop.train_and_evaluate(short, str(tmp_path / 'stopped'))
 
     assert_trees_equal(jax.device_get(resumed), jax.device_get(whole))
@@ -69,7 +74,9 @@ def test_a_run_leaves_what_it_promises(short, tmp_path, capsys):
     loop.train_and_evaluate(short, str(tmp_path))
     summary = json.loads((tmp_path / 'summary.json').read_text())
     assert summary['step'] == summary['final']['step'] == 30
-    assert {'top1', 'top5', 'loss', 'num_examples'} <= summary['final'].keys() & summary['best'].keys()
+    assert {'top1', 'top5', 'loss', 'num_examples'} <= summary['final'].keys() & summary[
+        'best'
+    ].keys()
     assert summary['final']['num_examples'] == 360
     evaluated = [line for line in reproducible(tmp_path) if line['split'] == 'eval']
     assert summary['best']['top1'] == max(line['top1'] for line in evaluated)
@@ -86,7 +93,11 @@ def test_a_run_leaves_what_it_promises(short, tmp_path, capsys):
 def test_evaluation_of_a_checkpoint_repeats_the_runs_own(short, tmp_path):
     loop.train_and_evaluate(short, str(tmp_path))
     summary = json.loads((tmp_path / 'summary.json').read_text())
-    for which, expected in (('best', summary['best']), ('latest', summary['final']), ('30', summary['final'])):
+    for which, expected in (
+        ('best', summary['best']),
+        ('latest', summary['final']),
+        ('30', summary['final']),
+    ):
         assert loop.evaluate_checkpoint(short, str(tmp_path), which) == expected
     assert json.loads((tmp_path / 'evaluation.json').read_text())['step'] == 30
 
@@ -96,7 +107,7 @@ def test_a_checkpoint_that_is_not_there_is_told_which_are(short, tmp_path):
         loop.evaluate_checkpoint(short, str(tmp_path / 'empty'), 'best')
     short.num_train_steps = 4
     loop.train_and_evaluate(short, str(tmp_path))
-    with pytest.raises(ConfigError, match='--checkpoint=7 is not in .* best, latest or one of 4'):
+    with pytest.raises(ConfigError, match=r'--checkpoint=7 is not in .* best, latest or one of 4'):
         loop.evaluate_checkpoint(short, str(tmp_path), '7')
 
 
@@ -115,7 +126,9 @@ def test_training_lowers_the_loss_in_bfloat16_with_smoothing_and_adamw(short, tm
 def test_lines_that_training_will_write_again_are_removed(tmp_path):
     path = epath.Path(tmp_path)
     lines = [{'step': step, 'split': 'train', 'loss': 1.0} for step in (1, 2, 3)]
-    (path / 'metrics.jsonl').write_text(''.join(json.dumps(x) + '\n' for x in lines) + '{"step": 4, "sp')
+    (path / 'metrics.jsonl').write_text(
+        ''.join(json.dumps(x) + '\n' for x in lines) + '{"step": 4, "sp'
+    )
     with MetricsLog(path, start_step=2) as log:
         log.write(3, 'train', {'loss': 0.5})
     assert read_metrics(path) == [*lines[:2], {'step': 3, 'split': 'train', 'loss': 0.5}]

@@ -25,7 +25,9 @@ def test_step_schedule_divides_at_its_epochs(warmup):
 
 
 def test_cosine_schedule_falls_from_the_end_of_the_warm_up():
-    schedule = schedule_of(schedule='cosine', warmup_epochs=2.0, decay_epochs=base().optimizer.decay_epochs)
+    schedule = schedule_of(
+        schedule='cosine', warmup_epochs=2.0, decay_epochs=base().optimizer.decay_epochs
+    )
     for step in range(100):
         expected = 0.1 * step / 20 if step < 20 else 0.05 * (1 + np.cos(np.pi * (step - 20) / 80))
         assert float(schedule(step)) == pytest.approx(expected, abs=1e-7)

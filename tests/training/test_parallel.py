@@ -117,7 +117,10 @@ def count_all_reduces(run):
     }
     (on_devices,) = parallel.to_devices([batch], run.mesh)
     compiled = run.train_step.lower(run.init(), on_devices, run.zero_metrics()).compile()
-    return sum(' all-reduce(' in line or ' all-reduce-start(' in line for line in compiled.as_text().splitlines())
+    return sum(
+        ' all-reduce(' in line or ' all-reduce-start(' in line
+        for line in compiled.as_text().splitlines()
+    )
 
 
 def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits, monkeypatch):
@@ -125,9 +128,11 @@ def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits, monkeypat
     run = build_on(1, digits, monkeypatch)
     _, state = train(run, digits, 60)
     variables = jax.device_get(state)
-    images = list(data.eval_batches(digits, 'test'))[0]
+    images = next(data.eval_batches(digits, 'test'))
     logits = run.model.apply(
-        variables.variables, (images['image'] / np.float32(255) - np.float32(0.3)) / np.float32(0.37), train=False
+        variables.variables,
+        (images['image'] / np.float32(255) - np.float32(0.3)) / np.float32(0.37),
+        train=False,
     )
     right = (np.argmax(logits, axis=1) == images['label'])[images['mask']]
     assert right.shape == (360,)
@@ -142,7 +147,7 @@ def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits, monkeypat
 
 def test_a_batch_that_does_not_split_names_the_nearest_that_do(digits):
     digits.batch_size = 100
-    with pytest.raises(ConfigError, match='over 8 devices.*nearest sizes that fit are 96 and 104'):
+    with pytest.raises(ConfigError, match=r'over 8 devices.*nearest sizes that fit are 96 and 104'):
         experiment.build(digits, num_classes=10, num_train_examples=1437)
 
 
