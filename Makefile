@@ -2,8 +2,8 @@
 # make test    sets up, then runs the tests
 PYTHON  ?= python3
 VENV    ?= .venv
-WORKDIR ?= runs/digits
 CONFIG  ?= configs/digits_ssa20.py
+WORKDIR ?= runs/$(subst _ssa20,,$(notdir $(basename $(CONFIG))))
 BIN      = $(VENV)/bin
 
 .PHONY: help setup train test test-slow lint lock clean
@@ -14,7 +14,7 @@ help:  ## Show this help.
 setup: $(VENV)/installed  ## Create the virtual environment and install everything (2.5 GB).
 
 $(VENV)/installed: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed (TensorFlow, which reads the data, has no newer one); $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
 	@echo "Installing into $(VENV), 2.5 GB, a few minutes the first time ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt

@@ -75,6 +75,7 @@ def main() -> None:
         'highest_final_top1': max(accuracies),
         'runs': runs,
     }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=2) + '\n')
 
 

@@ -1,7 +1,8 @@
 """Checks of a config, before anything expensive: ranges, relations between fields, devices."""
 
 import difflib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -105,13 +106,6 @@ def check(config: ConfigDict) -> None:
             raise ConfigError(
                 f'config.{field}={values[field]} is out of range; it must be {meaning}.'
             )
-    for field, (reader, wanted) in _READ_BY.items():
-        if values[field] != defaults[field] and values[reader] != wanted:
-            raise ConfigError(
-                f'config.{field}={values[field]} has no effect with '
-                f'config.{reader}={values[reader]!r}; remove it, or set {wanted!r} there.'
-            )
-    _check_attention(values, defaults)
     warmup, decays = values['optimizer.warmup_epochs'], values['optimizer.decay_epochs']
     if values['optimizer.schedule'] == 'step' and decays and decays[0] <= warmup:
         raise ConfigError(
@@ -120,15 +114,63 @@ def check(config: ConfigDict) -> None:
         )
 
 
-def _check_attention(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    name = values['model.name']
-    for field in values:
+def check_overrides(config: ConfigDict, overridden: Iterable[str]) -> None:
+    """Checks that each field that a user overrode is read with the rest of `config`.
+
+    A recipe's own fields are not checked: overriding its schedule, say, must not trip over
+    its decay epochs. Raises ConfigError.
+    """
+    values = flatten(config)
+    for field in overridden:
+        if field in _READ_BY:
+            reader, wanted = _READ_BY[field]
+            if values[reader] != wanted:
+                raise ConfigError(
+                    f'config.{field}={values[field]} has no effect with '
+                    f'config.{reader}={values[reader]!r}; remove it, or set {wanted!r} there.'
+                )
         kind = field.split('.')[1] if field.count('.') == 2 else ''
-        if kind and not name.startswith(f'{kind}_') and values[field] != defaults[field]:
+        name = values['model.name']
+        if kind and not name.startswith(f'{kind}_'):
             raise ConfigError(
                 f'config.{field}={values[field]!r} has no effect on config.model.name={name!r}; '
                 f'remove it, or choose a {kind}_ model.'
             )
+
+
+# What may differ when a run is resumed: it changes nothing that was already done.
+_MAY_CHANGE = {
+    'num_epochs',
+    'num_train_steps',
+    'eval_batch_size',
+    'eval_every_steps',
+    'checkpoint_every_steps',
+    'keep_checkpoints',
+    'log_every_steps',
+    'profile_start_step',
+    'profile_num_steps',
+    'dataset.data_dir',
+    'dataset.manual_dir',
+}
+
+
+def check_resumed(config: ConfigDict, saved: Mapping[str, Any]) -> None:
+    """Checks that `config` goes on with the run whose config.json holds `saved`.
+
+    Raises:
+      ConfigError: listing what differs, if it would change the meaning of the run.
+    """
+    before, now = flatten(ConfigDict(saved)), flatten(ConfigDict(json.loads(config.to_json())))
+    changed = [
+        f'{field} was {before.get(field)!r} and is {now.get(field)!r}'
+        for field in sorted(before.keys() | now.keys())
+        if before.get(field) != now.get(field) and field not in _MAY_CHANGE
+    ]
+    if changed:
+        raise ConfigError(
+            f'The run in this workdir has another config: {"; ".join(changed)}. '
+            'Choose a new workdir, or the old values.'
+        )
 
 
 def check_devices(config: ConfigDict, num_devices: int, num_hosts: int) -> None:

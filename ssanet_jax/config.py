@@ -4,6 +4,7 @@ A recipe in configs/ starts from `base()` and changes what differs. Any field ca
 overridden on the command line: `--config.optimizer.learning_rate=0.05`.
 """
 
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -23,7 +24,7 @@ def base() -> ConfigDict:
     config.num_epochs = 100.0  # passes over the training split
     config.num_train_steps = -1  # overrides num_epochs; -1: from num_epochs
     config.eval_every_steps = -1  # -1: once an epoch; always after the last step
-    config.checkpoint_every_steps = -1  # -1: after each evaluation; always after the last step
+    config.checkpoint_every_steps = -1  # besides those after each evaluation; -1: none besides
     config.keep_checkpoints = 3  # the newest ones; the best is kept besides
     config.log_every_steps = 50  # training metrics are sums over this many steps
     config.profile_start_step = -1  # first step of a profiler trace, counted from 1; -1: none
@@ -101,10 +102,10 @@ class Plan(NamedTuple):
     what happens once an epoch, need not be a whole number of steps.
     """
 
-    steps_per_epoch: float
+    steps_per_epoch: Fraction
     num_train_steps: int
-    eval_every_steps: float
-    checkpoint_every_steps: float
+    eval_every_steps: int | Fraction
+    checkpoint_every_steps: int | Fraction
     peak_learning_rate: float
 
 
@@ -112,9 +113,9 @@ def make_plan(config: ConfigDict, num_train_examples: int) -> Plan:
     """Computes what depends on other fields; call it after the overrides.
 
     Raises:
-      ConfigError: the warm-up is not shorter than the run.
+      ConfigError: the warm-up is not shorter than the run, or the profile comes after it.
     """
-    epoch = num_train_examples / config.batch_size
+    epoch = Fraction(num_train_examples, config.batch_size)
     steps = config.num_train_steps
     if steps < 0:
         steps = max(1, round(config.num_epochs * epoch))
@@ -126,6 +127,11 @@ def make_plan(config: ConfigDict, num_train_examples: int) -> Plan:
         )
     every = config.eval_every_steps if config.eval_every_steps > 0 else epoch
     save = config.checkpoint_every_steps if config.checkpoint_every_steps > 0 else every
+    if config.profile_start_step > steps:
+        raise ConfigError(
+            f'config.profile_start_step={config.profile_start_step} comes after the last step, '
+            f'{steps}; choose an earlier one.'
+        )
     scale = config.batch_size / config.optimizer.reference_batch_size
     return Plan(
         steps_per_epoch=epoch,
@@ -136,10 +142,10 @@ def make_plan(config: ConfigDict, num_train_examples: int) -> Plan:
     )
 
 
-def is_due(step: int, every: float) -> bool:
+def is_due(step: int, every: int | Fraction) -> bool:
     """True at the first step at or after each multiple of `every`.
 
-    >>> [step for step in range(1, 10) if is_due(step, 2.5)]
+    >>> [step for step in range(1, 10) if is_due(step, Fraction(5, 2))]
     [3, 5, 8]
     """
     return step // every > (step - 1) // every

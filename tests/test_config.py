@@ -1,9 +1,10 @@
+import json
 import re
 
 import pytest
 
-from ssanet_jax.checks import check, unknown_field
-from ssanet_jax.config import ConfigError, base, make_plan
+from ssanet_jax.checks import check, check_overrides, check_resumed, unknown_field
+from ssanet_jax.config import ConfigError, base, is_due, make_plan
 from ssanet_jax.training.experiment import build_model
 from tests.helpers import ROOT, load_config
 
@@ -86,7 +87,7 @@ def test_learning_rate_scales_with_the_batch():
 
 def test_number_of_steps_overrides_epochs():
     plan = make_plan(with_fields(num_train_steps=7, eval_every_steps=3), 1280)
-    assert plan[:4] == (10.0, 7, 3, 3)
+    assert plan[:3] == (10, 7, 3)
 
 
 @pytest.mark.parametrize(
@@ -99,11 +100,6 @@ def test_number_of_steps_overrides_epochs():
         ),
         ({'label_smoothing': 1.0}, r'from 0 up to but not including 1'),
         ({'num_train_steps': 0}, 'at least 1, or -1'),
-        ({'dataset__crop_padding': 2}, r"no effect with config\.dataset\.reader='stream'"),
-        ({'optimizer__b1': 0.8}, r"no effect with config\.optimizer\.name='sgd'"),
-        ({'optimizer__schedule': 'cosine', 'optimizer__decay_factor': 0.5}, "set 'step' there"),
-        ({'model__se__ratio': 8}, 'choose a se_ model'),
-        ({'model__name': 'resnet50', 'model__ssa__groups': 2}, 'choose a ssa_ model'),
         ({'optimizer__warmup_epochs': 40.0}, 'begins inside the warm-up of 40'),
         ({'optimizer__decay_epochs': (60.0, 30.0)}, 'it must be rising'),
         ({'dataset__mean': (0.5,)}, 'three numbers'),
@@ -112,6 +108,52 @@ def test_number_of_steps_overrides_epochs():
 def test_a_wrong_field_is_told_what_was_expected(fields, message):
     with pytest.raises(ConfigError, match=message):
         check(with_fields(**fields))
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'dataset__crop_padding': 2}, r"no effect with config\.dataset\.reader='stream'"),
+        ({'optimizer__b1': 0.8}, r"no effect with config\.optimizer\.name='sgd'"),
+        ({'optimizer__schedule': 'cosine', 'optimizer__decay_factor': 0.5}, "set 'step' there"),
+        ({'model__se__ratio': 8}, 'choose a se_ model'),
+        ({'model__name': 'resnet50', 'model__ssa__groups': 2}, 'choose a ssa_ model'),
+    ],
+)
+def test_an_override_without_effect_is_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        check_overrides(with_fields(**fields), [name.replace('__', '.') for name in fields])
+
+
+def test_a_recipe_does_not_stand_in_the_way_of_an_override():
+    config = load_config('cifar10_ssa50')
+    config.optimizer.schedule = 'cosine'
+    check(config)
+    check_overrides(config, ['optimizer.schedule'])
+
+
+def test_a_resumed_run_may_change_its_length_but_not_its_meaning():
+    config = load_config('digits_ssa20')
+    saved = json.loads(config.to_json_best_effort())
+    config.num_epochs = 90.0
+    config.dataset.data_dir = '/elsewhere'
+    check_resumed(config, saved)
+    config.seed = 5
+    config.model.name = 'resnet20'
+    with pytest.raises(ConfigError, match=r"model\.name was 'ssa_resnet20' and is .*; seed was 0"):
+        check_resumed(config, saved)
+
+
+def test_epochs_end_on_the_step_nearest_to_them():
+    """50,000 images in steps of 96: the sixth epoch is exactly 3,125 steps."""
+    every = make_plan(with_fields(batch_size=96), 50_000).eval_every_steps
+    due = [step for step in range(1, 3200) if is_due(step, every)]
+    assert due == [-(-epoch * 50_000 // 96) for epoch in range(1, 7)]
+
+
+def test_a_profile_after_the_end_is_refused():
+    with pytest.raises(ConfigError, match='comes after the last step, 50'):
+        make_plan(with_fields(profile_start_step=51, num_train_steps=50), 1280)
 
 
 def test_a_warm_up_as_long_as_the_run_is_refused():

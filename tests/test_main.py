@@ -55,6 +55,13 @@ def test_train_then_evaluate(tmp_path, data_dir):
         ),
         (['--mode=test'], 'flag --mode=test: value should be one of <train|eval>'),
         (['--process_id=1'], 'belong together'),
+        (['--config', 'configs/none.py'], '--config=configs/none.py is no file'),
+        (
+            ['--process_id=2', '--num_processes=2', '--coordinator_address=a:1'],
+            'hosts count from 0',
+        ),
+        (['--config.model.se.ratio=8'], "has no effect on config.model.name='ssa_resnet20'"),
+        (['--config.dataset.data_dir=/proc/none'], 'config.dataset.data_dir'),
         (['spare'], "Unexpected argument 'spare'"),
     ],
 )
@@ -71,3 +78,28 @@ def test_help_explains_itself():
     result = main('--help')
     assert 'python main.py --config=configs/digits_ssa20.py' in result.stdout
     assert '--checkpoint' in result.stdout
+
+
+def test_a_workdir_that_is_a_file_is_refused(tmp_path, data_dir):
+    (tmp_path / 'run').write_text('')
+    result = main(*digits_flags(tmp_path / 'run', data_dir))
+    assert (result.returncode, result.stderr.count('\n')) == (2, 1)
+    assert 'cannot be made a folder' in result.stderr
+
+
+def test_evaluating_where_nothing_was_trained_makes_nothing(tmp_path, data_dir):
+    result = main(*digits_flags(tmp_path / 'typo', data_dir), '--mode=eval')
+    assert (result.returncode, result.stderr.count('\n')) == (2, 1)
+    assert 'name the workdir of a run' in result.stderr
+    assert not (tmp_path / 'typo').exists()
+
+
+def test_another_config_in_the_same_workdir_is_refused_and_nothing_is_lost(tmp_path, data_dir):
+    flags = [*digits_flags(tmp_path, data_dir), '--config.num_train_steps=4']
+    assert main(*flags).returncode == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
+    for change in ('--config.seed=1', '--config.model.name=resnet20', '--config.num_train_steps=2'):
+        result = main(*flags, change)
+        assert (result.returncode, result.stderr.count('\n')) == (2, 1), result.stderr
+        assert 'new workdir' in result.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == before

@@ -15,7 +15,8 @@ def test_outputs_are_stripped(path):
 
 
 @pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of the kernel's own start
-def test_quickstart_runs_on_the_digits(monkeypatch, tmp_path):
+def test_quickstart_runs_on_the_digits(monkeypatch, tmp_path, data_dir):
+    monkeypatch.setenv('TFDS_DATA_DIR', str(data_dir))
     monkeypatch.setenv('SSANET_DATASET', 'digits')
     monkeypatch.setenv('XLA_FLAGS', '')
     monkeypatch.setenv('TMPDIR', str(tmp_path))

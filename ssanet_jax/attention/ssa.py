@@ -1,6 +1,7 @@
 """Squeeze and Spatial Attention, the block of SSANet."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -60,7 +61,9 @@ class SSABlock(nn.Module):
 
         z = _SQUEEZE[self.squeeze](grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
         s = _COMBINE[self.combine](z * grouped, axis=-1)  # [N, H, W, G]
-        gate = nn.sigmoid(layers.normalize(s, train=train, name='bn', norm=self.norm))
+        # s is a sum over C whose mean can dwarf its deviation: E[s^2] - E[s]^2 would not do.
+        norm = partial(self.norm, use_fast_variance=False)
+        gate = nn.sigmoid(layers.normalize(s, train=train, name='bn', norm=norm))
 
         self.sow('intermediates', 'saliency', s)
         self.sow('intermediates', 'gate', gate)

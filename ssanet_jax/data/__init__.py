@@ -1,4 +1,4 @@
-"""TFDS data sets as batches of NumPy arrays; the only place that imports TensorFlow."""
+"""TFDS data sets as batches of NumPy arrays."""
 
 from ssanet_jax.data.batch import Batch, Share
 from ssanet_jax.data.batches import eval_batches, train_batches

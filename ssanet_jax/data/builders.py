@@ -3,6 +3,7 @@
 import difflib
 import functools
 import sys
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,7 +98,13 @@ def _prepare_local(builder: tfds.core.DatasetBuilder, manual_dir: str | None) ->
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     download = tfds.download.DownloadConfig(manual_dir=manual_dir)
-    builder.download_and_prepare(download_config=download)
+    try:
+        builder.download_and_prepare(download_config=download)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ConfigError(
+            f'{builder.name} could not be written to {builder.data_path} '
+            f'(config.dataset.data_dir): {error}'
+        ) from error
 
 
 def _how_to_prepare(

@@ -67,7 +67,7 @@ class _Part:
     """One host's contiguous part of a split: slices of tfrecord files."""
 
     def __init__(self, instructions: list[Any]):
-        self.size = sum(i.examples_in_shard if i.take < 0 else i.take for i in instructions)
+        self.size = sum(i.take for i in instructions)
         self._files = (
             [str(i.filename) for i in instructions],
             np.array([i.skip for i in instructions], np.int64),
@@ -113,11 +113,10 @@ def _slice(instructions: list[Any], start: int, stop: int) -> list[Any]:
     """The instructions for examples start..stop of those that `instructions` read."""
     sliced, first = [], 0
     for instruction in instructions:
-        size = instruction.examples_in_shard if instruction.take < 0 else instruction.take
-        low, high = max(start - first, 0), min(stop - first, size)
+        low, high = max(start - first, 0), min(stop - first, instruction.take)
         if low < high:
             sliced.append(instruction.replace(skip=instruction.skip + low, take=high - low))
-        first += size
+        first += instruction.take
     return sliced
 
 

@@ -22,8 +22,13 @@ def _imagenet(block: type[resnet.ResidualBlock], stage_sizes: tuple[int, ...]) -
 
 def _thin(n: int) -> Settings:
     """He et al. 2015, section 4.2: 6n + 2 layers, option A shortcuts."""
-    settings = _imagenet(resnet.BasicBlock, (n, n, n))
-    return {**settings, 'stem': 'cifar', 'width': 16, 'projection': False}
+    return {
+        'stem': 'cifar',
+        'width': 16,
+        'block': resnet.BasicBlock,
+        'stage_sizes': (n, n, n),
+        'projection': False,
+    }
 
 
 NETWORKS: dict[str, Settings] = {

@@ -116,8 +116,8 @@ class Bottleneck(ResidualBlock):
 
     Attributes:
       variant: where a stride of 2 sits: 'v1', the paper, in the first 1x1 convolution;
-        'v1.5', torchvision and the released SSANet, in the 3x3 (about 6% more
-        multiply-adds, about half a point more accuracy on ImageNet).
+        'v1.5', torchvision and the released SSANet, in the 3x3 (ResNet-50 at 224: 4.09 G
+        multiply-adds instead of 3.86 G).
     """
 
     expansion: ClassVar[int] = 4

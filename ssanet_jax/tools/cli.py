@@ -40,9 +40,10 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 def _check_config_flags(argv: Sequence[str]) -> None:
     """Checks what ml_collections answers with a traceback: --config=FILE and --config.NAME=..."""
     known = flatten(base())
-    for argument in argv[1:]:
-        name, _, value = argument.lstrip('-').partition('=')
-        if name == 'config' and value and not Path(value.partition(':')[0]).is_file():
+    for argument, following in zip(argv[1:], [*argv[2:], ''], strict=True):
+        name, equals, value = argument.lstrip('-').partition('=')
+        value = value if equals else following
+        if name == 'config' and not Path(value.partition(':')[0]).is_file():
             recipes = sorted(str(path) for path in Path('configs').glob('*.py'))
             raise ConfigError(f'--config={value} is no file; recipes here: {", ".join(recipes)}.')
         if name.startswith('config.') and name.removeprefix('config.') not in known:

@@ -1,5 +1,6 @@
 """Checkpoints through Orbax: the newest few and the best, written while training goes on."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -13,20 +14,22 @@ from ssanet_jax.config import ConfigError
 Tree = TypeVar('Tree')
 
 
-def quality(metrics: Mapping[str, float]) -> tuple[float, float]:
+def quality(metrics: Mapping[str, Any]) -> tuple[float, float]:
     """What makes a checkpoint the best: top-1, and between equals the lower loss."""
-    return metrics['top1'], -metrics['loss']
+    loss = metrics['loss']
+    return metrics['top1'], -loss if loss is not None else -math.inf
 
 
 class Checkpoints:
     """The checkpoints in one folder; a context manager that waits for unfinished writes.
 
     Args:
-      directory: created if missing.
-      keep: how many of the newest to keep, None for all; the best is kept besides.
+      directory: created if missing, unless `read_only`.
+      keep: how many of the newest to keep; the best is kept besides.
+      read_only: for a look at a run that may be going on; leaves everything as it is.
     """
 
-    def __init__(self, directory: epath.PathLike, keep: int | None):
+    def __init__(self, directory: epath.PathLike, *, keep: int = 1, read_only: bool = False):
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep),
@@ -39,7 +42,11 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy, cleanup_tmp_directories=True
+                preservation_policy=policy,
+                best_fn=quality,  # without it Orbax forgets the metrics
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
             ),
         )
 
@@ -72,8 +79,12 @@ class Checkpoints:
         if not steps:
             raise ConfigError(f'{self.directory} holds no checkpoint; train there first.')
         if which in ('best', 'latest'):
-            step = self.best_step() if which == 'best' else self.latest_step()
-            return steps[-1] if step is None else step
+            step = self.best_step() if which == 'best' else steps[-1]
+            if step is None:
+                raise ConfigError(
+                    f'No checkpoint in {self.directory} was evaluated; choose --checkpoint=latest.'
+                )
+            return step
         if which.isdigit() and int(which) in steps:
             return int(which)
         raise ConfigError(

@@ -1,6 +1,7 @@
 """What a run leaves and shows while it goes: metrics.jsonl, TensorBoard, traces, progress."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -18,8 +19,8 @@ class MetricsLog:
     """Appends to metrics.jsonl, one object a line, and to TensorBoard events.
 
     Every line has `step`, `split` ('train' or 'eval') and values. Names of timings end in
-    `_seconds` or `_per_second`; everything else is reproducible. Only the first host
-    writes.
+    `_seconds` or `_per_second`; everything else is reproducible. A value that is not finite
+    is null. Only the first host writes.
 
     Args:
       workdir: folder of metrics.jsonl and the events.
@@ -39,7 +40,8 @@ class MetricsLog:
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         if not self._primary:
             return
-        self._file.write(json.dumps({'step': step, 'split': split, **values}) + '\n')
+        finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
+        self._file.write(json.dumps({'step': step, 'split': split, **finite}) + '\n')
         self._file.flush()
         self._events.write_scalars(step, {f'{split}/{name}': v for name, v in values.items()})
 

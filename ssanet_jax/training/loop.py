@@ -11,8 +11,8 @@ from rich.console import Console
 
 from ssanet_jax import data
 from ssanet_jax.analysis.cost import model_cost
-from ssanet_jax.checks import check
-from ssanet_jax.config import is_due
+from ssanet_jax.checks import check, check_resumed
+from ssanet_jax.config import ConfigError, is_due
 from ssanet_jax.training import experiment, report
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.experiment import Experiment
@@ -36,11 +36,22 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> TrainState:
     """
     run, info = _set_up(config)
     folder, console = epath.Path(workdir), _console()
-    folder.mkdir(parents=True, exist_ok=True)
-    if jax.process_index() == 0:
-        replace_text(folder / 'config.json', config.to_json_best_effort(indent=2) + '\n')
-    with Checkpoints(folder / 'checkpoints', config.keep_checkpoints) as checkpoints:
-        state, total = _restore_or_init(run, checkpoints)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f'--workdir={workdir} cannot be made a folder: {error}.') from error
+    with Checkpoints(folder / 'checkpoints', keep=config.keep_checkpoints) as checkpoints:
+        start = checkpoints.latest_step()
+        if start is not None:
+            check_resumed(config, json.loads((folder / 'config.json').read_text()))
+        if (start or 0) > run.plan.num_train_steps:
+            raise ConfigError(
+                f'{folder} holds step {start}, but the run ends after '
+                f'{run.plan.num_train_steps}; make it longer, or choose a new workdir.'
+            )
+        if jax.process_index() == 0:
+            replace_text(folder / 'config.json', config.to_json_best_effort(indent=2) + '\n')
+        state, total = _restore_or_init(run, checkpoints, start)
         _announce(console, config, run, info, start_step=int(state.step))
         state = _train(config, run, state, total, checkpoints, folder, console)
     if jax.process_index() == 0:
@@ -68,9 +79,11 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str, checkpoint: str) -> di
     Raises:
       ConfigError: there is no such checkpoint, or the config is wrong.
     """
-    run, _ = _set_up(config)
     folder = epath.Path(workdir)
-    with Checkpoints(folder / 'checkpoints', keep=None) as checkpoints:
+    if not (folder / 'checkpoints').is_dir():
+        raise ConfigError(f'{folder} holds no checkpoints/; name the workdir of a run.')
+    run, _ = _set_up(config)
+    with Checkpoints(folder / 'checkpoints', read_only=True) as checkpoints:
         step = checkpoints.find(checkpoint)
         state, _ = checkpoints.restore(step, (run.init(), run.zero_metrics()))
     metrics = {'step': step, **evaluate(config, run, state)}
@@ -132,19 +145,22 @@ def _train(
 
 def _set_up(config: ConfigDict) -> tuple[Experiment, data.DatasetInfo]:
     check(config)
-    if jax.process_index() == 0:
-        data.dataset_info(config)  # Prepares small sets, before the other hosts look for them.
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices('data prepared')
+    try:
+        if jax.process_index() == 0:
+            data.dataset_info(config)  # Prepares small sets, before the other hosts look.
+    finally:  # Where it fails, the other hosts fail alike, at once.
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices('data prepared')
     info = data.dataset_info(config)
     run = experiment.build(config, num_classes=info.num_classes, num_train_examples=info.num_train)
     return run, info
 
 
-def _restore_or_init(run: Experiment, checkpoints: Checkpoints) -> tuple[TrainState, Metrics]:
+def _restore_or_init(
+    run: Experiment, checkpoints: Checkpoints, step: int | None
+) -> tuple[TrainState, Metrics]:
     """The state and the metrics summed since the last log line, which a checkpoint holds too."""
     fresh = run.init(), run.zero_metrics()
-    step = checkpoints.latest_step()
     return fresh if step is None else checkpoints.restore(step, fresh)
 
 

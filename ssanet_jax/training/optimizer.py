@@ -13,7 +13,7 @@ def make_schedule(config: ConfigDict, plan: Plan) -> optax.Schedule:
     """Step to learning rate: linear warm-up from 0, then what `config.schedule` says.
 
     'step' counts its epochs from the start of training, warm-up included; 'cosine' falls
-    from the end of the warm-up to 0 at the last step.
+    from the end of the warm-up towards 0, which it would reach one step after the last.
 
     Args:
       config: `config.optimizer`.

@@ -27,9 +27,14 @@ def initialize_hosts(
     are found by themselves, and anything else is one host.
 
     Raises:
-      ConfigError: only some of the arguments are given.
+      ConfigError: only some of the arguments are given, or they contradict each other.
     """
     given = [coordinator_address, num_processes, process_id]
+    if num_processes is not None and process_id is not None and process_id >= num_processes:
+        raise ConfigError(
+            f'--process_id={process_id} is not below --num_processes={num_processes}; '
+            'hosts count from 0.'
+        )
     if None not in given:
         jax.distributed.initialize(coordinator_address, num_processes, process_id)
     elif any(value is not None for value in given):

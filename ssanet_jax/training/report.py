@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ssanet_jax.analysis.cost import Cost
+from ssanet_jax.config import ConfigError
 from ssanet_jax.training.checkpoint import quality
 from ssanet_jax.training.logs import read_metrics, replace_text
 
@@ -24,6 +25,8 @@ def write_summary(workdir: epath.Path, cost: Cost) -> dict[str, Any]:
     """
     lines = read_metrics(workdir)
     evaluated = [line for line in lines if line['split'] == 'eval']
+    if not evaluated:
+        raise ConfigError(f'{workdir}/metrics.jsonl lacks the evaluations of this run.')
     best = max(evaluated, key=lambda line: (quality(line), line['step']))
     rates = [r for line in lines if (r := line.get('images_per_second'))]
     summary = {

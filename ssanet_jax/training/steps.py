@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from ssanet_jax.training.losses import LossFn, cross_entropy
 from ssanet_jax.training.metrics import Metrics
@@ -40,7 +41,7 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step on the mean loss over all devices' unmasked images.
 
-    Gradients, running statistics and metrics cross devices together, in one all-reduce.
+    Gradients, running statistics and metrics cross devices together, at the end.
 
     Args:
       state: donated by the caller; do not reuse.
@@ -63,7 +64,7 @@ def train_step(
         return metrics.loss, (updates.get('batch_stats', {}), metrics)
 
     grads, (batch_stats, metrics) = jax.grad(total_loss, has_aux=True)(state.params)
-    grads, batch_stats, metrics = jax.lax.psum((grads, batch_stats, metrics), DATA_AXIS)
+    grads, batch_stats, metrics = _sum_over_devices((grads, batch_stats, metrics))
     grads = jax.tree.map(lambda g: g / metrics.num_examples, grads)
     devices = jax.lax.axis_size(DATA_AXIS)
     with jax.numpy_dtype_promotion('standard'):  # optax multiplies counts by floats
@@ -75,6 +76,17 @@ def train_step(
         opt_state=opt_state,
     )
     return next_state, metrics
+
+
+def _sum_over_devices(tree: Any) -> Any:
+    """Psum in few pieces: all vectors and scalars as one, so that XLA can combine the rest."""
+    leaves, structure = jax.tree.flatten(tree)
+    small = [leaf for leaf in leaves if leaf.ndim < 2]
+    large = [leaf for leaf in leaves if leaf.ndim >= 2]
+    vector, unravel = ravel_pytree(small)
+    vector, large = jax.lax.psum((vector, large), DATA_AXIS)
+    summed = {True: iter(unravel(vector)), False: iter(large)}
+    return jax.tree.unflatten(structure, [next(summed[leaf.ndim < 2]) for leaf in leaves])
 
 
 def eval_step(

@@ -181,3 +181,12 @@ def test_constant_input_gives_finite_values_and_gradients(value):
         return jnp.sum(y)
 
     assert jnp.isfinite(jax.grad(objective)(x)).all()
+
+
+def test_float32_statistics_survive_a_mean_that_dwarfs_the_deviation():
+    x = np.random.default_rng(0).normal(3.0, 0.05, size=(4, 7, 7, 1024)).astype(np.float32)
+    _, updated = SSABlock().apply(variables(1, np.float32), x, train=True, mutable=['batch_stats'])
+    z = x.astype(np.float64).mean(axis=(1, 2), keepdims=True)
+    exact = (z * x).sum(axis=-1).var()
+    found = (updated['batch_stats']['bn']['var'] - 0.9 * 1.7) / 0.1
+    np.testing.assert_allclose(found, exact, rtol=1e-3)

@@ -104,6 +104,13 @@ def test_local_batch_norm_crosses_devices_at_most_twice_a_step(name, digits, mon
     assert count_all_reduces(build_on(8, digits, monkeypatch)) <= 2
 
 
+@pytest.mark.slow
+def test_a_hundred_layers_cross_devices_no_more_often(digits, monkeypatch):
+    """XLA combines 256 all-reduces at most, and this network has 767 arrays to add up."""
+    digits.model.name = 'ssa_resnet110'
+    assert count_all_reduces(build_on(8, digits, monkeypatch)) <= 2
+
+
 def test_the_count_sees_the_all_reduces_of_global_batch_norm(digits, monkeypatch):
     digits.model.batch_norm_devices = -1
     assert count_all_reduces(build_on(8, digits, monkeypatch)) > 28
