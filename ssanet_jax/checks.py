@@ -154,8 +154,15 @@ _MAY_CHANGE = {
 }
 
 
-def check_resumed(config: ConfigDict, saved: Mapping[str, Any]) -> None:
-    """Checks that `config` goes on with the run whose config.json holds `saved`.
+def check_same_run(
+    config: ConfigDict, saved: Mapping[str, Any], only: tuple[str, ...] = ('',)
+) -> None:
+    """Checks that `config` belongs to the run whose config.json holds `saved`.
+
+    Args:
+      config: to go on with.
+      saved: to go on from.
+      only: beginnings of the names of the fields to compare.
 
     Raises:
       ConfigError: listing what differs, if it would change the meaning of the run.
@@ -164,7 +171,9 @@ def check_resumed(config: ConfigDict, saved: Mapping[str, Any]) -> None:
     changed = [
         f'{field} was {before.get(field)!r} and is {now.get(field)!r}'
         for field in sorted(before.keys() | now.keys())
-        if before.get(field) != now.get(field) and field not in _MAY_CHANGE
+        if before.get(field) != now.get(field)
+        and field not in _MAY_CHANGE
+        and field.startswith(only)
     ]
     if changed:
         raise ConfigError(
@@ -173,8 +182,8 @@ def check_resumed(config: ConfigDict, saved: Mapping[str, Any]) -> None:
         )
 
 
-def check_devices(config: ConfigDict, num_devices: int, num_hosts: int) -> None:
-    """Checks what must divide evenly over devices and hosts; raises ConfigError."""
+def check_batch_size(config: ConfigDict, num_devices: int) -> None:
+    """Checks that every device gets as many training images; raises ConfigError."""
     size = config.batch_size
     if size % num_devices:
         below = size // num_devices * num_devices
@@ -184,12 +193,16 @@ def check_devices(config: ConfigDict, num_devices: int, num_hosts: int) -> None:
             f'config.batch_size={size} cannot be split over {num_devices} devices. It counts '
             f'images on all devices together; the nearest {verb} {" and ".join(fits)}.'
         )
+
+
+def check_batch_norm_devices(config: ConfigDict, num_devices: int) -> None:
+    """Checks that the devices split into groups that share statistics; raises ConfigError."""
     shared = config.model.batch_norm_devices
     if shared > 0 and num_devices % shared:
         divisors = [str(d) for d in range(1, num_devices + 1) if num_devices % d == 0]
         raise ConfigError(
-            f'config.model.batch_norm_devices={shared} does not divide {num_devices} devices '
-            f'on {num_hosts} host(s); choose one of {", ".join(divisors)}, or -1 for all.'
+            f'config.model.batch_norm_devices={shared} does not divide {num_devices} devices; '
+            f'choose one of {", ".join(divisors)}, or -1 for all.'
         )
 
 

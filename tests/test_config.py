@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from ssanet_jax.checks import check, check_overrides, check_resumed, unknown_field
+from ssanet_jax.checks import check, check_overrides, check_same_run, unknown_field
 from ssanet_jax.config import ConfigError, base, is_due, make_plan
 from ssanet_jax.training.experiment import build_model
 from tests.helpers import ROOT, load_config
@@ -137,11 +137,11 @@ def test_a_resumed_run_may_change_its_length_but_not_its_meaning():
     saved = json.loads(config.to_json_best_effort())
     config.num_epochs = 90.0
     config.dataset.data_dir = '/elsewhere'
-    check_resumed(config, saved)
+    check_same_run(config, saved)
     config.seed = 5
     config.model.name = 'resnet20'
     with pytest.raises(ConfigError, match=r"model\.name was 'ssa_resnet20' and is .*; seed was 0"):
-        check_resumed(config, saved)
+        check_same_run(config, saved)
 
 
 def test_epochs_end_on_the_step_nearest_to_them():

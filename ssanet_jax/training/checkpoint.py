@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
@@ -39,6 +40,9 @@ class Checkpoints:
             ]
         )
         self.directory = epath.Path(directory).resolve()
+        verbosity = logging.get_verbosity()
+        if read_only:  # of which Orbax warns, as if it had not been asked for
+            logging.set_verbosity(logging.ERROR)
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
@@ -49,6 +53,7 @@ class Checkpoints:
                 read_only=read_only,
             ),
         )
+        logging.set_verbosity(verbosity)
 
     def __enter__(self) -> 'Checkpoints':
         return self

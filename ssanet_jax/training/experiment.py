@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ssanet_jax import layers
-from ssanet_jax.checks import check, check_devices
+from ssanet_jax.checks import check_batch_norm_devices
 from ssanet_jax.config import ConfigError, Plan, make_plan
 from ssanet_jax.models import create_model
 from ssanet_jax.models.registry import split_name
@@ -48,13 +48,12 @@ class Experiment(NamedTuple):
 
 
 def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> Experiment:
-    """Builds what `config` describes, on all devices there are.
+    """Builds what `config`, which has passed `check`, describes, on all devices there are.
 
     Raises:
-      ConfigError: a field is wrong, or does not fit the devices or the data.
+      ConfigError: a field does not fit the model, the devices or the data.
     """
-    check(config)
-    check_devices(config, jax.device_count(), jax.process_count())
+    check_batch_norm_devices(config, jax.device_count())
     plan = make_plan(config, num_train_examples)
     model = build_model(config, num_classes)
     schedule = make_schedule(config.optimizer, plan)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ssanet_jax import data
 from ssanet_jax.analysis.cost import model_cost
-from ssanet_jax.checks import check, check_resumed
+from ssanet_jax.checks import check, check_batch_size, check_same_run
 from ssanet_jax.config import ConfigError, is_due
 from ssanet_jax.training import experiment, report
 from ssanet_jax.training.checkpoint import Checkpoints
@@ -34,7 +34,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> TrainState:
     Raises:
       ConfigError: the config is wrong, or does not fit the data or the devices.
     """
-    run, info = _set_up(config)
+    run, info = _set_up(config, training=True)
     folder, console = epath.Path(workdir), _console()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> TrainState:
     with Checkpoints(folder / 'checkpoints', keep=config.keep_checkpoints) as checkpoints:
         start = checkpoints.latest_step()
         if start is not None:
-            check_resumed(config, json.loads((folder / 'config.json').read_text()))
+            check_same_run(config, _saved_config(folder))
         if (start or 0) > run.plan.num_train_steps:
             raise ConfigError(
                 f'{folder} holds step {start}, but the run ends after '
@@ -77,12 +77,13 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str, checkpoint: str) -> di
       checkpoint: 'best', 'latest' or a step.
 
     Raises:
-      ConfigError: there is no such checkpoint, or the config is wrong.
+      ConfigError: there is no such checkpoint, or the config is wrong or of another model.
     """
     folder = epath.Path(workdir)
     if not (folder / 'checkpoints').is_dir():
         raise ConfigError(f'{folder} holds no checkpoints/; name the workdir of a run.')
-    run, _ = _set_up(config)
+    check_same_run(config, _saved_config(folder), only=('model.', 'optimizer.'))
+    run, _ = _set_up(config, training=False)
     with Checkpoints(folder / 'checkpoints', read_only=True) as checkpoints:
         step = checkpoints.find(checkpoint)
         state, _ = checkpoints.restore(step, (run.init(), run.zero_metrics()))
@@ -143,8 +144,10 @@ def _train(
     return state
 
 
-def _set_up(config: ConfigDict) -> tuple[Experiment, data.DatasetInfo]:
+def _set_up(config: ConfigDict, *, training: bool) -> tuple[Experiment, data.DatasetInfo]:
     check(config)
+    if training:
+        check_batch_size(config, jax.device_count())
     try:
         if jax.process_index() == 0:
             data.dataset_info(config)  # Prepares small sets, before the other hosts look.
@@ -154,6 +157,13 @@ def _set_up(config: ConfigDict) -> tuple[Experiment, data.DatasetInfo]:
     info = data.dataset_info(config)
     run = experiment.build(config, num_classes=info.num_classes, num_train_examples=info.num_train)
     return run, info
+
+
+def _saved_config(folder: epath.Path) -> dict[str, Any]:
+    path = folder / 'config.json'
+    if not path.exists():
+        raise ConfigError(f'{folder} holds checkpoints but no config.json; choose a new workdir.')
+    return json.loads(path.read_text())
 
 
 def _restore_or_init(

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from ssanet_jax import create_model, data, layers
+from ssanet_jax.checks import check_batch_size
 from ssanet_jax.config import ConfigError
 from ssanet_jax.training import experiment, parallel, steps
 from ssanet_jax.training.loop import evaluate
@@ -155,7 +156,7 @@ def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits, monkeypat
 def test_a_batch_that_does_not_split_names_the_nearest_that_do(digits):
     digits.batch_size = 100
     with pytest.raises(ConfigError, match=r'over 8 devices.*nearest sizes that fit are 96 and 104'):
-        experiment.build(digits, num_classes=10, num_train_examples=1437)
+        check_batch_size(digits, 8)
 
 
 def test_devices_that_do_not_split_into_groups_are_refused(digits):
