@@ -144,7 +144,7 @@ class Progress:
         self._bar = bars.Progress(
             bars.TextColumn('step'),
             bars.MofNCompleteColumn(),
-            bars.BarColumn(),
+            bars.BarColumn(bar_width=20),
             bars.TextColumn('{task.fields[rate]}'),
             bars.TimeRemainingColumn(),
             bars.TextColumn('{task.fields[note]}'),
@@ -167,11 +167,12 @@ class Progress:
 
     def report(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Shows a line of metrics."""
-        text = describe(values)
         if split == 'train' and self._console.is_terminal:
-            self._bar.update(self._task, note=text)
+            shown = {name: values[name] for name in ('loss', 'learning_rate')}
+            self._bar.update(self._task, note=describe(shown))
         else:
-            self._console.print(f'step {step}/{self._total}  {split:5}  {text}', soft_wrap=True)
+            text = f'step {step}/{self._total}  {split:5}  {describe(values)}'
+            self._console.print(text, soft_wrap=True, highlight=False)
 
 
 _FORMATS = {

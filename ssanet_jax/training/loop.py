@@ -208,5 +208,6 @@ def _finish(console: Console, config: ConfigDict, run: Experiment, folder: epath
 
 
 def _console() -> Console:
-    """Plain text, in notebooks too, on the first host only."""
-    return Console(quiet=jax.process_index() != 0, force_jupyter=False)
+    """Prints on the first host only, and plain text in notebooks, which cannot move a bar."""
+    plain = False if Console().is_jupyter else None
+    return Console(quiet=jax.process_index() != 0, force_jupyter=False, force_terminal=plain)
