@@ -37,6 +37,24 @@ def base() -> ConfigDict:
     return config
 
 
+def cifar(name: str) -> ConfigDict:
+    """The SSANet authors' recipe for 'cifar10' and 'cifar100', which their networks share."""
+    config = base()
+    config.batch_size = 100
+    config.num_epochs = 250.0
+    config.dataset.name = name
+    config.dataset.eval_split = 'test'
+    config.dataset.reader = 'memory'
+    config.dataset.image_size = 32
+    config.dataset.mean = (0.4914, 0.4822, 0.4465)
+    config.dataset.std = (0.2023, 0.1994, 0.2010)
+    config.model.stem = 'cifar'
+    config.optimizer.reference_batch_size = 100
+    config.optimizer.weight_decay = 5e-4
+    config.optimizer.decay_epochs = (50.0, 100.0, 150.0, 200.0)
+    return config
+
+
 def _dataset() -> ConfigDict:
     dataset = ConfigDict()
     dataset.name = 'imagenet2012:5.*.*'  # a TFDS name, or digits, or fashion_mnist_idx
