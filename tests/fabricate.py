@@ -75,3 +75,34 @@ def fashion_mnist_files(folder: Path, *, num_train: int = 40, num_test: int = 10
             (folder / name).write_bytes(idx_gz(array))
         content[split] = images, labels
     return content
+
+
+def cifar_files(folder: Path, name: str, *, per_file: int = 24) -> dict:
+    """CIFAR-10's or -100's binary files with random content, which is returned by split."""
+    rng = np.random.default_rng(0)
+    if name == 'cifar10':
+        folder, classes, label_bytes = folder / 'cifar-10-batches-bin', 10, 1
+        files = {'train': [f'data_batch_{i}.bin' for i in range(1, 6)], 'test': ['test_batch.bin']}
+        names = {'batches.meta.txt': 10}
+    else:
+        folder, classes, label_bytes = folder / 'cifar-100-binary', 100, 2
+        files = {'train': ['train.bin'], 'test': ['test.bin']}
+        names = {'coarse_label_names.txt': 20, 'fine_label_names.txt': 100}
+    folder.mkdir(parents=True)
+    for file, number in names.items():
+        (folder / file).write_text(''.join(f'class {i}\n' for i in range(number)))
+    content = {}
+    for split, parts in files.items():
+        rows = []
+        for part in parts:
+            images = rng.integers(0, 256, size=(per_file, 32, 32, 3), dtype=np.uint8)
+            labels = rng.integers(0, classes, size=per_file, dtype=np.uint8)
+            coarse = labels[:, None] // 5 if label_bytes == 2 else labels[:, None][:, :0]
+            planes = images.transpose(0, 3, 1, 2).reshape(per_file, -1)  # colour by colour
+            records = np.concatenate([coarse, labels[:, None], planes], axis=1)
+            (folder / part).write_bytes(records.astype(np.uint8).tobytes())
+            rows += [
+                (bytes(image), int(label)) for image, label in zip(images, labels, strict=True)
+            ]
+        content[split] = rows
+    return content
