@@ -1,5 +1,6 @@
 """What a config describes, built: the model, the optimizer and the compiled steps."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ class Experiment(NamedTuple):
     mesh: Mesh
     train_step: parallel.TrainStepFn
     eval_step: parallel.EvalStepFn
+    zero_metrics: Callable[[], Metrics]
     seed: int
     image_size: int
 
@@ -41,10 +43,6 @@ class Experiment(NamedTuple):
         return jax.jit(init, static_argnums=0, out_shardings=parallel.replicated(self.mesh))(
             self.seed
         )
-
-    def zero_metrics(self) -> Metrics:
-        """Sums to start from, replicated over the mesh."""
-        return jax.jit(Metrics.zero, out_shardings=parallel.replicated(self.mesh))()
 
 
 def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> Experiment:
@@ -73,6 +71,7 @@ def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> E
         mesh=mesh,
         train_step=parallel.parallel_train_step(train_step, mesh),
         eval_step=parallel.parallel_eval_step(eval_step, mesh),
+        zero_metrics=jax.jit(Metrics.zero, out_shardings=parallel.replicated(mesh)),
         seed=config.seed,
         image_size=config.dataset.image_size,
     )
