@@ -18,7 +18,7 @@ Tree = TypeVar('Tree')
 def quality(metrics: Mapping[str, Any]) -> tuple[float, float]:
     """What makes a checkpoint the best: top-1, and between equals the lower loss."""
     loss = metrics['loss']
-    return metrics['top1'], -loss if loss is not None else -math.inf
+    return metrics['top1'], -loss if math.isfinite(loss) else -math.inf
 
 
 class Checkpoints:

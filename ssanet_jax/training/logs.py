@@ -33,15 +33,14 @@ class MetricsLog:
             return
         kept = [line for line in read_metrics(workdir) if line['step'] <= start_step]
         path = workdir / 'metrics.jsonl'
-        replace_text(path, ''.join(json.dumps(line) + '\n' for line in kept))
+        replace_text(path, ''.join(_line(**line) for line in kept))
         self._file = path.open('a')
         self._events = metric_writers.SummaryWriter(os.fspath(workdir))
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         if not self._primary:
             return
-        finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
-        self._file.write(json.dumps({'step': step, 'split': split, **finite}) + '\n')
+        self._file.write(_line(step, split, **values))
         self._file.flush()
         self._events.write_scalars(step, {f'{split}/{name}': v for name, v in values.items()})
 
@@ -54,11 +53,24 @@ class MetricsLog:
             self._events.close()
 
 
+def _line(step: int, split: str, **values: float) -> str:
+    return json.dumps({'step': step, 'split': split, **finite(values)}) + '\n'
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """For JSON, which knows no NaN: None in place of what is not finite."""
+    return {name: v if math.isfinite(v) else None for name, v in values.items()}
+
+
 def read_metrics(workdir: epath.Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, if there are any, without a last one that was cut off."""
+    """The lines of metrics.jsonl, if there are any, without a last one that was cut off.
+
+    A null is NaN again.
+    """
     path = workdir / 'metrics.jsonl'
     lines = path.read_text().split('\n') if path.exists() else ['']
-    return [json.loads(line) for line in lines[:-1]]
+    parsed = [json.loads(line) for line in lines[:-1]]
+    return [{k: math.nan if v is None else v for k, v in line.items()} for line in parsed]
 
 
 def replace_text(path: epath.Path, text: str) -> None:

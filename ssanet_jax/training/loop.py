@@ -16,7 +16,7 @@ from ssanet_jax.config import ConfigError, is_due
 from ssanet_jax.training import experiment, report
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.experiment import Experiment
-from ssanet_jax.training.logs import MetricsLog, Progress, Stopwatch, Trace, replace_text
+from ssanet_jax.training.logs import MetricsLog, Progress, Stopwatch, Trace, finite, replace_text
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.parallel import to_devices
 from ssanet_jax.training.state import TrainState
@@ -68,7 +68,9 @@ def evaluate(config: ConfigDict, run: Experiment, state: TrainState) -> dict[str
     return total.means()
 
 
-def evaluate_checkpoint(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, float]:
+def evaluate_checkpoint(
+    config: ConfigDict, workdir: str, checkpoint: str
+) -> dict[str, float | None]:
     """Evaluates a checkpoint of a run; prints a table and leaves evaluation.json in `workdir`.
 
     Args:
@@ -87,7 +89,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str, checkpoint: str) -> di
     with Checkpoints(folder / 'checkpoints', read_only=True) as checkpoints:
         step = checkpoints.find(checkpoint)
         state, _ = checkpoints.restore(step, (run.init(), run.zero_metrics()))
-    metrics = {'step': step, **evaluate(config, run, state)}
+    metrics = finite({'step': step, **evaluate(config, run, state)})
     if jax.process_index() == 0:
         text = json.dumps({'split': config.dataset.eval_split, **metrics}, indent=2)
         replace_text(folder / 'evaluation.json', text + '\n')

@@ -12,7 +12,7 @@ from rich.table import Table
 from ssanet_jax.analysis.cost import Cost
 from ssanet_jax.config import ConfigError
 from ssanet_jax.training.checkpoint import quality
-from ssanet_jax.training.logs import read_metrics, replace_text
+from ssanet_jax.training.logs import finite, read_metrics, replace_text
 
 _VALUES = ('top1', 'top5', 'loss', 'num_examples')
 
@@ -21,7 +21,8 @@ def write_summary(workdir: epath.Path, cost: Cost) -> dict[str, Any]:
     """Sums up metrics.jsonl and the model's cost as summary.json, and returns it.
 
     `step` is the last evaluated one; `final` and `best` (highest top-1) each hold `step`,
-    `top1` and `top5` in percent, `loss` in nats, and `num_examples`.
+    `top1` and `top5` in percent, `loss` in nats (null where it diverged), and
+    `num_examples`.
     """
     lines = read_metrics(workdir)
     evaluated = [line for line in lines if line['split'] == 'eval']
@@ -31,8 +32,8 @@ def write_summary(workdir: epath.Path, cost: Cost) -> dict[str, Any]:
     rates = [r for line in lines if (r := line.get('images_per_second'))]
     summary = {
         'step': evaluated[-1]['step'],
-        'final': {name: evaluated[-1][name] for name in ('step', *_VALUES)},
-        'best': {name: best[name] for name in ('step', *_VALUES)},
+        'final': finite({name: evaluated[-1][name] for name in ('step', *_VALUES)}),
+        'best': finite({name: best[name] for name in ('step', *_VALUES)}),
         'parameters': cost.parameters,
         'multiply_adds': cost.multiply_adds,
         'images_per_second': statistics.median(rates) if rates else None,
@@ -44,7 +45,7 @@ def write_summary(workdir: epath.Path, cost: Cost) -> dict[str, Any]:
 def print_table(
     console: Console,
     title: str,
-    columns: Mapping[str, Mapping[str, float]],
+    columns: Mapping[str, Mapping[str, Any]],
     rows: Mapping[str, str],
 ) -> None:
     """Prints evaluations side by side, then one line for each of `rows`."""
@@ -55,7 +56,7 @@ def print_table(
     formats = {
         'top-1': lambda m: f'{m["top1"]:.2f} %',
         'top-5': lambda m: f'{m["top5"]:.2f} %',
-        'loss': lambda m: f'{m["loss"]:.4f}',
+        'loss': lambda m: 'not finite' if m['loss'] is None else f'{m["loss"]:.4f}',
         'images evaluated': lambda m: f'{m["num_examples"]:,}',
     }
     for name, text in formats.items():

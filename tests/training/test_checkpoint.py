@@ -71,5 +71,5 @@ def test_a_checkpoint_that_was_not_evaluated_is_not_called_the_best(tmp_path):
 
 
 def test_a_diverged_evaluation_is_never_the_best():
-    assert quality(evaluation(10.0, loss=None)) < quality(evaluation(10.0, loss=99.0))
-    assert quality(evaluation(9.0, loss=0.1)) < quality(evaluation(10.0, loss=None))
+    assert quality(evaluation(10.0, loss=float('nan'))) < quality(evaluation(10.0, loss=99.0))
+    assert quality(evaluation(9.0, loss=0.1)) < quality(evaluation(10.0, loss=float('nan')))

@@ -138,3 +138,18 @@ def test_a_profile_is_recorded_when_asked_for(short, tmp_path):
     short.num_train_steps, short.profile_start_step, short.profile_num_steps = 4, 2, 2
     loop.train_and_evaluate(short, str(tmp_path))
     assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
+
+
+def test_a_diverged_run_ends_with_valid_json_and_a_table(short, tmp_path, capsys):
+    short.num_train_steps, short.optimizer.learning_rate = 8, 1e30
+    loop.train_and_evaluate(short, str(tmp_path))
+    loop.train_and_evaluate(short, str(tmp_path))  # its lines are read and written again
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    for line in (tmp_path / 'metrics.jsonl').read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+    summary = json.loads((tmp_path / 'summary.json').read_text(), parse_constant=refuse)
+    assert summary['final']['loss'] is None
+    assert 'not finite' in capsys.readouterr().out
