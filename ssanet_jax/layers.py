@@ -11,6 +11,9 @@ import jax.numpy as jnp
 batch_norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
+he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+
 def stats_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
     """The dtype to reduce in: float32, or float64 where the input already is."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)

@@ -30,10 +30,14 @@ class Cost(NamedTuple):
 def model_cost(model: nn.Module, image_size: int, channels: int = 3) -> Cost:
     """Counts for one image [1, image_size, image_size, channels], in inference mode.
 
+    Tails are counted in their plain form, by which networks are compared everywhere.
+
     >>> from ssanet_jax import create_model
     >>> model_cost(create_model('resnet50', num_classes=1000, variant='v1'), 224).multiply_adds
     3857973248
     """
+    if hasattr(model, 'tail'):
+        model = model.clone(tail='plain')
     image = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
     init = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
     jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(init, image)

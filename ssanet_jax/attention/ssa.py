@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssanet_jax import layers
+from ssanet_jax import layers, ops
 
 _Reduce = dict[str, Callable[..., jax.Array]]
 _SQUEEZE: _Reduce = {'mean': jnp.mean, 'max': jnp.max}
@@ -54,20 +54,46 @@ class SSABlock(nn.Module):
     norm: Callable[..., nn.Module] = layers.batch_norm
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array | ops.AffineMap, *, train: bool) -> jax.Array:
+        if isinstance(x, ops.AffineMap):
+            return self._folded(x, train=train)
         self._check(x)
         n, h, w, _ = x.shape
         grouped = x.astype(layers.stats_dtype(x.dtype)).reshape(n, h, w, self.groups, -1)
 
         z = _SQUEEZE[self.squeeze](grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
         s = _COMBINE[self.combine](z * grouped, axis=-1)  # [N, H, W, G]
+        gate = self._gate(s, train=train)
+        return (gate[..., None] * grouped).reshape(x.shape).astype(x.dtype)
+
+    @property
+    def takes_affine(self) -> bool:
+        """Whether x may be an `ops.AffineMap`, whose pixels are never computed without a gate."""
+        return self.squeeze == 'mean'
+
+    def _folded(self, x: ops.AffineMap, *, train: bool) -> jax.Array:
+        """The same from the h of x = h W + b: s = <h, W z> + <b, z>, a map for each group."""
+        maps = x.split(self.groups)
+        saliencies = []
+        for part in maps:
+            z = ops.exact_dot(part.mean, part.weight) + part.bias  # [N, C/G]
+            s = ops.agreement(part.h, ops.exact_dot(z, part.weight.T))  # [N, H, W]
+            s += ops.exact_dot(z, part.bias)[:, None, None]
+            saliencies.append(s / z.shape[-1] if self.combine == 'mean' else s)
+        gate = self._gate(jnp.stack(saliencies, axis=-1), train=train)  # [N, H, W, G]
+        gated = [
+            ops.gated_affine(part.h, gate[..., g, None], part.weight, part.bias)
+            for g, part in enumerate(maps)
+        ]
+        return jnp.concatenate(gated, axis=-1)
+
+    def _gate(self, s: jax.Array, *, train: bool) -> jax.Array:
         # s is a sum over C whose mean can dwarf its deviation: E[s^2] - E[s]^2 would not do.
         norm = partial(self.norm, use_fast_variance=False)
         gate = nn.sigmoid(layers.normalize(s, train=train, name='bn', norm=norm))
-
         self.sow('intermediates', 'saliency', s)
         self.sow('intermediates', 'gate', gate)
-        return (gate[..., None] * grouped).reshape(x.shape).astype(x.dtype)
+        return gate
 
     def _check(self, x: jax.Array) -> None:
         layers.require_feature_map(x, 'SSABlock')

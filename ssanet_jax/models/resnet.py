@@ -12,13 +12,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssanet_jax import layers
+from ssanet_jax import layers, ops
+from ssanet_jax.models.tail import FoldedTail, Tail, chooses_fold, fold
 
 ModuleFn = Callable[..., nn.Module]
 Stem = Literal['imagenet', 'cifar']
 Variant = Literal['v1', 'v1.5']
 
-_he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 _torch_linear = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
@@ -31,7 +31,8 @@ def _conv(
         strides=(stride, stride),
         padding=((size // 2, size // 2),) * 2,
         use_bias=False,
-        kernel_init=_he_normal,
+        kernel_init=layers.he_normal,
+        conv_general_dilated=ops.convolve,
         dtype=dtype,
         name=name,
     )
@@ -43,15 +44,20 @@ class Projection(nn.Module):
     features: int
     stride: int
     norm: ModuleFn
+    tail: Tail = 'auto'
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        strided = x[:, :: self.stride, :: self.stride]
+        if chooses_fold(self.tail, strided.shape, self.features, x.dtype, self.norm, train=train):
+            y = fold(strided, self.features, train=train, conv='conv', bn='bn', norm=self.norm)
+            return y.value()
         x = _conv(self.features, 1, stride=self.stride, dtype=x.dtype, name='conv')(x)
         return layers.normalize(x, train=train, name='bn', norm=self.norm)
 
 
 class ResidualBlock(nn.Module):
-    """relu(attention(branch(x)) + shortcut(x)); a subclass says what the branch is.
+    """relu(attention(BatchNorm(convolution(inner(x)))) + shortcut(x)); subclasses say what inner is.
 
     Attributes:
       width: channels of the branch's inner convolutions.
@@ -62,9 +68,12 @@ class ResidualBlock(nn.Module):
         is the identity (Goyal et al. 2017, section 5.1).
       projection: False makes a shortcut that changes shape by dropping pixels and padding
         channels with zeros, without parameters (He et al., option A).
+      tail: how everything after `inner` is computed, see `models.tail.chooses_fold`.
     """
 
     expansion: ClassVar[int]
+    num_convs: ClassVar[int]  # the last one is conv<num_convs>
+    last_kernel: ClassVar[int]  # its height and width
 
     width: int
     stride: int = 1
@@ -72,43 +81,58 @@ class ResidualBlock(nn.Module):
     norm: ModuleFn = layers.batch_norm
     zero_init_residual: bool = False
     projection: bool = True
+    tail: Tail = 'auto'
 
-    def branch(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def inner(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """What feeds the last convolution of the branch."""
         raise NotImplementedError
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = self.branch(x, train=train)
+        h = self.inner(x, train=train)
+        shortcut = self._shortcut(x, train=train)
+        features, size = self.width * self.expansion, self.last_kernel
+        conv, bn = f'conv{self.num_convs}', f'bn{self.num_convs}'
+        zero = self.zero_init_residual
+        scale_init = nn.initializers.zeros if zero else nn.initializers.ones
+        if size == 1 and chooses_fold(
+            self.tail, h.shape, features, h.dtype, self.norm, self.attention, train=train
+        ):
+            tail = FoldedTail(features, self.attention, self.norm, scale_init, conv, bn)
+            nn.share_scope(self, tail)
+            return tail(h, shortcut, train=train)
+        y = _conv(features, size, dtype=x.dtype, name=conv)(h)
+        y = layers.normalize(y, train=train, name=bn, norm=self.norm, scale_init=scale_init)
         if self.attention is not None:
             y = self.attention()(y, train=train)
-        return nn.relu(y + self._shortcut(x, train=train))
+        return nn.relu(y + shortcut)
 
     def _shortcut(self, x: jax.Array, *, train: bool) -> jax.Array:
         features = self.width * self.expansion
         if self.stride == 1 and x.shape[-1] == features:
             return x
         if self.projection:
-            downsample = Projection(features, self.stride, self.norm, name='downsample')
+            downsample = Projection(features, self.stride, self.norm, self.tail, name='downsample')
             return downsample(x, train=train)
         x = x[:, :: self.stride, :: self.stride]
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
 
-    def _norm(self, x: jax.Array, name: str, *, train: bool, last: bool = False) -> jax.Array:
-        zero = last and self.zero_init_residual
-        init = nn.initializers.zeros if zero else nn.initializers.ones
-        return layers.normalize(x, train=train, name=name, norm=self.norm, scale_init=init)
+    def _conv_norm_relu(
+        self, x: jax.Array, number: int, size: int, stride: int, *, train: bool
+    ) -> jax.Array:
+        y = _conv(self.width, size, stride=stride, dtype=x.dtype, name=f'conv{number}')(x)
+        return nn.relu(layers.normalize(y, train=train, name=f'bn{number}', norm=self.norm))
 
 
 class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions (ResNet-18 and -34, and the thin CIFAR networks)."""
 
     expansion: ClassVar[int] = 1
+    num_convs: ClassVar[int] = 2
+    last_kernel: ClassVar[int] = 3
 
-    def branch(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = _conv(self.width, 3, stride=self.stride, dtype=x.dtype, name='conv1')(x)
-        y = nn.relu(self._norm(y, 'bn1', train=train))
-        y = _conv(self.width, 3, dtype=x.dtype, name='conv2')(y)
-        return self._norm(y, 'bn2', train=train, last=True)
+    def inner(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return self._conv_norm_relu(x, 1, size=3, stride=self.stride, train=train)
 
 
 class Bottleneck(ResidualBlock):
@@ -121,17 +145,15 @@ class Bottleneck(ResidualBlock):
     """
 
     expansion: ClassVar[int] = 4
+    num_convs: ClassVar[int] = 3
+    last_kernel: ClassVar[int] = 1
 
     variant: Variant = 'v1.5'
 
-    def branch(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def inner(self, x: jax.Array, *, train: bool) -> jax.Array:
         stride1, stride2 = {'v1': (self.stride, 1), 'v1.5': (1, self.stride)}[self.variant]
-        y = _conv(self.width, 1, stride=stride1, dtype=x.dtype, name='conv1')(x)
-        y = nn.relu(self._norm(y, 'bn1', train=train))
-        y = _conv(self.width, 3, stride=stride2, dtype=x.dtype, name='conv2')(y)
-        y = nn.relu(self._norm(y, 'bn2', train=train))
-        y = _conv(self.width * self.expansion, 1, dtype=x.dtype, name='conv3')(y)
-        return self._norm(y, 'bn3', train=train, last=True)
+        y = self._conv_norm_relu(x, 1, size=1, stride=stride1, train=train)
+        return self._conv_norm_relu(y, 2, size=3, stride=stride2, train=train)
 
 
 class ResNet(nn.Module):
@@ -148,6 +170,7 @@ class ResNet(nn.Module):
         `partial(SSABlock, name='ssa')`.
       norm: makes each BatchNorm.
       zero_init_residual, projection: see `ResidualBlock`.
+      tail: 'folded', 'plain', or 'auto': the one that is expected to be faster, by the shape.
       dtype: of the computation; parameters and statistics stay float32.
 
     Raises:
@@ -164,6 +187,7 @@ class ResNet(nn.Module):
     norm: ModuleFn = layers.batch_norm
     zero_init_residual: bool = False
     projection: bool = True
+    tail: Tail = 'auto'
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
@@ -179,6 +203,7 @@ class ResNet(nn.Module):
                     norm=self.norm,
                     zero_init_residual=self.zero_init_residual,
                     projection=self.projection,
+                    tail=self.tail,
                     name=f'layer{stage + 1}_{index}',
                 )(x, train=train)
         stats = layers.stats_dtype(self.dtype)
