@@ -9,9 +9,11 @@ They multiply matrices of two axes, since XLA transposes operands of more on a C
 their branches by `where`, whose result XLA computes once, not once for every reader.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -55,6 +57,45 @@ def _relu_bwd(y: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
 
 
 relu.defvjp(_relu_fwd, _relu_bwd)
+
+
+@jax.custom_vjp
+def max_pool(x: jax.Array) -> jax.Array:
+    """The maxima of 3x3 windows at stride 2 with padding 1, [N, H, W, C] -> [N, H/2, W/2, C].
+
+    The gradient goes to the first of several equal maxima, as XLA's does; it is computed from
+    the position of each maximum, where XLA compares and scatters.
+    """
+    return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+def _max_pool_fwd(x: jax.Array) -> tuple[jax.Array, Any]:
+    n, height, width, c = x.shape
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    best = jnp.full((n, rows, columns, c), -jnp.inf, x.dtype)
+    position = jnp.zeros(best.shape, jnp.uint8)
+    for index, (i, j) in enumerate(_WINDOW):
+        tap = padded[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2]
+        position = jnp.where(tap > best, jnp.uint8(index), position)
+        best = jnp.maximum(tap, best)
+    return max_pool(x), (position, x.shape)
+
+
+def _max_pool_bwd(residuals: Any, dy: jax.Array) -> tuple[jax.Array]:
+    position, (n, height, width, c) = residuals
+    _, rows, columns, _ = dy.shape
+    zero = jnp.zeros((), dy.dtype)
+    dx = jnp.zeros((n, height + 2, width + 2, c), dy.dtype)
+    for index, (i, j) in enumerate(_WINDOW):
+        below, right = height + 3 - i - 2 * rows, width + 3 - j - 2 * columns
+        spread = ((0, 0, 0), (i, below, 1), (j, right, 1), (0, 0, 0))
+        dx += jax.lax.pad(jnp.where(position == index, dy, zero), zero, spread)
+    return (dx[:, 1:-1, 1:-1],)
+
+
+_WINDOW = tuple(itertools.product(range(3), repeat=2))
+max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
 
 
 class Moments(NamedTuple):
@@ -156,8 +197,7 @@ def _affine_bwd(residuals: Any, dy: jax.Array) -> tuple[jax.Array, jax.Array, ja
     h, weight = residuals
     d = _rows(dy)  # [NHW, C]
     dh = _dot(d, weight.astype(h.dtype).T, h.dtype).reshape(h.shape)
-    ones = jnp.ones_like(h[..., :1])
-    dweight, dbias = _weight_gradients(jnp.concatenate([h, ones], axis=-1), d, weight.dtype)
+    dweight, dbias = _weight_gradients(_with_ones(h), d, weight.dtype)
     return dh, dweight, dbias
 
 
@@ -165,35 +205,41 @@ affine.defvjp(_affine_fwd, _affine_bwd)
 
 
 @jax.custom_vjp
-def gated_affine(h: jax.Array, gate: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
-    """gate * (h weight + bias); gate is [N, H, W, 1], the rest as in `affine`."""
-    return (gate * _affine(h, weight, bias)).astype(h.dtype)
+def gated_affine(
+    h: jax.Array, logit: jax.Array, weight: jax.Array, bias: jax.Array
+) -> jax.Array:
+    """sigmoid(logit) * (h weight + bias); logit is [N, H, W, 1], the rest as in `affine`."""
+    return (jax.nn.sigmoid(logit) * _affine(h, weight, bias)).astype(h.dtype)
 
 
 def _gated_affine_fwd(
-    h: jax.Array, gate: jax.Array, weight: jax.Array, bias: jax.Array
+    h: jax.Array, logit: jax.Array, weight: jax.Array, bias: jax.Array
 ) -> tuple[jax.Array, Any]:
-    return gated_affine(h, gate, weight, bias), (h, gate, weight, bias)
+    return gated_affine(h, logit, weight, bias), (h, logit, weight, bias)
 
 
 def _gated_affine_bwd(
     residuals: Any, dy: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    h, gate, weight, bias = residuals
-    k = h.shape[-1]
+    h, logit, weight, bias = residuals
+    gate = _rows(jax.nn.sigmoid(logit))  # [NHW, 1]
     d = _rows(dy)  # [NHW, C]
-    # The bias rides along as one more row of the weight, and the gate as one more column of
-    # h, so that d is read twice in all.
+    # The bias rides along as one more row of the weight, and ones as one more column of h, so
+    # that d is read twice in all.
     augmented = jnp.concatenate([weight, bias[None]]).astype(h.dtype)  # [K + 1, C]
     t = _dot(d, augmented.T, h.dtype).astype(gate.dtype)  # [NHW, K + 1]
-    dgate = jnp.sum(_rows(h).astype(gate.dtype) * t[:, :k], axis=-1) + t[:, k]  # [NHW]
-    dh = gate * t[:, :k].reshape(h.shape)
-    scaled = jnp.concatenate([gate * h.astype(gate.dtype), gate], axis=-1).astype(h.dtype)
-    dweight, dbias = _weight_gradients(scaled, d, weight.dtype)
-    return dh.astype(h.dtype), dgate.reshape(gate.shape), dweight, dbias
+    gated = gate * _with_ones(_rows(h)).astype(gate.dtype)  # [NHW, K + 1]
+    dlogit = (1 - gate) * jnp.sum(gated * t, axis=-1, keepdims=True)
+    dh = (gate * t[:, :-1]).astype(h.dtype)
+    dweight, dbias = _weight_gradients(gated.astype(h.dtype), d, weight.dtype)
+    return dh.reshape(h.shape), dlogit.reshape(logit.shape), dweight, dbias
 
 
 gated_affine.defvjp(_gated_affine_fwd, _gated_affine_bwd)
+
+
+def _with_ones(h: jax.Array) -> jax.Array:
+    return jnp.concatenate([h, jnp.ones_like(h[..., :1])], axis=-1)
 
 
 def _weight_gradients(

@@ -51,7 +51,7 @@ class SSABlock(nn.Module):
     squeeze: Literal['mean', 'max'] = 'mean'
     combine: Literal['sum', 'mean'] = 'sum'
     groups: int = 1
-    norm: Callable[..., nn.Module] = layers.batch_norm
+    norm: Callable[..., nn.Module] = layers.BatchNorm
 
     @nn.compact
     def __call__(self, x: jax.Array | ops.AffineMap, *, train: bool) -> jax.Array:
@@ -63,7 +63,7 @@ class SSABlock(nn.Module):
 
         z = _SQUEEZE[self.squeeze](grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
         s = _COMBINE[self.combine](z * grouped, axis=-1)  # [N, H, W, G]
-        gate = self._gate(s, train=train)
+        gate = nn.sigmoid(self._logit(s, train=train))
         return (gate[..., None] * grouped).reshape(x.shape).astype(x.dtype)
 
     @property
@@ -80,20 +80,20 @@ class SSABlock(nn.Module):
             s = ops.agreement(part.h, ops.exact_dot(z, part.weight.T))  # [N, H, W]
             s += ops.exact_dot(z, part.bias)[:, None, None]
             saliencies.append(s / z.shape[-1] if self.combine == 'mean' else s)
-        gate = self._gate(jnp.stack(saliencies, axis=-1), train=train)  # [N, H, W, G]
+        logit = self._logit(jnp.stack(saliencies, axis=-1), train=train)  # [N, H, W, G]
         gated = [
-            ops.gated_affine(part.h, gate[..., g, None], part.weight, part.bias)
+            ops.gated_affine(part.h, logit[..., g, None], part.weight, part.bias)
             for g, part in enumerate(maps)
         ]
         return jnp.concatenate(gated, axis=-1)
 
-    def _gate(self, s: jax.Array, *, train: bool) -> jax.Array:
+    def _logit(self, s: jax.Array, *, train: bool) -> jax.Array:
         # s is a sum over C whose mean can dwarf its deviation: E[s^2] - E[s]^2 would not do.
         norm = partial(self.norm, use_fast_variance=False)
-        gate = nn.sigmoid(layers.normalize(s, train=train, name='bn', norm=norm))
+        logit = layers.normalize(s, train=train, name='bn', norm=norm)
         self.sow('intermediates', 'saliency', s)
-        self.sow('intermediates', 'gate', gate)
-        return gate
+        self.sow('intermediates', 'gate', nn.sigmoid(logit))
+        return logit
 
     def _check(self, x: jax.Array) -> None:
         layers.require_feature_map(x, 'SSABlock')

@@ -49,7 +49,15 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         strided = x[:, :: self.stride, :: self.stride]
-        if chooses_fold(self.tail, strided.shape, self.features, x.dtype, self.norm, train=train):
+        if chooses_fold(
+            self.tail,
+            strided.shape,
+            self.features,
+            dtype=x.dtype,
+            norm=self.norm,
+            attention=None,
+            train=train,
+        ):
             y = fold(strided, self.features, train=train, conv='conv', bn='bn', norm=self.norm)
             return y.value()
         x = _conv(self.features, 1, stride=self.stride, dtype=x.dtype, name='conv')(x)
@@ -57,7 +65,7 @@ class Projection(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """relu(attention(BatchNorm(convolution(inner(x)))) + shortcut(x)); subclasses say what inner is.
+    """relu(attention(BatchNorm(conv(inner(x)))) + shortcut(x)); a subclass says what inner is.
 
     Attributes:
       width: channels of the branch's inner convolutions.
@@ -78,7 +86,7 @@ class ResidualBlock(nn.Module):
     width: int
     stride: int = 1
     attention: ModuleFn | None = None
-    norm: ModuleFn = layers.batch_norm
+    norm: ModuleFn = layers.BatchNorm
     zero_init_residual: bool = False
     projection: bool = True
     tail: Tail = 'auto'
@@ -96,7 +104,13 @@ class ResidualBlock(nn.Module):
         zero = self.zero_init_residual
         scale_init = nn.initializers.zeros if zero else nn.initializers.ones
         if size == 1 and chooses_fold(
-            self.tail, h.shape, features, h.dtype, self.norm, self.attention, train=train
+            self.tail,
+            h.shape,
+            features,
+            dtype=h.dtype,
+            norm=self.norm,
+            attention=self.attention,
+            train=train,
         ):
             tail = FoldedTail(features, self.attention, self.norm, scale_init, conv, bn)
             nn.share_scope(self, tail)
@@ -184,7 +198,7 @@ class ResNet(nn.Module):
     width: int = 64
     stem: Stem = 'imagenet'
     attention: ModuleFn | None = None
-    norm: ModuleFn = layers.batch_norm
+    norm: ModuleFn = layers.BatchNorm
     zero_init_residual: bool = False
     projection: bool = True
     tail: Tail = 'auto'
@@ -220,5 +234,5 @@ class ResNet(nn.Module):
         x = _conv(self.width, size, stride=stride, dtype=self.dtype, name='conv1')(x)
         x = nn.relu(layers.normalize(x, train=train, name='bn1', norm=self.norm))
         if self.stem == 'imagenet':
-            x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            x = ops.max_pool(x)
         return x

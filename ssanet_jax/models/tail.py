@@ -5,8 +5,9 @@ traffic: statistics, squeeze and saliency are computed from the input of the con
 neither its output nor a normalised copy is kept. docs/performance.md has the algebra.
 """
 
+import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 import flax.linen as nn
 import jax
@@ -20,20 +21,71 @@ ModuleFn = Callable[..., nn.Module]
 Tail = Literal['auto', 'folded', 'plain']
 
 
+class _Traffic(NamedTuple):
+    """What the plain form of a training step moves beyond the folded one, in passes over arrays.
+
+    XLA's own counts for the CPU, which `benchmarks/tail.py` repeats over many shapes; these
+    three numbers give all of them to 5%.
+    """
+
+    wide: int  # of the size of the output, that the plain form moves more
+    narrow: int  # of the size of the input, that the folded form moves more
+    kernel: int  # of the size of the kernel in float32, that the folded form moves more
+
+
+_WITHOUT_ATTENTION = _Traffic(wide=12, narrow=10, kernel=27)
+_WITH_SSA = _Traffic(wide=29, narrow=17, kernel=37)
+
+# The least ratio of arithmetic to memory speed to expect: two CPU cores do about 30 float32
+# operations in the time of a byte, accelerators several times as many.
+_OPERATIONS_PER_BYTE = 30
+
+
 def chooses_fold(
     tail: Tail,
     shape: tuple[int, ...],
     features: int,
+    *,
     dtype: jax.typing.DTypeLike,
     norm: ModuleFn,
-    attention: ModuleFn | None = None,
-    *,
+    attention: ModuleFn | None,
     train: bool,
 ) -> bool:
-    """Whether to compute a tail in its folded form."""
+    """Whether a 1x1 convolution of h [N, H, W, K] and what follows are to be folded.
+
+    'folded' and 'plain' are obeyed. 'auto' folds what the algebra covers, in training only if
+    the memory traffic saved outweighs the second moments' arithmetic, 4 N H W K^2 + 6 K^2 C
+    operations; it does not where images are few and small.
+
+    Raises:
+      ValueError: `tail` is unknown, or 'folded' is asked for and the algebra does not cover it.
+    """
+    if tail not in get_args(Tail):
+        raise ValueError(f"tail={tail!r} is not known; choose 'auto', 'folded' or 'plain'.")
     if tail == 'plain':
         return False
-    return can_fold(norm, attention)
+    if not can_fold(norm, attention):
+        if tail == 'folded':
+            raise ValueError(
+                "tail='folded' covers ssanet_jax's own BatchNorm, with no attention or with "
+                "SSABlock(squeeze='mean'); choose 'auto', which folds where it can, or 'plain'."
+            )
+        return False
+    if tail == 'folded' or not train:
+        return True
+    *pixels, k = shape
+    m = math.prod(pixels)
+    traffic = _WITHOUT_ATTENTION if attention is None else _WITH_SSA
+    saved = jnp.dtype(dtype).itemsize * m * (traffic.wide * features - traffic.narrow * k)
+    saved -= 4 * traffic.kernel * k * features
+    return saved * _OPERATIONS_PER_BYTE > 4 * m * k**2 + 6 * k**2 * features
+
+
+def can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:
+    """Whether the algebra covers these: our own BatchNorm, and SSA by the mean or nothing."""
+    if not isinstance(norm(use_running_average=True, parent=None), layers.BatchNorm):
+        return False
+    return attention is None or getattr(attention(parent=None), 'takes_affine', False)
 
 
 class FoldedTail(nn.Module):
@@ -49,7 +101,7 @@ class FoldedTail(nn.Module):
 
     features: int
     attention: ModuleFn | None = None
-    norm: ModuleFn = layers.batch_norm
+    norm: ModuleFn = layers.BatchNorm
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     conv: str = 'conv3'
     bn: str = 'bn3'
@@ -77,7 +129,7 @@ def fold(
     train: bool,
     conv: str,
     bn: str,
-    norm: ModuleFn = layers.batch_norm,
+    norm: ModuleFn = layers.BatchNorm,
     scale_init: nn.initializers.Initializer = nn.initializers.ones,
 ) -> ops.AffineMap:
     """BatchNorm(h W) as one affine map of h, with BatchNorm's running statistics updated.
@@ -87,28 +139,15 @@ def fold(
     """
     stats = layers.stats_dtype(h.dtype)
     kernel = _Kernel(features, name=conv)(h.shape[-1]).astype(stats)  # [K, C]
-    moments = ops.moments(h) if train else None
-    weight, bias = _FoldedBatchNorm(_settings(norm), scale_init, name=bn)(kernel, moments)
-    if moments is None:
-        return ops.AffineMap(h, jnp.mean(h.astype(stats), axis=(1, 2)), weight, bias)
-    return ops.AffineMap(moments.centred, moments.mean, weight, bias)
-
-
-def can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:
-    """Whether the algebra covers these: flax's own BatchNorm, and SSA by the mean or nothing."""
-    block = attention(parent=None) if attention is not None else None
-    return _settings(norm) is not None and (block is None or getattr(block, 'takes_affine', False))
-
-
-def _settings(norm: ModuleFn) -> dict[str, Any] | None:
-    """The fields of the BatchNorm that `norm` makes, or None if it is another layer."""
-    layer = norm(parent=None)
-    if type(layer) is not nn.BatchNorm:
-        return None
-    fields = ('momentum', 'epsilon', 'axis_name', 'axis_index_groups')
-    used = {field: getattr(layer, field) for field in fields}
-    known = nn.BatchNorm(**used, use_fast_variance=layer.use_fast_variance, parent=None)
-    return used if layer == known else None
+    layer: Any = norm(use_running_average=not train, dtype=stats, scale_init=scale_init, name=bn)
+    if train:
+        h, shift, mean, second = ops.moments(h)
+        product = _product_moments(mean, second, kernel)
+        factor, offset = layer.affine(features, product, shift=ops.exact_dot(shift, kernel))
+    else:
+        mean = jnp.mean(h.astype(stats), axis=(1, 2))  # [N, K]
+        factor, offset = layer.affine(features, None)
+    return ops.AffineMap(h, mean, kernel * factor, offset)
 
 
 class _Kernel(nn.Module):
@@ -122,59 +161,11 @@ class _Kernel(nn.Module):
         return kernel[0, 0]
 
 
-class _FoldedBatchNorm(nn.Module):
-    """Holds what `nn.BatchNorm` would, and folds it into the kernel before it.
-
-    Statistics are the exact ones of the product: h is centred before its second moments are
-    taken, so that the variance loses no digits where means are large; over devices, means
-    are combined around the running mean.
-    """
-
-    settings: dict[str, Any]
-    scale_init: nn.initializers.Initializer
-
-    @nn.compact
-    def __call__(
-        self, kernel: jax.Array, moments: ops.Moments | None
-    ) -> tuple[jax.Array, jax.Array]:
-        """The weight [K, C] and bias [C] to apply to `moments.centred`, or to h itself."""
-        channels, dtype = kernel.shape[-1], kernel.dtype
-        scale = self.param('scale', self.scale_init, (channels,)).astype(dtype)
-        bias = self.param('bias', nn.initializers.zeros, (channels,)).astype(dtype)
-        mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,))
-        var = self.variable('batch_stats', 'var', jnp.ones, (channels,))
-        if moments is None:
-            factor = scale * jax.lax.rsqrt(var.value.astype(dtype) + self.settings['epsilon'])
-            return kernel * factor, bias - mean.value.astype(dtype) * factor
-
-        shift = ops.exact_dot(moments.shift, kernel)  # [C]; the rest is relative to it
-        batch_mean, batch_var = _product_moments(moments, kernel)
-        batch_mean, batch_var = self._over_devices(
-            batch_mean, batch_var, origin=mean.value.astype(dtype) - shift
-        )
-        if not self.is_initializing():
-            keep = self.settings['momentum']
-            mean.value = keep * mean.value + (1 - keep) * (batch_mean + shift)
-            var.value = keep * var.value + (1 - keep) * batch_var
-        factor = scale * jax.lax.rsqrt(batch_var + self.settings['epsilon'])
-        return kernel * factor, bias - batch_mean * factor
-
-    def _over_devices(
-        self, mean: jax.Array, var: jax.Array, origin: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Moments over all devices that share statistics, taken around `origin`."""
-        axis, groups = self.settings['axis_name'], self.settings['axis_index_groups']
-        if axis is None or self.is_initializing():
-            return mean, var
-        offset = mean - origin
-        both = jnp.stack([offset, var + offset**2])
-        offset_all, second = jax.lax.pmean(both, axis, axis_index_groups=groups)
-        return mean + (offset_all - offset), jnp.maximum(second - offset_all**2, 0)
-
-
-def _product_moments(moments: ops.Moments, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance [C] of `moments.centred` times kernel [K, C]."""
-    mean = jnp.mean(moments.mean, axis=0)  # [K]
-    covariance = moments.second - mean[:, None] * mean  # [K, K]
+def _product_moments(
+    means: jax.Array, second: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance [C] of h kernel, from means [N, K] and E[h^T h] [K, K] of a centred h."""
+    mean = jnp.mean(means, axis=0)  # [K]
+    covariance = second - mean[:, None] * mean  # [K, K]
     var = jnp.sum(kernel * ops.exact_dot(covariance, kernel), axis=0)
     return ops.exact_dot(mean, kernel), jnp.maximum(var, 0)

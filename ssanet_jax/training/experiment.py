@@ -90,7 +90,7 @@ def build_model(config: ConfigDict, num_classes: int) -> nn.Module:
             dtype=jnp.dtype(config.dtype),
             attention_options=model[kind].to_dict() if kind else None,
             norm=partial(
-                layers.batch_norm,
+                layers.BatchNorm,
                 momentum=model.batch_norm_momentum,
                 epsilon=model.batch_norm_epsilon,
                 **parallel.batch_norm_axis(model.batch_norm_devices),

@@ -80,6 +80,8 @@ def train_step(
 
 def _sum_over_devices(tree: Any) -> Any:
     """Psum in few pieces: all vectors and scalars as one, so that XLA can combine the rest."""
+    if jax.lax.axis_size(DATA_AXIS) == 1:
+        return tree  # XLA would copy it
     leaves, structure = jax.tree.flatten(tree)
     small = [leaf for leaf in leaves if leaf.ndim < 2]
     large = [leaf for leaf in leaves if leaf.ndim >= 2]

@@ -54,7 +54,7 @@ def test_eight_devices_train_as_one_for_fifty_steps(digits):
 
 def train64(num_devices, config, num_steps):
     """The losses of SSA-ResNet-20 with global BatchNorm, all in float64."""
-    norm = partial(layers.batch_norm, axis_name='data')
+    norm = partial(layers.BatchNorm, axis_name='data')
     model = create_model('ssa_resnet20', num_classes=10, norm=norm, dtype=jnp.float64)
     tx = optax.sgd(0.1, momentum=0.9)
     mesh = mesh_of(num_devices)
