@@ -14,6 +14,7 @@ _CHOICES = {
     'dataset.reader': ('memory', 'stream'),
     'model.stem': (None, 'imagenet', 'cifar'),
     'model.variant': (None, 'v1', 'v1.5'),
+    'model.tail': ('auto', 'folded', 'plain'),
     'model.ssa.squeeze': ('mean', 'max'),
     'model.ssa.combine': ('sum', 'mean'),
     'optimizer.name': ('sgd', 'adamw'),
@@ -151,6 +152,7 @@ _MAY_CHANGE = {
     'profile_num_steps',
     'dataset.data_dir',
     'dataset.manual_dir',
+    'model.tail',
 }
 
 

@@ -82,6 +82,9 @@ def _model() -> ConfigDict:
     model.name = 'ssa_resnet50'  # see ssanet_jax.model_names()
     model.stem = placeholder(str)  # 'imagenet' or 'cifar'; unset: as the named network has it
     model.variant = placeholder(str)  # bottlenecks: 'v1' or 'v1.5'; unset: 'v1.5'
+    # Bottlenecks' last convolution, BatchNorm, attention, sum and ReLU: 'folded' and 'plain' are
+    # the same function at different cost; 'auto' chooses by shape, see docs/performance.md.
+    model.tail = 'auto'
     model.zero_init_residual = False  # last BatchNorm of each residual branch starts at 0
     model.batch_norm_devices = 1  # that share BatchNorm statistics; 1: local, -1: all
     model.batch_norm_momentum = 0.9  # share of the old running statistics kept each step

@@ -171,7 +171,7 @@ class AffineMap(NamedTuple):
 
 @jax.custom_vjp
 def affine(h: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
-    """h weight + bias.
+    """The product h weight + bias.
 
     Args:
       h: [N, H, W, K].
@@ -205,9 +205,7 @@ affine.defvjp(_affine_fwd, _affine_bwd)
 
 
 @jax.custom_vjp
-def gated_affine(
-    h: jax.Array, logit: jax.Array, weight: jax.Array, bias: jax.Array
-) -> jax.Array:
+def gated_affine(h: jax.Array, logit: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
     """sigmoid(logit) * (h weight + bias); logit is [N, H, W, 1], the rest as in `affine`."""
     return (jax.nn.sigmoid(logit) * _affine(h, weight, bias)).astype(h.dtype)
 
@@ -261,7 +259,7 @@ def agreement(h: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def exact_dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a b without the shortened mantissas that accelerators use for float32 products."""
+    """A product with all digits of float32, of which accelerators use fewer by default."""
     return jnp.dot(a, b, precision='highest')
 
 

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax.extend import core as jex_core
 
 from ssanet_jax.attention import ATTENTION
+from ssanet_jax.models.resnet import ResidualBlock
+from ssanet_jax.models.tail import FoldedTail
 
 
 class Cost(NamedTuple):
@@ -53,6 +55,30 @@ def model_cost(model: nn.Module, image_size: int, channels: int = 3) -> Cost:
         multiply_adds=products,
         attention_multiply_adds=attention,
     )
+
+
+def count_tails(model: nn.Module, image_size: int, batch_size: int) -> dict[str, int]:
+    """{'folded': 16, 'plain': 0}: the form of each residual block's tail in training.
+
+    Args:
+      model: made by `create_model`.
+      image_size: height and width of the images.
+      batch_size: images on one device.
+    """
+    forms = {'folded': 0, 'plain': 0}
+
+    def note(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if isinstance(context.module, ResidualBlock) and context.method_name == '__call__':
+            forms['plain'] += 1
+        if isinstance(context.module, FoldedTail):
+            forms['folded'] += 1
+            forms['plain'] -= 1
+        return call(*args, **kwargs)
+
+    images = jax.ShapeDtypeStruct((batch_size, image_size, image_size, 3), jnp.float32)
+    with nn.intercept_methods(note):
+        jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=True), images)
+    return forms
 
 
 def _equations(

@@ -103,10 +103,11 @@ class ResidualBlock(nn.Module):
         conv, bn = f'conv{self.num_convs}', f'bn{self.num_convs}'
         zero = self.zero_init_residual
         scale_init = nn.initializers.zeros if zero else nn.initializers.ones
-        if size == 1 and chooses_fold(
+        if chooses_fold(
             self.tail,
             h.shape,
             features,
+            kernel_size=size,
             dtype=h.dtype,
             norm=self.norm,
             attention=self.attention,

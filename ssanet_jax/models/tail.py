@@ -46,12 +46,13 @@ def chooses_fold(
     shape: tuple[int, ...],
     features: int,
     *,
+    kernel_size: int = 1,
     dtype: jax.typing.DTypeLike,
     norm: ModuleFn,
     attention: ModuleFn | None,
     train: bool,
 ) -> bool:
-    """Whether a 1x1 convolution of h [N, H, W, K] and what follows are to be folded.
+    """Whether a convolution of h [N, H, W, K] and what follows it are to be folded.
 
     'folded' and 'plain' are obeyed. 'auto' folds what the algebra covers, in training only if
     the memory traffic saved outweighs the second moments' arithmetic, 4 N H W K^2 + 6 K^2 C
@@ -64,11 +65,12 @@ def chooses_fold(
         raise ValueError(f"tail={tail!r} is not known; choose 'auto', 'folded' or 'plain'.")
     if tail == 'plain':
         return False
-    if not can_fold(norm, attention):
+    if kernel_size != 1 or not _can_fold(norm, attention):
         if tail == 'folded':
             raise ValueError(
-                "tail='folded' covers ssanet_jax's own BatchNorm, with no attention or with "
-                "SSABlock(squeeze='mean'); choose 'auto', which folds where it can, or 'plain'."
+                "tail='folded' covers blocks that end in a 1x1 convolution and this package's "
+                "BatchNorm, with no attention or SSABlock(squeeze='mean'); choose 'auto', which "
+                "folds where it can, or 'plain'."
             )
         return False
     if tail == 'folded' or not train:
@@ -81,7 +83,7 @@ def chooses_fold(
     return saved * _OPERATIONS_PER_BYTE > 4 * m * k**2 + 6 * k**2 * features
 
 
-def can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:
+def _can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:
     """Whether the algebra covers these: our own BatchNorm, and SSA by the mean or nothing."""
     if not isinstance(norm(use_running_average=True, parent=None), layers.BatchNorm):
         return False

@@ -96,6 +96,7 @@ def build_model(config: ConfigDict, num_classes: int) -> nn.Module:
                 **parallel.batch_norm_axis(model.batch_norm_devices),
             ),
             zero_init_residual=model.zero_init_residual,
+            tail=model.tail,
             **{name: value for name, value in overrides.items() if value is not None},
         )
         # Shapes only: finds what does not fit, as groups that do not divide the channels.

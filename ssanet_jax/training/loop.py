@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssanet_jax import data
-from ssanet_jax.analysis.cost import model_cost
+from ssanet_jax.analysis.cost import count_tails, model_cost
 from ssanet_jax.checks import check, check_batch_size, check_same_run
 from ssanet_jax.config import ConfigError, is_due
 from ssanet_jax.training import experiment, report
@@ -197,11 +197,13 @@ def _announce(
 
 def _finish(console: Console, config: ConfigDict, run: Experiment, folder: epath.Path) -> None:
     cost = model_cost(run.model, run.image_size)
-    summary: dict[str, Any] = report.write_summary(folder, cost)
+    tails = count_tails(run.model, run.image_size, config.batch_size // jax.device_count())
+    summary: dict[str, Any] = report.write_summary(folder, cost, tails)
     columns = {
         f'{name} (step {summary[name]["step"]})': summary[name] for name in ('final', 'best')
     }
     rows = report.cost_rows(cost, summary['images_per_second'])
+    rows['blocks folded'] = f'{tails["folded"]} of {sum(tails.values())}'
     report.print_table(console, f'{config.model.name} on {config.dataset.name}', columns, rows)
     console.print(f'Written to {folder}:')
     for name in ('summary.json', 'metrics.jsonl', 'config.json', 'checkpoints'):

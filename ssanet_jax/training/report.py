@@ -17,12 +17,12 @@ from ssanet_jax.training.logs import finite, read_metrics, replace_text
 _VALUES = ('top1', 'top5', 'loss', 'num_examples')
 
 
-def write_summary(workdir: epath.Path, cost: Cost) -> dict[str, Any]:
+def write_summary(workdir: epath.Path, cost: Cost, tails: Mapping[str, int]) -> dict[str, Any]:
     """Sums up metrics.jsonl and the model's cost as summary.json, and returns it.
 
     `step` is the last evaluated one; `final` and `best` (highest top-1) each hold `step`,
     `top1` and `top5` in percent, `loss` in nats (null where it diverged), and
-    `num_examples`.
+    `num_examples`. `tails` counts residual blocks computed in folded and in plain form.
     """
     lines = read_metrics(workdir)
     evaluated = [line for line in lines if line['split'] == 'eval']
@@ -36,6 +36,7 @@ def write_summary(workdir: epath.Path, cost: Cost) -> dict[str, Any]:
         'best': finite({name: best[name] for name in ('step', *_VALUES)}),
         'parameters': cost.parameters,
         'multiply_adds': cost.multiply_adds,
+        'tails': dict(tails),
         'images_per_second': statistics.median(rates) if rates else None,
     }
     replace_text(workdir / 'summary.json', json.dumps(summary, indent=2) + '\n')

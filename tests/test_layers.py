@@ -1,0 +1,71 @@
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssanet_jax import layers
+from tests.helpers import float64, mesh_of
+
+RNG = np.random.default_rng(0)
+SETTINGS = {'momentum': 0.8, 'epsilon': 1e-3, 'scale_init': nn.initializers.normal()}
+
+
+def variables():
+    return {
+        'params': {'scale': RNG.normal(size=6), 'bias': RNG.normal(size=6)},
+        'batch_stats': {'mean': RNG.normal(size=6), 'var': RNG.uniform(1, 2, size=6)},
+    }
+
+
+def results(norm, variables, x, dy, **options):
+    """Output, gradients and new statistics of a BatchNorm made by `norm`."""
+    layer = norm(dtype=jnp.float64, **SETTINGS, **options)
+
+    def apply(params, x):
+        everything = {'params': params, 'batch_stats': variables['batch_stats']}
+        return layer.apply(everything, x, mutable=['batch_stats'])
+
+    y, pullback, updates = jax.vjp(apply, variables['params'], x, has_aux=True)
+    return y, pullback(dy), updates['batch_stats']
+
+
+@pytest.mark.parametrize('fast', [True, False])
+@pytest.mark.parametrize('running', [True, False])
+def test_batch_norm_is_flaxs(running, fast):
+    x, dy = RNG.normal(2.0, 1.0, size=(2, 4, 3, 5, 6))
+    state = variables()
+    options = {'use_running_average': running, 'use_fast_variance': fast}
+    with float64():
+        mine, flaxs = (
+            results(norm, state, x, dy, **options) for norm in (layers.BatchNorm, nn.BatchNorm)
+        )
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), mine, flaxs)
+
+
+@pytest.mark.parametrize('fast', [True, False])
+@pytest.mark.parametrize('groups', [None, [[0, 1], [2, 3]]], ids=['global', 'grouped'])
+def test_batch_norm_over_devices_is_flaxs(groups, fast):
+    x, dy = RNG.normal(2.0, 1.0, size=(2, 8, 3, 5, 6))
+    state = variables()
+    options = {'use_running_average': False, 'use_fast_variance': fast}
+    options |= {'axis_name': 'data', 'axis_index_groups': groups}
+    spec = jax.sharding.PartitionSpec('data')
+    with float64():
+        mine, flaxs = (
+            jax.jit(
+                jax.shard_map(
+                    lambda x, dy, norm=norm: jax.tree.map(
+                        lambda a: a[None], results(norm, state, x, dy, **options)
+                    ),
+                    mesh=mesh_of(4),
+                    in_specs=spec,
+                    out_specs=spec,
+                    check_vma=False,
+                )
+            )(x, dy)
+            for norm in (layers.BatchNorm, nn.BatchNorm)
+        )
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), mine, flaxs)
