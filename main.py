@@ -17,6 +17,7 @@ import tensorflow as tf
 from absl import flags
 from ml_collections import config_flags
 
+from ssanet_jax import compilation_cache
 from ssanet_jax.checks import check_overrides
 from ssanet_jax.config import ConfigError
 from ssanet_jax.tools import cli
@@ -36,6 +37,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
     tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
     check_overrides(_CONFIG.value, config_flags.get_override_values(flags.FLAGS['config']))
+    compilation_cache.enable()
     parallel.initialize_hosts(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if _MODE.value == 'train':
         loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value)

@@ -97,6 +97,35 @@ class BatchNorm(nn.Module):
         return mean + (common - offset), jnp.maximum(second - common**2, 0)
 
 
+class FoldedBatchNorm(nn.Module):
+    """What remains of a BatchNorm whose factor is in the kernel before it: x + bias.
+
+    For inference with what `inference.fold_batch_norm` makes.
+
+    Attributes:
+      use_running_average: must be true.
+      dtype: of the result.
+    """
+
+    use_running_average: bool
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Adds the bias to x [..., C]."""
+        return x + self.affine(x.shape[-1])[1]
+
+    @nn.compact
+    def affine(self, channels: int, moments: None = None) -> tuple[jax.Array, jax.Array]:
+        """Like `BatchNorm.affine`, with the factor 1."""
+        if not self.use_running_average:
+            raise ValueError(
+                'A network with folded BatchNorms has no statistics to train; call it with '
+                'train=False, or train the one that it was made from.'
+            )
+        bias = self.param('bias', nn.initializers.zeros, (channels,)).astype(self.dtype)
+        return jnp.ones((), self.dtype), bias
+
+
 def stats_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
     """The dtype to reduce in: float32, or float64 where the input already is."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)

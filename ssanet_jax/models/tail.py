@@ -85,7 +85,8 @@ def chooses_fold(
 
 def _can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:
     """Whether the algebra covers these: our own BatchNorm, and SSA by the mean or nothing."""
-    if not isinstance(norm(use_running_average=True, parent=None), layers.BatchNorm):
+    layer = norm(use_running_average=True, parent=None)
+    if not isinstance(layer, layers.BatchNorm | layers.FoldedBatchNorm):
         return False
     return attention is None or getattr(attention(parent=None), 'takes_affine', False)
 

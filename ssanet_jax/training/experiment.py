@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from ssanet_jax import layers
 from ssanet_jax.checks import check_batch_norm_devices
 from ssanet_jax.config import ConfigError, Plan, make_plan
+from ssanet_jax.inference import fold_batch_norm
 from ssanet_jax.models import create_model
 from ssanet_jax.models.registry import split_name
 from ssanet_jax.training import parallel, steps
@@ -33,6 +34,7 @@ class Experiment(NamedTuple):
     mesh: Mesh
     train_step: parallel.TrainStepFn
     eval_step: parallel.EvalStepFn
+    preprocess: steps.Preprocess
     zero_metrics: Callable[[], Metrics]
     seed: int
     image_size: int
@@ -43,6 +45,12 @@ class Experiment(NamedTuple):
         return jax.jit(init, static_argnums=0, out_shardings=parallel.replicated(self.mesh))(
             self.seed
         )
+
+    def for_inference(self, state: TrainState) -> tuple['Experiment', TrainState]:
+        """The same with BatchNorms folded into kernels: evaluates faster, cannot train."""
+        model, variables = fold_batch_norm(self.model, state.variables)
+        run = self._replace(model=model, eval_step=_eval_step(model, self.preprocess, self.mesh))
+        return run, state.replace(**variables)
 
 
 def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> Experiment:
@@ -62,7 +70,6 @@ def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> E
     )
     loss = partial(cross_entropy, label_smoothing=config.label_smoothing)
     train_step = partial(steps.train_step, model=model, tx=tx, loss=loss, preprocess=preprocess)
-    eval_step = partial(steps.eval_step, model=model, preprocess=preprocess)
     return Experiment(
         model=model,
         tx=tx,
@@ -70,11 +77,17 @@ def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> E
         plan=plan,
         mesh=mesh,
         train_step=parallel.parallel_train_step(train_step, mesh),
-        eval_step=parallel.parallel_eval_step(eval_step, mesh),
+        eval_step=_eval_step(model, preprocess, mesh),
+        preprocess=preprocess,
         zero_metrics=jax.jit(Metrics.zero, out_shardings=parallel.replicated(mesh)),
         seed=config.seed,
         image_size=config.dataset.image_size,
     )
+
+
+def _eval_step(model: nn.Module, preprocess: steps.Preprocess, mesh: Mesh) -> parallel.EvalStepFn:
+    step = partial(steps.eval_step, model=model, preprocess=preprocess)
+    return parallel.parallel_eval_step(step, mesh)
 
 
 def build_model(config: ConfigDict, num_classes: int) -> nn.Module:

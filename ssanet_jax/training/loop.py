@@ -89,7 +89,7 @@ def evaluate_checkpoint(
     with Checkpoints(folder / 'checkpoints', read_only=True) as checkpoints:
         step = checkpoints.find(checkpoint)
         state, _ = checkpoints.restore(step, (run.init(), run.zero_metrics()))
-    metrics = finite({'step': step, **evaluate(config, run, state)})
+    metrics = finite({'step': step, **evaluate(config, *run.for_inference(state))})
     if jax.process_index() == 0:
         text = json.dumps({'split': config.dataset.eval_split, **metrics}, indent=2)
         replace_text(folder / 'evaluation.json', text + '\n')

@@ -98,7 +98,8 @@ def test_evaluation_of_a_checkpoint_repeats_the_runs_own(short, tmp_path):
         ('latest', summary['final']),
         ('30', summary['final']),
     ):
-        assert loop.evaluate_checkpoint(short, str(tmp_path), which) == expected
+        evaluated = loop.evaluate_checkpoint(short, str(tmp_path), which)
+        assert evaluated == pytest.approx(expected, rel=1e-5)
     assert json.loads((tmp_path / 'evaluation.json').read_text())['step'] == 30
 
 

@@ -1,0 +1,82 @@
+"""Trained networks in the form that is fastest to apply."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from ssanet_jax import layers
+from ssanet_jax.models.resnet import ResNet
+
+
+def fold_batch_norm(
+    model: nn.Module, variables: Mapping[str, Any]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Folds each BatchNorm that follows a convolution into its kernel, for inference only.
+
+        BatchNorm(conv(x, kernel)) = conv(x, kernel * factor) + offset
+
+    SSA's own BatchNorm normalises a saliency, not a convolution, and stays; its saliency is
+    read from the input of the last 1x1 convolution, see `models.tail`.
+
+    Args:
+      model: made by `create_model`, with this package's BatchNorm.
+      variables: its 'params' and 'batch_stats'.
+
+    Returns:
+      A model to call with train=False, and its variables. Logits equal those of `model` up to
+      rounding, 1e-5 relative in float32.
+
+    Raises:
+      TypeError: the model is not a ResNet, or its BatchNorm is not this package's.
+
+    >>> from ssanet_jax import create_model
+    >>> model = create_model('ssa_resnet20', num_classes=10)
+    >>> images = jax.numpy.ones((1, 32, 32, 3))
+    >>> variables = model.init(jax.random.key(0), images, train=False)
+    >>> folded, folded_variables = fold_batch_norm(model, variables)
+    >>> folded.apply(folded_variables, images, train=False).shape
+    (1, 10)
+    >>> sum(x.size for x in jax.tree.leaves(folded_variables['batch_stats']))  # SSA's
+    18
+    """
+    if not isinstance(model, ResNet):
+        raise TypeError(
+            f'fold_batch_norm knows ResNets, whose convolutions feed BatchNorms, got '
+            f'{type(model).__name__}.'
+        )
+    layer = model.norm(use_running_average=True, parent=None)
+    if not isinstance(layer, layers.BatchNorm):
+        raise TypeError(
+            f"fold_batch_norm knows this package's BatchNorm, got {type(layer).__name__}; build "
+            'the model without norm=.'
+        )
+    params, stats = _fold(variables['params'], variables['batch_stats'], layer.epsilon)
+    return model.clone(norm=folded_norm), {'params': params, 'batch_stats': stats}
+
+
+def folded_norm(scale_init: Any = None, **options: Any) -> nn.Module:
+    """Makes a `layers.FoldedBatchNorm` where a network would make a BatchNorm."""
+    del scale_init  # There is no scale.
+    return layers.FoldedBatchNorm(**options)
+
+
+def _fold(
+    params: Mapping[str, Any], stats: Mapping[str, Any], epsilon: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One module's parameters and statistics; `bn<x>` follows `conv<x>` by the naming rule."""
+    new_params, new_stats = dict(params), dict(stats)
+    for name, inner in stats.items():
+        conv = name.replace('bn', 'conv', 1)
+        if name.startswith('bn') and conv in params:
+            scale, bias = params[name]['scale'], params[name]['bias']
+            factor = scale * jax.lax.rsqrt(inner['var'] + epsilon)
+            new_params[conv] = {'kernel': params[conv]['kernel'] * factor}
+            new_params[name] = {'bias': bias - inner['mean'] * factor}
+            del new_stats[name]
+        elif name in params and not name.startswith('bn'):
+            new_params[name], new_stats[name] = _fold(params[name], inner, epsilon)
+            if not new_stats[name]:
+                del new_stats[name]
+    return new_params, new_stats

@@ -1,0 +1,65 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssanet_jax import create_model
+from ssanet_jax.inference import fold_batch_norm
+from ssanet_jax.models.resnet import BasicBlock, Bottleneck
+
+RNG = np.random.default_rng(0)
+
+
+def trained(model):
+    """Variables as training leaves them: scales, biases and statistics all their own."""
+    shapes = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
+    )
+    return jax.tree.map(
+        lambda s: (RNG.uniform(0.5, 1.5, s.shape) * (s.size**-0.5 if s.ndim > 1 else 1)).astype(
+            np.float32
+        ),
+        shapes,
+    )
+
+
+@pytest.mark.parametrize('kind', ['', 'ssa_', 'se_'])
+@pytest.mark.parametrize('block', [BasicBlock, Bottleneck])
+def test_logits_are_kept(kind, block):
+    model = create_model(
+        f'{kind}resnet18', num_classes=10, block=block, width=16, stage_sizes=(2, 1)
+    )
+    variables = trained(model)
+    images = jnp.asarray(RNG.normal(size=(3, 32, 32, 3)), jnp.float32)
+    expected = model.apply(variables, images, train=False)
+    folded, folded_variables = fold_batch_norm(model, variables)
+    logits = folded.apply(folded_variables, images, train=False)
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5 * largest)
+
+
+def test_only_the_batch_norms_of_ssa_are_left():
+    model = create_model('ssa_resnet20', num_classes=10)
+    _, folded = fold_batch_norm(model, trained(model))
+    left = {path[-3].key for path, _ in jax.tree_util.tree_leaves_with_path(folded['batch_stats'])}
+    assert left == {'ssa'}
+    assert not any(
+        path[-1].key == 'scale' and path[-3].key != 'ssa'
+        for path, _ in jax.tree_util.tree_leaves_with_path(folded['params'])
+    )
+
+
+def test_a_folded_network_refuses_to_train():
+    model = create_model('resnet20', num_classes=10)
+    folded, variables = fold_batch_norm(model, trained(model))
+    with pytest.raises(ValueError, match='no statistics to train'):
+        folded.apply(variables, jnp.ones((1, 32, 32, 3)), train=True)
+
+
+def test_other_networks_and_norms_are_refused():
+    with pytest.raises(TypeError, match='knows ResNets'):
+        fold_batch_norm(nn.Dense(3), {})
+    model = create_model('resnet20', num_classes=10, norm=nn.BatchNorm)
+    with pytest.raises(TypeError, match='got BatchNorm'):
+        fold_batch_norm(model, {})
