@@ -1,5 +1,6 @@
 """What a config describes, built: the model, the optimizer and the compiled steps."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -50,7 +51,7 @@ class Experiment(NamedTuple):
         """The same with BatchNorms folded into kernels: evaluates faster, cannot train."""
         model, variables = fold_batch_norm(self.model, state.variables)
         run = self._replace(model=model, eval_step=_eval_step(model, self.preprocess, self.mesh))
-        return run, state.replace(**variables)
+        return run, dataclasses.replace(state, **variables)
 
 
 def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> Experiment:
