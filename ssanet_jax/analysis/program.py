@@ -1,0 +1,57 @@
+"""What XLA says of a compiled program: operations, memory traffic, memory, communication."""
+
+import math
+import re
+from typing import Any, NamedTuple
+
+import jax
+
+_SHAPE = re.compile(r'(pred|[a-z]+\d+)\w*\[([\d,]*)\]')
+_ALL_REDUCE = re.compile(r' = (.*) all-reduce(?:-start)?\(')
+
+
+class ProgramCost(NamedTuple):
+    """Counted by the compiler, for one device and one call; deterministic for one jaxlib.
+
+    Attributes:
+      flops: additions and multiplications.
+      bytes_accessed: read and written by all operations after fusion, caches left aside.
+      temporaries: bytes of memory besides arguments and results.
+      all_reduces: exchanges between devices.
+      all_reduce_bytes: summed over devices in them.
+    """
+
+    flops: float
+    bytes_accessed: float
+    temporaries: int
+    all_reduces: int
+    all_reduce_bytes: int
+
+
+def program_cost(compiled: jax.stages.Compiled) -> ProgramCost:
+    """Reads the counts of `jax.jit(f).lower(...).compile()`.
+
+    >>> import jax.numpy as jnp
+    >>> program = jax.jit(lambda x: x @ x).lower(jnp.ones((8, 8))).compile()
+    >>> program_cost(program).all_reduces
+    0
+    """
+    counts: Any = compiled.cost_analysis()
+    memory: Any = compiled.memory_analysis()
+    exchanged = _ALL_REDUCE.findall(compiled.as_text() or '')
+    return ProgramCost(
+        flops=counts['flops'],
+        bytes_accessed=counts['bytes accessed'],
+        temporaries=memory.temp_size_in_bytes,
+        all_reduces=len(exchanged),
+        all_reduce_bytes=sum(_size(shapes) for shapes in exchanged),
+    )
+
+
+def _size(shapes: str) -> int:
+    """Bytes of 'f32[8,64]{1,0}' or of a tuple of such."""
+    total = 0
+    for dtype, dimensions in _SHAPE.findall(shapes):
+        bits = 8 if dtype == 'pred' else int(re.sub(r'\D', '', dtype))
+        total += math.prod(int(d) for d in dimensions.split(',') if d) * bits // 8
+    return total
