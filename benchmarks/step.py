@@ -6,17 +6,24 @@ r"""Counts and times training and evaluation steps of any models, and prints one
     python benchmarks/step.py --devices=8 --rounds=0 --image_size=64 --out=...
 
 A model is a name of `ssanet_jax.model_names()`, perhaps with the form of its tail after a
-colon: `ssa_resnet50:plain`. The first one is the baseline of the ratios. Counts are XLA's, for
-one device. Times are of all models in turn, round after round, after one step of warm-up;
-compilation is timed without and with the cache on disk. TensorFlow is not needed.
+colon: `ssa_resnet50:plain`. `resnet50:flax` is the network as flax users write it, with
+`nn.Conv`, `nn.BatchNorm` and `nn.max_pool`. The first model is the baseline of the ratios.
+
+Counts are XLA's, for one device. Times are of all models in turn, round after round, after
+two steps of warm-up; compilation is timed without and with the cache on disk. TensorFlow is not
+needed.
 """
 
 import argparse
+import contextlib
+import functools
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from common import machine, spread, write
 
@@ -26,6 +33,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     models = ['resnet50:plain', 'resnet50', 'se_resnet50', 'ssa_resnet50:plain', 'ssa_resnet50']
+    models.append('resnet50:flax')
     parser.add_argument('--models', nargs='+', default=models, metavar='NAME[:TAIL]')
     parser.add_argument('--batch_size', type=int, default=32, help='images on each device')
     parser.add_argument('--image_size', type=int, default=224)
@@ -42,15 +50,31 @@ os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '') + f' --xla_force_host_platform_device_count={ARGUMENTS.devices}'
 )
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
+from ssanet_jax import layers, ops
 from ssanet_jax.analysis.cost import count_tails, model_cost
 from ssanet_jax.analysis.program import program_cost
 from ssanet_jax.config import base
 from ssanet_jax.training import experiment, parallel
+
+
+@contextlib.contextmanager
+def flax_form() -> Iterator[None]:
+    """Networks built and traced in here have flax's and XLA's own layers."""
+    max_pool = functools.partial(
+        nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1))
+    )
+    with (
+        mock.patch.object(layers, 'BatchNorm', nn.BatchNorm),
+        mock.patch.object(ops, 'convolve', jax.lax.conv_general_dilated),
+        mock.patch.object(ops, 'max_pool', max_pool),
+    ):
+        yield
 
 
 class Model:
@@ -58,18 +82,21 @@ class Model:
 
     def __init__(self, spec: str) -> None:
         self.spec = spec
+        name, _, form = spec.partition(':')
+        self.form = flax_form if form == 'flax' else contextlib.nullcontext
         config = base()
-        config.model.name, _, tail = spec.partition(':')
-        config.model.tail = tail or 'auto'
+        config.model.name = name
+        config.model.tail = {'flax': 'plain', '': 'auto'}.get(form, form)
         config.dtype = ARGUMENTS.dtype
         config.batch_size = ARGUMENTS.batch_size * ARGUMENTS.devices
         config.dataset.image_size = ARGUMENTS.image_size
-        self.run = experiment.build(config, num_classes=1000, num_train_examples=1_281_167)
+        with self.form():
+            self.run = experiment.build(config, num_classes=1000, num_train_examples=1_281_167)
+            self.state, self.total = self.run.init(), self.run.zero_metrics()
         if len(self.run.mesh.devices) != ARGUMENTS.devices:
             raise SystemExit(
                 f'{ARGUMENTS.devices} devices were asked for, {jax.devices()} are here.'
             )
-        self.state, self.total = self.run.init(), self.run.zero_metrics()
         self.batch = self._batch(config.batch_size)
 
     def _batch(self, size: int) -> Any:
@@ -87,15 +114,14 @@ class Model:
         """Compiles the steps; returns what was counted, and the seconds without and with cache."""
         arguments = self.state, self.batch, self.total
         seconds = {}
-        for start in ('cold', 'warm'):
-            jax.clear_caches()
-            began = time.perf_counter()
-            self.train = self.run.train_step.lower(*arguments).compile()
-            seconds[start] = time.perf_counter() - began
-        self.eval = self.run.eval_step.lower(*arguments).compile()
-        inference, folded = self.run.for_inference(self.state)
-        self.folded = jax.tree.map(jnp.copy, folded)  # Training donates what they share.
-        self.infer = inference.eval_step.lower(self.folded, *arguments[1:]).compile()
+        with self.form():
+            for start in ('cold', 'warm'):
+                jax.clear_caches()
+                began = time.perf_counter()
+                self.train = self.run.train_step.lower(*arguments).compile()
+                seconds[start] = time.perf_counter() - began
+            self.eval = self.run.eval_step.lower(*arguments).compile()
+            self._compile_inference(arguments)
         cost = model_cost(self.run.model, ARGUMENTS.image_size)
         return {
             'model': self.spec,
@@ -105,6 +131,15 @@ class Model:
             **program_cost(self.train)._asdict(),
             'compile_seconds': seconds,
         }
+
+    def _compile_inference(self, arguments: tuple[Any, ...]) -> None:
+        if self.form is flax_form:  # fold_batch_norm knows our BatchNorm only.
+            self.folded = jax.tree.map(jnp.copy, arguments[0])
+            self.infer = self.eval
+            return
+        inference, folded = self.run.for_inference(arguments[0])
+        self.folded = jax.tree.map(jnp.copy, folded)  # Training donates what they share.
+        self.infer = inference.eval_step.lower(self.folded, *arguments[1:]).compile()
 
     def step(self, kind: str, repeats: int) -> float:
         """Seconds of a step, over several in a row."""

@@ -1,13 +1,23 @@
 """Shared by several tests."""
 
 import importlib.util
+import itertools
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import AxisType
 from ml_collections import ConfigDict
+
+from ssanet_jax import data
+from ssanet_jax.training import parallel, steps
+from ssanet_jax.training.losses import cross_entropy
+from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.state import TrainState, init_state
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,6 +45,34 @@ def mesh_of(num_devices: int) -> jax.sharding.Mesh:
         axis_types=(AxisType.Auto,),
         devices=jax.devices()[:num_devices],
     )
+
+
+def train_in_float64(model, config, num_steps, num_devices=1):
+    """The losses of a float64 `model` in steps of plain momentum, all in float64."""
+    tx, mesh = optax.sgd(0.1, momentum=0.9), mesh_of(num_devices)
+    state = init_state(0, model=model.clone(dtype=jnp.float32), tx=tx, image_size=8)
+    step = partial(
+        steps.train_step,
+        model=model,
+        tx=tx,
+        loss=cross_entropy,
+        preprocess=lambda image: image.astype(jnp.float64) / 128 - 1,
+    )
+    losses = []
+    with float64():
+        step = parallel.parallel_train_step(step, mesh)
+        params, stats = (
+            jax.tree.map(lambda a: np.asarray(a, np.float64), tree)
+            for tree in (state.params, state.batch_stats)
+        )
+        state = TrainState(np.int32(0), params, stats, tx.init(params))
+        state = jax.device_put(state, parallel.replicated(mesh))
+        zero = jax.device_put(Metrics.zero(), parallel.replicated(mesh))
+        for batch in itertools.islice(data.train_batches(config), num_steps):
+            (batch,) = parallel.to_devices([batch], mesh)
+            state, metrics = step(state, batch, jax.tree.map(jnp.copy, zero))
+            losses.append(float(metrics.loss) / config.batch_size)
+    return losses
 
 
 def assert_trees_equal(actual, expected):

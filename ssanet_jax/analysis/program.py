@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import jax
 
 _SHAPE = re.compile(r'(pred|[a-z]+\d+)\w*\[([\d,]*)\]')
+_OPERATION = re.compile(r'\s*(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(([^)]*)\)(.*)')
+_FREE = {'parameter', 'get-tuple-element', 'tuple', 'bitcast', 'constant'}
 _ALL_REDUCE = re.compile(r' = (.*) all-reduce(?:-start)?\(')
 
 
@@ -46,6 +48,42 @@ def program_cost(compiled: jax.stages.Compiled) -> ProgramCost:
         all_reduces=len(exchanged),
         all_reduce_bytes=sum(_size(shapes) for shapes in exchanged),
     )
+
+
+class Operation(NamedTuple):
+    """One operation of a compiled program, usually several fused into one.
+
+    Attributes:
+      name: where it comes from in the traced program: 'jit(f)/.../dot_general', or ''.
+      bytes_accessed: of the arrays that it reads and writes.
+    """
+
+    name: str
+    bytes_accessed: int
+
+
+def operations(compiled: jax.stages.Compiled) -> list[Operation]:
+    """The operations that a program runs, in its order, left out those that move nothing.
+
+    >>> import jax.numpy as jnp
+    >>> program = jax.jit(lambda x: jnp.sin(x) + 1).lower(jnp.ones(8)).compile()
+    >>> sum(operation.bytes_accessed for operation in operations(program))
+    64
+    """
+    text = compiled.as_text() or ''
+    sizes: dict[str, int] = {}
+    found = []
+    for line in text[text.index('\nENTRY') :].splitlines():
+        match = _OPERATION.match(line)
+        if not match:
+            continue
+        name, shape, kind, operands, rest = match.groups()
+        sizes[name] = _size(shape)
+        if kind not in _FREE:
+            read = sum(sizes.get(o, 0) for o in re.findall(r'%([\w.\-]+)', operands))
+            source = re.search(r'op_name="([^"]*)"', rest)
+            found.append(Operation(source.group(1) if source else '', read + sizes[name]))
+    return found
 
 
 def _size(shapes: str) -> int:

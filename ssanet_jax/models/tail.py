@@ -22,10 +22,9 @@ Tail = Literal['auto', 'folded', 'plain']
 
 
 class _Traffic(NamedTuple):
-    """What the plain form of a training step moves beyond the folded one, in passes over arrays.
+    """By how many passes over an array the two forms of a training step differ.
 
-    XLA's own counts for the CPU, which `benchmarks/tail.py` repeats over many shapes; these
-    three numbers give all of them to 5%.
+    From XLA's own counts for the CPU, which benchmarks/tail_traffic.py repeats over many shapes.
     """
 
     wide: int  # of the size of the output, that the plain form moves more
@@ -55,8 +54,8 @@ def chooses_fold(
     """Whether a convolution of h [N, H, W, K] and what follows it are to be folded.
 
     'folded' and 'plain' are obeyed. 'auto' folds what the algebra covers, in training only if
-    the memory traffic saved outweighs the second moments' arithmetic, 4 N H W K^2 + 6 K^2 C
-    operations; it does not where images are few and small.
+    the memory traffic saved outweighs the arithmetic of the second moments, see `predict`; it
+    does not where images are few and small.
 
     Raises:
       ValueError: `tail` is unknown, or 'folded' is asked for and the algebra does not cover it.
@@ -76,11 +75,27 @@ def chooses_fold(
     if tail == 'folded' or not train:
         return True
     *pixels, k = shape
-    m = math.prod(pixels)
-    traffic = _WITHOUT_ATTENTION if attention is None else _WITH_SSA
-    saved = jnp.dtype(dtype).itemsize * m * (traffic.wide * features - traffic.narrow * k)
-    saved -= 4 * traffic.kernel * k * features
-    return saved * _OPERATIONS_PER_BYTE > 4 * m * k**2 + 6 * k**2 * features
+    saved, extra = predict(
+        math.prod(pixels), k, features, dtype, with_attention=attention is not None
+    )
+    return saved * _OPERATIONS_PER_BYTE > extra
+
+
+def predict(
+    m: int, k: int, c: int, dtype: jax.typing.DTypeLike, *, with_attention: bool
+) -> tuple[int, int]:
+    """Bytes that folding saves in a training step, and operations that it adds.
+
+    Args:
+      m: pixels of all images together, N H W.
+      k: channels before the 1x1 convolution.
+      c: channels after it.
+      dtype: of the activations.
+      with_attention: whether SSA follows.
+    """
+    traffic = _WITH_SSA if with_attention else _WITHOUT_ATTENTION
+    activations = m * (traffic.wide * c - traffic.narrow * k) * jnp.dtype(dtype).itemsize
+    return activations - 4 * traffic.kernel * k * c, 4 * m * k**2 + 6 * k**2 * c
 
 
 def _can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:

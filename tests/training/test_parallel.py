@@ -4,18 +4,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from ssanet_jax import create_model, data, layers
 from ssanet_jax.checks import check_batch_size
 from ssanet_jax.config import ConfigError
-from ssanet_jax.training import experiment, parallel, steps
+from ssanet_jax.training import experiment, parallel
 from ssanet_jax.training.loop import evaluate
-from ssanet_jax.training.losses import cross_entropy
-from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.state import TrainState, init_state
-from tests.helpers import float64, mesh_of
+from tests.helpers import mesh_of, train_in_float64
 
 
 def build_on(num_devices, config, monkeypatch):
@@ -45,43 +41,11 @@ def test_global_batch_norm_makes_eight_devices_train_as_one(digits, monkeypatch)
 
 def test_eight_devices_train_as_one_for_fifty_steps(digits):
     """In float64: training amplifies the rounding of float32 until it shows."""
-    digits.dataset.flip = False
-    with float64():
-        one, eight = (train64(num_devices, digits, 50) for num_devices in (1, 8))
-    assert one[-1] < 0.8 * one[0]
-    np.testing.assert_allclose(eight, one, rtol=1e-6)
-
-
-def train64(num_devices, config, num_steps):
-    """The losses of SSA-ResNet-20 with global BatchNorm, all in float64."""
     norm = partial(layers.BatchNorm, axis_name='data')
     model = create_model('ssa_resnet20', num_classes=10, norm=norm, dtype=jnp.float64)
-    tx = optax.sgd(0.1, momentum=0.9)
-    mesh = mesh_of(num_devices)
-    step = parallel.parallel_train_step(
-        partial(
-            steps.train_step,
-            model=model,
-            tx=tx,
-            loss=cross_entropy,
-            preprocess=lambda image: image.astype(jnp.float64) / 128 - 1,
-        ),
-        mesh,
-    )
-    state = init_state(0, model=create_model('ssa_resnet20', num_classes=10), tx=tx, image_size=8)
-    params, stats = (
-        jax.tree.map(lambda a: np.asarray(a, np.float64), tree)
-        for tree in (state.params, state.batch_stats)
-    )
-    state = TrainState(np.int32(0), params, stats, tx.init(params))
-    state = jax.device_put(state, parallel.replicated(mesh))
-    zero = jax.device_put(Metrics.zero(), parallel.replicated(mesh))
-    losses = []
-    for batch in itertools.islice(data.train_batches(config), num_steps):
-        (batch,) = parallel.to_devices([batch], mesh)
-        state, metrics = step(state, batch, jax.tree.map(jnp.copy, zero))
-        losses.append(float(metrics.loss) / config.batch_size)
-    return losses
+    one, eight = (train_in_float64(model, digits, 50, num_devices) for num_devices in (1, 8))
+    assert one[-1] < 0.8 * one[0]
+    np.testing.assert_allclose(eight, one, rtol=1e-6)
 
 
 def test_grouped_batch_norm_is_between_local_and_global(digits, monkeypatch):

@@ -1,0 +1,173 @@
+"""Writes the tables of docs/performance.md from the results in benchmarks/results.
+
+    python benchmarks/tables.py
+
+Replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from common import ROOT
+
+RESULTS = ROOT / 'benchmarks/results'
+DOCUMENT = ROOT / 'docs/performance.md'
+
+
+def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    header = list(header)
+    lines = [header, ['---', *['---:'] * (len(header) - 1)], *map(list, rows)]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def described(machine: dict[str, Any]) -> str:
+    return ', '.join(f'{name} {value}' for name, value in machine.items())
+
+
+def rates(result: dict[str, float], digits: int = 2) -> str:
+    """Median, with the lowest and highest."""
+    low, high = result['lowest'], result['highest']
+    return f'{result["median"]:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
+
+
+def counts(result: dict[str, Any]) -> str:
+    first = result['models'][0]
+    header = ['training step', 'tails folded', 'GFLOP', 'GB accessed', 'ratio', 'GB temporaries']
+    rows = [
+        (
+            r['model'],
+            f'{r["tails"]["folded"]} of {sum(r["tails"].values())}',
+            f'{r["flops"] / 1e9:.0f}',
+            f'{r["bytes_accessed"] / 1e9:.2f}',
+            f'{r["bytes_accessed"] / first["bytes_accessed"]:.3f}',
+            f'{r["temporaries"] / 1e9:.2f}',
+            f'{r["temporaries"] / first["temporaries"]:.3f}',
+        )
+        for r in result['models']
+    ]
+    return markdown([*header, 'ratio'], rows)
+
+
+def times(result: dict[str, Any]) -> str:
+    header = ['model', 'training, images/s', 'ratio in the same round', 'evaluation, images/s']
+    header += ['ratio', 'folded BatchNorm, images/s']
+    rows = [
+        (
+            r['model'],
+            rates(r['train_images_per_second']),
+            rates(r['train_speed_ratio']),
+            rates(r['eval_images_per_second'], 1),
+            rates(r['eval_speed_ratio']),
+            rates(r['inference_images_per_second'], 1),
+        )
+        for r in result['models']
+    ]
+    return markdown(header, rows)
+
+
+def compilation(result: dict[str, Any]) -> str:
+    rows = [
+        (r['model'], *(f'{r["compile_seconds"][start]:.1f}' for start in ('cold', 'warm')))
+        for r in result['models']
+    ]
+    return markdown(['training step', 'cold, s', 'from the cache, s'], rows)
+
+
+def exchanges(result: dict[str, Any]) -> str:
+    rows = [
+        (r['model'], f'{r["all_reduces"]}', f'{r["all_reduce_bytes"] / 1e6:.1f}')
+        for r in result['models']
+    ]
+    return markdown(['training step', 'all-reduces', 'MB in them'], rows)
+
+
+def torch(result: dict[str, Any]) -> str:
+    rows = [
+        (
+            r['contender'],
+            rates(r['images_per_second']),
+            rates(r['speed_ratio']),
+            f'{r["first_step_seconds"]:.0f}',
+        )
+        for r in result['results']
+    ]
+    return markdown(['contender', 'images/s', 'ratio in the same round', 'first step, s'], rows)
+
+
+def rounding(result: dict[str, Any]) -> str:
+    names = ('output', 'worst gradient', 'running variance')
+    grouped: dict[tuple[str, ...], dict[str, Any]] = {}
+    for r in result['results']:
+        grouped.setdefault((r['dtype'], r['attention'], r['regime']), {})[r['form']] = r
+    rows = [
+        (
+            ', '.join((dtype, 'SSA' if attention == 'ssa' else 'no attention', regime)),
+            *(
+                f'{forms[form][name]["median"]:.1e}'
+                for name in names
+                for form in ('plain', 'folded')
+            ),
+        )
+        for (dtype, attention, regime), forms in grouped.items()
+    ]
+    header = ['input', *(f'{name}, {form}' for name in names for form in ('plain', 'folded'))]
+    return markdown(header, rows)
+
+
+def traffic(result: dict[str, Any]) -> str:
+    rows = [
+        (
+            f'{"SSA" if r["attention"] == "ssa" else "none"}, {"x".join(map(str, r["shape"]))}',
+            f'{r["plain"]["bytes_accessed"] / 1e6:,.0f}',
+            f'{r["folded"]["bytes_accessed"] / 1e6:,.0f}',
+            f'{r["saved_bytes"] / 1e6:,.0f}',
+            f'{r["predicted_saved_bytes"] / 1e6:,.0f}',
+            f'{r["extra_operations"] / 1e9:,.2f}',
+            f'{r["predicted_extra_operations"] / 1e9:,.2f}',
+            r['chosen'],
+        )
+        for r in result['results']
+    ]
+    header = ['attention, N x H x K x C', 'plain, MB', 'folded, MB', 'saved', 'predicted']
+    return markdown([*header, 'added GFLOP', 'predicted', "'auto'"], rows)
+
+
+def costs(result: dict[str, Any]) -> str:
+    total = sum(result['bytes'].values())
+    rows = [
+        (part, f'{size / 1e9:.2f}', f'{100 * size / total:.1f} %')
+        for part, size in result['bytes'].items()
+    ]
+    return markdown([f'part of {result["model"]}', 'GB', 'share'], rows)
+
+
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    'counts': ('step.json', counts),
+    'times': ('step.json', times),
+    'costs': ('step_costs.json', costs),
+    'compilation': ('step.json', compilation),
+    'exchanges': ('step_8_devices.json', exchanges),
+    'torch': ('vs_torch.json', torch),
+    'rounding': ('tail_rounding.json', rounding),
+    'traffic': ('tail_traffic.json', traffic),
+}
+
+
+def main() -> None:
+    text = DOCUMENT.read_text()
+    for name, (file, make) in TABLES.items():
+        result = json.loads((RESULTS / file).read_text())
+        source = f'[{file}](../benchmarks/results/{file}): {described(result["machine"])}.'
+        block = f'<!-- table: {name} -->\n{make(result)}\n\n{source}\n<!-- end -->'
+        pattern = re.compile(f'<!-- table: {name} -->.*?<!-- end -->', re.DOTALL)
+        text, found = pattern.subn(lambda _, block=block: block, text)
+        if not found:
+            raise SystemExit(f'{DOCUMENT} has no <!-- table: {name} --> ... <!-- end -->.')
+    DOCUMENT.write_text(text)
+    print(f'Written to {DOCUMENT}: {", ".join(TABLES)}')
+
+
+if __name__ == '__main__':
+    main()

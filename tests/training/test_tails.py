@@ -1,0 +1,84 @@
+"""Training with folded and with plain tails is the same training."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ssanet_jax import create_model, data
+from ssanet_jax.models.resnet import Bottleneck
+from ssanet_jax.training import parallel, steps
+from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.losses import cross_entropy
+from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.state import init_state
+from tests.helpers import mesh_of, train_in_float64
+
+TX = optax.sgd(0.05, momentum=0.9)
+
+
+def network(tail, dtype=jnp.float32):
+    """Four SSA bottlenecks for digits of 8x8."""
+    return create_model(
+        'ssa_resnet20',
+        num_classes=10,
+        block=Bottleneck,
+        width=8,
+        stage_sizes=(1, 2, 1),
+        projection=True,
+        dtype=dtype,
+        tail=tail,
+    )
+
+
+def test_fifty_steps_are_the_same(digits):
+    """In float64: training amplifies the rounding of float32 until it shows."""
+    folded, plain = (
+        train_in_float64(network(tail, jnp.float64), digits, 50) for tail in ('folded', 'plain')
+    )
+    assert plain[-1] < 0.8 * plain[0]
+    np.testing.assert_allclose(folded, plain, rtol=1e-7)
+
+
+def test_training_goes_on_in_the_other_form(digits, tmp_path):
+    """A checkpoint of either is read by the other; the next losses are the same in float32."""
+    batches = list(itertools.islice(data.train_batches(digits), 8))
+    saved = {}
+    for tail in ('folded', 'plain'):
+        state, _ = train(network(tail), start(network(tail)), batches[:4])
+        with Checkpoints(tmp_path / tail, keep=1) as checkpoints:
+            checkpoints.save(4, (state, Metrics.zero()), None)
+        saved[tail] = state
+    losses = {}
+    for written, read in itertools.product(saved, saved):
+        model = network(read)
+        with Checkpoints(tmp_path / written, keep=1) as checkpoints:
+            state, _ = checkpoints.restore(4, (start(model), Metrics.zero()))
+        _, losses[written, read] = train(model, state, batches[4:])
+    expected = losses['plain', 'plain']
+    assert len(expected) == 4
+    for others in losses.values():
+        np.testing.assert_allclose(others, expected, rtol=2e-4)
+
+
+def start(model):
+    return jax.jit(partial(init_state, model=model, tx=TX, image_size=8), static_argnums=0)(0)
+
+
+def train(model, state, batches):
+    """The last state and each step's loss, in float32 on one device."""
+    mesh = mesh_of(1)
+    preprocess = partial(steps.preprocess, mean=(0.3,) * 3, std=(0.4,) * 3)
+    step = parallel.parallel_train_step(
+        partial(steps.train_step, model=model, tx=TX, loss=cross_entropy, preprocess=preprocess),
+        mesh,
+    )
+    state = jax.device_put(state, parallel.replicated(mesh))
+    losses = []
+    for batch in parallel.to_devices(batches, mesh):
+        state, metrics = step(state, batch, Metrics.zero())
+        losses.append(metrics.means()['loss'])
+    return state, losses
