@@ -37,8 +37,8 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
     tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
     check_overrides(_CONFIG.value, config_flags.get_override_values(flags.FLAGS['config']))
-    compilation_cache.enable()
     parallel.initialize_hosts(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    compilation_cache.enable()
     if _MODE.value == 'train':
         loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
     else:

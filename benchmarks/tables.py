@@ -60,7 +60,9 @@ def times(result: dict[str, Any]) -> str:
             rates(r['train_speed_ratio']),
             rates(r['eval_images_per_second'], 1),
             rates(r['eval_speed_ratio']),
-            rates(r['inference_images_per_second'], 1),
+            rates(r['inference_images_per_second'], 1)
+            if 'inference_images_per_second' in r
+            else '-',
         )
         for r in result['models']
     ]

@@ -2,10 +2,11 @@
 
     python benchmarks/tail_rounding.py --out=benchmarks/results/tail_rounding.json
 
-Inputs are a ReLU's output and the same moved away from zero, so that means exceed deviations by
-up to 10,000 times. Errors are |error| / |exact| in the Euclidean norm: of the output, of the
-worst of the gradients (input, shortcut and every parameter, all but those that are zero in
-exact arithmetic), and of the running variance's update; medians over seeds, with the largest.
+Inputs are a ReLU's output, of deviation 0.7, and the same moved away from zero (by no more than
+100 in bfloat16, which cannot tell 10,000 from 10,030). Errors are |error| / |exact| in the
+Euclidean norm: of the output, of the worst of the gradients (input, shortcut and every
+parameter, all but those that are zero in exact arithmetic), and of the running variance's
+update; medians over seeds, with the largest.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from rich.table import Table
 from tails import ATTENTION, FORMS
 
 N, SIZE, K, C = 16, 14, 64, 256
-MEANS = {'well-conditioned': 0.0, 'mean 10 x deviation': 10.0, '100 x': 1e2, '10,000 x': 1e4}
+MEANS = {'ReLU output': 0.0, 'moved by 10': 10.0, 'by 100': 1e2, 'by 10,000': 1e4}
 
 
 def draw(seed: int, mean: float) -> dict[str, Any]:
@@ -124,8 +125,8 @@ def main() -> None:
     arguments = parser.parse_args()
     results = []
     for dtype in ('float32', 'bfloat16'):
-        for attention in ATTENTION:
-            for regime in MEANS:
+        for attention in ('none', 'ssa'):
+            for regime in list(MEANS)[: 3 if dtype == 'bfloat16' else 4]:
                 results += measure(attention, regime, dtype, arguments.seeds)
     table = Table(title='Errors relative to float64, medians', title_justify='left')
     names = ('output', 'worst gradient', 'running variance')

@@ -63,9 +63,9 @@ def compare(attention: str, shape: tuple[int, int, int, int]) -> dict[str, Any]:
     plain, folded = (
         program_cost(compile_step(form, attention, shape)) for form in ('plain', 'folded')
     )
-    saved, extra = tail.predict(
-        n * size * size, k, c, jnp.float32, with_attention=attention != 'none'
-    )
+    make = ATTENTION[attention]
+    groups = make(parent=None).groups if make else 0
+    saved, extra = tail.predict(n * size * size, k, c, jnp.float32, groups=groups)
     chosen = tail.chooses_fold(
         'auto', (n, size, size, k), c, dtype=jnp.float32, norm=layers.BatchNorm,
         attention=ATTENTION[attention], train=True,
@@ -89,7 +89,11 @@ def main() -> None:
     )
     parser.add_argument('--out', type=Path, help='JSON file to write')
     arguments = parser.parse_args()
-    results = [compare(attention, shape) for attention in ATTENTION for shape in SHAPES]
+    results = []
+    for attention in ATTENTION:
+        for shape in SHAPES if 'groups' not in attention else SHAPES[2:6]:
+            results.append(compare(attention, shape))
+            print(f'{attention}, {shape} counted', flush=True)
     table = Table(title='Training step of a tail, float32', title_justify='left')
     for column in ('attention', 'N, H, K, C', 'plain', 'folded', 'saved', 'predicted', 'chosen'):
         table.add_column(column)

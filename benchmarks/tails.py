@@ -10,29 +10,27 @@ import jax
 from ssanet_jax import SSABlock, layers, ops
 from ssanet_jax.models.tail import FoldedTail
 
-ATTENTION = {'none': None, 'ssa': partial(SSABlock, name='ssa')}
+ATTENTION = {
+    'none': None,
+    'ssa': partial(SSABlock, name='ssa'),
+    'ssa, 2 groups': partial(SSABlock, groups=2, name='ssa'),
+    'ssa, 4 groups': partial(SSABlock, groups=4, name='ssa'),
+}
 
 
 class PlainTail(nn.Module):
-    """The plain form of `FoldedTail`, with the same parameters."""
+    """The plain form of `FoldedTail`, with the same parameters, as `ResidualBlock` has it."""
 
     features: int
     attention: Callable[..., nn.Module] | None = None
 
     @nn.compact
     def __call__(self, h: jax.Array, shortcut: jax.Array, *, train: bool) -> jax.Array:
-        conv = nn.Conv(
-            self.features,
-            (1, 1),
-            use_bias=False,
-            dtype=h.dtype,
-            conv_general_dilated=ops.convolve,
-            name='conv3',
-        )
-        y: Any = layers.normalize(conv(h), train=train, name='bn3')
-        if self.attention is not None:
-            y = self.attention()(y, train=train)
-        return nn.relu(y + shortcut)
+        y: Any = ops.conv(self.features, 1, dtype=h.dtype, name='conv3')(h)
+        y = layers.normalize(y, train=train, name='bn3')
+        if self.attention is None:
+            return ops.relu(y + shortcut)
+        return nn.relu(self.attention()(y, train=train) + shortcut)
 
 
 FORMS = {'plain': PlainTail, 'folded': FoldedTail}

@@ -65,6 +65,8 @@ def torch_step(
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.backends.cudnn.benchmark = True  # On a GPU: what XLA does by itself, ...
+    torch.set_float32_matmul_precision('high')  # ... TF32 included.
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     network = timm_model(model) if framework.startswith('timm') else own_model(model)
     network = network.to(device, memory_format=torch.channels_last)
@@ -147,6 +149,17 @@ class Worker:
         print(repeats, file=self.process.stdin, flush=True)
         return self._read()['seconds']
 
+    def result(self, baseline: 'Worker', batch_size: int) -> dict[str, Any]:
+        ratios = [b / s for s, b in zip(self.seconds, baseline.seconds, strict=True)]
+        speeds = [batch_size / s for s in self.seconds]
+        return {
+            'contender': self.name,
+            'device': self.device,
+            'first_step_seconds': self.first,
+            'images_per_second': {**spread(speeds), 'rounds': speeds},
+            'speed_ratio': spread(ratios),
+        }
+
     def _read(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -182,6 +195,8 @@ def main() -> None:
             workers.append(Worker(name, arguments))
             print(f'{name}: first step after {workers[-1].first:.1f} s', flush=True)
         except RuntimeError as error:
+            if not workers:
+                raise SystemExit(f'The baseline did not start: {error}') from error
             print(error, file=sys.stderr)
             missing.append(name)
     warm_up = [worker.measure(1) for worker in workers]
@@ -191,19 +206,8 @@ def main() -> None:
             worker.seconds.append(worker.measure(repeats))
         print(f'round {number + 1} of {arguments.rounds}', flush=True)
 
-    results = []
+    results = [worker.result(workers[0], arguments.batch_size) for worker in workers]
     for worker in workers:
-        ratios = [b / s for s, b in zip(worker.seconds, workers[0].seconds, strict=True)]
-        speeds = [arguments.batch_size / s for s in worker.seconds]
-        results.append(
-            {
-                'contender': worker.name,
-                'device': worker.device,
-                'first_step_seconds': worker.first,
-                'images_per_second': {**spread(speeds), 'rounds': speeds},
-                'speed_ratio': spread(ratios),
-            }
-        )
         worker.process.terminate()
     show(workers[0].name, results)
     if arguments.out:

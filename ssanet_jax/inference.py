@@ -52,14 +52,10 @@ def fold_batch_norm(
             f"fold_batch_norm knows this package's BatchNorm, got {type(layer).__name__}; build "
             'the model without norm=.'
         )
-    params, stats = _fold(variables['params'], variables['batch_stats'], layer.epsilon)
-    return model.clone(norm=folded_norm), {'params': params, 'batch_stats': stats}
-
-
-def folded_norm(scale_init: Any = None, **options: Any) -> nn.Module:
-    """Makes a `layers.FoldedBatchNorm` where a network would make a BatchNorm."""
-    del scale_init  # There is no scale.
-    return layers.FoldedBatchNorm(**options)
+    fold = jax.jit(_fold, static_argnames='epsilon')
+    params, stats = fold(variables['params'], variables['batch_stats'], epsilon=layer.epsilon)
+    folded = model.clone(norm=layers.FoldedBatchNorm, zero_init_residual=False)
+    return folded, {'params': params, 'batch_stats': stats}
 
 
 def _fold(
@@ -75,7 +71,7 @@ def _fold(
             new_params[conv] = {'kernel': params[conv]['kernel'] * factor}
             new_params[name] = {'bias': bias - inner['mean'] * factor}
             del new_stats[name]
-        elif name in params and not name.startswith('bn'):
+        elif name.startswith(('layer', 'downsample')):
             new_params[name], new_stats[name] = _fold(params[name], inner, epsilon)
             if not new_stats[name]:
                 del new_stats[name]

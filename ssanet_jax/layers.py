@@ -1,6 +1,7 @@
 """What every block here shares: BatchNorm with float32 statistics, and the input check."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -41,6 +42,7 @@ class BatchNorm(nn.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises x [..., C]."""
+        x = x.astype(self.dtype)
         moments = None
         if not self.use_running_average:
             axes = tuple(range(x.ndim - 1))
@@ -75,7 +77,7 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value.astype(self.dtype), running_var.value.astype(self.dtype)
         else:
             shift = jnp.zeros_like(bias) if shift is None else shift
-            mean, var = self._over_devices(*moments, running_mean.value - shift)
+            mean, var = self._over_devices(*moments, shift, running_mean.value)
             if not self.is_initializing():
                 for running, new in ((running_mean, mean + shift), (running_var, var)):
                     running.value = self.momentum * running.value + (1 - self.momentum) * new
@@ -83,15 +85,18 @@ class BatchNorm(nn.Module):
         return factor, bias - mean * factor
 
     def _over_devices(
-        self, mean: jax.Array, var: jax.Array, origin: jax.Array
+        self, mean: jax.Array, var: jax.Array, shift: jax.Array, origin: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """The moments over all devices that share them, from differences to `origin`."""
+        """The moments over all devices that share them, taken around `origin`.
+
+        Means are relative to `shift`, which is each device's own.
+        """
         if self.axis_name is None or self.is_initializing():
             return mean, var
         groups = self.axis_index_groups
         if not self.use_fast_variance:
-            origin = jax.lax.pmean(mean, self.axis_name, axis_index_groups=groups)
-        offset = mean - origin
+            origin = jax.lax.pmean(mean + shift, self.axis_name, axis_index_groups=groups)
+        offset = mean + shift - origin
         both = jnp.stack([offset, var + offset**2])
         common, second = jax.lax.pmean(both, self.axis_name, axis_index_groups=groups)
         return mean + (common - offset), jnp.maximum(second - common**2, 0)
@@ -112,12 +117,17 @@ class FoldedBatchNorm(nn.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Adds the bias to x [..., C]."""
-        return x + self.affine(x.shape[-1])[1]
+        return x.astype(self.dtype) + self.affine(x.shape[-1])[1]
 
     @nn.compact
-    def affine(self, channels: int, moments: None = None) -> tuple[jax.Array, jax.Array]:
-        """Like `BatchNorm.affine`, with the factor 1."""
-        if not self.use_running_average:
+    def affine(
+        self,
+        channels: int,
+        moments: tuple[jax.Array, jax.Array] | None = None,
+        shift: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Like `BatchNorm.affine`, with the factor 1; raises ValueError for batch moments."""
+        if not self.use_running_average or moments is not None or shift is not None:
             raise ValueError(
                 'A network with folded BatchNorms has no statistics to train; call it with '
                 'train=False, or train the one that it was made from.'
@@ -137,14 +147,14 @@ def normalize(
     train: bool,
     name: str,
     norm: Callable[..., nn.Module] = BatchNorm,
-    scale_init: nn.initializers.Initializer = nn.initializers.ones,
+    **options: Any,
 ) -> jax.Array:
     """Batch-normalises x [..., C] over all other axes in `stats_dtype`; returns x's dtype.
 
-    Call inside a compact method: `norm` becomes a submodule called `name`.
+    Call inside a compact method: `norm`, given `options` too, becomes a submodule called `name`.
     """
     stats = stats_dtype(x.dtype)
-    layer = norm(use_running_average=not train, dtype=stats, scale_init=scale_init, name=name)
+    layer = norm(use_running_average=not train, dtype=stats, name=name, **options)
     return layer(x.astype(stats)).astype(x.dtype)
 
 

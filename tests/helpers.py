@@ -75,6 +75,23 @@ def train_in_float64(model, config, num_steps, num_devices=1):
     return losses
 
 
+def assert_close(actual, expected):
+    """Up to the rounding of float64."""
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-10)
+
+
+def assert_same_function(actual, expected, *arguments):
+    """The same values and, for random cotangents, the same gradients, in float64."""
+    rng = np.random.default_rng(1)
+    with float64():
+        arguments = [jnp.asarray(np.asarray(a, np.float64)) for a in arguments]
+        y, pullback = jax.vjp(actual, *arguments)
+        y_expected, pullback_expected = jax.vjp(expected, *arguments)
+        cotangent = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), y_expected)
+        jax.tree.map(assert_close, y, y_expected)
+        jax.tree.map(assert_close, pullback(cotangent), pullback_expected(cotangent))
+
+
 def assert_trees_equal(actual, expected):
     """Bit for bit, with the same structure."""
     jax.tree.map(np.testing.assert_array_equal, actual, expected)

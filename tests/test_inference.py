@@ -1,3 +1,5 @@
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -63,3 +65,21 @@ def test_other_networks_and_norms_are_refused():
     model = create_model('resnet20', num_classes=10, norm=nn.BatchNorm)
     with pytest.raises(TypeError, match='got BatchNorm'):
         fold_batch_norm(model, {})
+
+
+def test_attention_of_ones_own_is_left_alone():
+    """Its `conv` and `bn` are not the network's."""
+
+    class Own(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            gate = nn.BatchNorm(not train, name='bn')(nn.Conv(1, (1, 1), name='conv')(x))
+            return nn.sigmoid(gate) * x
+
+    model = create_model('resnet20', num_classes=10, attention=partial(Own, name='own'))
+    variables = trained(model)
+    images = jnp.asarray(RNG.normal(size=(2, 32, 32, 3)), jnp.float32)
+    expected = model.apply(variables, images, train=False)
+    folded, folded_variables = fold_batch_norm(model, variables)
+    logits = folded.apply(folded_variables, images, train=False)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())

@@ -69,3 +69,14 @@ def test_batch_norm_over_devices_is_flaxs(groups, fast):
             for norm in (layers.BatchNorm, nn.BatchNorm)
         )
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), mine, flaxs)
+
+
+def test_batch_norm_computes_in_its_own_dtype():
+    """Statistics of bfloat16 input in float32; the mean exceeds what bfloat16 could tell apart."""
+    x = jnp.asarray(RNG.normal(30.0, 1.0, size=(64, 8, 6)), jnp.bfloat16)
+    layer = layers.BatchNorm(use_running_average=False)
+    y, _ = layer.init_with_output(jax.random.key(0), x)
+    exact = np.asarray(x, np.float64)
+    exact = (exact - exact.mean((0, 1))) / np.sqrt(exact.var((0, 1)) + 1e-5)
+    assert y.dtype == jnp.float32
+    np.testing.assert_allclose(y, exact, atol=2e-3)

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssanet_jax import layers, ops
+from ssanet_jax import layers
+from ssanet_jax.affine_map import AffineMap, agreement, exact_dot, gated_affine
 
 _Reduce = dict[str, Callable[..., jax.Array]]
 _SQUEEZE: _Reduce = {'mean': jnp.mean, 'max': jnp.max}
@@ -54,10 +55,11 @@ class SSABlock(nn.Module):
     norm: Callable[..., nn.Module] = layers.BatchNorm
 
     @nn.compact
-    def __call__(self, x: jax.Array | ops.AffineMap, *, train: bool) -> jax.Array:
-        if isinstance(x, ops.AffineMap):
+    def __call__(self, x: jax.Array | AffineMap, *, train: bool) -> jax.Array:
+        if isinstance(x, AffineMap):
             return self._folded(x, train=train)
-        self._check(x)
+        layers.require_feature_map(x, 'SSABlock')
+        self._check_options(x.shape[-1])
         n, h, w, _ = x.shape
         grouped = x.astype(layers.stats_dtype(x.dtype)).reshape(n, h, w, self.groups, -1)
 
@@ -68,21 +70,26 @@ class SSABlock(nn.Module):
 
     @property
     def takes_affine(self) -> bool:
-        """Whether x may be an `ops.AffineMap`, whose pixels are never computed without a gate."""
+        """Whether x may be an `AffineMap`, whose pixels are never computed without a gate."""
         return self.squeeze == 'mean'
 
-    def _folded(self, x: ops.AffineMap, *, train: bool) -> jax.Array:
+    def _folded(self, x: AffineMap, *, train: bool) -> jax.Array:
         """The same from the h of x = h W + b: s = <h, W z> + <b, z>, a map for each group."""
+        self._check_options(x.weight.shape[1])
+        if not self.takes_affine:
+            raise ValueError(
+                f'SSABlock(squeeze={self.squeeze!r}) needs every pixel; pass x.value().'
+            )
         maps = x.split(self.groups)
         saliencies = []
         for part in maps:
-            z = ops.exact_dot(part.mean, part.weight) + part.bias  # [N, C/G]
-            s = ops.agreement(part.h, ops.exact_dot(z, part.weight.T))  # [N, H, W]
-            s += ops.exact_dot(z, part.bias)[:, None, None]
+            z = exact_dot(part.mean, part.weight) + part.bias  # [N, C/G]
+            s = agreement(part.h, exact_dot(z, part.weight.T))  # [N, H, W]
+            s += exact_dot(z, part.bias)[:, None, None]
             saliencies.append(s / z.shape[-1] if self.combine == 'mean' else s)
         logit = self._logit(jnp.stack(saliencies, axis=-1), train=train)  # [N, H, W, G]
         gated = [
-            ops.gated_affine(part.h, logit[..., g, None], part.weight, part.bias)
+            gated_affine(part.h, logit[..., g, None], part.weight, part.bias)
             for g, part in enumerate(maps)
         ]
         return jnp.concatenate(gated, axis=-1)
@@ -95,15 +102,13 @@ class SSABlock(nn.Module):
         self.sow('intermediates', 'gate', nn.sigmoid(logit))
         return logit
 
-    def _check(self, x: jax.Array) -> None:
-        layers.require_feature_map(x, 'SSABlock')
+    def _check_options(self, channels: int) -> None:
         for option, choices in (('squeeze', _SQUEEZE), ('combine', _COMBINE)):
             if getattr(self, option) not in choices:
                 raise ValueError(
                     f'SSABlock({option}={getattr(self, option)!r}) is not known; '
                     f'choose one of {", ".join(map(repr, choices))}.'
                 )
-        channels = x.shape[-1]
         if self.groups < 1 or channels % self.groups:
             divisors = [g for g in range(1, channels + 1) if channels % g == 0]
             raise ValueError(

@@ -22,22 +22,6 @@ Variant = Literal['v1', 'v1.5']
 _torch_linear = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
-def _conv(
-    features: int, size: int, *, stride: int = 1, dtype: jax.typing.DTypeLike, name: str
-) -> nn.Conv:
-    return nn.Conv(
-        features,
-        kernel_size=(size, size),
-        strides=(stride, stride),
-        padding=((size // 2, size // 2),) * 2,
-        use_bias=False,
-        kernel_init=layers.he_normal,
-        conv_general_dilated=ops.convolve,
-        dtype=dtype,
-        name=name,
-    )
-
-
 class Projection(nn.Module):
     """The 1x1 convolution and BatchNorm of a shortcut that changes shape (option B)."""
 
@@ -60,7 +44,7 @@ class Projection(nn.Module):
         ):
             y = fold(strided, self.features, train=train, conv='conv', bn='bn', norm=self.norm)
             return y.value()
-        x = _conv(self.features, 1, stride=self.stride, dtype=x.dtype, name='conv')(x)
+        x = ops.conv(self.features, 1, stride=self.stride, dtype=x.dtype, name='conv')(x)
         return layers.normalize(x, train=train, name='bn', norm=self.norm)
 
 
@@ -101,8 +85,7 @@ class ResidualBlock(nn.Module):
         shortcut = self._shortcut(x, train=train)
         features, size = self.width * self.expansion, self.last_kernel
         conv, bn = f'conv{self.num_convs}', f'bn{self.num_convs}'
-        zero = self.zero_init_residual
-        scale_init = nn.initializers.zeros if zero else nn.initializers.ones
+        last = {'scale_init': nn.initializers.zeros} if self.zero_init_residual else {}
         if chooses_fold(
             self.tail,
             h.shape,
@@ -113,14 +96,15 @@ class ResidualBlock(nn.Module):
             attention=self.attention,
             train=train,
         ):
-            tail = FoldedTail(features, self.attention, self.norm, scale_init, conv, bn)
+            tail = FoldedTail(features, self.attention, self.norm, last, conv, bn)
             nn.share_scope(self, tail)
             return tail(h, shortcut, train=train)
-        y = _conv(features, size, dtype=x.dtype, name=conv)(h)
-        y = layers.normalize(y, train=train, name=bn, norm=self.norm, scale_init=scale_init)
-        if self.attention is not None:
-            y = self.attention()(y, train=train)
-        return nn.relu(y + shortcut)
+        y = ops.conv(features, size, dtype=x.dtype, name=conv)(h)
+        y = layers.normalize(y, train=train, name=bn, norm=self.norm, **last)
+        if self.attention is None:
+            return ops.relu(y + shortcut)
+        # Keeping the output for the gradient does not pay where XLA keeps more for the gate's.
+        return nn.relu(self.attention()(y, train=train) + shortcut)
 
     def _shortcut(self, x: jax.Array, *, train: bool) -> jax.Array:
         features = self.width * self.expansion
@@ -135,7 +119,7 @@ class ResidualBlock(nn.Module):
     def _conv_norm_relu(
         self, x: jax.Array, number: int, size: int, stride: int, *, train: bool
     ) -> jax.Array:
-        y = _conv(self.width, size, stride=stride, dtype=x.dtype, name=f'conv{number}')(x)
+        y = ops.conv(self.width, size, stride=stride, dtype=x.dtype, name=f'conv{number}')(x)
         return nn.relu(layers.normalize(y, train=train, name=f'bn{number}', norm=self.norm))
 
 
@@ -232,7 +216,7 @@ class ResNet(nn.Module):
                 f"ResNet(stem={self.stem!r}) is not known; choose 'imagenet' or 'cifar'."
             )
         size, stride = sizes[self.stem]
-        x = _conv(self.width, size, stride=stride, dtype=self.dtype, name='conv1')(x)
+        x = ops.conv(self.width, size, stride=stride, dtype=self.dtype, name='conv1')(x)
         x = nn.relu(layers.normalize(x, train=train, name='bn1', norm=self.norm))
         if self.stem == 'imagenet':
             x = ops.max_pool(x)

@@ -5,8 +5,10 @@ traffic: statistics, squeeze and saliency are computed from the input of the con
 neither its output nor a normalised copy is kept. docs/performance.md has the algebra.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import flax.linen as nn
@@ -14,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ssanet_jax import layers, ops
+from ssanet_jax.affine_map import AffineMap, exact_dot, moments
 
 ModuleFn = Callable[..., nn.Module]
 
@@ -32,8 +35,9 @@ class _Traffic(NamedTuple):
     kernel: int  # of the size of the kernel in float32, that the folded form moves more
 
 
-_WITHOUT_ATTENTION = _Traffic(wide=12, narrow=10, kernel=27)
-_WITH_SSA = _Traffic(wide=29, narrow=17, kernel=37)
+_WITHOUT_ATTENTION = _Traffic(wide=8, narrow=10, kernel=27)
+_WITH_SSA = _Traffic(wide=29, narrow=15, kernel=37)
+_WIDE_PER_GROUP = 14  # that the folded form moves for each group of SSA after the first
 
 # The least ratio of arithmetic to memory speed to expect: two CPU cores do about 30 float32
 # operations in the time of a byte, accelerators several times as many.
@@ -75,15 +79,11 @@ def chooses_fold(
     if tail == 'folded' or not train:
         return True
     *pixels, k = shape
-    saved, extra = predict(
-        math.prod(pixels), k, features, dtype, with_attention=attention is not None
-    )
+    saved, extra = predict(math.prod(pixels), k, features, dtype, groups=_groups(attention))
     return saved * _OPERATIONS_PER_BYTE > extra
 
 
-def predict(
-    m: int, k: int, c: int, dtype: jax.typing.DTypeLike, *, with_attention: bool
-) -> tuple[int, int]:
+def predict(m: int, k: int, c: int, dtype: jax.typing.DTypeLike, *, groups: int) -> tuple[int, int]:
     """Bytes that folding saves in a training step, and operations that it adds.
 
     Args:
@@ -91,19 +91,41 @@ def predict(
       k: channels before the 1x1 convolution.
       c: channels after it.
       dtype: of the activations.
-      with_attention: whether SSA follows.
+      groups: of the SSA block that follows, 0 for none.
     """
-    traffic = _WITH_SSA if with_attention else _WITHOUT_ATTENTION
-    activations = m * (traffic.wide * c - traffic.narrow * k) * jnp.dtype(dtype).itemsize
+    traffic = _WITH_SSA if groups else _WITHOUT_ATTENTION
+    wide = traffic.wide - _WIDE_PER_GROUP * max(groups - 1, 0)
+    activations = m * (wide * c - traffic.narrow * k) * jnp.dtype(dtype).itemsize
     return activations - 4 * traffic.kernel * k * c, 4 * m * k**2 + 6 * k**2 * c
 
 
 def _can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:
-    """Whether the algebra covers these: our own BatchNorm, and SSA by the mean or nothing."""
-    layer = norm(use_running_average=True, parent=None)
-    if not isinstance(layer, layers.BatchNorm | layers.FoldedBatchNorm):
+    """Whether the algebra covers these: our own BatchNorm, and SSA by the mean or nothing.
+
+    A subclass may compute something else, and a function may make anything: they are not.
+    """
+    if _class_of(norm) not in (layers.BatchNorm, layers.FoldedBatchNorm):
         return False
-    return attention is None or getattr(attention(parent=None), 'takes_affine', False)
+    if attention is None:
+        return True
+    if 'takes_affine' not in getattr(_class_of(attention), '__dict__', {}):
+        return False
+    block: Any = attention(parent=None)
+    return block.takes_affine
+
+
+def _groups(attention: ModuleFn | None) -> int:
+    if attention is None:
+        return 0
+    block: Any = attention(parent=None)
+    return getattr(block, 'groups', 1)
+
+
+def _class_of(factory: ModuleFn) -> Any:
+    """The class that a partial application ends in, or whatever it ends in."""
+    while isinstance(factory, partial):
+        factory = factory.func
+    return factory
 
 
 class FoldedTail(nn.Module):
@@ -111,16 +133,19 @@ class FoldedTail(nn.Module):
 
     Attributes:
       features: C.
-      attention: makes a block that takes an `ops.AffineMap`, or None.
-      norm: makes the `nn.BatchNorm` whose settings are used.
-      scale_init: of the BatchNorm's scale.
+      attention: makes a block that takes an `AffineMap`, as `SSABlock`, or None.
+      norm: makes a `layers.BatchNorm`, perhaps with settings, or a `layers.FoldedBatchNorm`.
+      norm_options: more of its settings, as `scale_init`.
       conv, bn: names of the submodules that hold W and the BatchNorm.
+
+    A network may make it with `nn.share_scope`, so that they are its own submodules; then
+    `capture_intermediates` finds two outputs of the block's name, and none of conv and bn.
     """
 
     features: int
     attention: ModuleFn | None = None
     norm: ModuleFn = layers.BatchNorm
-    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    norm_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     conv: str = 'conv3'
     bn: str = 'bn3'
 
@@ -132,9 +157,9 @@ class FoldedTail(nn.Module):
             self.features,
             train=train,
             norm=self.norm,
-            scale_init=self.scale_init,
             conv=self.conv,
             bn=self.bn,
+            **self.norm_options,
         )
         y = y.value() if self.attention is None else self.attention()(y, train=train)
         return ops.relu(y + shortcut)
@@ -148,24 +173,33 @@ def fold(
     conv: str,
     bn: str,
     norm: ModuleFn = layers.BatchNorm,
-    scale_init: nn.initializers.Initializer = nn.initializers.ones,
-) -> ops.AffineMap:
+    **norm_options: Any,
+) -> AffineMap:
     """BatchNorm(h W) as one affine map of h, with BatchNorm's running statistics updated.
 
     Call inside a compact method: the submodules `conv` and `bn` get the parameters and
-    statistics that `nn.Conv` and `nn.BatchNorm` would have.
+    statistics that `nn.Conv` and `nn.BatchNorm` would have. In training the map's h is h less
+    its mean, which BatchNorm cancels.
+
+    Args:
+      h: [N, H, W, K].
+      features: C.
+      train: take the statistics of the batch.
+      conv, bn: names of the submodules.
+      norm: makes a `layers.BatchNorm`, or a `layers.FoldedBatchNorm`, which cannot train.
+      **norm_options: more of its settings.
     """
     stats = layers.stats_dtype(h.dtype)
     kernel = _Kernel(features, name=conv)(h.shape[-1]).astype(stats)  # [K, C]
-    layer: Any = norm(use_running_average=not train, dtype=stats, scale_init=scale_init, name=bn)
+    layer: Any = norm(use_running_average=not train, dtype=stats, name=bn, **norm_options)
     if train:
-        h, shift, mean, second = ops.moments(h)
+        h, shift, mean, second = moments(h)
         product = _product_moments(mean, second, kernel)
-        factor, offset = layer.affine(features, product, shift=ops.exact_dot(shift, kernel))
+        factor, offset = layer.affine(features, product, shift=exact_dot(shift, kernel))
     else:
         mean = jnp.mean(h.astype(stats), axis=(1, 2))  # [N, K]
         factor, offset = layer.affine(features, None)
-    return ops.AffineMap(h, mean, kernel * factor, offset)
+    return AffineMap(h, mean, kernel * factor, offset)
 
 
 class _Kernel(nn.Module):
@@ -185,5 +219,5 @@ def _product_moments(
     """Mean and variance [C] of h kernel, from means [N, K] and E[h^T h] [K, K] of a centred h."""
     mean = jnp.mean(means, axis=0)  # [K]
     covariance = second - mean[:, None] * mean  # [K, K]
-    var = jnp.sum(kernel * ops.exact_dot(covariance, kernel), axis=0)
-    return ops.exact_dot(mean, kernel), jnp.maximum(var, 0)
+    var = jnp.sum(kernel * exact_dot(covariance, kernel), axis=0)
+    return exact_dot(mean, kernel), jnp.maximum(var, 0)

@@ -39,6 +39,7 @@ class Experiment(NamedTuple):
     zero_metrics: Callable[[], Metrics]
     seed: int
     image_size: int
+    dtype: jnp.dtype
 
     def init(self) -> TrainState:
         """The state before the first step, replicated over the mesh."""
@@ -48,7 +49,12 @@ class Experiment(NamedTuple):
         )
 
     def for_inference(self, state: TrainState) -> tuple['Experiment', TrainState]:
-        """The same with BatchNorms folded into kernels: evaluates faster, cannot train."""
+        """The same with BatchNorms folded into kernels: evaluates faster, cannot train.
+
+        In bfloat16 it is left as it is: folded kernels would be rounded to other numbers.
+        """
+        if self.dtype == jnp.bfloat16:
+            return self, state
         model, variables = fold_batch_norm(self.model, state.variables)
         run = self._replace(model=model, eval_step=_eval_step(model, self.preprocess, self.mesh))
         return run, dataclasses.replace(state, **variables)
@@ -83,6 +89,7 @@ def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> E
         zero_metrics=jax.jit(Metrics.zero, out_shardings=parallel.replicated(mesh)),
         seed=config.seed,
         image_size=config.dataset.image_size,
+        dtype=jnp.dtype(config.dtype),
     )
 
 

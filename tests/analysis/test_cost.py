@@ -3,7 +3,7 @@ import jax
 import pytest
 
 from ssanet_jax import create_model
-from ssanet_jax.analysis.cost import model_cost
+from ssanet_jax.analysis.cost import count_tails, model_cost
 
 
 def cost(name, size=224, **options):
@@ -53,3 +53,16 @@ def test_nested_programs_are_counted():
 
     found = model_cost(Net(), 4)
     assert found == (3 * 3 * 3 * 5, 16 * 3 * 3 * 3 * 5 + 16 * 5 * 16, 0)
+
+
+@pytest.mark.parametrize(
+    ('name', 'batch_size', 'forms'),
+    [
+        ('ssa_resnet50', 32, {'folded': 16, 'plain': 0}),
+        ('resnet50', 32, {'folded': 13, 'plain': 3}),  # not where images have 7x7 pixels
+        ('se_resnet50', 32, {'folded': 0, 'plain': 16}),
+        ('ssa_resnet20', 32, {'folded': 0, 'plain': 9}),
+    ],
+)
+def test_tails_are_counted_by_form(name, batch_size, forms):
+    assert count_tails(create_model(name, num_classes=10), 224, batch_size) == forms
