@@ -121,7 +121,7 @@ def rounding(result: dict[str, Any]) -> str:
 def traffic(result: dict[str, Any]) -> str:
     rows = [
         (
-            f'{"SSA" if r["attention"] == "ssa" else "none"}, {"x".join(map(str, r["shape"]))}',
+            f'{r["attention"].replace("ssa", "SSA")}, {"x".join(map(str, r["shape"]))}',
             f'{r["plain"]["bytes_accessed"] / 1e6:,.0f}',
             f'{r["folded"]["bytes_accessed"] / 1e6:,.0f}',
             f'{r["saved_bytes"] / 1e6:,.0f}',
@@ -161,7 +161,8 @@ def main() -> None:
     text = DOCUMENT.read_text()
     for name, (file, make) in TABLES.items():
         result = json.loads((RESULTS / file).read_text())
-        source = f'[{file}](../benchmarks/results/{file}): {described(result["machine"])}.'
+        versions = result['machine'] | result.get('torch', {})
+        source = f'[{file}](../benchmarks/results/{file}): {described(versions)}.'
         block = f'<!-- table: {name} -->\n{make(result)}\n\n{source}\n<!-- end -->'
         pattern = re.compile(f'<!-- table: {name} -->.*?<!-- end -->', re.DOTALL)
         text, found = pattern.subn(lambda _, block=block: block, text)
