@@ -44,24 +44,24 @@ def test_fifty_steps_are_the_same(digits):
 
 
 def test_training_goes_on_in_the_other_form(digits, tmp_path):
-    """A checkpoint of either is read by the other; the next losses are the same in float32."""
-    batches = list(itertools.islice(data.train_batches(digits), 8))
-    saved = {}
-    for tail in ('folded', 'plain'):
+    """A checkpoint of either is read by the other, and the next losses are the same."""
+    batches = list(itertools.islice(data.train_batches(digits), 6))
+    saved = ('folded', 'plain')
+    for tail in saved:
         state, _ = train(network(tail), start(network(tail)), batches[:4])
         with Checkpoints(tmp_path / tail, keep=1) as checkpoints:
             checkpoints.save(4, (state, Metrics.zero()), None)
-        saved[tail] = state
     losses = {}
     for written, read in itertools.product(saved, saved):
         model = network(read)
         with Checkpoints(tmp_path / written, keep=1) as checkpoints:
             state, _ = checkpoints.restore(4, (start(model), Metrics.zero()))
         _, losses[written, read] = train(model, state, batches[4:])
-    expected = losses['plain', 'plain']
-    assert len(expected) == 4
-    for others in losses.values():
-        np.testing.assert_allclose(others, expected, rtol=2e-4)
+    for written in saved:
+        folded, plain = losses[written, 'folded'], losses[written, 'plain']
+        assert len(plain) == 2
+        np.testing.assert_allclose(folded[0], plain[0], rtol=1e-5)  # the same state
+        np.testing.assert_allclose(folded[1], plain[1], rtol=1e-3)  # after a step of either
 
 
 def start(model):
