@@ -8,17 +8,14 @@ importing, compiling, evaluation and checkpoints.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from common import ROOT, machine, write
 
 
 def run(config: str, seed: int, overrides: list[str]) -> dict:
@@ -41,16 +38,6 @@ def run(config: str, seed: int, overrides: list[str]) -> dict:
     }
 
 
-def machine() -> dict:
-    cpu = [x for x in Path('/proc/cpuinfo').read_text().splitlines() if x.startswith('model name')]
-    return {
-        'cpu': cpu[0].partition(':')[2].strip() if cpu else platform.processor(),
-        'cores': os.cpu_count(),
-        'python': platform.python_version(),
-        **{name: metadata.version(name) for name in ('jax', 'flax', 'optax')},
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -69,14 +56,13 @@ def main() -> None:
     result = {
         'config': arguments.config,
         'overrides': arguments.overrides,
-        'machine': machine(),
+        'machine': machine('jax', 'flax', 'optax'),
         'mean_final_top1': statistics.mean(accuracies),
         'lowest_final_top1': min(accuracies),
         'highest_final_top1': max(accuracies),
         'runs': runs,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + '\n')
+    write(arguments.out, result)
 
 
 if __name__ == '__main__':

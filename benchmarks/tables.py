@@ -145,10 +145,25 @@ def costs(result: dict[str, Any]) -> str:
     return markdown([f'part of {result["model"]}', 'GB', 'share'], rows)
 
 
+def convolutions(result: dict[str, Any]) -> str:
+    rows = [
+        (
+            f'{r["layer"]}, {r["pass"]}',
+            f'{1e3 * r["seconds"]["XLA"]["median"]:.0f}',
+            f'{1e3 * r["seconds"]["patches"]["median"]:.0f}',
+            rates(r['ratio']),
+        )
+        for r in result['results']
+    ]
+    header = [f'batch {result["arguments"]["batch_size"]}', 'XLA, ms', 'patches, ms']
+    return markdown([*header, 'patches / XLA in the same round'], rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     'counts': ('step.json', counts),
     'times': ('step.json', times),
     'costs': ('step_costs.json', costs),
+    'convolutions': ('convolutions.json', convolutions),
     'compilation': ('step.json', compilation),
     'exchanges': ('step_8_devices.json', exchanges),
     'torch': ('vs_torch.json', torch),

@@ -39,7 +39,7 @@ def moments(h: jax.Array) -> Moments:
     stats = layers.stats_dtype(h.dtype)
     mean = jnp.mean(h.astype(stats), axis=(1, 2))  # [N, K]
     shift = jnp.mean(mean, axis=0).astype(h.dtype)  # [K]
-    rows = _rows(h)
+    rows = layers.rows(h)
     rows = jnp.where(rows != 0, rows - shift, -shift)  # [NHW, K]
     second = _dot(rows.T, rows, stats) / rows.shape[0]  # [K, K]
     shift = shift.astype(stats)
@@ -55,7 +55,7 @@ def _moments_bwd(centred: jax.Array, cotangent: Moments) -> tuple[jax.Array]:
     n, height, width, _ = centred.shape
     area = height * width
     second = ((cotangent.second + cotangent.second.T) / (n * area)).astype(centred.dtype)
-    through_second = _dot(_rows(centred), second, centred.dtype).reshape(centred.shape)
+    through_second = _dot(layers.rows(centred), second, centred.dtype).reshape(centred.shape)
     mean = (cotangent.mean / area).astype(centred.dtype)
     return (cotangent.centred + through_second + _pixels(mean),)
 
@@ -105,7 +105,7 @@ def affine(h: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def _affine(h: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
-    y = _dot(_rows(h), weight.astype(h.dtype), h.dtype)
+    y = _dot(layers.rows(h), weight.astype(h.dtype), h.dtype)
     return y.reshape(*h.shape[:3], -1).astype(bias.dtype) + bias
 
 
@@ -115,7 +115,7 @@ def _affine_fwd(h: jax.Array, weight: jax.Array, bias: jax.Array) -> tuple[jax.A
 
 def _affine_bwd(residuals: Any, dy: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     h, weight = residuals
-    d = _rows(dy)  # [NHW, C]
+    d = layers.rows(dy)  # [NHW, C]
     dh = _dot(d, weight.astype(h.dtype).T, h.dtype).reshape(h.shape)
     dweight, dbias = _weight_gradients(_with_ones(h), d, weight.dtype)
     return dh, dweight, dbias
@@ -140,13 +140,13 @@ def _gated_affine_bwd(
     residuals: Any, dy: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     h, logit, weight, bias = residuals
-    gate = _rows(jax.nn.sigmoid(logit))  # [NHW, 1]
-    d = _rows(dy)  # [NHW, C]
+    gate = layers.rows(jax.nn.sigmoid(logit))  # [NHW, 1]
+    d = layers.rows(dy)  # [NHW, C]
     # The bias rides along as one more row of the weight, and ones as one more column of h, so
     # that d is read twice in all.
     augmented = jnp.concatenate([weight, bias[None]]).astype(h.dtype)  # [K + 1, C]
     t = _dot(d, augmented.T, h.dtype).astype(gate.dtype)  # [NHW, K + 1]
-    gated = gate * _with_ones(_rows(h)).astype(gate.dtype)  # [NHW, K + 1]
+    gated = gate * _with_ones(layers.rows(h)).astype(gate.dtype)  # [NHW, K + 1]
     dlogit = (1 - gate) * jnp.sum(gated * t, axis=-1, keepdims=True)
     dh = (gate * t[:, :-1]).astype(h.dtype)
     dweight, dbias = _weight_gradients(gated.astype(h.dtype), d, weight.dtype)
@@ -164,7 +164,7 @@ def _weight_gradients(
     h: jax.Array, d: jax.Array, dtype: jax.typing.DTypeLike
 ) -> tuple[jax.Array, jax.Array]:
     """Those of weight [K, C] and bias [C], from h [N, H, W, K + 1] and d [NHW, C]."""
-    both = _dot(_rows(h).T, d, dtype)  # [K + 1, C]
+    both = _dot(layers.rows(h).T, d, dtype)  # [K + 1, C]
     return both[:-1], both[-1]
 
 
@@ -188,10 +188,6 @@ def agreement(h: jax.Array, weight: jax.Array) -> jax.Array:
 def exact_dot(a: jax.Array, b: jax.Array) -> jax.Array:
     """A product with all digits of float32, of which accelerators use fewer by default."""
     return jnp.dot(a, b, precision='highest')
-
-
-def _rows(x: jax.Array) -> jax.Array:
-    return x.reshape(-1, x.shape[-1])
 
 
 def _pixels(x: jax.Array) -> jax.Array:

@@ -158,6 +158,11 @@ def normalize(
     return layer(x.astype(stats)).astype(x.dtype)
 
 
+def rows(x: jax.Array) -> jax.Array:
+    """All pixels one after the other: [..., C] as [M, C]."""
+    return x.reshape(-1, x.shape[-1])
+
+
 def require_feature_map(x: jax.Array, block: str) -> None:
     """Raises ValueError or TypeError unless x is a floating-point [N, H, W, C] array."""
     if x.ndim != 4:

@@ -40,14 +40,14 @@ def _pointwise(
     """Every stride-th pixel of x [N, H, W, K] times kernel [1, 1, K, C]; `conv` pads nothing."""
     rows, columns = window_strides
     x = x[:, ::rows, ::columns]
-    y = jax.lax.dot(_rows(x), kernel[0, 0])  # [NHW, C]
+    y = jax.lax.dot(layers.rows(x), kernel[0, 0])  # [NHW, C]
     return y.reshape(*x.shape[:3], -1)
 
 
 @jax.custom_vjp
 def relu(x: jax.Array) -> jax.Array:
     """max(x, 0) for x [..., C]; its gradient needs nothing but the output."""
-    rows = _rows(x)
+    rows = layers.rows(x)
     # Kept where not a number, and computed once, where XLA computes a maximum for every reader.
     return jnp.where(rows <= 0, jnp.zeros_like(rows), rows).reshape(x.shape)
 
@@ -58,8 +58,8 @@ def _relu_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _relu_bwd(y: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
-    rows = _rows(dy)
-    return (jnp.where(_rows(y) > 0, rows, jnp.zeros_like(rows)).reshape(y.shape),)
+    rows = layers.rows(dy)
+    return (jnp.where(layers.rows(y) > 0, rows, jnp.zeros_like(rows)).reshape(y.shape),)
 
 
 relu.defvjp(_relu_fwd, _relu_bwd)
@@ -102,7 +102,3 @@ def _max_pool_bwd(residuals: Any, dy: jax.Array) -> tuple[jax.Array]:
 
 _WINDOW = tuple(itertools.product(range(3), repeat=2))
 max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
-
-
-def _rows(x: jax.Array) -> jax.Array:
-    return x.reshape(-1, x.shape[-1])

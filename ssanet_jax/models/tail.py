@@ -19,8 +19,6 @@ from ssanet_jax import layers, ops
 from ssanet_jax.affine_map import AffineMap, exact_dot, moments
 
 ModuleFn = Callable[..., nn.Module]
-
-
 Tail = Literal['auto', 'folded', 'plain']
 
 
@@ -39,8 +37,8 @@ _WITHOUT_ATTENTION = _Traffic(wide=8, narrow=10, kernel=27)
 _WITH_SSA = _Traffic(wide=29, narrow=15, kernel=37)
 _WIDE_PER_GROUP = 14  # that the folded form moves for each group of SSA after the first
 
-# The least ratio of arithmetic to memory speed to expect: two CPU cores do about 30 float32
-# operations in the time of a byte, accelerators several times as many.
+# A low estimate of the arithmetic that a machine does in the time of a byte: accelerators do
+# hundreds of operations, two CPU cores some tens.
 _OPERATIONS_PER_BYTE = 30
 
 
