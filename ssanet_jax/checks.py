@@ -11,7 +11,9 @@ from ssanet_jax.config import ConfigError, base, flatten
 
 _CHOICES = {
     'dtype': ('float32', 'bfloat16'),
-    'dataset.reader': ('memory', 'stream'),
+    'dataset.reader': ('memory', 'disk'),
+    'dataset.interpolation': ('bilinear', 'bicubic'),
+    'dataset.bad_eval_images': ('error', 'wrong'),
     'model.stem': (None, 'imagenet', 'cifar'),
     'model.variant': (None, 'v1', 'v1.5'),
     'model.tail': ('auto', 'folded', 'plain'),
@@ -47,6 +49,9 @@ _RANGES: dict[str, _Range] = {
     'dataset.crop_aspect': ('two ratios, rising', lambda v: len(v) == 2 and 0 < v[0] <= v[1]),
     'dataset.eval_crop_fraction': ('above 0, at most 1', lambda v: 0 < v <= 1),
     'dataset.shuffle_buffer': _POSITIVE,
+    'dataset.num_threads': _COUNT_OR_AUTO,
+    'dataset.max_image_pixels': _POSITIVE,
+    'dataset.max_bad_fraction': ('from 0 to 1', lambda v: 0 <= v <= 1),
     'dataset.mean': ('three numbers', lambda v: len(v) == 3),
     'dataset.std': ('three numbers above 0', lambda v: len(v) == 3 and min(v) > 0),
     'model.batch_norm_devices': _COUNT_OR_AUTO,
@@ -69,10 +74,16 @@ _RANGES: dict[str, _Range] = {
 # Fields that only one setting of another field reads.
 _READ_BY = {
     'dataset.crop_padding': ('dataset.reader', 'memory'),
-    'dataset.crop_area': ('dataset.reader', 'stream'),
-    'dataset.crop_aspect': ('dataset.reader', 'stream'),
-    'dataset.eval_crop_fraction': ('dataset.reader', 'stream'),
-    'dataset.shuffle_buffer': ('dataset.reader', 'stream'),
+    'dataset.crop_area': ('dataset.reader', 'disk'),
+    'dataset.crop_aspect': ('dataset.reader', 'disk'),
+    'dataset.eval_crop_fraction': ('dataset.reader', 'disk'),
+    'dataset.interpolation': ('dataset.reader', 'disk'),
+    'dataset.antialias': ('dataset.reader', 'disk'),
+    'dataset.shuffle_buffer': ('dataset.reader', 'disk'),
+    'dataset.num_threads': ('dataset.reader', 'disk'),
+    'dataset.max_image_pixels': ('dataset.reader', 'disk'),
+    'dataset.max_bad_fraction': ('dataset.reader', 'disk'),
+    'dataset.bad_eval_images': ('dataset.reader', 'disk'),
     'optimizer.momentum': ('optimizer.name', 'sgd'),
     'optimizer.nesterov': ('optimizer.name', 'sgd'),
     'optimizer.b1': ('optimizer.name', 'adamw'),
@@ -152,6 +163,9 @@ _MAY_CHANGE = {
     'profile_num_steps',
     'dataset.data_dir',
     'dataset.manual_dir',
+    'dataset.num_threads',
+    'dataset.max_bad_fraction',
+    'dataset.bad_eval_images',
     'model.tail',
 }
 

@@ -57,23 +57,33 @@ def cifar(name: str) -> ConfigDict:
 
 def _dataset() -> ConfigDict:
     dataset = ConfigDict()
-    dataset.name = 'imagenet2012:5.*.*'  # a TFDS name, or digits, or fashion_mnist_idx
-    dataset.data_dir = placeholder(str)  # of prepared sets; unset: TFDS's, ~/tensorflow_datasets
+    dataset.name = 'imagenet2012:5.*.*'  # a TFDS name, digits, fashion_mnist_idx, or folder
+    dataset.data_dir = placeholder(
+        str
+    )  # of prepared sets, unset: ~/tensorflow_datasets; or the folder
     dataset.manual_dir = placeholder(str)  # files downloaded by hand; unset: TFDS's
     dataset.train_split = 'train'  # TFDS split, may be a slice: 'train[:90%]'
     dataset.eval_split = 'validation'
-    # 'stream': decode, random resized crop, flip; evaluation resizes and crops the centre.
+    # 'disk': decode, random resized crop, flip; evaluation resizes and crops the centre.
     # 'memory': the whole split decoded once; random crop of the padded image, flip.
-    dataset.reader = 'stream'
+    dataset.reader = 'disk'
     dataset.image_size = 224  # height and width that the model sees
     dataset.mean = (0.485, 0.456, 0.406)  # per channel, of images scaled to 0..1
     dataset.std = (0.229, 0.224, 0.225)
     dataset.flip = True  # mirror half of the training images
     dataset.crop_padding = 4  # memory: zero pixels around a training image before its crop
-    dataset.crop_area = (0.08, 1.0)  # stream: share of a training image that a crop covers
-    dataset.crop_aspect = (0.75, 4 / 3)  # stream: width over height of a training crop
-    dataset.eval_crop_fraction = 0.875  # stream: image_size over the resized short side
-    dataset.shuffle_buffer = 16384  # stream: encoded examples held for shuffling, per host
+    dataset.crop_area = (0.08, 1.0)  # disk: share of a training image that a crop covers
+    dataset.crop_aspect = (0.75, 4 / 3)  # disk: width over height of a training crop
+    dataset.eval_crop_fraction = 0.875  # disk: image_size over the resized short side
+    # disk: how crops become image_size, 'bilinear' or 'bicubic'; evaluation is antialiased always,
+    # training crops if asked for. See docs/data.md for what each costs and how far they differ.
+    dataset.interpolation = 'bilinear'
+    dataset.antialias = False
+    dataset.shuffle_buffer = 16384  # disk, tfrecord: encoded examples held for shuffling, per host
+    dataset.num_threads = -1  # disk: that decode; -1: as many as cores
+    dataset.max_image_pixels = 2**27  # disk: a larger image counts as one that cannot be decoded
+    dataset.max_bad_fraction = 0.001  # disk: of the split; more that cannot be decoded stop the run
+    dataset.bad_eval_images = 'error'  # disk: or 'wrong', which counts them as wrongly classified
     return dataset
 
 

@@ -43,25 +43,52 @@ def digits(data_dir):
     return config
 
 
-@pytest.fixture(scope='session')
-def imagenet_dir(data_dir):
-    """imagenet2012 prepared by TFDS's own builder from 48 + 21 images in ImageNet's archives."""
+def prepare_imagenet(data_dir: Path, file_format: str, **archives) -> Path:
+    """imagenet2012 prepared by TFDS's own builder from a few images in ImageNet's archives."""
     import tensorflow_datasets as tfds
 
     from tests import fabricate
 
-    fabricate.imagenet_archives(data_dir / 'downloads' / 'manual')
-    tfds.builder('imagenet2012', data_dir=data_dir).download_and_prepare()
+    fabricate.imagenet_archives(data_dir / 'downloads' / 'manual', **archives)
+    builder = tfds.builder('imagenet2012', data_dir=data_dir, file_format=file_format)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=3))
     return data_dir
+
+
+@pytest.fixture(scope='session')
+def imagenet_dir(tmp_path_factory) -> Path:
+    """48 + 21 images in array_record files."""
+    return prepare_imagenet(tmp_path_factory.mktemp('array_record'), 'array_record')
+
+
+@pytest.fixture(scope='session')
+def imagenet_tfrecord_dir(tmp_path_factory) -> Path:
+    """The same in tfrecord files."""
+    return prepare_imagenet(tmp_path_factory.mktemp('tfrecord'), 'tfrecord')
+
+
+@pytest.fixture(scope='session', params=['array_record', 'tfrecord'])
+def bad_imagenet_dir(request, tmp_path_factory) -> Path:
+    """The same with six bad images in either split, in files of either format."""
+    return prepare_imagenet(tmp_path_factory.mktemp('bad'), request.param, bad=True)
 
 
 @pytest.fixture
 def imagenet(imagenet_dir):
     """The ImageNet recipe at 32 pixels, 16 images a step, on those 48."""
+    return imagenet_config(imagenet_dir)
+
+
+@pytest.fixture
+def imagenet_tfrecord(imagenet_tfrecord_dir):
+    return imagenet_config(imagenet_tfrecord_dir)
+
+
+def imagenet_config(data_dir: Path):
     from tests.helpers import load_config
 
     config = load_config('imagenet_ssa50')
-    config.dataset.data_dir = str(imagenet_dir)
+    config.dataset.data_dir = str(data_dir)
     config.dataset.image_size = 32
     config.batch_size = 16
     return config

@@ -24,11 +24,43 @@ def photograph(rng: np.random.Generator, *, mode: str = 'RGB', kind: str = 'JPEG
     return buffer.getvalue()
 
 
-def imagenet_archives(folder: Path, *, train_per_class: int = 12, num_val: int = 21) -> None:
+def bad_files() -> dict[str, bytes]:
+    """Files that no image can be decoded from, each broken in another way."""
+    rng = np.random.default_rng(1)
+    jpeg, png = photograph(rng), photograph(rng, kind='PNG')
+    huge = png[:16] + struct.pack('>II', 60_000, 60_000) + png[24:]
+    return {
+        'empty': b'',
+        'truncated': jpeg[: len(jpeg) // 2],
+        'truncated_png': png[: len(png) // 2],
+        'header_only': jpeg[:30],
+        'text': b'this is no image',
+        'huge': huge,
+    }
+
+
+def image_folder(folder: Path, *, per_class: int = 9, splits: tuple = ('train', 'validation')):
+    """SPLIT/CLASS/NAME.jpg with three classes of different hue."""
+    rng = np.random.default_rng(2)
+    for split in splits:
+        for label, name in enumerate(('ash', 'beech', 'cedar')):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(per_class):
+                image = rng.integers(0, 60, (48, 56, 3), np.uint8)
+                image[..., label] += 150
+                Image.fromarray(image).save(folder / split / name / f'{i}.jpg', quality=95)
+    return folder
+
+
+def imagenet_archives(
+    folder: Path, *, train_per_class: int = 12, num_val: int = 21, bad: bool = False
+) -> None:
     """ILSVRC2012_img_{train,val,test}.tar as ImageNet has them: class tars inside the train tar.
 
-    As in the real set, one file named .JPEG is a PNG, one is CMYK and one is grey.
+    As in the real set, one file named .JPEG is a PNG, one is CMYK and one is grey. With `bad`,
+    some more cannot be decoded.
     """
+    broken = bad_files() if bad else {}
     rng = np.random.default_rng(0)
     odd = {(0, 0): {'kind': 'PNG'}, (1, 0): {'mode': 'CMYK'}, (2, 0): {'mode': 'L'}}
     classes = {}
@@ -37,11 +69,14 @@ def imagenet_archives(folder: Path, *, train_per_class: int = 12, num_val: int =
             f'{wnid}_{i}.JPEG': photograph(rng, **odd.get((c, i), {}))
             for i in range(train_per_class)
         }
+        if c == 0:
+            files |= {f'{wnid}_{name}.JPEG': content for name, content in broken.items()}
         classes[f'{wnid}.tar'] = tar_bytes(files)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'ILSVRC2012_img_train.tar').write_bytes(tar_bytes(classes))
-    for split, number in (('val', num_val), ('test', 2)):
-        files = {f'ILSVRC2012_{split}_{i + 1:08}.JPEG': photograph(rng) for i in range(number)}
+    for split, number in (('val', num_val), ('test', 3)):
+        content = [photograph(rng) for _ in range(number)] + list(broken.values())
+        files = {f'ILSVRC2012_{split}_{i + 1:08}.JPEG': x for i, x in enumerate(content)}
         (folder / f'ILSVRC2012_img_{split}.tar').write_bytes(tar_bytes(files))
 
 

@@ -113,7 +113,7 @@ def test_a_wrong_field_is_told_what_was_expected(fields, message):
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
-        ({'dataset__crop_padding': 2}, r"no effect with config\.dataset\.reader='stream'"),
+        ({'dataset__crop_padding': 2}, r"no effect with config\.dataset\.reader='disk'"),
         ({'optimizer__b1': 0.8}, r"no effect with config\.optimizer\.name='sgd'"),
         ({'optimizer__schedule': 'cosine', 'optimizer__decay_factor': 0.5}, "set 'step' there"),
         ({'model__se__ratio': 8}, 'choose a se_ model'),

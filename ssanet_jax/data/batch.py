@@ -6,7 +6,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-# A host's share: image uint8 [n, H, W, 3], label int32 [n], mask bool [n], False in padding.
+# A host's share: image uint8 [n, H, W, 3], label int32 [n] (-1: no class is right), mask bool [n],
+# False in padding.
 Batch = dict[str, np.ndarray]
 
 
@@ -30,21 +31,25 @@ class Share(NamedTuple):
         return rows[start:stop]
 
 
-def padded_batches(
-    examples: Iterable[tuple[np.ndarray, np.ndarray]], rows: int, num_batches: int, image_size: int
-) -> Iterator[Batch]:
-    """Exactly `num_batches` batches of `rows`: the last ones padded, their `mask` False there.
+def pad(batches: Iterable[Batch], rows: int, num_batches: int, image_size: int) -> Iterator[Batch]:
+    """Exactly `num_batches` batches of `rows`: short ones padded, their `mask` False there.
 
     Every host makes the same number of batches of the same shape, even with fewer examples.
     """
-    iterator = iter(examples)
+    iterator = iter(batches)
     for _ in range(num_batches):
-        batch: Batch = {
-            'image': np.zeros((rows, image_size, image_size, 3), np.uint8),
-            'label': np.zeros(rows, np.int32),
-            'mask': np.zeros(rows, bool),
-        }
-        # The range comes first: zip must not take an example that has no row.
-        for row, (image, label) in zip(range(rows), iterator, strict=False):
-            batch['image'][row], batch['label'][row], batch['mask'][row] = image, label, True
+        batch = next(iterator, None) or empty_batch(0, image_size)
+        missing = rows - len(batch['mask'])
+        if missing:
+            padding = empty_batch(missing, image_size)
+            batch = {name: np.concatenate([batch[name], padding[name]]) for name in batch}
         yield batch
+
+
+def empty_batch(rows: int, image_size: int) -> Batch:
+    """Black images of class 0 that are not counted."""
+    return {
+        'image': np.zeros((rows, image_size, image_size, 3), np.uint8),
+        'label': np.zeros(rows, np.int32),
+        'mask': np.zeros(rows, bool),
+    }

@@ -5,14 +5,19 @@ import functools
 import sys
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from ssanet_jax.config import ConfigError
 from ssanet_jax.data.digits import Digits
 from ssanet_jax.data.fashion_mnist import FILES, FashionMnistIdx
+from ssanet_jax.data.sources import ArrayRecords, Folder, Source
+from ssanet_jax.data.tfrecords import TfRecords
+
+ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 
 LOCAL_BUILDERS: dict[str, type[tfds.core.DatasetBuilder]] = {
     'digits': Digits,
@@ -27,6 +32,7 @@ class DatasetInfo(NamedTuple):
     num_eval: int
     num_classes: int
     class_names: tuple[str, ...]
+    hint: str = ''  # how it could be read faster, for people
 
 
 def dataset_info(config: ConfigDict) -> DatasetInfo:
@@ -38,6 +44,43 @@ def dataset_info(config: ConfigDict) -> DatasetInfo:
         num_eval=split_size(builder, config.dataset.eval_split),
         num_classes=label.num_classes,
         class_names=tuple(label.names),
+        hint=_hint(config.dataset, builder),
+    )
+
+
+def open_source(dataset: ConfigDict, split: str) -> Source:
+    """A split of `config.dataset`, for reading from disk; raises ConfigError."""
+    builder = open_builder(dataset)
+    split_size(builder, split)  # raises where there is no such split
+    if isinstance(builder, tfds.ImageFolder):
+        return Folder(builder, split)
+    if builder.info.file_format == ARRAY_RECORD:
+        return ArrayRecords(builder, split)
+    if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
+        return TfRecords(builder, split, dataset.shuffle_buffer)
+    raise ConfigError(
+        f'{builder.data_path} holds {builder.info.file_format.value} files, which cannot be read; '
+        f'prepare it again with: {prepare_command(dataset)}'
+    )
+
+
+def prepare_command(dataset: ConfigDict) -> str:
+    """What a user types to prepare `config.dataset`."""
+    folders = [
+        f' --{name}={value}'
+        for name in ('data_dir', 'manual_dir')
+        if (value := getattr(dataset, name))
+    ]
+    return f'python -m ssanet_jax.tools.prepare --dataset={dataset.name}{"".join(folders)}'
+
+
+def _hint(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
+    if dataset.reader != 'disk' or builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+        return ''
+    return (
+        f'{builder.info.full_name} is streamed from tfrecord files, shuffled through a buffer. As '
+        'array_record it is shuffled as a whole, goes on at any step at once, and comes in the '
+        f'same order on any number of hosts. Convert it once with: {prepare_command(dataset)}'
     )
 
 
@@ -58,8 +101,20 @@ def _open(name: str, data_dir: str | None, manual_dir: str | None) -> tfds.core.
         if not builder.data_path.exists():
             _prepare_local(builder, manual_dir)
         return builder
+    if name == 'folder':
+        return _open_folder(data_dir)
+    builder = find_builder(name, data_dir)
+    if not builder.data_path.exists():
+        raise ConfigError(_how_to_prepare(builder, name, data_dir, manual_dir))
+    if ARRAY_RECORD in builder.info.alternative_file_formats:
+        builder.info.set_file_format(ARRAY_RECORD, override=True, override_if_initialized=True)
+    return builder
+
+
+def find_builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.DatasetBuilder:
+    """TFDS's builder of that name, prepared or not; raises ConfigError where there is none."""
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        return tfds.builder(name, data_dir=data_dir, **options)
     except (tfds.core.DatasetNotFoundError, AssertionError) as error:  # the latter: its version
         known = [*LOCAL_BUILDERS, *tfds.list_builders()]
         nearest = difflib.get_close_matches(name.partition(':')[0], known, n=3)
@@ -67,8 +122,16 @@ def _open(name: str, data_dir: str | None, manual_dir: str | None) -> tfds.core.
             f'config.dataset.name={name!r} is not a data set of TFDS or of ssanet_jax; '
             f'nearest: {", ".join(nearest or LOCAL_BUILDERS)}. {str(error).splitlines()[0]}'
         ) from error
-    if not builder.data_path.exists():
-        raise ConfigError(_how_to_prepare(builder, data_dir, manual_dir))
+
+
+def _open_folder(folder: str | None) -> tfds.core.DatasetBuilder:
+    """A tfds.ImageFolder, whose images are in SPLIT/CLASS/."""
+    layout = f'config.dataset.data_dir={folder} must hold images as SPLIT/CLASS/NAME.jpg (or .png)'
+    if not folder or not tf.io.gfile.isdir(folder):
+        raise ConfigError(f'{layout}, with the splits train and validation; it is no folder.')
+    builder = tfds.ImageFolder(folder)
+    if not builder.info.splits:
+        raise ConfigError(f'{layout}; none is there.')
     return builder
 
 
@@ -108,18 +171,21 @@ def _prepare_local(builder: tfds.core.DatasetBuilder, manual_dir: str | None) ->
 
 
 def _how_to_prepare(
-    builder: tfds.core.DatasetBuilder, data_dir: str | None, manual_dir: str | None
+    builder: tfds.core.DatasetBuilder, name: str, data_dir: str | None, manual_dir: str | None
 ) -> str:
-    options = f' --data_dir={data_dir}' if data_dir else ''
-    files = ''
-    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        options += f' --manual_dir={manual_dir}' if manual_dir else ''
-        folder = manual_dir or _default_manual_dir(builder)
-        files = f' First put the files it needs into {folder}: {_manual_files(builder)}.'
+    dataset = ConfigDict({'name': name, 'data_dir': data_dir, 'manual_dir': manual_dir})
     return (
-        f'{builder.info.full_name} is not prepared in {builder.data_path}.{files} '
-        f'Prepare it once with: tfds build {builder.name}{options}'
+        f'{builder.info.full_name} is not prepared in {builder.data_path}.'
+        f'{files_by_hand(builder, manual_dir)} Prepare it once with: {prepare_command(dataset)}'
     )
+
+
+def files_by_hand(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> str:
+    """The sentence that says which files a user must put where, if there are any."""
+    if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        return ''
+    folder = manual_dir or _default_manual_dir(builder)
+    return f' First put the files it needs into {folder}: {_manual_files(builder)}.'
 
 
 def _default_manual_dir(builder: tfds.core.DatasetBuilder) -> Path:

@@ -1,12 +1,14 @@
 """Small data sets: the whole split decoded once, augmented with NumPy."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+import cv2
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from ssanet_jax.config import ConfigError
 from ssanet_jax.data.batch import Batch, Share
 
 Split = tuple[np.ndarray, np.ndarray]  # image uint8 [N, H, W, 3], label int32 [N]
@@ -16,11 +18,22 @@ Split = tuple[np.ndarray, np.ndarray]  # image uint8 [N, H, W, 3], label int32 [
 def load_split(builder: tfds.core.DatasetBuilder, split: str, image_size: int) -> Split:
     """Decodes a split into memory, in its stored order; grey images get three channels.
 
-    Images of another size are resized, bilinearly and antialiased.
+    Images of another size are resized, bilinearly and antialiased. Raises ConfigError for a
+    folder of images.
     """
-    dataset = builder.as_dataset(split=split, shuffle_files=False)
-    dataset = dataset.map(lambda x: (_resize(x['image'], image_size), x['label']))
-    images, labels = zip(*dataset.as_numpy_iterator(), strict=True)
+    if isinstance(builder, tfds.ImageFolder):
+        raise ConfigError(
+            "A folder's images are not read into memory; set config.dataset.reader='disk'."
+        )
+    examples: Iterable[tuple[np.ndarray, np.ndarray]]
+    if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+        source = builder.as_data_source(split)
+        examples = ((_resize(tf.constant(x['image']), image_size), x['label']) for x in source)
+    else:
+        dataset = builder.as_dataset(split=split, shuffle_files=False)
+        dataset = dataset.map(lambda x: (_resize(x['image'], image_size), x['label']))
+        examples = dataset.as_numpy_iterator()
+    images, labels = zip(*examples, strict=True)
     return np.stack(images), np.asarray(labels, np.int32)
 
 
@@ -43,6 +56,9 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Endless training batches; batch k depends on (seed, k) alone, so any k starts at once."""
     images, labels = split
+    size = images.shape[1]
+    around = (padding, padding)
+    padded = np.pad(images, ((0, 0), around, around, (0, 0)))
     step = start_step
     while True:
         positions = share.of(np.arange(step * batch_size, (step + 1) * batch_size))
@@ -50,8 +66,8 @@ def train_batches(
         for epoch in np.unique(positions // len(labels)):
             order, offsets, flips = _epoch_randomness(seed, int(epoch), len(labels), padding)
             rows = order[positions[positions // len(labels) == epoch] % len(labels)]
-            mirror = flips[rows] & flip
-            parts.append((crop(images[rows], offsets[rows], mirror, padding), labels[rows]))
+            crops = crop(padded, rows, offsets[rows], flips[rows] & flip, size)
+            parts.append((crops, labels[rows]))
         image, label = (np.concatenate(part) for part in zip(*parts, strict=True))
         yield {'image': image, 'label': label, 'mask': np.ones(len(label), bool)}
         step += 1
@@ -68,18 +84,25 @@ def _epoch_randomness(seed: int, epoch: int, size: int, padding: int) -> tuple[n
     )
 
 
-def crop(images: np.ndarray, offsets: np.ndarray, flips: np.ndarray, padding: int) -> np.ndarray:
-    """Pads images [n, H, W, C] and crops them at offsets [n, 2]; mirrors where flips [n]."""
-    n, height, width, _ = images.shape
-    padded = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    rows = offsets[:, :1] + np.arange(height)  # [n, H]
-    columns = offsets[:, 1:] + np.arange(width)  # [n, W]
-    columns = np.where(flips[:, None], columns[:, ::-1], columns)
-    return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+def crop(
+    images: np.ndarray, rows: np.ndarray, offsets: np.ndarray, flips: np.ndarray, size: int
+) -> np.ndarray:
+    """Squares of `size` of images[rows], at offsets [n, 2], mirrored where flips [n]."""
+    out = np.empty((len(rows), size, size, images.shape[3]), np.uint8)
+    corners = zip(rows.tolist(), offsets.tolist(), flips.tolist(), strict=True)
+    for square, (row, (top, left), mirror) in zip(out, corners, strict=True):
+        found = images[row, top : top + size, left : left + size]
+        if mirror:
+            cv2.flip(found, 1, square)
+        else:
+            square[:] = found
+    return out
 
 
-def eval_examples(split: Split, share: Share) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """This host's examples (image [H, W, 3], label), one at a time, each once."""
-    images, labels = split
-    for index in share.of(np.arange(len(labels))):
-        yield images[index], labels[index]
+def eval_batches(split: Split, share: Share, rows: int) -> Iterator[Batch]:
+    """This host's examples, each once, in batches of up to `rows`."""
+    images, labels = (share.of(array) for array in split)
+    for start in range(0, len(labels), rows):
+        label = labels[start : start + rows]
+        mask = np.ones(len(label), bool)
+        yield {'image': images[start : start + rows], 'label': label, 'mask': mask}

@@ -191,6 +191,8 @@ def _announce(
         soft_wrap=True,
         highlight=False,
     )
+    if info.hint:
+        console.print(info.hint, soft_wrap=True, highlight=False)
     if start_step:
         console.print(f'Going on from the checkpoint of step {start_step:,}.', highlight=False)
 

@@ -50,9 +50,10 @@ def label_rank(logits: jax.Array, label: jax.Array) -> jax.Array:
     """How many classes come before the label, [N]; 0 where it is the prediction.
 
     Of equal logits the lower class comes first, as in argmax. A class whose logit is not
-    a number comes before every other, so that a diverged network is never right.
+    a number comes before every other, so that a diverged network is never right. Nothing is
+    right for a negative label.
     """
-    own = jnp.take_along_axis(logits, label[:, None], axis=1)  # [N, 1]
+    own = jnp.take_along_axis(logits, jnp.maximum(label, 0)[:, None], axis=1)  # [N, 1]
     later = jnp.arange(logits.shape[1]) >= label[:, None]  # [N, K]
     behind = (logits < own) | ((logits == own) & later)
-    return jnp.sum(~behind, axis=1)
+    return jnp.where(label < 0, logits.shape[1], jnp.sum(~behind, axis=1))

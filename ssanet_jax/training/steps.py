@@ -94,7 +94,13 @@ def _sum_over_devices(tree: Any) -> Any:
 def eval_step(
     state: TrainState, batch: DeviceBatch, *, model: nn.Module, preprocess: Preprocess
 ) -> Metrics:
-    """Sums of the cross-entropy and of right answers over all devices' unmasked images."""
+    """Sums of the cross-entropy and of right answers over all devices' unmasked images.
+
+    An image of label -1, which could not be decoded, is one that nothing is right for; its
+    loss is that of a uniform guess, log K.
+    """
+    label = batch['label']
     logits: Any = model.apply(state.variables, preprocess(batch['image']), train=False)
-    losses = cross_entropy(logits, batch['label'])
-    return jax.lax.psum(Metrics.of(logits, batch['label'], losses, batch['mask']), DATA_AXIS)
+    uniform = jnp.log(jnp.asarray(logits.shape[1], logits.dtype))
+    losses = jnp.where(label < 0, uniform, cross_entropy(logits, jnp.maximum(label, 0)))
+    return jax.lax.psum(Metrics.of(logits, label, losses, batch['mask']), DATA_AXIS)

@@ -1,18 +1,22 @@
-"""What holds for every reader: `digits` is read from memory, `imagenet` is streamed."""
+"""What holds for every reader: sets in memory, array_record files, tfrecord files."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tensorflow_datasets as tfds
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from ssanet_jax import data
 from ssanet_jax.data import Share
 from ssanet_jax.data.digits import Digits
+from tests.helpers import ROOT
 
 
-@pytest.fixture(params=['digits', 'imagenet'])
+@pytest.fixture(params=['digits', 'imagenet', 'imagenet_tfrecord'])
 def config(request):
     return request.getfixturevalue(request.param)
 
@@ -45,9 +49,11 @@ def test_a_run_that_starts_at_step_k_reads_what_it_would_have_read(config, start
     assert_equal(first(config, 3, start_step=start), first(config, start + 3)[start:])
 
 
-def test_memory_starts_at_a_distant_step_at_once(digits):
-    distant = first(digits, 2, start_step=10**9)
-    assert_equal(first(digits, 1, start_step=10**9 + 1), distant[1:])
+@pytest.mark.parametrize('name', ['digits', 'imagenet'])
+def test_a_distant_step_starts_at_once(name, request):
+    config = request.getfixturevalue(name)
+    distant = first(config, 2, start_step=10**9)
+    assert_equal(first(config, 1, start_step=10**9 + 1), distant[1:])
 
 
 def test_another_seed_gives_another_order(config):
@@ -63,32 +69,37 @@ def test_epochs_differ_in_order_and_augmentation(config):
     assert (batches[0]['label'] != batches[steps + 1]['label']).any()
 
 
-@pytest.fixture
-def streamed_digits(digits, tmp_path, monkeypatch):
-    """The digits in seven tfrecord files, streamed without augmentation."""
-    digits.dataset.data_dir = str(tmp_path)
-    Digits(data_dir=tmp_path).download_and_prepare(
+def on_disk(config, folder, file_format):
+    """The digits in seven files, read from disk without augmentation."""
+    config.dataset.data_dir = str(folder)
+    Digits(data_dir=folder, file_format=file_format).download_and_prepare(
         download_config=tfds.download.DownloadConfig(num_shards=7)
     )
-    digits.dataset.reader = 'stream'
-    digits.dataset.shuffle_buffer = 50
-
-    def plain(encoded, key, dataset):
-        return tf.repeat(tf.io.decode_png(encoded, 1), 3, axis=-1)
-
-    monkeypatch.setattr(data.stream, 'augment', plain)
-    return digits
+    config.dataset.reader = 'disk'
+    config.dataset.crop_area = config.dataset.crop_aspect = (1.0, 1.0)
+    config.dataset.shuffle_buffer = 50
+    return config
 
 
-def all_digits(config):
-    builder = data.builders.open_builder(config.dataset)
-    return sorted(map(bytes, data.memory.load_split(builder, 'train', 8)[0]))
+@pytest.fixture(params=['memory', 'array_record', 'tfrecord'])
+def plain_digits(request, digits, tmp_path):
+    """The digits as they are, in each of the three ways."""
+    digits.dataset.flip, digits.dataset.crop_padding = False, 0
+    return digits if request.param == 'memory' else on_disk(digits, tmp_path, request.param)
+
+
+def all_digits():
+    images = np.round(load_digits().images * (255 / 16)).astype(np.uint8)
+    train, _ = train_test_split(
+        images, test_size=360, stratify=load_digits().target, random_state=0
+    )
+    return sorted(bytes(np.repeat(image[..., None], 3, axis=-1)) for image in train)
 
 
 @pytest.mark.parametrize('hosts', [1, 3])
-def test_every_streamed_example_comes_once_an_epoch_and_host(streamed_digits, hosts):
+def test_every_example_comes_once_an_epoch(plain_digits, hosts):
     """1,437 = 3 x 479: with three hosts each epoch is one step, with one host three."""
-    streamed_digits.batch_size = 1437 // 3 * hosts
+    plain_digits.batch_size = 1437 // 3 * hosts
     steps = 3 // hosts
     epochs = []
     for epoch in (0, 1):
@@ -96,41 +107,47 @@ def test_every_streamed_example_comes_once_an_epoch_and_host(streamed_digits, ho
             bytes(image)
             for host in range(hosts)
             for batch in first(
-                streamed_digits, steps, start_step=epoch * steps, share=Share(host, hosts)
+                plain_digits, steps, start_step=epoch * steps, share=Share(host, hosts)
             )
             for image in batch['image']
         ]
-        assert sorted(images) == all_digits(streamed_digits)
+        assert sorted(images) == all_digits()
         epochs.append(images)
     assert epochs[0] != epochs[1]
 
 
-def test_slices_of_a_split_cross_files(streamed_digits):
-    streamed_digits.dataset.train_split = 'train[100:1300]'
-    streamed_digits.batch_size = 1200
-    builder = data.builders.open_builder(streamed_digits.dataset)
+def test_slices_of_a_split_cross_files(plain_digits):
+    plain_digits.dataset.train_split = 'train[100:1300]'
+    plain_digits.batch_size = 1200
+    builder = data.builders.open_builder(plain_digits.dataset)
     whole, _ = data.memory.load_split(builder, 'train[100:1300]', 8)
-    (batch,) = first(streamed_digits, 1)
+    (batch,) = first(plain_digits, 1)
     assert sorted(map(bytes, batch['image'])) == sorted(map(bytes, whole))
 
 
-def test_every_example_comes_once_an_epoch(digits):
-    config = digits
-    config.dataset.flip, config.dataset.crop_padding = False, 0
-    config.batch_size = 479  # three steps an epoch
-    for epoch in (0, 1):
-        images = np.concatenate([b['image'] for b in first(config, 3, start_step=3 * epoch)])
-        assert sorted(map(bytes, images)) == all_digits(config)
-
-
 @pytest.mark.parametrize('hosts', [2, 4])
-def test_hosts_share_a_batch_of_a_memory_set(digits, hosts):
-    whole = first(digits, 3)
-    parts = [first(digits, 3, share=Share(host, hosts)) for host in range(hosts)]
+@pytest.mark.parametrize('start', [0, 5, 10**6])
+@pytest.mark.parametrize('name', ['digits', 'imagenet'])
+def test_hosts_share_the_batches_of_one_host(name, start, hosts, request):
+    """Image for image, at any step."""
+    config = request.getfixturevalue(name)
+    whole = first(config, 3, start_step=start)
+    parts = [first(config, 3, start_step=start, share=Share(host, hosts)) for host in range(hosts)]
     for step, batch in enumerate(whole):
-        for name in batch:
-            joined = np.concatenate([part[step][name] for part in parts])
-            np.testing.assert_array_equal(joined, batch[name])
+        for field in batch:
+            joined = np.concatenate([part[step][field] for part in parts])
+            np.testing.assert_array_equal(joined, batch[field])
+
+
+@pytest.mark.parametrize('batch_size', [1, 5, 13, 64, 100])
+def test_the_stream_does_not_depend_on_how_it_is_cut(imagenet, batch_size):
+    """Batches of any size are pieces of one stream of images."""
+    imagenet.batch_size = 130
+    whole = np.concatenate([batch['image'] for batch in first(imagenet, 2)])
+    imagenet.batch_size = batch_size
+    steps = 130 // batch_size
+    cut = np.concatenate([batch['image'] for batch in first(imagenet, steps)])
+    np.testing.assert_array_equal(cut, whole[: steps * batch_size])
 
 
 def eval_rows(config, share):
@@ -155,3 +172,19 @@ def test_evaluation_reads_every_example_once(config, batch_size, hosts):
     assert len({(tuple(shapes), number) for _, shapes, number in parts}) == 1  # hosts in step
     (shape,) = parts[0][1]
     assert shape[0] % 8 == 0  # local devices
+
+
+@pytest.mark.parametrize('name', ['imagenet', 'imagenet_tfrecord'])
+def test_an_interpreter_exits_with_batches_under_way(name, request):
+    config = request.getfixturevalue(name)
+    code = (
+        'from ssanet_jax import data; from tests.conftest import imagenet_config\n'
+        f'config = imagenet_config({config.dataset.data_dir!r})\n'
+        'train, evaluation = data.train_batches(config), data.eval_batches(config, "validation")\n'
+        'next(train), next(evaluation)\n'
+        'print("left")'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stdout) == (0, 'left\n'), result.stderr

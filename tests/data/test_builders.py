@@ -86,17 +86,17 @@ def test_an_idx_file_shorter_than_its_header_says_is_refused(tmp_path):
         read_idx(path)
 
 
+PREPARE = r'Prepare it once with: python -m ssanet_jax\.tools\.prepare --dataset='
+
+
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
-        (
-            'cifar10',
-            r'cifar10/\S+ is not prepared in .*Prepare it once with: tfds build cifar10 --data_dir',
-        ),
-        ('cifar100', r'Prepare it once with: tfds build cifar100 --data_dir'),
+        ('cifar10', rf'cifar10/\S+ is not prepared in .*{PREPARE}cifar10 --data_dir'),
+        ('cifar100', rf'{PREPARE}cifar100 --data_dir'),
         (
             'imagenet2012:5.*.*',
-            r'ILSVRC2012_img_train\.tar and .*tfds build imagenet2012 --data_dir',
+            rf'ILSVRC2012_img_train\.tar and .*{PREPARE}imagenet2012:5\.\*\.\* --data_dir',
         ),
         ('ciafr10', r'nearest: .*cifar10'),
         ('cifar10:99.0.0', r'cannot be loaded at version 99\.0\.0'),

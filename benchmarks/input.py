@@ -1,0 +1,283 @@
+"""Measures the input pipeline beside others, on photographs the size of ImageNet's.
+
+    git clone --depth=1 https://github.com/google/flax /tmp/flax
+    python benchmarks/input.py --flax=/tmp/flax --out=benchmarks/results/input.json
+
+Every contender makes random resized crops of 224, mirrored or not, with the cores that there
+are. They take turns, several rounds long; rates are medians over the rounds. Without --flax
+the flax ImageNet example's own pipeline is left out.
+"""
+
+import argparse
+import importlib.util
+import io
+import itertools
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+import numpy as np
+import photographs
+import tensorflow as tf
+from common import ROOT, machine, spread, write
+from ml_collections import ConfigDict
+from PIL import Image
+
+from ssanet_jax import data
+from ssanet_jax.config import base, cifar
+from ssanet_jax.data import images, memory, pipeline
+from ssanet_jax.data.builders import find_builder, open_source
+from ssanet_jax.data.sources import CHUNK, Chunk
+
+Images = Iterator[np.ndarray]  # batches
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--flax', type=Path, help='a checkout of google/flax')
+    parser.add_argument('--out', type=Path, help='JSON file to write')
+    parser.add_argument('--batch_size', type=int, default=256)
+    parser.add_argument('--rounds', type=int, default=7)
+    parser.add_argument('--images', type=int, default=2048, help='timed in each round')
+    parser.add_argument('--memory_of', help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    data_dir = Path(tempfile.gettempdir()) / 'ssanet_jax_photographs'
+    folders = {f: photographs.prepare(data_dir, f) for f in ('array_record', 'tfrecord')}
+    if arguments.memory_of:
+        print(peak_memory(recipe(Path(arguments.memory_of), 1024)))
+        return
+
+    contenders = make_contenders(folders, arguments.batch_size, arguments.flax)
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(arguments.rounds):
+        for name, make in contenders.items():
+            rates[name].append(measure(make(), arguments.images))
+        shown = '  '.join(f'{name} {values[-1]:,.0f}' for name, values in rates.items())
+        print(f'round {number + 1}: {shown}', flush=True)
+    result = {
+        'machine': machine('tensorflow-cpu', 'tensorflow-datasets', 'array_record', 'pillow'),
+        'batch_size': arguments.batch_size,
+        'images_per_second': {name: spread(values) for name, values in rates.items()},
+        'rounds': rates,
+        'memory_set_images_per_second': spread(memory_rates(arguments.rounds)),
+        'first_batch_seconds': first_batches(folders['array_record'], arguments.rounds),
+        'peak_memory_bytes': {
+            name: memory_in_subprocess(folder) for name, folder in folders.items()
+        },
+        'difference_to_pil': differences(),
+        'halved': halved(arguments.rounds),
+    }
+    for name, values in result['images_per_second'].items():
+        print(f'{name:40} {values["median"]:8,.0f} images/s')
+    print({k: v for k, v in result.items() if k not in ('images_per_second', 'rounds')})
+    if arguments.out:
+        write(arguments.out, result)
+
+
+def recipe(data_dir: Path, batch_size: int) -> ConfigDict:
+    config = base()
+    config.dataset.name = 'photographs'
+    config.dataset.data_dir = str(data_dir)
+    config.batch_size = batch_size
+    return config
+
+
+def make_contenders(
+    folders: dict[str, Path], batch_size: int, flax: Path | None
+) -> dict[str, Callable[[], Images]]:
+    configs = {name: recipe(folder, batch_size) for name, folder in folders.items()}
+    dataset = configs['array_record'].dataset
+    contenders: dict[str, Callable[[], Images]] = {
+        'decode and crop alone': lambda: decode_alone(dataset, batch_size),
+        'ours, bytes in memory': lambda: in_memory(dataset, batch_size, images.random_crops),
+        'ours, array_record': lambda: ours(configs['array_record']),
+        'ours, tfrecord': lambda: ours(configs['tfrecord']),
+        'PIL in threads': lambda: pil(batch_size),
+    }
+    if flax:
+        contenders['flax example, tfrecord'] = lambda: flax_example(
+            flax, folders['tfrecord'], batch_size
+        )
+    return contenders
+
+
+def measure(batches: Images, count: int) -> float:
+    """Images per second after the first two batches."""
+    for _ in range(2):
+        size = len(next(batches))
+    start = time.perf_counter()
+    for _ in range(-(-count // size)):
+        next(batches)
+    seconds = time.perf_counter() - start
+    if hasattr(batches, 'close'):
+        batches.close()
+    return -(-count // size) * size / seconds
+
+
+def ours(config: ConfigDict) -> Images:
+    return (batch['image'] for batch in data.train_batches(config))
+
+
+def stored_chunks() -> Iterator[Chunk]:
+    files = [photographs.encoded(number) for number in range(256)]
+    for start in itertools.count(0, CHUNK):
+        number = np.arange(start, start + CHUNK)
+        yield Chunk([files[n % len(files)] for n in number], number % 1000, number, number * 0)
+
+
+def in_memory(dataset: ConfigDict, rows: int, decode: Any) -> Images:
+    decoded = pipeline.decode_batches(
+        stored_chunks(), partial(decode, dataset=dataset), seed=0, rows=rows,
+        image_size=dataset.image_size, num_threads=-1,
+    )  # fmt: skip
+    return (batch.image for batch in decoded)
+
+
+def decode_alone(dataset: ConfigDict, rows: int) -> Images:
+    """Nothing else: no queue, no batches; the windows are drawn before."""
+    files = [photographs.encoded(number) for number in range(256)]
+    windows = [draw_window(dataset, number) for number in range(4096)]
+    stored, drawn = tf.constant(files), tf.constant(windows)
+
+    def decode(number: tf.Tensor) -> tf.Tensor:
+        image = tf.io.decode_and_crop_jpeg(
+            stored[number % len(files)], drawn[number % len(windows)], channels=3,
+            fancy_upscaling=False, dct_method='INTEGER_FAST',
+        )  # fmt: skip
+        return image[0, 0]
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = cores = pipeline.num_cores()
+    options.threading.max_intra_op_parallelism = 1
+    dataset = tf.data.Dataset.range(2**62).map(decode, num_parallel_calls=cores, deterministic=True)
+    return (batch.numpy() for batch in dataset.batch(rows).with_options(options))
+
+
+def draw_window(dataset: ConfigDict, number: int) -> np.ndarray:
+    """Top, left, height, width."""
+    rng = np.random.default_rng(number)
+    uniforms = rng.random((1, 22), np.float32)
+    area, aspect = dataset.crop_area, dataset.crop_aspect
+    window = images.crop_windows(np.array([photographs.SIZE[::-1]]), uniforms, area, aspect)
+    return window[0]
+
+
+def pil(rows: int) -> Images:
+    """As a loader of worker threads does it: PIL lets go of Python's lock."""
+    files = [photographs.encoded(number) for number in range(256)]
+    dataset = base().dataset
+    windows = [draw_window(dataset, number) for number in range(1024)]
+
+    def image(number: int) -> np.ndarray:
+        top, left, height, width = map(int, windows[number % len(windows)])
+        photo = Image.open(io.BytesIO(files[number % len(files)])).convert('RGB')
+        box = (left, top, left + width, top + height)
+        photo = photo.resize((224, 224), Image.Resampling.BILINEAR, box)
+        if number % 2:
+            photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.asarray(photo)
+
+    with ThreadPoolExecutor(pipeline.num_cores()) as pool:
+        for start in itertools.count(0, rows):
+            yield np.stack(list(pool.map(image, range(start, start + rows))))
+
+
+def flax_example(checkout: Path, data_dir: Path, rows: int) -> Images:
+    path = checkout / 'examples/imagenet/input_pipeline.py'
+    spec = importlib.util.spec_from_file_location('flax_input_pipeline', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    builder = find_builder('photographs', str(data_dir))
+    dataset = module.create_split(builder, rows, train=True)
+    return (batch['image'].numpy() for batch in dataset)
+
+
+def memory_rates(rounds: int) -> list[float]:
+    """A set of CIFAR-10's size, random pixels: crops of the padded image, mirrored or not."""
+    rng = np.random.default_rng(0)
+    split = rng.integers(0, 256, (50_000, 32, 32, 3), np.uint8), np.zeros(50_000, np.int32)
+    dataset = cifar('cifar10').dataset
+    rates = []
+    for _ in range(rounds):
+        batches = memory.train_batches(
+            split, seed=0, start_step=0, batch_size=512, padding=dataset.crop_padding,
+            flip=dataset.flip, share=data.Share(0, 1),
+        )  # fmt: skip
+        rates.append(measure((batch['image'] for batch in batches), 50_000))
+    return rates
+
+
+def first_batches(folder: Path, rounds: int) -> dict[str, Any]:
+    """Seconds to the first batch, from the first step and from a distant one, in turns."""
+    config = recipe(folder, 256)
+    seconds: dict[str, list[float]] = {'step 0': [], 'step 1,000,000': []}
+    for _ in range(rounds):
+        for name, step in (('step 0', 0), ('step 1,000,000', 1_000_000)):
+            start = time.perf_counter()
+            batches = data.train_batches(config, start_step=step)
+            next(batches)
+            seconds[name].append(time.perf_counter() - start)
+            batches.close()
+    return {name: spread(values) for name, values in seconds.items()}
+
+
+def peak_memory(config: ConfigDict) -> int:
+    """Bytes that the pipeline adds to a process that has its libraries loaded and read once."""
+    open_source(config.dataset, 'train')
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in itertools.islice(data.train_batches(config), 12):
+        pass
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+def memory_in_subprocess(folder: Path) -> int:
+    command = [sys.executable, __file__, f'--memory_of={folder}']
+    return int(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+
+
+def differences() -> dict[str, Any]:
+    """Mean absolute difference, in grey levels, to PIL: exact decoding, antialiased bilinear."""
+    settings = [(i, a) for i in ('bilinear', 'bicubic') for a in (False, True)]
+    found: dict[str, list[float]] = {f'{i}, antialias={a}': [] for i, a in settings}
+    dataset = base().dataset
+    dataset.flip = False
+    for number in range(64):
+        file = photographs.encoded(number)
+        key = tf.constant([0, number], tf.int64)
+        top, left, height, width = map(int, images.drawn_window(file, key, dataset))
+        photo = Image.open(io.BytesIO(file)).crop((left, top, left + width, top + height))
+        expected = np.asarray(photo.resize((224, 224), Image.Resampling.BILINEAR), float)
+        for interpolation, antialias in settings:
+            dataset.interpolation, dataset.antialias = interpolation, antialias
+            crop = images.random_crop(tf.constant(file), key, dataset).numpy()
+            found[f'{interpolation}, antialias={antialias}'].append(np.abs(crop - expected).mean())
+    return {name: spread(list(map(float, values))) for name, values in found.items()}
+
+
+def halved(rounds: int) -> dict[str, Any]:
+    """Crops of 112, most of which are at least twice that: decoded at half size, and in full."""
+    dataset = base().dataset
+    dataset.image_size = 112
+    rates: dict[str, list[float]] = {'at half size': [], 'in full': []}
+    for _ in range(rounds):
+        for name, reduce in (('at half size', True), ('in full', False)):
+            decode = partial(images.random_crop, reduce=reduce)
+            rates[name].append(measure(in_memory(dataset, 256, decode), 1024))
+    return {name: spread(values) for name, values in rates.items()}
+
+
+if __name__ == '__main__':
+    main()

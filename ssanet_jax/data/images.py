@@ -1,0 +1,279 @@
+"""Encoded images to uint8 [n, size, size, 3]: fast for training, exact for evaluation.
+
+TensorFlow decodes (it alone decodes a part of a JPEG), many images a call, without Python's
+lock; OpenCV resizes training crops, Pillow what has to be antialiased. docs/data.md says what
+each choice costs and how far its result is from Pillow's.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import tensorflow as tf
+from ml_collections import ConfigDict
+from PIL import Image
+
+# (n files, key int64 [n, 2], out uint8 [n, size, size, 3]) to what went wrong: the reason for
+# each row that could not be decoded, which is left black.
+Decode = Callable[[Sequence[bytes], np.ndarray, np.ndarray], dict[int, str]]
+
+GROUP = 64  # images that TensorFlow decodes in one call
+_ATTEMPTS = 10
+_UNIFORMS = 3 + 2 * _ATTEMPTS  # that one crop needs
+_JPEG = b'\xff\xd8\xff'
+_PNG = b'\x89PNG\r\n\x1a\n'
+_PIL = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
+_CV2 = {'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
+
+cv2.setNumThreads(1)  # images are resized in parallel, not rows of one
+
+
+def random_crops(
+    files: Sequence[bytes], key: np.ndarray, out: np.ndarray, dataset: ConfigDict
+) -> dict[int, str]:
+    """Random resized crops, mirrored or not, into `out`; a pure function of files and keys.
+
+    JPEGs are decoded in the crop only, with the fast integer DCT and without smoothing the
+    colour planes. A crop of at least twice the size of `out` is decoded at half (a quarter, an
+    eighth) of its size, from the DCT's low frequencies, which antialiases it too.
+
+    Args:
+      files: their contents, JPEG or PNG whatever their names say, in any colours.
+      key: int64 [n, 2], what each crop is drawn from.
+      out: uint8 [n, size, size, 3], written.
+      dataset: reads `crop_area`, `crop_aspect`, `flip`, `interpolation`, `antialias` and
+        `max_image_pixels`.
+
+    Returns:
+      {row: reason} of those that cannot be decoded, or have too many pixels.
+    """
+    size = out.shape[1]
+
+    def finish(crop: np.ndarray, row: int, mirror: bool) -> None:
+        if dataset.antialias:
+            out[row] = _pil_resize(crop, size, dataset.interpolation)
+        else:
+            cv2.resize(crop, (size, size), out[row], interpolation=_CV2[dataset.interpolation])
+        if mirror and dataset.flip:
+            cv2.flip(out[row], 1, out[row])
+
+    def decode(rows: slice) -> None:
+        encoded = tf.constant(files[rows])
+        sides, uniforms = (x.numpy() for x in _draw(len(encoded))(encoded, key[rows]))
+        _check_pixels(sides, dataset)
+        window = crop_windows(sides, uniforms[:, 1:], dataset.crop_area, dataset.crop_aspect)
+        halvings = np.clip(window[:, 2:].min(axis=1) // size, 1, 8).astype(int)
+        halvings = np.log2(halvings).astype(np.int32)
+        window[:, :2] >>= halvings[:, None]
+        window[:, 2:] = np.maximum(window[:, 2:] >> halvings[:, None], 1)
+        for i, crop in enumerate(_decode_windows(len(encoded))(encoded, window, halvings)):
+            finish(crop.numpy(), rows.start + i, uniforms[i, 0] < 0.5)
+
+    def decode_png(row: int) -> None:
+        image = _decode_png(files[row], dataset)
+        uniforms = _uniforms(key[row]).numpy()[None]
+        sides = np.array([image.shape[:2]])
+        window = crop_windows(sides, uniforms[:, 1:], dataset.crop_area, dataset.crop_aspect)
+        top, left, height, width = window[0]
+        crop = image[top : top + height, left : left + width]
+        finish(np.ascontiguousarray(crop), row, uniforms[0, 0] < 0.5)
+
+    return _in_groups(files, out, decode, decode_png)
+
+
+def center_crops(
+    files: Sequence[bytes], key: np.ndarray, out: np.ndarray, dataset: ConfigDict
+) -> dict[int, str]:
+    """The centres of images into `out`, decoded exactly and antialiased; `key` is ignored.
+
+    As torchvision's Resize(size / eval_crop_fraction) of the short side, CenterCrop(size)
+    do it with Pillow. Arguments and result as `random_crops`.
+    """
+    size = out.shape[1]
+    short = round(size / dataset.eval_crop_fraction)
+
+    def finish(image: np.ndarray, row: int) -> None:
+        sides = np.array(image.shape[:2])
+        resized = sides * short // sides.min()  # the long side is rounded down
+        corner = np.round((resized - size) / 2)
+        scale = sides / resized
+        (top, left), (bottom, right) = corner * scale, (corner + size) * scale
+        box = (left, top, min(right, sides[1]), min(bottom, sides[0]))
+        out[row] = _pil_resize(image, size, dataset.interpolation, box)
+
+    def decode(rows: slice) -> None:
+        encoded = tf.constant(files[rows])
+        _check_pixels(_sides(len(encoded))(encoded).numpy(), dataset)
+        for i, image in enumerate(_decode_whole(len(encoded))(encoded)):
+            finish(image.numpy(), rows.start + i)
+
+    def decode_png(row: int) -> None:
+        finish(_decode_png(files[row], dataset), row)
+
+    return _in_groups(files, out, decode, decode_png)
+
+
+def crop_windows(
+    sides: np.ndarray, uniforms: np.ndarray, area: Sequence[float], aspect: Sequence[float]
+) -> np.ndarray:
+    """Where random resized crops are: int32 [n, 4], each (top, left, height, width).
+
+    The share of the image's area is uniform in `area`, the logarithm of width over height in
+    that of `aspect`, the place among those where the crop fits. The first of ten attempts
+    that fits is taken, else the largest central crop of an allowed aspect. This is
+    torchvision's RandomResizedCrop, with which the SSANet authors trained; TensorFlow's
+    sample_distorted_bounding_box draws smaller crops.
+
+    Args:
+      sides: the images' height and width, int [n, 2].
+      uniforms: in [0, 1), float32 [n, 22]: for the place's top and left, for ten areas and
+        for ten aspects.
+      area: lowest and highest share.
+      aspect: lowest and highest width over height.
+    """
+    whole = np.asarray(sides, np.float64)  # [n, 2]
+    place, areas, aspects = np.split(uniforms.astype(np.float64), [2, 2 + _ATTEMPTS], axis=1)
+    low, high = np.log(aspect)
+    side = np.sqrt(whole.prod(axis=1, keepdims=True) * (area[0] + (area[1] - area[0]) * areas))
+    stretch = np.exp((low + (high - low) * aspects) / 2)
+    attempts = np.round(np.stack([side / stretch, side * stretch], axis=2))  # [n, 10, 2]
+    fits = np.all((attempts <= whole[:, None]) & (attempts >= 1), axis=2)  # [n, 10]
+    rows, first = np.arange(len(whole)), fits.argmax(axis=1)
+    any_fits = fits[rows, first][:, None]
+
+    largest = np.round(np.stack([whole[:, 1] / aspect[0], whole[:, 0] * aspect[1]], axis=1))
+    chosen = np.where(any_fits, attempts[rows, first], np.clip(largest, 1, whole))
+    free = whole - chosen
+    corner = np.floor(np.where(any_fits, place * (free + 1), free / 2))
+    return np.concatenate([corner, chosen], axis=1).astype(np.int32)
+
+
+def _in_groups(
+    files: Sequence[bytes],
+    out: np.ndarray,
+    decode: Callable[[slice], None],
+    decode_png: Callable[[int], None],
+) -> dict[int, str]:
+    """Decodes rows many at a time, and one at a time where one of them is odd."""
+    bad: dict[int, str] = {}
+    jpeg = [file.startswith(_JPEG) for file in files]
+    start = 0
+    while start < len(out):
+        stop = start + min(GROUP, 1 << (len(out) - start).bit_length() - 1)  # few sizes
+        try:
+            if not all(jpeg[start:stop]):
+                raise ValueError('Some are not JPEG.')
+            decode(slice(start, stop))
+        except (tf.errors.OpError, ValueError):
+            for row in range(start, stop):
+                try:
+                    if jpeg[row]:
+                        decode(slice(row, row + 1))
+                    else:
+                        decode_png(row)
+                except (tf.errors.OpError, ValueError) as error:
+                    out[row] = 0
+                    message = error.message if isinstance(error, tf.errors.OpError) else str(error)
+                    bad[row] = ' '.join(message.split())[:200]
+        start = stop
+    return bad
+
+
+def _decode_png(file: bytes, dataset: ConfigDict) -> np.ndarray:
+    """What is not a JPEG; a few of ImageNet's .JPEG are such. 16 bits become 8."""
+    if not file:
+        raise ValueError('The file is empty.')
+    if not file.startswith(_PNG):
+        raise ValueError(f'It is neither JPEG nor PNG: it begins with {file[:8]!r}.')
+    width, height = np.frombuffer(file[16:24].ljust(8, b'\0'), '>u4').astype(np.int64)
+    _check_pixels(np.array([[height, width]]), dataset)
+    return tf.io.decode_png(file, channels=3).numpy()
+
+
+def _check_pixels(sides: np.ndarray, dataset: ConfigDict) -> None:
+    pixels = sides.astype(np.int64).prod(axis=1)
+    if pixels.max() > dataset.max_image_pixels or pixels.min() == 0:
+        raise ValueError(
+            f'It has {pixels.max():,} pixels; dataset.max_image_pixels is '
+            f'{dataset.max_image_pixels:,}.'
+        )
+
+
+def _pil_resize(
+    image: np.ndarray,
+    size: int,
+    interpolation: str,
+    box: tuple[float, float, float, float] | None = None,
+) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((size, size), _PIL[interpolation], box))
+
+
+# TensorFlow's part, as functions of n files: in one call, on all cores, without Python's lock.
+
+
+@functools.lru_cache
+def _draw(n: int) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+    """(files, keys [n, 2]) to height and width int32 [n, 2] and uniforms float32 [n, 23]."""
+
+    @_compiled(n, tf.TensorSpec((n, 2), tf.int64))
+    def draw(files: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _sides_of(files), tf.stack([_uniforms(key) for key in tf.unstack(keys)])
+
+    return draw
+
+
+@functools.lru_cache
+def _sides(n: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    return _compiled(n)(_sides_of)
+
+
+@functools.lru_cache
+def _decode_windows(n: int) -> Callable[..., list[tf.Tensor]]:
+    """(files, windows int32 [n, 4], halvings int32 [n]) to n crops of different sizes."""
+
+    @tf.function(autograph=False)  # traced once, not n times
+    def window(file: tf.Tensor, place: tf.Tensor, halvings: tf.Tensor) -> tf.Tensor:
+        def at(ratio: int) -> Callable[[], tf.Tensor]:
+            return lambda: tf.io.decode_and_crop_jpeg(
+                file,
+                place,
+                channels=3,
+                ratio=ratio,
+                fancy_upscaling=False,
+                dct_method='INTEGER_FAST',
+            )
+
+        return tf.switch_case(halvings, [at(1), at(2), at(4), at(8)])
+
+    @_compiled(n, tf.TensorSpec((n, 4), tf.int32), tf.TensorSpec((n,), tf.int32))
+    def windows(*arguments: tf.Tensor) -> list[tf.Tensor]:
+        return [window(*of_one) for of_one in zip(*map(tf.unstack, arguments), strict=True)]
+
+    return windows
+
+
+@functools.lru_cache
+def _decode_whole(n: int) -> Callable[[tf.Tensor], list[tf.Tensor]]:
+    @_compiled(n)
+    def whole(files: tf.Tensor) -> list[tf.Tensor]:
+        return [
+            tf.io.decode_jpeg(file, channels=3, dct_method='INTEGER_ACCURATE')
+            for file in tf.unstack(files)
+        ]
+
+    return whole
+
+
+def _compiled(n: int, *others: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any]:
+    return tf.function(input_signature=(tf.TensorSpec((n,), tf.string), *others), autograph=False)
+
+
+def _uniforms(key: tf.Tensor) -> tf.Tensor:
+    """float32 [23] in [0, 1). tf.random.stateless_uniform takes three operations for it."""
+    return tf.raw_ops.StatelessRandomUniform(shape=(_UNIFORMS,), seed=key)
+
+
+def _sides_of(files: tf.Tensor) -> tf.Tensor:
+    return tf.stack([tf.io.extract_jpeg_shape(file)[:2] for file in tf.unstack(files)])

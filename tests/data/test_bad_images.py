@@ -1,0 +1,106 @@
+"""A data set with one image of each kind of damage, in both modes and both formats."""
+
+import numpy as np
+import pytest
+from absl import logging
+
+from ssanet_jax import data
+from ssanet_jax.config import ConfigError
+from ssanet_jax.data import Share
+from tests import fabricate
+from tests.conftest import imagenet_config
+
+NUM_BAD = len(fabricate.bad_files())
+
+
+@pytest.fixture
+def config(bad_imagenet_dir):
+    config = imagenet_config(bad_imagenet_dir)
+    config.dataset.max_bad_fraction = 0.5
+    config.dataset.bad_eval_images = 'wrong'
+    return config
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    lines = []
+    monkeypatch.setattr(logging, 'warning', lambda text, *values: lines.append(text % values))
+    return lines
+
+
+def first(config, number, **kwargs):
+    batches = data.train_batches(config, **kwargs)
+    return [next(batches) for _ in range(number)]
+
+
+def test_training_takes_another_image_and_says_so_once(config, logged):
+    epochs = first(config, 10)  # 160 of 54 images: each bad one comes at least twice
+    assert all(image.any() for batch in epochs for image in batch['image'])
+    named = [line for line in logged if 'cannot be decoded: ' in line]
+    assert len(named) == NUM_BAD
+    assert all('imagenet2012-train.' in line and '__' in line for line in named)
+    assert any('The file is empty' in line for line in named)
+
+
+def test_what_takes_its_place_is_the_same_after_a_restart(config):
+    whole = first(config, 8)
+    for start in (1, 3, 6):
+        for left, right in zip(first(config, 2, start_step=start), whole[start:], strict=False):
+            np.testing.assert_array_equal(left['image'], right['image'])
+            np.testing.assert_array_equal(left['label'], right['label'])
+
+
+def test_and_the_same_on_any_number_of_hosts(config):
+    if data.builders.open_builder(config.dataset).info.file_format.value == 'tfrecord':
+        pytest.skip('tfrecord: the order depends on the number of hosts')
+    whole = first(config, 4)
+    parts = [first(config, 4, share=Share(host, 2)) for host in range(2)]
+    for step, batch in enumerate(whole):
+        joined = np.concatenate([part[step]['image'] for part in parts])
+        np.testing.assert_array_equal(joined, batch['image'])
+
+
+def test_too_many_stop_the_run_and_name_the_last(config):
+    config.dataset.max_bad_fraction = 0.05  # two of 54
+    with pytest.raises(ConfigError, match=r'3 of 54 images cannot .* the last is imagenet2012-tr'):
+        first(config, 10)
+
+
+def test_evaluation_refuses_a_bad_image_by_name(config):
+    config.dataset.bad_eval_images = 'error'
+    with pytest.raises(ConfigError, match=r'imagenet2012-validation\.\S+__\d+ cannot be decoded'):
+        list(data.eval_batches(config, 'validation'))
+
+
+@pytest.mark.parametrize('hosts', [1, 3])
+def test_evaluation_counts_it_as_wrong_if_allowed(config, hosts):
+    batches = [
+        batch
+        for host in range(hosts)
+        for batch in data.eval_batches(config, 'validation', share=Share(host, hosts))
+    ]
+    label, mask, image = (
+        np.concatenate([batch[name] for batch in batches]) for name in ('label', 'mask', 'image')
+    )
+    assert mask.sum() == 21 + NUM_BAD
+    assert (label[mask] == -1).sum() == NUM_BAD
+    assert (image[label == -1] == 0).all()
+
+
+def test_a_split_of_nothing_but_bad_images(config, tmp_path):
+    config.dataset.name, config.dataset.data_dir = 'folder', str(tmp_path)
+    (tmp_path / 'train' / 'a').mkdir(parents=True)
+    for number, content in enumerate(fabricate.bad_files().values()):
+        (tmp_path / 'train' / 'a' / f'{number}.jpg').write_bytes(content)
+    config.dataset.max_bad_fraction = 1.0
+    with pytest.raises(ConfigError, match='every image that might stand in for it'):
+        first(config, 1)
+
+
+def test_a_file_that_vanishes_ends_the_run_with_its_name(config, tmp_path):
+    config.dataset.name = 'folder'
+    config.dataset.data_dir = str(fabricate.image_folder(tmp_path / 'trees'))
+    data.dataset_info(config)
+    (tmp_path / 'trees' / 'train' / 'ash' / '3.jpg').unlink()
+    with pytest.raises(ConfigError, match=r'ash/3\.jpg'):
+        first(config, 4)

@@ -1,0 +1,130 @@
+"""Orders and names of examples."""
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from ssanet_jax import data
+from ssanet_jax.config import ConfigError
+from ssanet_jax.data import Share
+from ssanet_jax.data.builders import open_builder, open_source
+from ssanet_jax.data.sources import shuffled
+from tests import fabricate
+
+
+def order(seed, epoch, size):
+    return shuffled(np.arange(size), seed, np.full(size, epoch), size)
+
+
+@pytest.mark.parametrize('size', [1, 2, 7, 64, 1000, 65_537])
+def test_every_epoch_is_a_permutation(size):
+    for epoch in (0, 1, 2**31):
+        assert sorted(order(3, epoch, size)) == list(range(size))
+
+
+def test_the_shuffle_is_uniform():
+    """Where each of 20 examples comes in 4,000 epochs, and which of two neighbours is first."""
+    size, epochs = 20, 4000
+    orders = np.stack([order(0, epoch, size) for epoch in range(epochs)])
+    counts = np.stack([np.bincount(orders[:, place], minlength=size) for place in range(size)])
+    expected = epochs / size
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    freedom = (size - 1) ** 2
+    assert abs(chi_square - freedom) < 5 * np.sqrt(2 * freedom)
+    place = np.argsort(orders, axis=1)
+    first = (place[:, :-1] < place[:, 1:]).mean(axis=0)
+    assert np.abs(first - 0.5).max() < 5 * 0.5 / np.sqrt(epochs)
+
+
+def test_neighbours_of_a_large_set_are_torn_apart():
+    """As in a random permutation, a third of the set lies between them on average."""
+    orders = order(0, 0, 100_000).astype(int)
+    distance = np.abs(np.diff(orders)).mean() / 100_000
+    assert abs(distance - 1 / 3) < 0.01
+    assert abs(np.corrcoef(orders, np.arange(100_000))[0, 1]) < 0.01
+
+
+@pytest.mark.parametrize('name', ['imagenet', 'imagenet_tfrecord'])
+def test_names_are_tfds_own(name, request):
+    """Oracle: TFDS, asked for its ids."""
+    config = request.getfixturevalue(name)
+    source = open_source(config.dataset, 'train[5:40]')
+    chunks = list(source.evaluation(Share(0, 1)))
+    ours = {
+        source.name(number): (file, label)
+        for chunk in chunks
+        for number, file, label in zip(chunk.number, chunk.files, chunk.label, strict=True)
+    }
+    builder = open_builder(config.dataset)
+    if name == 'imagenet':  # TFDS tells no ids here; the order is that of its data source
+        decoders = {'image': tfds.decode.SkipDecoding()}
+        theirs = [
+            (x['image'], x['label'])
+            for x in builder.as_data_source('train[5:40]', decoders=decoders)
+        ]
+        assert list(ours.values()) == theirs
+        assert all('imagenet2012-train.array_record-0000' in name for name in ours)
+    else:
+        config = tfds.ReadConfig(add_tfds_id=True)
+        dataset = builder.as_dataset(
+            split='train[5:40]',
+            decoders={'image': tfds.decode.SkipDecoding()},
+            read_config=config,
+        )
+        theirs = {
+            x['tfds_id'].decode(): (x['image'], x['label']) for x in dataset.as_numpy_iterator()
+        }
+        assert ours == theirs
+
+
+@pytest.fixture
+def folder(imagenet, tmp_path):
+    imagenet.dataset.name = 'folder'
+    imagenet.dataset.data_dir = str(fabricate.image_folder(tmp_path / 'trees'))
+    return imagenet
+
+
+def test_a_folder_of_images_is_a_data_set(folder):
+    info = data.dataset_info(folder)
+    assert (info.num_train, info.num_eval, info.num_classes) == (27, 27, 3)
+    assert info.class_names == ('ash', 'beech', 'cedar')
+    batch = next(data.train_batches(folder))
+    brightest = batch['image'].mean(axis=(1, 2)).argmax(axis=1)
+    np.testing.assert_array_equal(brightest, batch['label'])
+    labels = np.concatenate(
+        [b['label'][b['mask']] for b in data.eval_batches(folder, 'validation')]
+    )
+    assert np.bincount(labels).tolist() == [9, 9, 9]
+
+
+def test_a_slice_of_a_folder(folder):
+    folder.dataset.train_split, folder.dataset.eval_split = 'train[:20]', 'train[20:]'
+    info = data.dataset_info(folder)
+    assert (info.num_train, info.num_eval) == (20, 7)
+    parts = [open_source(folder.dataset, s) for s in ('train[:20]', 'train[20:]', 'train')]
+    names = [[source.name(n) for n in range(source.size)] for source in parts]
+    assert names[0] + names[1] == names[2]
+
+
+@pytest.mark.parametrize('content', [None, 'empty', 'file'])
+def test_a_folder_without_images_is_told_what_it_should_hold(folder, tmp_path, content):
+    path = tmp_path / 'other'
+    if content == 'empty':
+        path.mkdir()
+    elif content == 'file':
+        path.write_text('')
+    folder.dataset.data_dir = str(path)
+    with pytest.raises(ConfigError, match='must hold images as SPLIT/CLASS/NAME'):
+        data.dataset_info(folder)
+
+
+def test_a_folder_cannot_be_read_into_memory(folder):
+    folder.dataset.reader = 'memory'
+    with pytest.raises(ConfigError, match=r"config\.dataset\.reader='disk'"):
+        next(data.train_batches(folder))
+
+
+def test_tfrecord_comes_with_a_hint(imagenet, imagenet_tfrecord):
+    assert data.dataset_info(imagenet).hint == ''
+    hint = data.dataset_info(imagenet_tfrecord).hint
+    assert 'python -m ssanet_jax.tools.prepare --dataset=imagenet2012:5.*.* --data_dir=' in hint
