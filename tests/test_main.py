@@ -74,6 +74,12 @@ def test_a_mistake_is_one_line_and_exit_code_2(flags, message, tmp_path, data_di
     assert not (tmp_path / 'run').exists()
 
 
+def test_no_argument_at_all_is_a_mistake_too():
+    result = main()
+    assert (result.returncode, result.stderr.count('\n')) == (2, 1)
+    assert '--config must have a value' in result.stderr
+
+
 def test_help_explains_itself():
     result = main('--help')
     assert 'python main.py --config=configs/digits_ssa20.py' in result.stdout

@@ -31,7 +31,12 @@ cv2.setNumThreads(1)  # images are resized in parallel, not rows of one
 
 
 def random_crops(
-    files: Sequence[bytes], key: np.ndarray, out: np.ndarray, dataset: ConfigDict
+    files: Sequence[bytes],
+    key: np.ndarray,
+    out: np.ndarray,
+    dataset: ConfigDict,
+    *,
+    reduce: bool = True,
 ) -> dict[int, str]:
     """Random resized crops, mirrored or not, into `out`; a pure function of files and keys.
 
@@ -45,6 +50,7 @@ def random_crops(
       out: uint8 [n, size, size, 3], written.
       dataset: reads `crop_area`, `crop_aspect`, `flip`, `interpolation`, `antialias` and
         `max_image_pixels`.
+      reduce: False decodes in full always, for comparison.
 
     Returns:
       {row: reason} of those that cannot be decoded, or have too many pixels.
@@ -60,16 +66,9 @@ def random_crops(
             cv2.flip(out[row], 1, out[row])
 
     def decode(rows: slice) -> None:
-        encoded = tf.constant(files[rows])
-        sides, uniforms = (x.numpy() for x in _draw(len(encoded))(encoded, key[rows]))
-        _check_pixels(sides, dataset)
-        window = crop_windows(sides, uniforms[:, 1:], dataset.crop_area, dataset.crop_aspect)
-        halvings = np.clip(window[:, 2:].min(axis=1) // size, 1, 8).astype(int)
-        halvings = np.log2(halvings).astype(np.int32)
-        window[:, :2] >>= halvings[:, None]
-        window[:, 2:] = np.maximum(window[:, 2:] >> halvings[:, None], 1)
-        for i, crop in enumerate(_decode_windows(len(encoded))(encoded, window, halvings)):
-            finish(crop.numpy(), rows.start + i, uniforms[i, 0] < 0.5)
+        crops, mirror = _decode_crops(files[rows], key[rows], size, dataset, reduce)
+        for i, crop in enumerate(crops):
+            finish(crop.numpy(), rows.start + i, mirror[i])
 
     def decode_png(row: int) -> None:
         image = _decode_png(files[row], dataset)
@@ -81,6 +80,32 @@ def random_crops(
         finish(np.ascontiguousarray(crop), row, uniforms[0, 0] < 0.5)
 
     return _in_groups(files, out, decode, decode_png)
+
+
+def decode_only(
+    files: Sequence[bytes], key: np.ndarray, out: np.ndarray, dataset: ConfigDict
+) -> dict[int, str]:
+    """Decodes the crops of `random_crops` and drops them: to measure what the rest costs."""
+
+    def decode(rows: slice) -> None:
+        _decode_crops(files[rows], key[rows], out.shape[1], dataset)
+
+    return _in_groups(files, out, decode, lambda row: None)
+
+
+def _decode_crops(
+    files: Sequence[bytes], key: np.ndarray, size: int, dataset: ConfigDict, reduce: bool = True
+) -> tuple[list[tf.Tensor], np.ndarray]:
+    """Crops of JPEGs, not yet resized, and which of them are to be mirrored."""
+    encoded = tf.constant(files)
+    sides, uniforms = (x.numpy() for x in _draw(len(files))(encoded, key))
+    _check_pixels(sides, dataset)
+    window = crop_windows(sides, uniforms[:, 1:], dataset.crop_area, dataset.crop_aspect)
+    times = np.clip(window[:, 2:].min(axis=1) // size, 1, 8 if reduce else 1)
+    halvings = np.log2(times).astype(np.int32)
+    window[:, :2] >>= halvings[:, None]
+    window[:, 2:] = np.maximum(window[:, 2:] >> halvings[:, None], 1)
+    return _decode_windows(len(files))(encoded, window, halvings), uniforms[:, 0] < 0.5
 
 
 def center_crops(

@@ -40,7 +40,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 def _check_config_flags(argv: Sequence[str]) -> None:
     """Checks what ml_collections answers with a traceback: --config=FILE and --config.NAME=..."""
     known = flatten(base())
-    for argument, following in zip(argv[1:], [*argv[2:], ''], strict=True):
+    for argument, following in zip(argv[1:], [*argv[2:], ''], strict=False):
         name, equals, value = argument.lstrip('-').partition('=')
         value = value if equals else following
         if name == 'config' and not Path(value.partition(':')[0]).is_file():

@@ -1,0 +1,285 @@
+"""Says what limits the training speed of a recipe on this machine, and what would lift it.
+
+    python -m ssanet_jax.tools.input_doctor --config=configs/imagenet_ssa50.py --out=input.png
+
+Times reading, decoding, augmenting, batching, the transfer to the devices and the training
+step, each alone and all together; prints a table and a verdict. --out also draws a timeline.
+"""
+
+import os
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import tensorflow as tf
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+from rich.console import Console
+from rich.table import Table
+
+from ssanet_jax import compilation_cache, data
+from ssanet_jax.checks import check, check_batch_size, check_overrides
+from ssanet_jax.config import ConfigError
+from ssanet_jax.data import images
+from ssanet_jax.data.builders import open_source
+from ssanet_jax.data.pipeline import decode_batches, num_cores
+from ssanet_jax.data.sources import Chunk
+from ssanet_jax.tools import cli
+from ssanet_jax.training import experiment
+from ssanet_jax.training.experiment import Experiment
+from ssanet_jax.training.parallel import to_devices
+
+FLAGS = flags.FLAGS
+
+Spans = list[tuple[str, float, float]]  # lane, start, end in seconds
+
+
+class Rates(NamedTuple):
+    """Images per second of each part alone; None where there is no such part."""
+
+    read: float | None
+    decode: float | None
+    augment: float | None  # decode and augment
+    input: float  # everything up to batches in host memory
+    transfer: float
+    step: float
+    together: float
+
+
+def main(argv: list[str]) -> None:
+    if argv[1:]:
+        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+    tf.config.set_visible_devices([], 'GPU')
+    config = FLAGS.config
+    check_overrides(config, config_flags.get_override_values(FLAGS['config']))
+    check(config)
+    check_batch_size(config, jax.device_count())
+    compilation_cache.enable()
+    info = data.dataset_info(config)
+    run = experiment.build(config, num_classes=info.num_classes, num_train_examples=info.num_train)
+    console = Console(soft_wrap=True, highlight=False)
+    spans: Spans = []
+    with console.status('starting') as status:
+        rates = measure(config, run, FLAGS.seconds, spans, status.update)
+    print_table(console, config, rates)
+    for line in verdict(rates, num_cores(), advice(config, info.hint)):
+        console.print(line)
+    if FLAGS.out:
+        try:
+            draw(spans, f'{config.dataset.name}, {config.model.name}', FLAGS.out)
+        except OSError as error:
+            raise ConfigError(f'--out={FLAGS.out} cannot be written: {error}.') from error
+        console.print(f'Timeline written to {FLAGS.out}')
+
+
+def measure(
+    config: ConfigDict, run: Experiment, seconds: float, spans: Spans, show: Callable[[str], None]
+) -> Rates:
+    """Runs each part alone, then all together, whose steps go into `spans`."""
+    size = config.batch_size
+    show('measuring the input')
+    batch = next(data.train_batches(config))
+    read = decode = augment = None
+    if config.dataset.reader == 'disk':
+        source = open_source(config.dataset, config.dataset.train_split)
+        training = partial(
+            source.training, seed=config.seed, batch_size=size, start_step=0, share=data.Share(0, 1)
+        )
+        read = rate((len(chunk) for chunk in training()), seconds)
+        some = list(itertools.islice(training(), max(4, math.ceil(size / 64))))
+        decode = rate(decoded(config, itertools.cycle(some), images.decode_only), seconds)
+        augment = rate(decoded(config, itertools.cycle(some), images.random_crops), seconds)
+    whole = rate((len(b['label']) for b in data.train_batches(config)), seconds)
+
+    show('measuring the transfer and the training step')
+    (on_devices,) = to_devices([batch], run.mesh)
+    transfer = rate(
+        (size for b in to_devices(itertools.repeat(batch), run.mesh) if jax.block_until_ready(b)),
+        seconds,
+    )
+    step = rate(steps(run, itertools.repeat(on_devices), size, []), seconds)
+    show('measuring all together')
+    batches = to_devices(timed_batches(config, spans), run.mesh)
+    together = rate(steps(run, batches, size, spans), seconds)
+    return Rates(read, decode, augment, whole, transfer, step, together)
+
+
+def rate(counts: Iterator[int], seconds: float) -> float:
+    """Images per second of an iterator that yields how many there were, once it is warm."""
+    for _ in range(3):
+        next(counts)
+    start, images_done = time.perf_counter(), 0
+    while (passed := time.perf_counter() - start) < seconds:
+        images_done += next(counts)
+    passed = time.perf_counter() - start
+    if hasattr(counts, 'close'):
+        counts.close()
+    return images_done / passed
+
+
+def decoded(
+    config: ConfigDict, chunks: Iterator[Chunk], decode: Callable[..., Any]
+) -> Iterator[int]:
+    dataset = config.dataset
+    for batch in decode_batches(
+        chunks,
+        partial(decode, dataset=dataset),
+        seed=config.seed,
+        rows=config.batch_size,
+        image_size=dataset.image_size,
+        num_threads=dataset.num_threads,
+    ):
+        yield len(batch.image)
+
+
+def timed_batches(config: ConfigDict, spans: Spans) -> Iterator[data.Batch]:
+    """Training batches; how long each was waited for goes into `spans`."""
+    batches = data.train_batches(config)
+    while True:
+        start = time.perf_counter()
+        batch = next(batches)
+        spans.append(('waiting for a batch', start, time.perf_counter()))
+        yield batch
+
+
+def steps(run: Experiment, batches: Iterator[Any], size: int, spans: Spans) -> Iterator[int]:
+    state, total = run.init(), run.zero_metrics()
+    for batch in batches:
+        start = time.perf_counter()
+        state, total = run.train_step(state, batch, total)
+        jax.block_until_ready(total)
+        spans.append(('training step', start, time.perf_counter()))
+        yield size
+
+
+def print_table(console: Console, config: ConfigDict, rates: Rates) -> None:
+    cores = num_cores()
+    table = Table(
+        title=f'{config.dataset.name} for {config.model.name}, batches of {config.batch_size}, '
+        f'{cores} cores, {jax.device_count()} x {jax.devices()[0].device_kind}',
+        title_justify='left',
+    )
+    table.add_column('alone')
+    table.add_column('images/s', justify='right')
+    table.add_column('times the step', justify='right')
+    names = {
+        'read': 'reading from disk',
+        'decode': 'decoding the crops',
+        'augment': 'decoding, resizing, mirroring',
+        'input': 'the whole input, into batches',
+        'transfer': 'transfer to the devices',
+        'step': 'training step',
+    }
+    for field, name in names.items():
+        value = getattr(rates, field)
+        if value is not None:
+            table.add_row(name, f'{value:,.0f}', f'{value / rates.step:.2f}')
+    table.add_section()
+    table.add_row('all together', f'{rates.together:,.0f}', f'{rates.together / rates.step:.2f}')
+    console.print(table)
+
+
+def verdict(rates: Rates, cores: int, settings: list[str]) -> list[str]:
+    """What limits, by how much, and what would lift it, in plain words.
+
+    >>> rates = Rates(9000.0, 2800.0, 2000.0, 1800.0, 50000.0, 3000.0, 1750.0)
+    >>> print(*verdict(rates, 2, []))
+    The input limits: it makes 1,800 images/s, and the training step could take 3,000, 1.7 times
+    as many. Its slowest part is decoding. About 4 cores like these 2 would keep up.
+    """
+    surplus = rates.input / rates.step
+    if rates.transfer < min(rates.input, rates.step):
+        return [
+            f'The transfer to the devices limits: {rates.transfer:,.0f} images/s, and the '
+            f'training step could take {rates.step:,.0f}.'
+        ]
+    if surplus >= 1:
+        near = ' It is close: other work on these cores would be felt.' if surplus < 1.2 else ''
+        return [
+            f'The training step limits: it takes {rates.step:,.0f} images/s, and the input could '
+            f'make {rates.input:,.0f}, {surplus:.1f} times as many.{near}'
+        ]
+    lines = [
+        f'The input limits: it makes {rates.input:,.0f} images/s, and the training step could '
+        f'take {rates.step:,.0f}, {1 / surplus:.1f} times as many.'
+    ]
+    needed = math.ceil(cores / surplus)
+    if rates.read is not None and rates.decode is not None and rates.augment is not None:
+        times = {
+            'reading': 1 / rates.read,
+            'decoding': 1 / rates.decode,
+            'resizing': 1 / rates.augment - 1 / rates.decode,
+        }
+        slowest = max(times, key=lambda name: times[name])
+        lines.append(f'Its slowest part is {slowest}.')
+        if slowest == 'reading':
+            lines[-1] += ' A faster disk, or a copy on a local one, would help most.'
+        else:
+            lines[-1] += f' About {needed} cores like these {cores} would keep up.'
+    else:
+        lines.append(f'About {needed} cores like these {cores} would keep up.')
+    return [*lines, *settings]
+
+
+def advice(config: ConfigDict, hint: str) -> list[str]:
+    """Settings that would make this recipe's input faster."""
+    dataset = config.dataset
+    found: list[str] = []
+    if dataset.reader != 'disk':
+        return found
+    if dataset.antialias:
+        found.append('--config.dataset.antialias=False resizes several times as fast.')
+    if 0 < dataset.num_threads < num_cores():
+        found.append('--config.dataset.num_threads=-1 would use all cores.')
+    side = math.ceil(dataset.image_size / dataset.eval_crop_fraction)
+    found.append(
+        f'Smaller files are decoded faster: python -m ssanet_jax.tools.prepare --dataset='
+        f'{dataset.name} --max_side={side * 3 // 2} makes a copy of them.'
+    )
+    return [*found, hint] if hint else found
+
+
+def draw(spans: Spans, title: str, path: str) -> None:
+    """Writes a PNG of when the training loop waited for input and when it trained."""
+    import matplotlib as mpl
+    from matplotlib import pyplot
+
+    mpl.use('Agg')
+    lanes = {'waiting for a batch': '#d9822b', 'training step': '#2f6690'}
+    shown = spans[-24:]
+    begin, end = shown[0][1], max(stop for _, _, stop in shown)
+    figure, axes = pyplot.subplots(figsize=(9, 2.2), layout='constrained')
+    for row, (lane, color) in enumerate(lanes.items()):
+        bars = [(start - begin, stop - start) for name, start, stop in shown if name == lane]
+        axes.broken_barh(bars, (row - 0.4, 0.8), color=color, edgecolor='white', linewidth=0.5)
+        share = sum(length for _, length in bars) / (end - begin)
+        axes.text((end - begin) * 1.01, row, f'{share:.0%}', va='center')
+    axes.set_yticks(range(len(lanes)), lanes)
+    axes.invert_yaxis()
+    axes.set_xlim(0, (end - begin) * 1.08)
+    axes.set_xlabel('seconds')
+    axes.set_title(f'The last steps of {title}', fontsize=10, loc='left')
+    axes.spines[['top', 'right']].set_visible(False)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def define_flags() -> None:
+    """Not at import: flags of several commands would collide."""
+    config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/.')
+    flags.DEFINE_float('seconds', 5.0, 'Length of each measurement.', lower_bound=0.1)
+    flags.DEFINE_string('out', None, 'PNG file for the timeline.')
+
+
+if __name__ == '__main__':
+    define_flags()
+    flags.mark_flag_as_required('config')
+    cli.run(main)

@@ -1,0 +1,177 @@
+r"""Downloads and prepares a data set through TFDS, or converts one that is prepared.
+
+    python -m ssanet_jax.tools.prepare --dataset=imagenet2012:5.*.* --manual_dir=/data/tars
+
+Writes array_record files, which training reads in any order. A set that is there as tfrecord
+gets them besides. --max_side makes a smaller copy named NAME_256px, say, which is decoded
+faster. Says what it needs and checks the disk before it begins; run again after a stop, it
+goes on with the downloads and with the shards that are missing.
+"""
+
+import os
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from absl import flags
+from rich import progress as bars
+from rich.console import Console
+
+from ssanet_jax.config import ConfigError
+from ssanet_jax.data.builders import LOCAL_BUILDERS, files_by_hand, find_builder
+from ssanet_jax.data.conversion import Conversion, Shrink, is_prepared
+from ssanet_jax.data.pipeline import num_cores
+from ssanet_jax.tools import cli
+
+FLAGS = flags.FLAGS
+_console = Console(soft_wrap=True, highlight=False)
+
+
+def main(argv: list[str]) -> None:
+    if argv[1:]:
+        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    name: str = FLAGS.dataset
+    data_dir = FLAGS.data_dir
+    builder = _builder(name, data_dir)
+    if not builder.data_path.exists():
+        builder = _builder(name, data_dir, file_format=FLAGS.file_format)
+        _download_and_prepare(builder)
+        if FLAGS.dry_run:
+            return
+    folder, shrink = Path(builder.data_path), None
+    if FLAGS.max_side:
+        shrink = Shrink(FLAGS.max_side, FLAGS.jpeg_quality)
+        name = f'{builder.name}_{FLAGS.max_side}px'
+        folder = Path(builder.data_dir_root) / name / str(builder.version)
+    if is_prepared(folder, FLAGS.file_format):
+        _console.print(f'{name} is prepared as {FLAGS.file_format} in {folder}.')
+    else:
+        _convert(Conversion(builder, FLAGS.file_format, folder, shrink))
+    if not FLAGS.dry_run:
+        where = f' --config.dataset.data_dir={data_dir}' if data_dir else ''
+        _console.print(f'Train on it with: --config.dataset.name={name}{where}')
+
+
+def _builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.DatasetBuilder:
+    if name == 'folder':
+        raise ConfigError('A folder of images is read as it is; there is nothing to prepare.')
+    if name in LOCAL_BUILDERS:
+        return LOCAL_BUILDERS[name](data_dir=data_dir, **options)
+    return find_builder(name, data_dir, **options)
+
+
+def _download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
+    size = int(builder.info.download_size or 0) + int(builder.info.dataset_size or 0)
+    if not size and FLAGS.manual_dir:  # TFDS does not know; it writes what it is given
+        size = sum(file.stat().st_size for file in Path(FLAGS.manual_dir).glob('*'))
+    known = f'about {_gigabytes(size)}' if size else 'room that TFDS does not know the size of'
+    _announce(
+        f'Preparing {builder.info.full_name} as {FLAGS.file_format}', builder.data_path, known
+    )
+    _check_disk(Path(builder.data_dir_root), size)
+    if FLAGS.dry_run:
+        return
+    beam: dict[str, Any] = {}
+    if FLAGS.beam:
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        beam = {'beam_options': PipelineOptions(FLAGS.beam_options)}
+    download = tfds.download.DownloadConfig(manual_dir=FLAGS.manual_dir, **beam)
+    try:
+        builder.download_and_prepare(download_config=download)
+    except (AssertionError, OSError, tfds.download.DownloadError) as error:
+        by_hand = files_by_hand(builder, FLAGS.manual_dir)
+        reason = ' '.join(str(error).split())[:300]
+        raise ConfigError(
+            f'{builder.info.full_name} could not be prepared: {reason}{by_hand}'
+        ) from error
+
+
+def _convert(conversion: Conversion) -> None:
+    size = conversion.size()
+    number = len(conversion.shards)
+    there = f', {conversion.num_done} are there' if conversion.num_done else ''
+    title = f'Converting {number} shards to {FLAGS.file_format}{there}'
+    _announce(title, conversion.folder, f'about {_gigabytes(size)}')
+    _check_disk(conversion.folder, size)
+    if FLAGS.dry_run:
+        return
+    try:
+        if FLAGS.beam:
+            conversion.run_on_beam(FLAGS.beam_options)
+            return
+        columns = (*bars.Progress.get_default_columns(), bars.MofNCompleteColumn())
+        with bars.Progress(*columns, console=_console) as bar:
+            task = bar.add_task('shards', total=number + conversion.num_done)
+            conversion.run(
+                FLAGS.workers or num_cores(), lambda done: bar.update(task, completed=done)
+            )
+    except OSError as error:
+        raise ConfigError(
+            f'Stopped: {error}. Shards that are done stay; the same command goes on.'
+        ) from error
+
+
+def _announce(title: str, folder: Any, needs: str) -> None:
+    free = shutil.disk_usage(_existing(Path(folder))).free
+    _console.print(f'{title} in {folder}. Needs {needs}; {_gigabytes(free)} are free.')
+
+
+def _check_disk(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(_existing(folder)).free
+    if free < needed:
+        raise ConfigError(
+            f'{folder} has {_gigabytes(free)} free, and {_gigabytes(needed)} are needed; make '
+            'room, or name another --data_dir.'
+        )
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.exists() else _existing(folder.parent)
+
+
+def _gigabytes(size: int) -> str:
+    return f'{size / 1e9:,.3g} GB'
+
+
+def define_flags() -> None:
+    """Not at import: flags of several commands would collide."""
+    flags.DEFINE_string('dataset', None, 'TFDS name, perhaps with a version.')
+    flags.DEFINE_string('data_dir', None, 'Where prepared sets are; TFDS has a default.')
+    flags.DEFINE_string('manual_dir', None, 'Where files downloaded by hand are.')
+    flags.DEFINE_enum(
+        'file_format',
+        'array_record',
+        ['array_record', 'tfrecord'],
+        'Of the files that are written.',
+    )
+    flags.DEFINE_integer(
+        'max_side', None, 'Copy with the short side of images at most so long.', lower_bound=1
+    )
+    flags.DEFINE_integer(
+        'jpeg_quality',
+        90,
+        'Of images that --max_side makes smaller.',
+        lower_bound=1,
+        upper_bound=100,
+    )
+    flags.DEFINE_integer('workers', None, 'Threads that convert; one per core.', lower_bound=1)
+    flags.DEFINE_bool('beam', False, 'Work on Apache Beam (pip install apache-beam).')
+    flags.DEFINE_list(
+        'beam_options', [], "Of the Beam pipeline: '--runner=DataflowRunner,--project=...'."
+    )
+    flags.DEFINE_bool('dry_run', False, 'Only say what would be done and what it needs.')
+
+
+if __name__ == '__main__':
+    define_flags()
+    flags.mark_flag_as_required('dataset')
+    cli.run(main)

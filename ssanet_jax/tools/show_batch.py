@@ -1,0 +1,86 @@
+"""Draws an augmented batch with its labels, as the network sees it, to look at.
+
+python -m ssanet_jax.tools.show_batch --config=configs/digits_ssa20.py --out=batch.png
+"""
+
+import os
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+import math
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from matplotlib import pyplot
+from ml_collections import config_flags
+
+from ssanet_jax import data
+from ssanet_jax.checks import check, check_overrides
+from ssanet_jax.config import ConfigError
+from ssanet_jax.tools import cli
+
+FLAGS = flags.FLAGS
+
+
+def main(argv: list[str]) -> None:
+    if argv[1:]:
+        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+    tf.config.set_visible_devices([], 'GPU')
+    config = FLAGS.config
+    check_overrides(config, config_flags.get_override_values(FLAGS['config']))
+    check(config)
+    info = data.dataset_info(config)
+    if FLAGS.split == 'train':
+        batch = next(data.train_batches(config, start_step=FLAGS.step))
+        title = f'{config.dataset.name}, training batch {FLAGS.step}'
+    else:
+        batch = next(data.eval_batches(config, config.dataset.eval_split))
+        title = f'{config.dataset.name}, first images of {config.dataset.eval_split}'
+    images = batch['image'][batch['mask']][: FLAGS.images]
+    names = [info.class_names[label] if label >= 0 else 'bad' for label in batch['label']]
+    try:
+        draw(
+            images,
+            names,
+            f'{title}, {images.shape[1]} x {images.shape[2]} pixels',
+            FLAGS.out,
+        )
+    except OSError as error:
+        raise ConfigError(f'--out={FLAGS.out} cannot be written: {error}.') from error
+    print(f'Written to {FLAGS.out}')
+
+
+def draw(images: np.ndarray, names: list[str], title: str, path: str | Path) -> None:
+    """Writes images uint8 [n, H, W, 3] with the names of their classes as a grid."""
+    mpl.use('Agg')
+    columns = math.ceil(math.sqrt(2 * len(images)))
+    rows = math.ceil(len(images) / columns)
+    size = (1.3 * columns, 1.5 * rows + 0.4)
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout='constrained')
+    for ax in axes.flat:
+        ax.axis('off')
+    for ax, image, name in zip(axes.flat, images, names, strict=False):
+        ax.imshow(image, interpolation='nearest')
+        ax.set_title(name if len(name) < 17 else f'{name[:15]}…', fontsize=8)
+    figure.suptitle(title, fontsize=10, x=0.01, ha='left')
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def define_flags() -> None:
+    """Not at import: flags of several commands would collide."""
+    config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/.')
+    flags.DEFINE_string('out', None, 'PNG file to write.')
+    flags.DEFINE_integer('step', 0, 'Which training batch, from 0.', lower_bound=0)
+    flags.DEFINE_enum('split', 'train', ['train', 'eval'], 'Augmented or not.')
+    flags.DEFINE_integer('images', 32, 'At most so many.', lower_bound=1)
+
+
+if __name__ == '__main__':
+    define_flags()
+    flags.mark_flags_as_required(['config', 'out'])
+    cli.run(main)

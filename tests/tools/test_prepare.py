@@ -1,0 +1,172 @@
+"""Commands on a small ImageNet in the real format."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from ssanet_jax import data
+from ssanet_jax.data.builders import open_builder, open_source
+from ssanet_jax.data.conversion import Conversion, Shrink
+from tests import fabricate
+from tests.conftest import imagenet_config
+from tests.helpers import ROOT
+
+
+def tool(name, *arguments, timeout=300):
+    return subprocess.run(
+        [sys.executable, '-m', f'ssanet_jax.tools.{name}', *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, 'XLA_FLAGS': ''},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def prepare(*arguments):
+    result = tool('prepare', *arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def tfrecord(imagenet_tfrecord_dir, tmp_path):
+    """A set in tfrecord files, to be converted."""
+    shutil.copytree(imagenet_tfrecord_dir / 'imagenet2012', tmp_path / 'imagenet2012')
+    return tmp_path
+
+
+def files(config, split='train'):
+    source = open_source(config.dataset, split)
+    return [file for chunk in source.evaluation(data.Share(0, 1)) for file in chunk.files]
+
+
+def test_a_raw_set_becomes_array_record_and_is_trained_on(tmp_path):
+    fabricate.imagenet_archives(tmp_path / 'tars')
+    flags = ['--dataset=imagenet2012:5.*.*', f'--data_dir={tmp_path}']
+    dry = prepare(*flags, f'--manual_dir={tmp_path / "tars"}', '--dry_run')
+    assert 'Needs about' in dry
+    assert not (tmp_path / 'imagenet2012').exists()
+    printed = prepare(*flags, f'--manual_dir={tmp_path / "tars"}')
+    assert '--config.dataset.name=imagenet2012:5.*.*' in printed
+    config = imagenet_config(tmp_path)
+    assert open_builder(config.dataset).info.file_format.value == 'array_record'
+    assert next(data.train_batches(config))['mask'].all()
+
+
+def test_tfrecord_gets_array_record_besides(tfrecord):
+    config = imagenet_config(tfrecord)
+    before = files(config)
+    assert data.dataset_info(config).hint
+    flags = ['--dataset=imagenet2012', f'--data_dir={tfrecord}']
+    assert 'Converting 9 shards' in prepare(*flags)
+    assert 'is prepared as array_record' in prepare(*flags)
+    open_builder.__globals__['_open'].cache_clear()
+    assert data.dataset_info(config).hint == ''
+    assert files(config) == before
+    assert len(list(tfrecord.rglob('*.tfrecord-*'))) == 9  # they stay
+
+
+def test_a_smaller_copy(tfrecord):
+    """What is larger shrinks to the short side asked for; what is not stays as it is."""
+    config = imagenet_config(tfrecord)
+    before = files(config)
+    printed = prepare('--dataset=imagenet2012', f'--data_dir={tfrecord}', '--max_side=100')
+    assert '--config.dataset.name=imagenet2012_100px' in printed
+    config.dataset.name = 'imagenet2012_100px'
+    after = files(config)
+    assert data.dataset_info(config).num_train == 48
+    shrunk = 0
+    for old, new in zip(before, after, strict=True):
+        old_image, new_image = (Image.open(fabricate.io.BytesIO(x)) for x in (old, new))
+        if min(old_image.size) <= 100:
+            assert new == old
+            continue
+        shrunk += 1
+        assert min(new_image.size) == 100
+        assert (new_image.format, new_image.mode) == ('JPEG', 'RGB')
+        expected = old_image.convert('RGB').resize(new_image.size, Image.Resampling.BICUBIC)
+        assert np.abs(np.asarray(new_image, float) - np.asarray(expected)).mean() < 6
+    assert shrunk > 5
+    batch = next(data.train_batches(config))
+    assert batch['image'].shape == (16, 32, 32, 3)
+
+
+def test_bad_images_are_copied_as_they_are():
+    for content in fabricate.bad_files().values():
+        assert Shrink(10, 90).smaller(content) == content
+
+
+def test_a_stopped_conversion_goes_on_where_it_was(tfrecord, monkeypatch):
+    builder = tfds.builder('imagenet2012', data_dir=tfrecord)
+    folder = Path(builder.data_path)
+    conversion = Conversion(builder, 'array_record', folder)
+
+    def stop(done):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        conversion.run(1, stop)
+    (folder / 'incomplete.XYZ.imagenet2012-train.array_record-00000-of-00003').write_text('half')
+    done = Conversion(builder, 'array_record', folder).num_done
+    assert 4 <= done < 9
+    assert tfds.builder('imagenet2012', data_dir=tfrecord).info.alternative_file_formats == []
+    Conversion(builder, 'array_record', folder).run(2, lambda done: None)
+    config = imagenet_config(tfrecord)
+    assert len(files(config)) == 48
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--dataset=folder'], 'nothing to prepare'),
+        (['--dataset=ciafr10'], 'nearest: '),
+        (['--dataset=imagenet2012', '--data_dir=NONE'], 'ILSVRC2012_img_train.tar'),
+        (['--dataset=digits', '--file_format=riegeli'], 'should be one of <array_record|tfrecord>'),
+        ([], 'dataset'),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(flags, message, tmp_path):
+    result = tool('prepare', *(f.replace('NONE', str(tmp_path)) for f in flags))
+    assert (result.returncode, result.stderr.count('\n')) == (2, 1), result.stderr
+    assert message in result.stderr
+
+
+def test_a_full_disk_is_seen_before(tfrecord, monkeypatch):
+    from ssanet_jax.config import ConfigError
+    from ssanet_jax.tools import prepare as module
+
+    with pytest.raises(ConfigError, match=r'GB free, and 1e\+06 GB are needed'):
+        module._check_disk(tfrecord / 'new', 10**15)
+
+
+def test_show_batch_draws_a_grid(imagenet_dir, tmp_path):
+    result = tool(
+        'show_batch', '--config=configs/imagenet_ssa50.py', f'--out={tmp_path / "batch.png"}',
+        f'--config.dataset.data_dir={imagenet_dir}', '--config.dataset.image_size=32',
+        '--config.batch_size=16',
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    picture = np.asarray(Image.open(tmp_path / 'batch.png').convert('RGB'), float)
+    assert min(picture.shape[:2]) > 200
+    assert picture.std() > 20
+
+
+def test_input_doctor_gives_a_verdict(data_dir, tmp_path):
+    result = tool(
+        'input_doctor', '--config=configs/digits_ssa20.py', '--seconds=0.3',
+        f'--config.dataset.data_dir={data_dir}', f'--out={tmp_path / "timeline.png"}',
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert 'The training step limits' in result.stdout
+    for word in ('the whole input', 'transfer to the devices', 'all together'):
+        assert word in result.stdout
+    assert Image.open(tmp_path / 'timeline.png').width > 500
