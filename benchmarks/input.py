@@ -9,11 +9,11 @@ the flax ImageNet example's own pipeline is left out.
 """
 
 import argparse
+import functools
 import importlib.util
 import io
 import itertools
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -50,8 +50,8 @@ def main() -> None:
     parser.add_argument('--flax', type=Path, help='a checkout of google/flax')
     parser.add_argument('--out', type=Path, help='JSON file to write')
     parser.add_argument('--batch_size', type=int, default=256)
-    parser.add_argument('--rounds', type=int, default=7)
-    parser.add_argument('--images', type=int, default=2048, help='timed in each round')
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--images', type=int, default=4096, help='timed in each round')
     parser.add_argument('--memory_of', help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     data_dir = Path(tempfile.gettempdir()) / 'ssanet_jax_photographs'
@@ -78,7 +78,7 @@ def main() -> None:
             name: memory_in_subprocess(folder) for name, folder in folders.items()
         },
         'difference_to_pil': differences(),
-        'halved': halved(arguments.rounds),
+        'choices_images_per_second': choices(arguments.rounds),
     }
     for name, values in result['images_per_second'].items():
         print(f'{name:40} {values["median"]:8,.0f} images/s')
@@ -131,8 +131,13 @@ def ours(config: ConfigDict) -> Images:
     return (batch['image'] for batch in data.train_batches(config))
 
 
+@functools.cache
+def stored_files() -> list[bytes]:
+    return [photographs.encoded(number) for number in range(256)]
+
+
 def stored_chunks() -> Iterator[Chunk]:
-    files = [photographs.encoded(number) for number in range(256)]
+    files = stored_files()
     for start in itertools.count(0, CHUNK):
         number = np.arange(start, start + CHUNK)
         yield Chunk([files[n % len(files)] for n in number], number % 1000, number, number * 0)
@@ -148,8 +153,8 @@ def in_memory(dataset: ConfigDict, rows: int, decode: Any) -> Images:
 
 def decode_alone(dataset: ConfigDict, rows: int) -> Images:
     """Nothing else: no queue, no batches; the windows are drawn before."""
-    files = [photographs.encoded(number) for number in range(256)]
-    windows = [draw_window(dataset, number) for number in range(4096)]
+    files = stored_files()
+    windows = [draw_window(dataset, number) for number in range(1024)]
     stored, drawn = tf.constant(files), tf.constant(windows)
 
     def decode(number: tf.Tensor) -> tf.Tensor:
@@ -177,7 +182,7 @@ def draw_window(dataset: ConfigDict, number: int) -> np.ndarray:
 
 def pil(rows: int) -> Images:
     """As a loader of worker threads does it: PIL lets go of Python's lock."""
-    files = [photographs.encoded(number) for number in range(256)]
+    files = stored_files()
     dataset = base().dataset
     windows = [draw_window(dataset, number) for number in range(1024)]
 
@@ -235,12 +240,19 @@ def first_batches(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def peak_memory(config: ConfigDict) -> int:
-    """Bytes that the pipeline adds to a process that has its libraries loaded and read once."""
+    """Bytes that a dozen batches add, at the most, to a process that has its libraries loaded."""
     open_source(config.dataset, 'train')
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident('VmRSS')
     for _ in itertools.islice(data.train_batches(config), 12):
         pass
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return resident('VmHWM') - before
+
+
+def resident(name: str) -> int:
+    """Bytes in memory now, VmRSS, or at the most so far, VmHWM (Linux)."""
+    lines = Path('/proc/self/status').read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(name))
+    return int(line.split()[1]) * 1024
 
 
 def memory_in_subprocess(folder: Path) -> int:
@@ -254,28 +266,45 @@ def differences() -> dict[str, Any]:
     found: dict[str, list[float]] = {f'{i}, antialias={a}': [] for i, a in settings}
     dataset = base().dataset
     dataset.flip = False
+    area, aspect = dataset.crop_area, dataset.crop_aspect
     for number in range(64):
-        file = photographs.encoded(number)
-        key = tf.constant([0, number], tf.int64)
-        top, left, height, width = map(int, images.drawn_window(file, key, dataset))
+        file, key = photographs.encoded(number), np.array([[0, number]])
+        _, uniforms = images._draw(1)([file], key)
+        sides = np.array([photographs.SIZE[::-1]])
+        window = images.crop_windows(sides, uniforms.numpy()[:, 1:], area, aspect)
+        top, left, height, width = window[0].tolist()
         photo = Image.open(io.BytesIO(file)).crop((left, top, left + width, top + height))
         expected = np.asarray(photo.resize((224, 224), Image.Resampling.BILINEAR), float)
         for interpolation, antialias in settings:
             dataset.interpolation, dataset.antialias = interpolation, antialias
-            crop = images.random_crop(tf.constant(file), key, dataset).numpy()
+            crop = np.zeros((1, 224, 224, 3), np.uint8)
+            images.random_crops([file], key, crop, dataset)
             found[f'{interpolation}, antialias={antialias}'].append(np.abs(crop - expected).mean())
     return {name: spread(list(map(float, values))) for name, values in found.items()}
 
 
-def halved(rounds: int) -> dict[str, Any]:
-    """Crops of 112, most of which are at least twice that: decoded at half size, and in full."""
-    dataset = base().dataset
-    dataset.image_size = 112
-    rates: dict[str, list[float]] = {'at half size': [], 'in full': []}
+def choices(rounds: int) -> dict[str, Any]:
+    """Images per second, bytes in memory, with other settings than the recipe's, in turns."""
+    rates: dict[str, list[float]] = {}
+
+    def add(name: str, decode: Any = images.random_crops, **settings: Any) -> None:
+        dataset = base().dataset
+        dataset.update(settings)
+        speed = measure(in_memory(dataset, 256, decode), 1024)
+        rates.setdefault(name, []).append(speed)
+
     for _ in range(rounds):
-        for name, reduce in (('at half size', True), ('in full', False)):
-            decode = partial(images.random_crop, reduce=reduce)
-            rates[name].append(measure(in_memory(dataset, 256, decode), 1024))
+        add('bilinear')
+        add('bilinear, antialias', antialias=True)
+        add('bicubic', interpolation='bicubic')
+        add('bicubic, antialias', interpolation='bicubic', antialias=True)
+        add('evaluation', images.center_crops)
+        add('112 pixels', image_size=112)
+        add(
+            '112 pixels, decoded in full',
+            partial(images.random_crops, reduce=False),
+            image_size=112,
+        )
     return {name: spread(values) for name, values in rates.items()}
 
 

@@ -155,7 +155,8 @@ def test_show_batch_draws_a_grid(imagenet_dir, tmp_path):
         '--config.batch_size=16',
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    picture = np.asarray(Image.open(tmp_path / 'batch.png').convert('RGB'), float)
+    with Image.open(tmp_path / 'batch.png') as image:
+        picture = np.asarray(image.convert('RGB'), float)
     assert min(picture.shape[:2]) > 200
     assert picture.std() > 20
 
@@ -169,4 +170,5 @@ def test_input_doctor_gives_a_verdict(data_dir, tmp_path):
     assert 'The training step limits' in result.stdout
     for word in ('the whole input', 'transfer to the devices', 'all together'):
         assert word in result.stdout
-    assert Image.open(tmp_path / 'timeline.png').width > 500
+    with Image.open(tmp_path / 'timeline.png') as picture:
+        assert picture.width > 500
