@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md from the results in benchmarks/results.
+"""Writes the tables of docs/ from the results in benchmarks/results.
 
     python benchmarks/tables.py
 
@@ -7,13 +7,13 @@ Replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`.
 
 import json
 import re
+import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from common import ROOT
 
 RESULTS = ROOT / 'benchmarks/results'
-DOCUMENT = ROOT / 'docs/performance.md'
 
 
 def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -172,19 +172,52 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 }
 
 
+def input_rates(result: dict[str, Any]) -> str:
+    alone = result['rounds']['decode and crop alone']
+    rows = []
+    for name, values in result['rounds'].items():
+        ratios = [value / other for value, other in zip(values, alone, strict=True)]
+        ratio = {'median': statistics.median(ratios), 'lowest': min(ratios), 'highest': max(ratios)}
+        rows.append((name, rates(result['images_per_second'][name], 0), rates(ratio)))
+    return markdown(['input', 'images/s', 'of decoding alone, same round'], rows)
+
+
+def input_choices(result: dict[str, Any]) -> str:
+    differences = result['difference_to_pil']
+    settings = {
+        'bilinear': 'bilinear, antialias=False',
+        'bilinear, antialias': 'bilinear, antialias=True',
+        'bicubic': 'bicubic, antialias=False',
+        'bicubic, antialias': 'bicubic, antialias=True',
+    }
+    rows = []
+    for name, speed in result['choices_images_per_second'].items():
+        difference = rates(differences[settings[name]], 1) if name in settings else '-'
+        rows.append((name, rates(speed, 0), difference))
+    return markdown(['bytes in memory', 'images/s', 'grey levels from Pillow'], rows)
+
+
+DATA_TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    'input': ('input.json', input_rates),
+    'choices': ('input.json', input_choices),
+}
+
+
 def main() -> None:
-    text = DOCUMENT.read_text()
-    for name, (file, make) in TABLES.items():
-        result = json.loads((RESULTS / file).read_text())
-        versions = result['machine'] | result.get('torch', {})
-        source = f'[{file}](../benchmarks/results/{file}): {described(versions)}.'
-        block = f'<!-- table: {name} -->\n{make(result)}\n\n{source}\n<!-- end -->'
-        pattern = re.compile(f'<!-- table: {name} -->.*?<!-- end -->', re.DOTALL)
-        text, found = pattern.subn(lambda _, block=block: block, text)
-        if not found:
-            raise SystemExit(f'{DOCUMENT} has no <!-- table: {name} --> ... <!-- end -->.')
-    DOCUMENT.write_text(text)
-    print(f'Written to {DOCUMENT}: {", ".join(TABLES)}')
+    for document, tables in {'performance.md': TABLES, 'data.md': DATA_TABLES}.items():
+        path = ROOT / 'docs' / document
+        text = path.read_text()
+        for name, (file, make) in tables.items():
+            result = json.loads((RESULTS / file).read_text())
+            versions = result['machine'] | result.get('torch', {})
+            source = f'[{file}](../benchmarks/results/{file}): {described(versions)}.'
+            block = f'<!-- table: {name} -->\n{make(result)}\n\n{source}\n<!-- end -->'
+            pattern = re.compile(f'<!-- table: {name} -->.*?<!-- end -->', re.DOTALL)
+            text, found = pattern.subn(lambda _, block=block: block, text)
+            if not found:
+                raise SystemExit(f'{path} has no <!-- table: {name} --> ... <!-- end -->.')
+        path.write_text(text)
+        print(f'Written to {path}: {", ".join(tables)}')
 
 
 if __name__ == '__main__':

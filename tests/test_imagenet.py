@@ -11,7 +11,10 @@ from tests.test_main import main
 
 
 @pytest.mark.slow
-def test_train_evaluate_and_resume(imagenet_dir, tmp_path):
+@pytest.mark.parametrize('files', ['imagenet_dir', 'imagenet_tfrecord_dir'])
+def test_train_evaluate_and_resume(files, request, tmp_path):
+    """On array_record files and on tfrecord files."""
+    imagenet_dir = request.getfixturevalue(files)
     flags = [
         '--config=configs/imagenet_ssa50.py',
         f'--workdir={tmp_path}',
@@ -26,6 +29,7 @@ def test_train_evaluate_and_resume(imagenet_dir, tmp_path):
     resumed = main(*flags, '--config.num_train_steps=5', timeout=900)
     assert resumed.returncode == 0, resumed.stderr
     assert 'Going on from the checkpoint of step 3' in resumed.stdout
+    assert ('Convert it once with' in started.stdout) == (files == 'imagenet_tfrecord_dir')
     evaluated = main(*flags, '--mode=eval', '--checkpoint=5', timeout=900)
     assert evaluated.returncode == 0, evaluated.stderr
 

@@ -1,9 +1,16 @@
+from functools import partial
+
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import top_k_accuracy_score
 
+from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.metrics import Metrics, label_rank
+from ssanet_jax.training.state import TrainState
+from tests.helpers import mesh_of
 
 
 @pytest.mark.parametrize('k', [1, 5])
@@ -41,3 +48,36 @@ def test_parts_add_up_to_the_whole():
     loss = np.arange(30, dtype=np.float32)
     parts = [Metrics.of(logits[s], label[s], loss[s], mask[s]) for s in (slice(7), slice(7, 30))]
     assert (parts[0] + parts[1]).means() == Metrics.of(logits, label, loss, mask).means()
+
+
+def test_nothing_is_right_for_a_negative_label():
+    logits = jnp.array([[0.0, 1.0], [3.0, 2.0]])
+    rank = label_rank(logits, jnp.array([-1, 0]))
+    assert rank[0] >= 5  # not even of the first five, of two classes
+    assert rank[1] == 0
+
+
+def test_an_image_that_could_not_be_decoded_counts_as_a_wrong_uniform_guess():
+    """In place of one of three images; the others count as they would without it."""
+    model = nn.Dense(4)
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 4)))
+
+    def evaluate(label, mask):
+        class Model:
+            def apply(self, variables, x, train):
+                return model.apply(variables, x)
+
+        step = partial(
+            steps.eval_step, model=Model(), preprocess=lambda image: image.astype(jnp.float32)
+        )
+        mapped = parallel.parallel_eval_step(step, mesh_of(1))
+        batch = {'image': image, 'label': np.array(label, np.int32), 'mask': np.array(mask)}
+        state = TrainState(np.int32(0), variables['params'], {}, {})
+        return mapped(state, batch, Metrics.zero())
+
+    with_bad = evaluate([1, -1, 2], [True, True, True])
+    without = evaluate([1, 0, 2], [True, False, True])
+    assert (with_bad.num_examples, without.num_examples) == (3, 2)
+    assert (with_bad.top1, with_bad.top5) == (without.top1, without.top5)
+    np.testing.assert_allclose(with_bad.loss, without.loss + np.log(4), rtol=1e-6)
