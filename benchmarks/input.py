@@ -36,7 +36,7 @@ from PIL import Image
 
 from ssanet_jax import data
 from ssanet_jax.config import base, cifar
-from ssanet_jax.data import images, memory, pipeline
+from ssanet_jax.data import images, jpeg, memory, pipeline
 from ssanet_jax.data.builders import find_builder, open_source
 from ssanet_jax.data.sources import CHUNK, Chunk
 
@@ -106,6 +106,7 @@ def make_contenders(
         'ours, array_record': lambda: ours(configs['array_record']),
         'ours, tfrecord': lambda: ours(configs['tfrecord']),
         'PIL in threads': lambda: pil(batch_size),
+        'PIL in threads, to float32': lambda: pil(batch_size, normalized=True),
     }
     if flax:
         contenders['flax example, tfrecord'] = lambda: flax_example(
@@ -180,8 +181,11 @@ def draw_window(dataset: ConfigDict, number: int) -> np.ndarray:
     return window[0]
 
 
-def pil(rows: int) -> Images:
-    """As a loader of worker threads does it: PIL lets go of Python's lock."""
+def pil(rows: int, normalized: bool = False) -> Images:
+    """As a loader of worker threads does it: PIL lets go of Python's lock.
+
+    `normalized` ends as torchvision's ToTensor and Normalize do: float32, colours first.
+    """
     files = stored_files()
     dataset = base().dataset
     windows = [draw_window(dataset, number) for number in range(1024)]
@@ -193,8 +197,12 @@ def pil(rows: int) -> Images:
         photo = photo.resize((224, 224), Image.Resampling.BILINEAR, box)
         if number % 2:
             photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if normalized:
+            floats = np.asarray(photo).transpose(2, 0, 1) / np.float32(255)
+            return (floats - mean) / std
         return np.asarray(photo)
 
+    mean, std = (np.array(x, np.float32)[:, None, None] for x in (dataset.mean, dataset.std))
     with ThreadPoolExecutor(pipeline.num_cores()) as pool:
         for start in itertools.count(0, rows):
             yield np.stack(list(pool.map(image, range(start, start + rows))))
@@ -269,7 +277,7 @@ def differences() -> dict[str, Any]:
     area, aspect = dataset.crop_area, dataset.crop_aspect
     for number in range(64):
         file, key = photographs.encoded(number), np.array([[0, number]])
-        _, uniforms = images._draw(1)([file], key)
+        _, uniforms = jpeg.draw(1)([file], key)
         sides = np.array([photographs.SIZE[::-1]])
         window = images.crop_windows(sides, uniforms.numpy()[:, 1:], area, aspect)
         top, left, height, width = window[0].tolist()

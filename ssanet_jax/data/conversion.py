@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from array_record.python import array_record_data_source
 from etils import epath
 from PIL import Image
 from tensorflow_datasets.core import dataset_info, file_adapters
@@ -59,6 +58,8 @@ class Shard(NamedTuple):
     def _records(self) -> Iterator[bytes]:
         records: Iterable[bytes]
         if self.file_format == FileFormat.ARRAY_RECORD.value:
+            from array_record.python import array_record_data_source  # Linux only
+
             records = array_record_data_source.ArrayRecordDataSource([self.path])
         else:
             records = tf.data.TFRecordDataset(self.path).as_numpy_iterator()

@@ -5,9 +5,7 @@ lock; OpenCV resizes training crops, Pillow what has to be antialiased. docs/dat
 each choice costs and how far its result is from Pillow's.
 """
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,13 +13,12 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 from PIL import Image
 
+from ssanet_jax.data import jpeg
+
 # (n files, key int64 [n, 2], out uint8 [n, size, size, 3]) to what went wrong: the reason for
 # each row that could not be decoded, which is left black.
 Decode = Callable[[Sequence[bytes], np.ndarray, np.ndarray], dict[int, str]]
 
-GROUP = 64  # images that TensorFlow decodes in one call
-_ATTEMPTS = 10
-_UNIFORMS = 3 + 2 * _ATTEMPTS  # that one crop needs
 _JPEG = b'\xff\xd8\xff'
 _PNG = b'\x89PNG\r\n\x1a\n'
 _PIL = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
@@ -72,7 +69,7 @@ def random_crops(
 
     def decode_png(row: int) -> None:
         image = _decode_png(files[row], dataset)
-        uniforms = _uniforms(key[row]).numpy()[None]
+        uniforms = jpeg.uniforms(key[row]).numpy()[None]
         sides = np.array([image.shape[:2]])
         window = crop_windows(sides, uniforms[:, 1:], dataset.crop_area, dataset.crop_aspect)
         top, left, height, width = window[0]
@@ -98,14 +95,14 @@ def _decode_crops(
 ) -> tuple[list[tf.Tensor], np.ndarray]:
     """Crops of JPEGs, not yet resized, and which of them are to be mirrored."""
     encoded = tf.constant(files)
-    sides, uniforms = (x.numpy() for x in _draw(len(files))(encoded, key))
+    sides, uniforms = (x.numpy() for x in jpeg.draw(len(files))(encoded, key))
     _check_pixels(sides, dataset)
     window = crop_windows(sides, uniforms[:, 1:], dataset.crop_area, dataset.crop_aspect)
     times = np.clip(window[:, 2:].min(axis=1) // size, 1, 8 if reduce else 1)
     halvings = np.log2(times).astype(np.int32)
     window[:, :2] >>= halvings[:, None]
     window[:, 2:] = np.maximum(window[:, 2:] >> halvings[:, None], 1)
-    return _decode_windows(len(files))(encoded, window, halvings), uniforms[:, 0] < 0.5
+    return jpeg.decode_windows(len(files))(encoded, window, halvings), uniforms[:, 0] < 0.5
 
 
 def center_crops(
@@ -130,8 +127,8 @@ def center_crops(
 
     def decode(rows: slice) -> None:
         encoded = tf.constant(files[rows])
-        _check_pixels(_sides(len(encoded))(encoded).numpy(), dataset)
-        for i, image in enumerate(_decode_whole(len(encoded))(encoded)):
+        _check_pixels(jpeg.sides(len(encoded))(encoded).numpy(), dataset)
+        for i, image in enumerate(jpeg.decode_whole(len(encoded))(encoded)):
             finish(image.numpy(), rows.start + i)
 
     def decode_png(row: int) -> None:
@@ -159,7 +156,7 @@ def crop_windows(
       aspect: lowest and highest width over height.
     """
     whole = np.asarray(sides, np.float64)  # [n, 2]
-    place, areas, aspects = np.split(uniforms.astype(np.float64), [2, 2 + _ATTEMPTS], axis=1)
+    place, areas, aspects = np.split(uniforms.astype(np.float64), [2, 2 + jpeg.ATTEMPTS], axis=1)
     low, high = np.log(aspect)
     side = np.sqrt(whole.prod(axis=1, keepdims=True) * (area[0] + (area[1] - area[0]) * areas))
     stretch = np.exp((low + (high - low) * aspects) / 2)
@@ -183,18 +180,18 @@ def _in_groups(
 ) -> dict[int, str]:
     """Decodes rows many at a time, and one at a time where one of them is odd."""
     bad: dict[int, str] = {}
-    jpeg = [file.startswith(_JPEG) for file in files]
+    is_jpeg = [file.startswith(_JPEG) for file in files]
     start = 0
     while start < len(out):
-        stop = start + min(GROUP, 1 << (len(out) - start).bit_length() - 1)  # few sizes
+        stop = start + min(jpeg.GROUP, 1 << (len(out) - start).bit_length() - 1)  # few sizes
         try:
-            if not all(jpeg[start:stop]):
+            if not all(is_jpeg[start:stop]):
                 raise ValueError('Some are not JPEG.')
             decode(slice(start, stop))
         except (tf.errors.OpError, ValueError):
             for row in range(start, stop):
                 try:
-                    if jpeg[row]:
+                    if is_jpeg[row]:
                         decode(slice(row, row + 1))
                     else:
                         decode_png(row)
@@ -233,72 +230,3 @@ def _pil_resize(
     box: tuple[float, float, float, float] | None = None,
 ) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size, size), _PIL[interpolation], box))
-
-
-# TensorFlow's part, as functions of n files: in one call, on all cores, without Python's lock.
-
-
-@functools.lru_cache
-def _draw(n: int) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-    """(files, keys [n, 2]) to height and width int32 [n, 2] and uniforms float32 [n, 23]."""
-
-    @_compiled(n, tf.TensorSpec((n, 2), tf.int64))
-    def draw(files: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return _sides_of(files), tf.stack([_uniforms(key) for key in tf.unstack(keys)])
-
-    return draw
-
-
-@functools.lru_cache
-def _sides(n: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    return _compiled(n)(_sides_of)
-
-
-@functools.lru_cache
-def _decode_windows(n: int) -> Callable[..., list[tf.Tensor]]:
-    """(files, windows int32 [n, 4], halvings int32 [n]) to n crops of different sizes."""
-
-    @tf.function(autograph=False)  # traced once, not n times
-    def window(file: tf.Tensor, place: tf.Tensor, halvings: tf.Tensor) -> tf.Tensor:
-        def at(ratio: int) -> Callable[[], tf.Tensor]:
-            return lambda: tf.io.decode_and_crop_jpeg(
-                file,
-                place,
-                channels=3,
-                ratio=ratio,
-                fancy_upscaling=False,
-                dct_method='INTEGER_FAST',
-            )
-
-        return tf.switch_case(halvings, [at(1), at(2), at(4), at(8)])
-
-    @_compiled(n, tf.TensorSpec((n, 4), tf.int32), tf.TensorSpec((n,), tf.int32))
-    def windows(*arguments: tf.Tensor) -> list[tf.Tensor]:
-        return [window(*of_one) for of_one in zip(*map(tf.unstack, arguments), strict=True)]
-
-    return windows
-
-
-@functools.lru_cache
-def _decode_whole(n: int) -> Callable[[tf.Tensor], list[tf.Tensor]]:
-    @_compiled(n)
-    def whole(files: tf.Tensor) -> list[tf.Tensor]:
-        return [
-            tf.io.decode_jpeg(file, channels=3, dct_method='INTEGER_ACCURATE')
-            for file in tf.unstack(files)
-        ]
-
-    return whole
-
-
-def _compiled(n: int, *others: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any]:
-    return tf.function(input_signature=(tf.TensorSpec((n,), tf.string), *others), autograph=False)
-
-
-def _uniforms(key: tf.Tensor) -> tf.Tensor:
-    """float32 [23] in [0, 1). tf.random.stateless_uniform takes three operations for it."""
-    return tf.raw_ops.StatelessRandomUniform(shape=(_UNIFORMS,), seed=key)
-
-
-def _sides_of(files: tf.Tensor) -> tf.Tensor:
-    return tf.stack([tf.io.extract_jpeg_shape(file)[:2] for file in tf.unstack(files)])

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssanet_jax.data.images import GROUP, Decode
+from ssanet_jax.data.images import Decode
+from ssanet_jax.data.jpeg import GROUP
 from ssanet_jax.data.sources import Chunk
 
 AHEAD = 2  # batches that are worked on while one is used

@@ -15,7 +15,6 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from array_record.python import array_record_data_source
 
 from ssanet_jax.config import ConfigError
 from ssanet_jax.data.batch import Share
@@ -146,7 +145,10 @@ class ArrayRecords(RandomAccess):
     """A split of a TFDS data set in array_record files, with features 'image' and 'label'."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
+        from array_record.python import array_record_data_source  # Linux only
+
         self._files = builder.info.splits[split].file_instructions
+        _allow_open_files()
         self._records = array_record_data_source.ArrayRecordDataSource(self._files)
         self.size = len(self._records)
 
@@ -156,6 +158,16 @@ class ArrayRecords(RandomAccess):
 
     def name(self, number: int) -> str:
         return tfds_id(self._files, number)
+
+
+def _allow_open_files() -> None:
+    """Every shard stays open, and many systems allow a process 1,024 files at first."""
+    import resource  # not on Windows, where there is no array_record either
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Folder(RandomAccess):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssanet_jax.data import images
+from ssanet_jax.data import jpeg
 from ssanet_jax.data.images import center_crops, crop_windows, random_crops
 from tests import fabricate
 
@@ -61,9 +61,9 @@ def test_windows_are_torchvisions():
 
 def test_windows_have_the_stated_distributions(dataset):
     """The area of crops of a square that always fit is uniform, as are aspect's log and place."""
-    uniforms = images._draw(1)
+    draw = jpeg.draw(1)
     file = fabricate.photograph(np.random.default_rng(0))
-    drawn = np.concatenate([uniforms([file], keys(4000)[i : i + 1])[1] for i in range(4000)])
+    drawn = np.concatenate([draw([file], keys(4000)[i : i + 1])[1] for i in range(4000)])
     sides = np.full((4000, 2), 1000)
     top, left, height, width = crop_windows(sides, drawn[:, 1:], (0.1, 0.5), (0.75, 4 / 3)).T
     area = (height * width / 1e6 - 0.1) / 0.4
@@ -115,7 +115,7 @@ def test_a_crop_is_near_pils_antialiased_resize(dataset, antialias, size):
     differences = []
     for file, found in zip(files, crops(files, dataset, key=keys(8) * 0, size=size), strict=True):
         image = pil(file)
-        uniforms = images._draw(1)([file], keys(1))[1].numpy()
+        uniforms = jpeg.draw(1)([file], keys(1))[1].numpy()
         window = crop_windows(np.array([image.size[::-1]]), uniforms[:, 1:], area, aspect)
         top, left, height, width = window[0].tolist()
         box = (left, top, left + width, top + height)
