@@ -58,9 +58,8 @@ def cifar(name: str) -> ConfigDict:
 def _dataset() -> ConfigDict:
     dataset = ConfigDict()
     dataset.name = 'imagenet2012:5.*.*'  # a TFDS name, digits, fashion_mnist_idx, or folder
-    dataset.data_dir = placeholder(
-        str
-    )  # of prepared sets, unset: ~/tensorflow_datasets; or the folder
+    # Of prepared sets, unset: ~/tensorflow_datasets. A folder's images: SPLIT/CLASS/NAME.jpg in it.
+    dataset.data_dir = placeholder(str)
     dataset.manual_dir = placeholder(str)  # files downloaded by hand; unset: TFDS's
     dataset.train_split = 'train'  # TFDS split, may be a slice: 'train[:90%]'
     dataset.eval_split = 'validation'
@@ -80,7 +79,7 @@ def _dataset() -> ConfigDict:
     dataset.interpolation = 'bilinear'
     dataset.antialias = False
     dataset.shuffle_buffer = 16384  # disk, tfrecord: encoded examples held for shuffling, per host
-    dataset.num_threads = -1  # disk: that decode; -1: as many as cores
+    dataset.num_threads = -1  # disk: each decodes 64 images at a time; -1: one more than cores
     dataset.max_image_pixels = 2**27  # disk: a larger image counts as one that cannot be decoded
     dataset.max_bad_fraction = 0.001  # disk: of the split; more that cannot be decoded stop the run
     dataset.bad_eval_images = 'error'  # disk: or 'wrong', which counts them as wrongly classified

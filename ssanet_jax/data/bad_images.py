@@ -15,7 +15,7 @@ WRONG = -1  # label of an image that no answer is right for
 
 
 class BadImages:
-    """Counts a split's bad images, each once, and logs them by name.
+    """Counts a split's bad images, each once, and logs them by name; on this host, since its start.
 
     Args:
       source: the split.
@@ -84,7 +84,7 @@ class BadImages:
                     logging.WARNING, '%s takes the place of %s.', 20, self._name(candidate), name
                 )
                 return int(candidate.label[0])
-        raise ConfigError(f'{name} and every image that might stand in for it are broken.')
+        raise ConfigError(f'{name} cannot be decoded, nor any image that might stand in for it.')
 
     def _name(self, chunk: Chunk) -> str:
         return self._source.name(int(chunk.number[0]))

@@ -5,12 +5,14 @@ from functools import partial
 
 import jax
 import numpy as np
+import tensorflow as tf
 from ml_collections import ConfigDict
 
+from ssanet_jax.config import ConfigError
 from ssanet_jax.data import images, memory
 from ssanet_jax.data.bad_images import BadImages
 from ssanet_jax.data.batch import Batch, Share, pad
-from ssanet_jax.data.builders import open_builder, open_source, split_size
+from ssanet_jax.data.builders import open_builder, open_source, prepare_command, split_size
 from ssanet_jax.data.pipeline import Decoded, decode_batches
 from ssanet_jax.data.sources import Chunk, Source
 
@@ -75,8 +77,8 @@ def eval_batches(config: ConfigDict, split: str, *, share: Share | None = None) 
     if dataset.reader == 'disk':
         batches = _eval_from_disk(config, split, share, rows)
     else:
-        images = memory.load_split(builder, split, dataset.image_size)
-        batches = memory.eval_batches(images, share, rows)
+        whole = memory.load_split(builder, split, dataset.image_size)
+        batches = memory.eval_batches(whole, share, rows)
     return pad(batches, rows, -(-largest_share // rows), dataset.image_size)
 
 
@@ -107,13 +109,25 @@ def _decode(
     config: ConfigDict, chunks: Iterator[Chunk], decode: images.Decode, rows: int
 ) -> Iterator[Decoded]:
     return decode_batches(
-        chunks,
+        _readable(chunks, config.dataset),
         decode,
         seed=config.seed,
         rows=rows,
         image_size=config.dataset.image_size,
         num_threads=config.dataset.num_threads,
     )
+
+
+def _readable(chunks: Iterator[Chunk], dataset: ConfigDict) -> Iterator[Chunk]:
+    """The same; what reading raises becomes a ConfigError."""
+    try:
+        yield from chunks
+    except (tf.errors.OpError, RuntimeError, OSError) as error:  # RuntimeError: array_record's
+        reason = ' '.join(getattr(error, 'message', str(error)).split())[:300]
+        raise ConfigError(
+            f'{open_builder(dataset).data_path} cannot be read: {reason} Nothing was lost; mend '
+            f'it, or remove it and prepare it again with: {prepare_command(dataset)}'
+        ) from error
 
 
 def _batch(decoded: Decoded, label: np.ndarray) -> Batch:

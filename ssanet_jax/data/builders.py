@@ -38,7 +38,13 @@ class DatasetInfo(NamedTuple):
 def dataset_info(config: ConfigDict) -> DatasetInfo:
     """Sizes of `config.dataset`'s two splits and its classes; see `open_builder` for errors."""
     builder = open_builder(config.dataset)
-    label = builder.info.features['label']
+    features = builder.info.features
+    if not {'image', 'label'} <= set(features):
+        raise ConfigError(
+            f"{builder.info.full_name} has no features 'image' and 'label', but "
+            f'{", ".join(features)}; choose a set for classifying images.'
+        )
+    label = features['label']
     return DatasetInfo(
         num_train=split_size(builder, config.dataset.train_split),
         num_eval=split_size(builder, config.dataset.eval_split),
@@ -80,7 +86,8 @@ def _hint(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
     return (
         f'{builder.info.full_name} is streamed from tfrecord files, shuffled through a buffer. As '
         'array_record it is shuffled as a whole, goes on at any step at once, and comes in the '
-        f'same order on any number of hosts. Convert it once with: {prepare_command(dataset)}'
+        f'same order on any number of hosts. Convert it, not during a run but before one, with: '
+        f'{prepare_command(dataset)}'
     )
 
 
@@ -111,11 +118,15 @@ def _open(name: str, data_dir: str | None, manual_dir: str | None) -> tfds.core.
     return builder
 
 
+# What tfds.builder raises for a version, a config or a name that is malformed.
+_BAD_NAME = (AssertionError, ValueError, TypeError, ImportError)
+
+
 def find_builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.DatasetBuilder:
     """TFDS's builder of that name, prepared or not; raises ConfigError where there is none."""
     try:
         return tfds.builder(name, data_dir=data_dir, **options)
-    except (tfds.core.DatasetNotFoundError, AssertionError) as error:  # the latter: its version
+    except (tfds.core.DatasetNotFoundError, *_BAD_NAME) as error:
         known = [*LOCAL_BUILDERS, *tfds.list_builders()]
         nearest = difflib.get_close_matches(name.partition(':')[0], known, n=3)
         raise ConfigError(
@@ -144,7 +155,7 @@ def split_size(builder: tfds.core.DatasetBuilder, split: str) -> int:
             f'{builder.info.full_name} has no split {split!r}; it has '
             f'{", ".join(builder.info.splits)}, and slices of them like "train[:90%]".'
         ) from error
-    if not size:
+    if size <= 0:
         raise ConfigError(f'Split {split!r} of {builder.info.full_name} holds no example.')
     return size
 

@@ -2,10 +2,8 @@
 
 import io
 import itertools
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -15,6 +13,10 @@ from PIL import Image
 from tensorflow_datasets.core import dataset_info, file_adapters
 from tensorflow_datasets.core.file_adapters import FileFormat
 from tensorflow_datasets.core.utils import py_utils
+
+from ssanet_jax.config import ConfigError
+
+_INFO = 'dataset_info.json'
 
 
 class Shrink(NamedTuple):
@@ -47,13 +49,24 @@ class Shard(NamedTuple):
     new_path: str
     new_format: str
     shrink: Shrink | None
+    num_examples: int
 
     def convert(self) -> 'Shard':
-        """Writes the new file under another name first, so that it is never half there."""
+        """Writes the new file under another name first, so that it is never half there.
+
+        Raises ValueError where the old file does not hold as many examples as it should.
+        """
         adapter = file_adapters.ADAPTER_FOR_FORMAT[FileFormat(self.new_format)]
-        with py_utils.incomplete_file(Path(self.new_path)) as unfinished:
-            adapter.write_examples(unfinished, enumerate(self._records()))
+        with py_utils.incomplete_file(epath.Path(self.new_path)) as unfinished:
+            adapter.write_examples(unfinished, enumerate(self._all_records()))
         return self
+
+    def _all_records(self) -> Iterator[bytes]:
+        count = 0
+        for count, record in enumerate(self._records(), start=1):  # noqa: B007
+            yield record
+        if count != self.num_examples:
+            raise ValueError(f'{self.path} holds {count} examples in place of {self.num_examples}')
 
     def _records(self) -> Iterator[bytes]:
         records: Iterable[bytes]
@@ -74,9 +87,9 @@ def _shrunk(record: bytes, shrink: Shrink) -> bytes:
     return example.SerializeToString()
 
 
-def is_prepared(folder: Path, file_format: str) -> bool:
+def is_prepared(folder: epath.Path, file_format: str) -> bool:
     """Whether a data set is complete in `folder`, in that format."""
-    if not (folder / 'dataset_info.json').exists():
+    if not (folder / _INFO).exists():
         return False
     info = tfds.builder_from_directory(folder).info
     return FileFormat(file_format) in info.available_file_formats()
@@ -96,22 +109,27 @@ class Conversion:
         self,
         builder: tfds.core.DatasetBuilder,
         file_format: str,
-        folder: Path,
+        folder: epath.Path,
         shrink: Shrink | None = None,
     ):
         self._builder, self._format, self.folder = builder, FileFormat(file_format), folder
         self._shrink = shrink
+        if builder.info.file_format not in (FileFormat.ARRAY_RECORD, FileFormat.TFRECORD):
+            raise ConfigError(
+                f'{builder.data_path} holds {builder.info.file_format.value} files; only '
+                'array_record and tfrecord can be converted.'
+            )
         shards = [
             shard
             for split in builder.info.splits.values()
             for shard in _shards(split, builder.info.file_format, self._format, folder, shrink)
         ]
-        self.shards = [shard for shard in shards if not Path(shard.new_path).exists()]
+        self.shards = [shard for shard in shards if not epath.Path(shard.new_path).exists()]
         self.num_done = len(shards) - len(self.shards)
 
     def size(self) -> int:
         """About how many bytes the missing shards will have, from a sample of the first."""
-        old = sum(Path(shard.path).stat().st_size for shard in self.shards)
+        old = sum(epath.Path(shard.path).stat().length for shard in self.shards)
         if not self.shards or self._shrink is None:
             return old
         before = list(itertools.islice(self.shards[0]._replace(shrink=None)._records(), 64))
@@ -144,27 +162,33 @@ class Conversion:
 
     def finish(self) -> None:
         """Writes the metadata; until then TFDS does not see the new form."""
-        source = Path(self._builder.data_path)
+        source = epath.Path(self._builder.data_path)
         info = dataset_info.read_proto_from_builder_dir(source)
         if self.folder == source:
             info.alternative_file_formats.append(self._format.value)
         else:
             for file in [*source.glob('*.json'), *source.glob('*.txt')]:
-                shutil.copy(file, self.folder)
+                if file.name != _INFO:
+                    file.copy(self.folder / file.name, overwrite=True)
             info.file_format = self._format.value
             del info.alternative_file_formats[:]
-        dataset_info.write_dataset_info_proto(info, dataset_info_dir=epath.Path(self.folder))
+        unfinished = self.folder / 'incomplete.info'
+        unfinished.mkdir(exist_ok=True)
+        dataset_info.write_dataset_info_proto(info, dataset_info_dir=unfinished)
+        (unfinished / _INFO).replace(self.folder / _INFO)
+        for rest in self.folder.glob('incomplete.*'):  # of runs that were killed
+            rest.rmtree() if rest.is_dir() else rest.unlink()
 
 
 def _shards(
     split: tfds.core.SplitInfo,
     old: FileFormat,
     new: FileFormat,
-    folder: Path,
+    folder: epath.Path,
     shrink: Shrink | None,
 ) -> Iterator[Shard]:
     template = split.filename_template
-    renamed = template.replace(data_dir=epath.Path(folder), filetype_suffix=new.file_suffix)
+    renamed = template.replace(data_dir=folder, filetype_suffix=new.file_suffix)
     for index in range(split.num_shards):
         place = {'shard_index': index, 'num_shards': split.num_shards}
         yield Shard(
@@ -173,4 +197,5 @@ def _shards(
             new_path=str(renamed.sharded_filepath(**place)),
             new_format=new.value,
             shrink=shrink,
+            num_examples=split.shard_lengths[index],
         )

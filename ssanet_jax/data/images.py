@@ -6,6 +6,7 @@ each choice costs and how far its result is from Pillow's.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,7 +25,13 @@ _PNG = b'\x89PNG\r\n\x1a\n'
 _PIL = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 _CV2 = {'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
 
+_MAX_PIXELS_AT_ONCE = 2**26  # of whole images; more are decoded one by one
+
 cv2.setNumThreads(1)  # images are resized in parallel, not rows of one
+
+
+class BadImageError(ValueError):
+    """A file that no image can be decoded from; the message says why."""
 
 
 def random_crops(
@@ -87,7 +94,7 @@ def decode_only(
     def decode(rows: slice) -> None:
         _decode_crops(files[rows], key[rows], out.shape[1], dataset)
 
-    return _in_groups(files, out, decode, lambda row: None)
+    return _in_groups(files, out, decode, lambda row: _decode_png(files[row], dataset))
 
 
 def _decode_crops(
@@ -100,8 +107,7 @@ def _decode_crops(
     window = crop_windows(sides, uniforms[:, 1:], dataset.crop_area, dataset.crop_aspect)
     times = np.clip(window[:, 2:].min(axis=1) // size, 1, 8 if reduce else 1)
     halvings = np.log2(times).astype(np.int32)
-    window[:, :2] >>= halvings[:, None]
-    window[:, 2:] = np.maximum(window[:, 2:] >> halvings[:, None], 1)
+    window >>= halvings[:, None]
     return jpeg.decode_windows(len(files))(encoded, window, halvings), uniforms[:, 0] < 0.5
 
 
@@ -127,9 +133,14 @@ def center_crops(
 
     def decode(rows: slice) -> None:
         encoded = tf.constant(files[rows])
-        _check_pixels(jpeg.sides(len(encoded))(encoded).numpy(), dataset)
-        for i, image in enumerate(jpeg.decode_whole(len(encoded))(encoded)):
-            finish(image.numpy(), rows.start + i)
+        sides = jpeg.sides(len(encoded))(encoded).numpy()
+        _check_pixels(sides, dataset)
+        few = sides.prod(axis=1, dtype=np.int64).sum() <= _MAX_PIXELS_AT_ONCE
+        step = len(encoded) if few else 1
+        for start in range(0, len(encoded), step):
+            whole = jpeg.decode_whole(step)(encoded[start : start + step])
+            for i, image in enumerate(whole):
+                finish(image.numpy(), rows.start + start + i)
 
     def decode_png(row: int) -> None:
         finish(_decode_png(files[row], dataset), row)
@@ -176,7 +187,7 @@ def _in_groups(
     files: Sequence[bytes],
     out: np.ndarray,
     decode: Callable[[slice], None],
-    decode_png: Callable[[int], None],
+    decode_png: Callable[[int], Any],
 ) -> dict[int, str]:
     """Decodes rows many at a time, and one at a time where one of them is odd."""
     bad: dict[int, str] = {}
@@ -186,18 +197,18 @@ def _in_groups(
         stop = start + min(jpeg.GROUP, 1 << (len(out) - start).bit_length() - 1)  # few sizes
         try:
             if not all(is_jpeg[start:stop]):
-                raise ValueError('Some are not JPEG.')
+                raise BadImageError('Some are not JPEG.')
             decode(slice(start, stop))
-        except (tf.errors.OpError, ValueError):
+        except (tf.errors.InvalidArgumentError, BadImageError):
             for row in range(start, stop):
                 try:
                     if is_jpeg[row]:
                         decode(slice(row, row + 1))
                     else:
                         decode_png(row)
-                except (tf.errors.OpError, ValueError) as error:
+                except (tf.errors.InvalidArgumentError, BadImageError) as error:
                     out[row] = 0
-                    message = error.message if isinstance(error, tf.errors.OpError) else str(error)
+                    message = getattr(error, 'message', str(error))
                     bad[row] = ' '.join(message.split())[:200]
         start = stop
     return bad
@@ -206,9 +217,9 @@ def _in_groups(
 def _decode_png(file: bytes, dataset: ConfigDict) -> np.ndarray:
     """What is not a JPEG; a few of ImageNet's .JPEG are such. 16 bits become 8."""
     if not file:
-        raise ValueError('The file is empty.')
+        raise BadImageError('The file is empty.')
     if not file.startswith(_PNG):
-        raise ValueError(f'It is neither JPEG nor PNG: it begins with {file[:8]!r}.')
+        raise BadImageError(f'It is neither JPEG nor PNG: it begins with {file[:8]!r}.')
     width, height = np.frombuffer(file[16:24].ljust(8, b'\0'), '>u4').astype(np.int64)
     _check_pixels(np.array([[height, width]]), dataset)
     return tf.io.decode_png(file, channels=3).numpy()
@@ -217,7 +228,7 @@ def _decode_png(file: bytes, dataset: ConfigDict) -> np.ndarray:
 def _check_pixels(sides: np.ndarray, dataset: ConfigDict) -> None:
     pixels = sides.astype(np.int64).prod(axis=1)
     if pixels.max() > dataset.max_image_pixels or pixels.min() == 0:
-        raise ValueError(
+        raise BadImageError(
             f'It has {pixels.max():,} pixels; dataset.max_image_pixels is '
             f'{dataset.max_image_pixels:,}.'
         )

@@ -61,7 +61,7 @@ def decode_batches(
 ) -> Iterator[Decoded]:
     """Batches of `rows` images, the last one shorter, in the order of `chunks`.
 
-    Holds `AHEAD` + 1 batches, encoded and decoded.
+    Holds `AHEAD` + 1 batches, encoded and decoded, besides what `chunks` reads ahead.
 
     Args:
       chunks: of any sizes.
@@ -69,7 +69,8 @@ def decode_batches(
       seed: of the augmentation.
       rows: images of a batch.
       image_size: their height and width.
-      num_threads: that decode; -1: as many as cores, and one.
+      num_threads: that decode, each `GROUP` images at a time, to which TensorFlow adds its
+        own; -1: one more than cores.
     """
     threads = num_threads if num_threads > 0 else num_cores() + 1  # one of them waits
     under_way: deque[tuple[Decoded, list[Future[dict[int, str]]]]] = deque()

@@ -193,7 +193,8 @@ class Folder(RandomAccess):
 
 def _read(path: str) -> bytes:
     try:
-        return tf.io.gfile.GFile(path, 'rb').read()
+        with tf.io.gfile.GFile(path, 'rb') as file:
+            return file.read()
     except tf.errors.OpError as error:
         raise ConfigError(f'{path} cannot be read: {error.message}') from error
 
@@ -215,11 +216,3 @@ def tfds_id(files: list[Any], number: int) -> str:
             return f'{PurePath(file.filename).name}__{file.skip + number}'
         number -= file.take
     raise IndexError(number)
-
-
-def check_share(size: int, split: str, share: Share) -> None:
-    """Raises ConfigError where a host would have no example."""
-    if size < share.num_hosts:
-        raise ConfigError(
-            f'Split {split!r} has fewer examples than there are hosts ({share.num_hosts}).'
-        )

@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from ssanet_jax.config import ConfigError
 from ssanet_jax.data.batch import Share
-from ssanet_jax.data.sources import CHUNK, Chunk, check_share, parse, tfds_id
+from ssanet_jax.data.sources import CHUNK, Chunk, parse, tfds_id
 
 _FOREVER = 2**62
 _FILES_AT_ONCE = 16
@@ -57,7 +58,11 @@ class TfRecords:
         return tfds_id(self._files, number)
 
     def _part(self, share: Share) -> '_Part':
-        check_share(self.size, self._split, share)
+        if self.size < share.num_hosts:
+            raise ConfigError(
+                f'Split {self._split!r} has fewer examples than there are hosts '
+                f'({share.num_hosts}).'
+            )
         return _Part(self._files, *share.bounds(self.size))
 
 
@@ -85,7 +90,10 @@ class _Part:
             slices = tuple(tf.gather(column, order) for column in slices)
 
         def read(name: tf.Tensor, skip: tf.Tensor, take: tf.Tensor, first: tf.Tensor) -> Any:
-            return tf.data.TFRecordDataset(name).skip(skip).take(take).enumerate(first)
+            records = tf.data.TFRecordDataset(name).skip(skip).take(take)
+            # A file that was cut off between records would pass for a shorter one.
+            records = records.apply(tf.data.experimental.assert_cardinality(take))
+            return records.enumerate(first)
 
         dataset = tf.data.Dataset.from_tensor_slices(slices)
         if file_seed is None:

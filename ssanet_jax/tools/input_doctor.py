@@ -13,6 +13,7 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 import itertools
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -29,9 +30,9 @@ from ssanet_jax import compilation_cache, data
 from ssanet_jax.checks import check, check_batch_size, check_overrides
 from ssanet_jax.config import ConfigError
 from ssanet_jax.data import images
-from ssanet_jax.data.builders import open_source
+from ssanet_jax.data.builders import open_source, prepare_command
 from ssanet_jax.data.pipeline import decode_batches, num_cores
-from ssanet_jax.data.sources import Chunk
+from ssanet_jax.data.sources import CHUNK, Chunk
 from ssanet_jax.tools import cli
 from ssanet_jax.training import experiment
 from ssanet_jax.training.experiment import Experiment
@@ -75,7 +76,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.out:
         try:
             draw(spans, f'{config.dataset.name}, {config.model.name}', FLAGS.out)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(f'--out={FLAGS.out} cannot be written: {error}.') from error
         console.print(f'Timeline written to {FLAGS.out}')
 
@@ -94,7 +95,7 @@ def measure(
             source.training, seed=config.seed, batch_size=size, start_step=0, share=data.Share(0, 1)
         )
         read = rate((len(chunk) for chunk in training()), seconds)
-        some = list(itertools.islice(training(), max(4, math.ceil(size / 64))))
+        some = list(itertools.islice(training(), max(4, math.ceil(size / CHUNK))))
         decode = rate(decoded(config, itertools.cycle(some), images.decode_only), seconds)
         augment = rate(decoded(config, itertools.cycle(some), images.random_crops), seconds)
     whole = rate((len(b['label']) for b in data.train_batches(config)), seconds)
@@ -117,7 +118,7 @@ def rate(counts: Iterator[int], seconds: float) -> float:
     for _ in range(3):
         next(counts)
     start, images_done = time.perf_counter(), 0
-    while (passed := time.perf_counter() - start) < seconds:
+    while time.perf_counter() - start < seconds:
         images_done += next(counts)
     passed = time.perf_counter() - start
     if hasattr(counts, 'close'):
@@ -239,11 +240,12 @@ def advice(config: ConfigDict, hint: str) -> list[str]:
         found.append('--config.dataset.antialias=False resizes several times as fast.')
     if 0 < dataset.num_threads < num_cores():
         found.append('--config.dataset.num_threads=-1 would use all cores.')
-    side = math.ceil(dataset.image_size / dataset.eval_crop_fraction)
-    found.append(
-        f'Smaller files are decoded faster: python -m ssanet_jax.tools.prepare --dataset='
-        f'{dataset.name} --max_side={side * 3 // 2} makes a copy of them.'
-    )
+    side = 3 * math.ceil(dataset.image_size / dataset.eval_crop_fraction) // 2
+    if dataset.name != 'folder' and not re.search(r'_\d+px', dataset.name):
+        found.append(
+            f'Smaller files are decoded faster; {prepare_command(dataset)} --max_side={side} '
+            'makes a copy of them.'
+        )
     return [*found, hint] if hint else found
 
 

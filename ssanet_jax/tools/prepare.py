@@ -3,9 +3,9 @@ r"""Downloads and prepares a data set through TFDS, or converts one that is prep
     python -m ssanet_jax.tools.prepare --dataset=imagenet2012:5.*.* --manual_dir=/data/tars
 
 Writes array_record files, which training reads in any order. A set that is there as tfrecord
-gets them besides. --max_side makes a smaller copy named NAME_256px, say, which is decoded
-faster. Says what it needs and checks the disk before it begins; run again after a stop, it
-goes on with the downloads and with the shards that are missing.
+gets them besides. --max_side makes a smaller copy of a prepared set, named NAME_256px_q90, say,
+which is decoded faster. Says what it needs and checks the disk before it begins; run again after
+a stop, it goes on with the downloads and with the shards that are missing.
 """
 
 import os
@@ -13,13 +13,15 @@ import os
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
+import importlib.util
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import flags
+from etils import epath
 from rich import progress as bars
 from rich.console import Console
 
@@ -36,6 +38,8 @@ _console = Console(soft_wrap=True, highlight=False)
 def main(argv: list[str]) -> None:
     if argv[1:]:
         raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+    if FLAGS.beam and not importlib.util.find_spec('apache_beam'):
+        raise ConfigError('--beam needs Apache Beam: pip install -e .[train,beam]')
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     name: str = FLAGS.dataset
@@ -46,11 +50,12 @@ def main(argv: list[str]) -> None:
         _download_and_prepare(builder)
         if FLAGS.dry_run:
             return
-    folder, shrink = Path(builder.data_path), None
+    folder, shrink = epath.Path(builder.data_path), None
     if FLAGS.max_side:
         shrink = Shrink(FLAGS.max_side, FLAGS.jpeg_quality)
-        name = f'{builder.name}_{FLAGS.max_side}px'
-        folder = Path(builder.data_dir_root) / name / str(builder.version)
+        config = f'_{builder.builder_config.name}' if builder.builder_config else ''
+        name = f'{builder.name}{config}_{FLAGS.max_side}px_q{FLAGS.jpeg_quality}'
+        folder = epath.Path(builder.data_dir_root) / name / str(builder.version)
     if is_prepared(folder, FLAGS.file_format):
         _console.print(f'{name} is prepared as {FLAGS.file_format} in {folder}.')
     else:
@@ -71,12 +76,12 @@ def _builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.Datas
 def _download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
     size = int(builder.info.download_size or 0) + int(builder.info.dataset_size or 0)
     if not size and FLAGS.manual_dir:  # TFDS does not know; it writes what it is given
-        size = sum(file.stat().st_size for file in Path(FLAGS.manual_dir).glob('*'))
+        size = sum(file.stat().length for file in epath.Path(FLAGS.manual_dir).glob('*'))
     known = f'about {_gigabytes(size)}' if size else 'room that TFDS does not know the size of'
     _announce(
         f'Preparing {builder.info.full_name} as {FLAGS.file_format}', builder.data_path, known
     )
-    _check_disk(Path(builder.data_dir_root), size)
+    _check_disk(epath.Path(builder.data_dir_root), size)
     if FLAGS.dry_run:
         return
     beam: dict[str, Any] = {}
@@ -87,7 +92,7 @@ def _download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
     download = tfds.download.DownloadConfig(manual_dir=FLAGS.manual_dir, **beam)
     try:
         builder.download_and_prepare(download_config=download)
-    except (AssertionError, OSError, tfds.download.DownloadError) as error:
+    except Exception as error:  # whatever a builder raises for what it finds in its files
         by_hand = files_by_hand(builder, FLAGS.manual_dir)
         reason = ' '.join(str(error).split())[:300]
         raise ConfigError(
@@ -96,6 +101,18 @@ def _download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
 
 
 def _convert(conversion: Conversion) -> None:
+    try:
+        _announce_and_convert(conversion)
+    except (OSError, RuntimeError, ValueError, tf.errors.OpError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = ' '.join(getattr(error, 'message', str(error)).split())[:300]
+        raise ConfigError(
+            f'Stopped: {reason}. Shards that are done stay; the same command goes on.'
+        ) from error
+
+
+def _announce_and_convert(conversion: Conversion) -> None:
     size = conversion.size()
     number = len(conversion.shards)
     there = f', {conversion.num_done} are there' if conversion.num_done else ''
@@ -104,38 +121,35 @@ def _convert(conversion: Conversion) -> None:
     _check_disk(conversion.folder, size)
     if FLAGS.dry_run:
         return
-    try:
-        if FLAGS.beam:
-            conversion.run_on_beam(FLAGS.beam_options)
-            return
-        columns = (*bars.Progress.get_default_columns(), bars.MofNCompleteColumn())
-        with bars.Progress(*columns, console=_console) as bar:
-            task = bar.add_task('shards', total=number + conversion.num_done)
-            conversion.run(
-                FLAGS.workers or num_cores(), lambda done: bar.update(task, completed=done)
-            )
-    except OSError as error:
-        raise ConfigError(
-            f'Stopped: {error}. Shards that are done stay; the same command goes on.'
-        ) from error
+    if FLAGS.beam:
+        conversion.run_on_beam(FLAGS.beam_options)
+        return
+    columns = (*bars.Progress.get_default_columns(), bars.MofNCompleteColumn())
+    with bars.Progress(*columns, console=_console) as bar:
+        task = bar.add_task('shards', total=number + conversion.num_done)
+        conversion.run(FLAGS.workers or num_cores(), lambda done: bar.update(task, completed=done))
 
 
 def _announce(title: str, folder: Any, needs: str) -> None:
-    free = shutil.disk_usage(_existing(Path(folder))).free
-    _console.print(f'{title} in {folder}. Needs {needs}; {_gigabytes(free)} are free.')
+    free = _free(epath.Path(folder))
+    room = '' if free is None else f' {_gigabytes(free)} are free.'
+    _console.print(f'{title} in {folder}. Needs {needs}.{room}')
 
 
-def _check_disk(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(_existing(folder)).free
-    if free < needed:
+def _check_disk(folder: epath.Path, needed: int) -> None:
+    free = _free(folder)
+    if free is not None and free < needed:
         raise ConfigError(
             f'{folder} has {_gigabytes(free)} free, and {_gigabytes(needed)} are needed; make '
             'room, or name another --data_dir.'
         )
 
 
-def _existing(folder: Path) -> Path:
-    return folder if folder.exists() else _existing(folder.parent)
+def _free(folder: epath.Path) -> int | None:
+    """Bytes left where `folder` is or will be; None in a bucket."""
+    if '://' in str(folder):
+        return None
+    return shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
 
 
 def _gigabytes(size: int) -> str:

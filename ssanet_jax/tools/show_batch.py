@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
             f'{title}, {images.shape[1]} x {images.shape[2]} pixels',
             FLAGS.out,
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f'--out={FLAGS.out} cannot be written: {error}.') from error
     print(f'Written to {FLAGS.out}')
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssanet_jax.data import jpeg
+from ssanet_jax.data import images, jpeg
 from ssanet_jax.data.images import center_crops, crop_windows, random_crops
 from tests import fabricate
 
@@ -196,3 +196,18 @@ def test_a_jpeg_with_too_many_pixels_is_bad(dataset):
     out = np.zeros((1, 32, 32, 3), np.uint8)
     file = fabricate.photograph(np.random.default_rng(0))
     assert 'dataset.max_image_pixels is 1,000' in random_crops([file], keys(1), out, dataset)[0]
+
+
+def test_many_large_images_are_decoded_one_by_one(dataset, monkeypatch):
+    """So that 64 photographs of 24 megapixels do not lie in memory at once."""
+    rng = np.random.default_rng(0)
+    files = [fabricate.photograph(rng) for _ in range(6)]
+    together, one_by_one = (np.zeros((6, 32, 32, 3), np.uint8) for _ in range(2))
+    assert center_crops(files, keys(6), together, dataset) == {}
+    monkeypatch.setattr(images, '_MAX_PIXELS_AT_ONCE', 30_000)
+    sizes = []
+    decode_whole = jpeg.decode_whole
+    monkeypatch.setattr(jpeg, 'decode_whole', lambda n: sizes.append(n) or decode_whole(n))
+    assert center_crops(files, keys(6), one_by_one, dataset) == {}
+    assert set(sizes) == {1, 2}  # a group of four large ones, and one of two
+    np.testing.assert_array_equal(one_by_one, together)

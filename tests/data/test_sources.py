@@ -1,5 +1,7 @@
 """Orders and names of examples."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -128,3 +130,57 @@ def test_tfrecord_comes_with_a_hint(imagenet, imagenet_tfrecord):
     assert data.dataset_info(imagenet).hint == ''
     hint = data.dataset_info(imagenet_tfrecord).hint
     assert 'python -m ssanet_jax.tools.prepare --dataset=imagenet2012:5.*.* --data_dir=' in hint
+
+
+@pytest.mark.parametrize('damage', ['missing', 'empty', 'half', 'flipped'])
+@pytest.mark.parametrize('file_format', ['array_record', 'tfrecord'])
+def test_damaged_files_end_in_one_line(file_format, damage, imagenet, tmp_path, request):
+    fixture = {'array_record': 'imagenet_dir', 'tfrecord': 'imagenet_tfrecord_dir'}[file_format]
+    shutil.copytree(request.getfixturevalue(fixture) / 'imagenet2012', tmp_path / 'imagenet2012')
+    imagenet.dataset.data_dir = str(tmp_path)
+    (path,) = tmp_path.rglob('*train*-00001-of-00003')
+    content = bytearray(path.read_bytes())
+    if damage == 'missing':
+        path.unlink()
+    elif damage == 'flipped':
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(content)
+    else:
+        path.write_bytes(content[: 0 if damage == 'empty' else len(content) // 2])
+    with pytest.raises(ConfigError, match=r'imagenet2012/5\.1\.0 cannot be read: ') as raised:
+        list(data.eval_batches(imagenet, 'train'))
+    assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    'name', ['imagenet2012:', 'cifar10:3', 'imagenet_resized/99x99', 'mnist/x=1', '']
+)
+def test_a_malformed_name_is_one_line(name, imagenet):
+    imagenet.dataset.name = name
+    with pytest.raises(ConfigError, match=r'config\.dataset\.name=') as raised:
+        data.dataset_info(imagenet)
+    assert '\n' not in str(raised.value)
+
+
+def test_a_set_that_is_not_for_classification_is_refused(imagenet, tmp_path):
+    builder = Texts(data_dir=tmp_path)
+    builder.download_and_prepare()
+    imagenet.dataset.name, imagenet.dataset.data_dir = 'texts', str(tmp_path)
+    with pytest.raises(ConfigError, match="no features 'image' and 'label', but text"):
+        data.dataset_info(imagenet)
+
+
+class Texts(tfds.core.GeneratorBasedBuilder):
+    """One sentence."""
+
+    VERSION = tfds.core.Version('1.0.0')
+
+    def _info(self):
+        features = tfds.features.FeaturesDict({'text': tfds.features.Text()})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+        return {'train': iter([(0, {'text': 'one'})])}
+
+    def _generate_examples(self):
+        raise NotImplementedError

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
+from etils import epath
 from PIL import Image
 
 from ssanet_jax import data
+from ssanet_jax.config import ConfigError
 from ssanet_jax.data.builders import open_builder, open_source
-from ssanet_jax.data.conversion import Conversion, Shrink
+from ssanet_jax.data.conversion import Conversion, Shrink, is_prepared
 from tests import fabricate
 from tests.conftest import imagenet_config
 from tests.helpers import ROOT
@@ -79,8 +82,8 @@ def test_a_smaller_copy(tfrecord):
     config = imagenet_config(tfrecord)
     before = files(config)
     printed = prepare('--dataset=imagenet2012', f'--data_dir={tfrecord}', '--max_side=100')
-    assert '--config.dataset.name=imagenet2012_100px' in printed
-    config.dataset.name = 'imagenet2012_100px'
+    assert '--config.dataset.name=imagenet2012_100px_q90' in printed
+    config.dataset.name = 'imagenet2012_100px_q90'
     after = files(config)
     assert data.dataset_info(config).num_train == 48
     shrunk = 0
@@ -107,7 +110,7 @@ def test_bad_images_are_copied_as_they_are():
 def test_a_stopped_conversion_goes_on_where_it_was(tfrecord, monkeypatch):
     builder = tfds.builder('imagenet2012', data_dir=tfrecord)
     folder = Path(builder.data_path)
-    conversion = Conversion(builder, 'array_record', folder)
+    conversion = Conversion(builder, 'array_record', epath.Path(folder))
 
     def stop(done):
         if done == 4:
@@ -116,12 +119,42 @@ def test_a_stopped_conversion_goes_on_where_it_was(tfrecord, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         conversion.run(1, stop)
     (folder / 'incomplete.XYZ.imagenet2012-train.array_record-00000-of-00003').write_text('half')
-    done = Conversion(builder, 'array_record', folder).num_done
+    done = Conversion(builder, 'array_record', epath.Path(folder)).num_done
     assert 4 <= done < 9
     assert tfds.builder('imagenet2012', data_dir=tfrecord).info.alternative_file_formats == []
-    Conversion(builder, 'array_record', folder).run(2, lambda done: None)
+    Conversion(builder, 'array_record', epath.Path(folder)).run(2, lambda done: None)
     config = imagenet_config(tfrecord)
     assert len(files(config)) == 48
+
+
+@pytest.mark.parametrize('file_format', ['tfrecord', 'array_record'])
+def test_a_shard_that_lost_examples_is_not_converted(tfrecord, file_format):
+    """It was cut off between two records, as by a copy that was stopped."""
+    builder = tfds.builder('imagenet2012', data_dir=tfrecord)
+    folder = Path(builder.data_path)
+    shard = folder / 'imagenet2012-train.tfrecord-00001-of-00003'
+    records = [r.numpy() for r in tf.data.TFRecordDataset(str(shard))]
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        for record in records[:5]:
+            writer.write(record)
+    new = tfrecord / 'new' if file_format == 'tfrecord' else folder
+    conversion = Conversion(builder, file_format, epath.Path(new))
+    with pytest.raises(
+        ValueError, match=r'train\.tfrecord-00001\S+ holds 5 examples in place of 16'
+    ):
+        conversion.run(1, lambda done: None)
+    assert not is_prepared(epath.Path(new), 'array_record')
+    with pytest.raises(ConfigError, match=r'cannot be read: .* 16 elements but contained only 5'):
+        list(data.eval_batches(imagenet_config(tfrecord), 'train'))
+
+
+def test_copies_of_different_kinds_have_different_names(tmp_path):
+    names = set()
+    for quality in (80, 90):
+        flags = ['--dataset=digits', f'--data_dir={tmp_path}', '--max_side=4']
+        printed = prepare(*flags, f'--jpeg_quality={quality}')
+        names.add(printed.split('config.dataset.name=')[1].split()[0])
+    assert names == {'digits_4px_q80', 'digits_4px_q90'}
 
 
 @pytest.mark.parametrize(
@@ -129,6 +162,7 @@ def test_a_stopped_conversion_goes_on_where_it_was(tfrecord, monkeypatch):
     [
         (['--dataset=folder'], 'nothing to prepare'),
         (['--dataset=ciafr10'], 'nearest: '),
+        (['--dataset=digits', '--beam'], 'needs Apache Beam'),
         (['--dataset=imagenet2012', '--data_dir=NONE'], 'ILSVRC2012_img_train.tar'),
         (['--dataset=digits', '--file_format=riegeli'], 'should be one of <array_record|tfrecord>'),
         ([], 'dataset'),
@@ -140,12 +174,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(flags, message, tmp_path):
     assert message in result.stderr
 
 
-def test_a_full_disk_is_seen_before(tfrecord, monkeypatch):
-    from ssanet_jax.config import ConfigError
+def test_a_full_disk_is_seen_before(tfrecord):
     from ssanet_jax.tools import prepare as module
 
     with pytest.raises(ConfigError, match=r'GB free, and 1e\+06 GB are needed'):
-        module._check_disk(tfrecord / 'new', 10**15)
+        module._check_disk(epath.Path(tfrecord / 'new'), 10**15)
 
 
 def test_show_batch_draws_a_grid(imagenet_dir, tmp_path):
