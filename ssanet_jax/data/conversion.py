@@ -63,7 +63,8 @@ class Shard(NamedTuple):
 
     def _all_records(self) -> Iterator[bytes]:
         count = 0
-        for count, record in enumerate(self._records(), start=1):  # noqa: B007
+        for record in self._records():
+            count += 1
             yield record
         if count != self.num_examples:
             raise ValueError(f'{self.path} holds {count} examples in place of {self.num_examples}')
@@ -177,7 +178,10 @@ class Conversion:
         dataset_info.write_dataset_info_proto(info, dataset_info_dir=unfinished)
         (unfinished / _INFO).replace(self.folder / _INFO)
         for rest in self.folder.glob('incomplete.*'):  # of runs that were killed
-            rest.rmtree() if rest.is_dir() else rest.unlink()
+            if rest.is_dir():
+                rest.rmtree()
+            else:
+                rest.unlink()
 
 
 def _shards(
