@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
@@ -32,7 +33,8 @@ class DatasetInfo(NamedTuple):
     num_eval: int
     num_classes: int
     class_names: tuple[str, ...]
-    hint: str = ''  # how it could be read faster, for people
+    order: str  # what the order of training images depends on, besides the seed
+    hint: str  # how it could be read faster, for people; or nothing
 
 
 def dataset_info(config: ConfigDict) -> DatasetInfo:
@@ -50,6 +52,7 @@ def dataset_info(config: ConfigDict) -> DatasetInfo:
         num_eval=split_size(builder, config.dataset.eval_split),
         num_classes=label.num_classes,
         class_names=tuple(label.names),
+        order=_order(config.dataset, builder),
         hint=_hint(config.dataset, builder),
     )
 
@@ -78,6 +81,16 @@ def prepare_command(dataset: ConfigDict) -> str:
         if (value := getattr(dataset, name))
     ]
     return f'python -m ssanet_jax.tools.prepare --dataset={dataset.name}{"".join(folders)}'
+
+
+def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
+    if dataset.reader == 'memory':
+        return 'a set in memory'
+    if isinstance(builder, tfds.ImageFolder):
+        return 'a folder'
+    if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
+        return f'tfrecord files on {jax.process_count()} host(s)'
+    return f'{builder.info.file_format.value} files'
 
 
 def _hint(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:

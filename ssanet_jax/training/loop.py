@@ -43,14 +43,17 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> TrainState:
     with Checkpoints(folder / 'checkpoints', keep=config.keep_checkpoints) as checkpoints:
         start = checkpoints.latest_step()
         if start is not None:
-            check_same_run(config, _saved_config(folder))
+            saved = _saved_config(folder)
+            _check_same_order(info.order, saved.pop('data_order', info.order))
+            check_same_run(config, saved)
         if (start or 0) > run.plan.num_train_steps:
             raise ConfigError(
                 f'{folder} holds step {start}, but the run ends after '
                 f'{run.plan.num_train_steps}; make it longer, or choose a new workdir.'
             )
         if jax.process_index() == 0:
-            replace_text(folder / 'config.json', config.to_json_best_effort(indent=2) + '\n')
+            fields = {**json.loads(config.to_json_best_effort()), 'data_order': info.order}
+            replace_text(folder / 'config.json', json.dumps(fields, indent=2) + '\n')
         state, total = _restore_or_init(run, checkpoints, start)
         _announce(console, config, run, info, start_step=int(state.step))
         state = _train(config, run, state, total, checkpoints, folder, console)
@@ -166,6 +169,15 @@ def _saved_config(folder: epath.Path) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(f'{folder} holds checkpoints but no config.json; choose a new workdir.')
     return json.loads(path.read_text())
+
+
+def _check_same_order(now: str, before: str) -> None:
+    if now != before:
+        raise ConfigError(
+            f'The run in this workdir read its images in the order of {before}, and now it would '
+            f'be that of {now}: some would come twice, and some not at all. Go back to {before}, '
+            'or choose a new workdir.'
+        )
 
 
 def _restore_or_init(

@@ -128,6 +128,8 @@ def test_a_folder_cannot_be_read_into_memory(folder):
 
 def test_tfrecord_comes_with_a_hint(imagenet, imagenet_tfrecord):
     assert data.dataset_info(imagenet).hint == ''
+    assert data.dataset_info(imagenet).order == 'array_record files'
+    assert data.dataset_info(imagenet_tfrecord).order == 'tfrecord files on 1 host(s)'
     hint = data.dataset_info(imagenet_tfrecord).hint
     assert 'python -m ssanet_jax.tools.prepare --dataset=imagenet2012:5.*.* --data_dir=' in hint
 

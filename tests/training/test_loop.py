@@ -103,6 +103,20 @@ def test_evaluation_of_a_checkpoint_repeats_the_runs_own(short, tmp_path):
     assert json.loads((tmp_path / 'evaluation.json').read_text())['step'] == 30
 
 
+def test_images_in_another_order_are_refused(short, tmp_path):
+    """As after converting tfrecord files in the middle of a run."""
+    short.num_train_steps = 2
+    loop.train_and_evaluate(short, str(tmp_path))
+    path = tmp_path / 'config.json'
+    assert json.loads(path.read_text())['data_order'] == 'a set in memory'
+    changed = path.read_text().replace('a set in memory', 'tfrecord files on 2 host(s)')
+    path.write_text(changed)
+    short.num_train_steps = 4
+    with pytest.raises(ConfigError, match=r'order of tfrecord files on 2 .* be that of a set in'):
+        loop.train_and_evaluate(short, str(tmp_path))
+    assert path.read_text() == changed
+
+
 def test_a_checkpoint_that_is_not_there_is_told_which_are(short, tmp_path):
     with pytest.raises(ConfigError, match='holds no checkpoint'):
         loop.evaluate_checkpoint(short, str(tmp_path / 'empty'), 'best')
