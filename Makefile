@@ -25,7 +25,7 @@ train: setup  ## Train CONFIG in WORKDIR (digits, about two minutes on two cores
 	$(BIN)/python main.py --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: setup  ## Run the tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
 test-slow: setup  ## Run the tests that take minutes.
 	$(BIN)/python -m pytest -m slow

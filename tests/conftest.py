@@ -20,8 +20,10 @@ collect_ignore = ['golden/make_torch.py']  # needs torch
 
 @pytest.fixture(scope='session', autouse=True)
 def compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Programs that several tests run are compiled once a session, in subprocesses too."""
-    folder = str(tmp_path_factory.mktemp('compiled'))
+    """Programs that several tests run are compiled once, for subprocesses and workers too."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+    folder = str(shared / 'compiled')
     os.environ['JAX_COMPILATION_CACHE_DIR'] = folder
     jax.config.update('jax_compilation_cache_dir', folder)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
