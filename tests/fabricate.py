@@ -93,7 +93,7 @@ def tar_bytes(files: dict[str, bytes]) -> bytes:
 def idx_gz(array: np.ndarray) -> bytes:
     """A uint8 array as a gzipped idx file."""
     header = b'\0\0\x08' + bytes([array.ndim]) + struct.pack(f'>{array.ndim}i', *array.shape)
-    return gzip.compress(header + array.tobytes())
+    return gzip.compress(header + array.tobytes(), mtime=0)
 
 
 def fashion_mnist_files(folder: Path, *, num_train: int = 40, num_test: int = 10) -> dict:
