@@ -9,8 +9,6 @@ the flax ImageNet example's own pipeline is left out.
 """
 
 import argparse
-import functools
-import importlib.util
 import io
 import itertools
 import os
@@ -19,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,18 +26,16 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 import numpy as np
 import photographs
-import tensorflow as tf
 from common import ROOT, machine, spread, write
+from input_peers import Images, decode_alone, flax_example, pil, stored_files
 from ml_collections import ConfigDict
 from PIL import Image
 
 from ssanet_jax import data
 from ssanet_jax.config import base, cifar
 from ssanet_jax.data import images, jpeg, memory, pipeline
-from ssanet_jax.data.builders import find_builder, open_source
+from ssanet_jax.data.builders import open_source
 from ssanet_jax.data.sources import CHUNK, Chunk
-
-Images = Iterator[np.ndarray]  # batches
 
 
 def main() -> None:
@@ -51,7 +46,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, help='JSON file to write')
     parser.add_argument('--batch_size', type=int, default=256)
     parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--images', type=int, default=4096, help='timed in each round')
+    parser.add_argument('--images', type=int, default=3072, help='timed in each round')
     parser.add_argument('--memory_of', help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     data_dir = Path(tempfile.gettempdir()) / 'ssanet_jax_photographs'
@@ -132,11 +127,6 @@ def ours(config: ConfigDict) -> Images:
     return (batch['image'] for batch in data.train_batches(config))
 
 
-@functools.cache
-def stored_files() -> list[bytes]:
-    return [photographs.encoded(number) for number in range(256)]
-
-
 def stored_chunks() -> Iterator[Chunk]:
     files = stored_files()
     for start in itertools.count(0, CHUNK):
@@ -150,72 +140,6 @@ def in_memory(dataset: ConfigDict, rows: int, decode: Any) -> Images:
         image_size=dataset.image_size, num_threads=-1,
     )  # fmt: skip
     return (batch.image for batch in decoded)
-
-
-def decode_alone(dataset: ConfigDict, rows: int) -> Images:
-    """Nothing else: no queue, no batches; the windows are drawn before."""
-    files = stored_files()
-    windows = [draw_window(dataset, number) for number in range(1024)]
-    stored, drawn = tf.constant(files), tf.constant(windows)
-
-    def decode(number: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_and_crop_jpeg(
-            stored[number % len(files)], drawn[number % len(windows)], channels=3,
-            fancy_upscaling=False, dct_method='INTEGER_FAST',
-        )  # fmt: skip
-        return image[0, 0]
-
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = cores = pipeline.num_cores()
-    options.threading.max_intra_op_parallelism = 1
-    dataset = tf.data.Dataset.range(2**62).map(decode, num_parallel_calls=cores, deterministic=True)
-    return (batch.numpy() for batch in dataset.batch(rows).with_options(options))
-
-
-def draw_window(dataset: ConfigDict, number: int) -> np.ndarray:
-    """Top, left, height, width."""
-    rng = np.random.default_rng(number)
-    uniforms = rng.random((1, 22), np.float32)
-    area, aspect = dataset.crop_area, dataset.crop_aspect
-    window = images.crop_windows(np.array([photographs.SIZE[::-1]]), uniforms, area, aspect)
-    return window[0]
-
-
-def pil(rows: int, normalized: bool = False) -> Images:
-    """As a loader of worker threads does it: PIL lets go of Python's lock.
-
-    `normalized` ends as torchvision's ToTensor and Normalize do: float32, colours first.
-    """
-    files = stored_files()
-    dataset = base().dataset
-    windows = [draw_window(dataset, number) for number in range(1024)]
-
-    def image(number: int) -> np.ndarray:
-        top, left, height, width = map(int, windows[number % len(windows)])
-        photo = Image.open(io.BytesIO(files[number % len(files)])).convert('RGB')
-        box = (left, top, left + width, top + height)
-        photo = photo.resize((224, 224), Image.Resampling.BILINEAR, box)
-        if number % 2:
-            photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if normalized:
-            floats = np.asarray(photo).transpose(2, 0, 1) / np.float32(255)
-            return (floats - mean) / std
-        return np.asarray(photo)
-
-    mean, std = (np.array(x, np.float32)[:, None, None] for x in (dataset.mean, dataset.std))
-    with ThreadPoolExecutor(pipeline.num_cores()) as pool:
-        for start in itertools.count(0, rows):
-            yield np.stack(list(pool.map(image, range(start, start + rows))))
-
-
-def flax_example(checkout: Path, data_dir: Path, rows: int) -> Images:
-    path = checkout / 'examples/imagenet/input_pipeline.py'
-    spec = importlib.util.spec_from_file_location('flax_input_pipeline', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    builder = find_builder('photographs', str(data_dir))
-    dataset = module.create_split(builder, rows, train=True)
-    return (batch['image'].numpy() for batch in dataset)
 
 
 def memory_rates(rounds: int) -> list[float]:

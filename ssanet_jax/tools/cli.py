@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
 
-from ssanet_jax.checks import unknown_field
+from ssanet_jax.checks import check, check_overrides, unknown_field
 from ssanet_jax.config import ConfigError, base, flatten
 
 
@@ -26,6 +27,16 @@ def run(main: Callable[[list[str]], None]) -> None:
     except ConfigError as error:
         print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
         sys.exit(2)
+
+
+def recipe(argv: list[str]) -> ConfigDict:
+    """The checked config of --config and its overrides, for a tool that has no other argument."""
+    if argv[1:]:
+        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+    config = flags.FLAGS.config
+    check_overrides(config, config_flags.get_override_values(flags.FLAGS['config']))
+    check(config)
+    return config
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ssanet_jax import compilation_cache, data
-from ssanet_jax.checks import check, check_batch_size, check_overrides
+from ssanet_jax.checks import check_batch_size
 from ssanet_jax.config import ConfigError
 from ssanet_jax.data import images
 from ssanet_jax.data.builders import open_source, prepare_command
@@ -56,12 +56,8 @@ class Rates(NamedTuple):
 
 
 def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
-    tf.config.set_visible_devices([], 'GPU')
-    config = FLAGS.config
-    check_overrides(config, config_flags.get_override_values(FLAGS['config']))
-    check(config)
+    config = cli.recipe(argv)
+    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
     check_batch_size(config, jax.device_count())
     compilation_cache.enable()
     info = data.dataset_info(config)

@@ -19,7 +19,6 @@ from matplotlib import pyplot
 from ml_collections import config_flags
 
 from ssanet_jax import data
-from ssanet_jax.checks import check, check_overrides
 from ssanet_jax.config import ConfigError
 from ssanet_jax.tools import cli
 
@@ -27,12 +26,8 @@ FLAGS = flags.FLAGS
 
 
 def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
-    tf.config.set_visible_devices([], 'GPU')
-    config = FLAGS.config
-    check_overrides(config, config_flags.get_override_values(FLAGS['config']))
-    check(config)
+    config = cli.recipe(argv)
+    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
     info = data.dataset_info(config)
     if FLAGS.split == 'train':
         batch = next(data.train_batches(config, start_step=FLAGS.step))

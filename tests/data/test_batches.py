@@ -174,6 +174,19 @@ def test_evaluation_reads_every_example_once(config, batch_size, hosts):
     assert shape[0] % 8 == 0  # local devices
 
 
+def test_a_larger_shuffle_buffer_gives_another_order(imagenet_tfrecord):
+    original = first(imagenet_tfrecord, 1)[0]
+    imagenet_tfrecord.dataset.shuffle_buffer = 2
+    assert (first(imagenet_tfrecord, 1)[0]['image'] != original['image']).any()
+
+
+def test_the_number_of_threads_changes_no_image(imagenet):
+    imagenet.dataset.num_threads = 1
+    alone = first(imagenet, 3)
+    imagenet.dataset.num_threads = 5
+    assert_equal(first(imagenet, 3), alone)
+
+
 @pytest.mark.parametrize('name', ['imagenet', 'imagenet_tfrecord'])
 def test_an_interpreter_exits_with_batches_under_way(name, request):
     config = request.getfixturevalue(name)

@@ -211,3 +211,13 @@ def test_many_large_images_are_decoded_one_by_one(dataset, monkeypatch):
     assert center_crops(files, keys(6), one_by_one, dataset) == {}
     assert set(sizes) == {1, 2}  # a group of four large ones, and one of two
     np.testing.assert_array_equal(one_by_one, together)
+
+
+def test_each_choice_of_resizing_gives_another_image(dataset):
+    rng = np.random.default_rng(0)
+    files = [fabricate.photograph(rng) for _ in range(4)]
+    found = set()
+    for dataset.interpolation in ('bilinear', 'bicubic'):
+        for dataset.antialias in (False, True):
+            found.add(crops(files, dataset).tobytes())
+    assert len(found) == 4
