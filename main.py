@@ -26,7 +26,9 @@ from ssanet_jax.training import loop, parallel
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of everything that the run leaves.')
 _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'What to do.')
-_CHECKPOINT = flags.DEFINE_string('checkpoint', 'best', 'With --mode=eval: best, latest or a step.')
+_CHECKPOINT = flags.DEFINE_string(
+    'checkpoint', 'best', 'With --mode=eval: best, latest, init or a step.'
+)
 _COORDINATOR = flags.DEFINE_string('coordinator_address', None, 'host:port of the first host.')
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Number of hosts.', lower_bound=1)
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'This host, from 0.', lower_bound=0)

@@ -17,8 +17,9 @@ _CHOICES = {
     'model.stem': (None, 'imagenet', 'cifar'),
     'model.variant': (None, 'v1', 'v1.5'),
     'model.tail': ('auto', 'folded', 'plain'),
-    'model.ssa.squeeze': ('mean', 'max'),
-    'model.ssa.combine': ('sum', 'mean'),
+    'model.attention_place': ('before_sum', 'after_sum'),
+    'init.attention': ('load', 'insert'),
+    'init.head': ('load', 'new'),
     'optimizer.name': ('sgd', 'adamw'),
     'optimizer.decay_parameters': ('all', 'kernels'),
     'optimizer.schedule': ('step', 'cosine', 'constant'),
@@ -56,7 +57,8 @@ _RANGES: dict[str, _Range] = {
     'dataset.std': ('three numbers above 0', lambda v: len(v) == 3 and min(v) > 0),
     'model.batch_norm_devices': _COUNT_OR_AUTO,
     'model.batch_norm_momentum': _SHARE,
-    'model.batch_norm_epsilon': _POSITIVE,
+    'model.batch_norm_epsilon': ('above 0', lambda v: v is None or v > 0),
+    'model.dropout': ('from 0 up to but not including 1', lambda v: v is None or 0 <= v < 1),
     'optimizer.learning_rate': _POSITIVE,
     'optimizer.reference_batch_size': _POSITIVE,
     'optimizer.momentum': _SHARE,
@@ -183,7 +185,9 @@ def check_same_run(
     Raises:
       ConfigError: listing what differs, if it would change the meaning of the run.
     """
-    before, now = flatten(ConfigDict(saved)), flatten(ConfigDict(json.loads(config.to_json())))
+    now = flatten(ConfigDict(json.loads(config.to_json())))
+    # A field that is newer than the run had its default's effect.
+    before = {**flatten(ConfigDict(json.loads(base().to_json()))), **flatten(ConfigDict(saved))}
     changed = [
         f'{field} was {before.get(field)!r} and is {now.get(field)!r}'
         for field in sorted(before.keys() | now.keys())

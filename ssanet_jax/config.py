@@ -4,11 +4,16 @@ A recipe in configs/ starts from `base()` and changes what differs. Any field ca
 overridden on the command line: `--config.optimizer.learning_rate=0.05`.
 """
 
+import dataclasses
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+
+from ssanet_jax import layers
+from ssanet_jax.attention import ATTENTION
 
 
 class ConfigError(ValueError):
@@ -33,6 +38,7 @@ def base() -> ConfigDict:
     config.label_smoothing = 0.0  # probability moved from the label to all classes evenly
     config.dataset = _dataset()
     config.model = _model()
+    config.init = _init()
     config.optimizer = _optimizer()
     return config
 
@@ -89,7 +95,10 @@ def _dataset() -> ConfigDict:
 def _model() -> ConfigDict:
     model = ConfigDict()
     model.name = 'ssa_resnet50'  # see ssanet_jax.model_names()
-    model.stem = placeholder(str)  # 'imagenet' or 'cifar'; unset: as the named network has it
+    # Unset, these are as the named network has them.
+    model.stem = placeholder(str)  # 'imagenet' or 'cifar'
+    model.dropout = placeholder(float)  # share of the values dropped before the last layer
+    model.batch_norm_epsilon = placeholder(float)  # 1e-5, and 1e-3 in GoogLeNet
     model.variant = placeholder(str)  # bottlenecks: 'v1' or 'v1.5'; unset: 'v1.5'
     # Bottlenecks' last convolution, BatchNorm, attention, sum and ReLU: 'folded' and 'plain' are
     # the same function at different cost; 'auto' chooses by shape, see docs/performance.md.
@@ -97,14 +106,38 @@ def _model() -> ConfigDict:
     model.zero_init_residual = False  # last BatchNorm of each residual branch starts at 0
     model.batch_norm_devices = 1  # that share BatchNorm statistics; 1: local, -1: all
     model.batch_norm_momentum = 0.9  # share of the old running statistics kept each step
-    model.batch_norm_epsilon = 1e-5
-    model.ssa = ConfigDict()  # for ssa_* models, see ssanet_jax.SSABlock
-    model.ssa.squeeze = 'mean'  # 'mean' or 'max'
-    model.ssa.combine = 'sum'  # 'sum' (the paper) or 'mean' (the released code)
-    model.ssa.groups = 1
-    model.se = ConfigDict()  # for se_* models, see ssanet_jax.SEBlock
-    model.se.ratio = 16
+    # Which of a network's blocks have attention: stages count from 1, blocks of a stage from 0, or
+    # from the end as -1; unset: all.
+    model.attention_stages = placeholder(tuple)
+    model.attention_blocks = placeholder(tuple)
+    model.attention_place = 'before_sum'  # or 'after_sum', behind a residual block's ReLU
+    # model.ssa.groups, model.se.ratio, ...: the options of each attention, see its class.
+    for kind, block in ATTENTION.items():
+        model[kind] = _attention_options(block)
     return model
+
+
+def _attention_options(block: Callable[..., Any]) -> ConfigDict:
+    """What can be said of an attention block in a config, with the defaults of its class."""
+    given = getattr(block, 'keywords', {})
+    fields = dataclasses.fields(layers.class_of(block))
+    return ConfigDict(
+        {
+            field.name: given.get(field.name, field.default)
+            for field in fields
+            if field.name not in ('parent', 'name', 'norm')
+        }
+    )
+
+
+def _init() -> ConfigDict:
+    init = ConfigDict()
+    # What a run starts from: weights in a .safetensors or .pth file, by the names of torchvision,
+    # timm, the released SSANet or this package; unset: random ones.
+    init.weights = placeholder(str)
+    init.attention = 'load'  # or 'insert': they are of the network without SSA, see docs/models.md
+    init.head = 'load'  # or 'new': leave the last layer random, for other classes
+    return init
 
 
 def _optimizer() -> ConfigDict:
@@ -122,6 +155,9 @@ def _optimizer() -> ConfigDict:
     optimizer.warmup_epochs = 0.0  # linear from 0; the schedule goes on from there
     optimizer.decay_epochs = (30.0, 60.0, 90.0)  # step: when the rate is multiplied
     optimizer.decay_factor = 0.1  # step: by this
+    # Patterns of the parameters to train, as ('*/ssa/*',); empty: all. The others stay as they are,
+    # BatchNorms' running statistics do not.
+    optimizer.train_only = ()
     return optimizer
 
 

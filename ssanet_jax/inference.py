@@ -12,7 +12,7 @@ from ssanet_jax.models.resnet import ResNet
 
 def fold_batch_norm(
     model: nn.Module, variables: Mapping[str, Any]
-) -> tuple[nn.Module, dict[str, Any]]:
+) -> tuple[ResNet, dict[str, Any]]:
     """Folds each BatchNorm that follows a convolution into its kernel, for inference only.
 
         BatchNorm(conv(x, kernel)) = conv(x, kernel * factor) + offset

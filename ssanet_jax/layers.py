@@ -1,6 +1,7 @@
 """What every block here shares: BatchNorm with float32 statistics, and the input check."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -156,6 +157,13 @@ def normalize(
     stats = stats_dtype(x.dtype)
     layer = norm(use_running_average=not train, dtype=stats, name=name, **options)
     return layer(x.astype(stats)).astype(x.dtype)
+
+
+def class_of(factory: Any) -> Any:
+    """The class that a partial application ends in, or whatever it ends in."""
+    while isinstance(factory, partial):
+        factory = factory.func
+    return factory
 
 
 def rows(x: jax.Array) -> jax.Array:

@@ -15,9 +15,16 @@ from ssanet_jax import layers
 
 
 def conv(
-    features: int, size: int, *, stride: int = 1, dtype: jax.typing.DTypeLike, name: str
+    features: int,
+    size: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    bias: bool = False,
+    dtype: jax.typing.DTypeLike,
+    name: str,
 ) -> nn.Conv:
-    """A `size` x `size` convolution without bias, padded by size // 2 on every side.
+    """A `size` x `size` convolution, padded by size // 2 on every side.
 
     1x1 convolutions are matrix products, whose gradients XLA computes without transposing.
     """
@@ -26,9 +33,10 @@ def conv(
         kernel_size=(size, size),
         strides=(stride, stride),
         padding=((size // 2, size // 2),) * 2,
-        use_bias=False,
+        feature_group_count=groups,
+        use_bias=bias,
         kernel_init=layers.he_normal,
-        conv_general_dilated_cls=(lambda: _pointwise) if size == 1 else None,
+        conv_general_dilated_cls=(lambda: _pointwise) if size == groups == 1 else None,
         dtype=dtype,
         name=name,
     )
@@ -102,3 +110,16 @@ def _max_pool_bwd(residuals: Any, dy: jax.Array) -> tuple[jax.Array]:
 
 _WINDOW = tuple(itertools.product(range(3), repeat=2))
 max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
+
+
+def max_pool_ceil(x: jax.Array, size: int) -> jax.Array:
+    """The maxima of `size` x `size` windows at stride 2, the last of which may hang over the edge.
+
+    [N, H, W, C] -> [N, ceil((H - size) / 2) + 1, ..., C], as Caffe does, and torch with ceil_mode.
+    """
+    counts = [max(-(-(length - size) // 2), 0) + 1 for length in x.shape[1:3]]
+    padding = [
+        (0, max(2 * (count - 1) + size - length, 0))
+        for count, length in zip(counts, x.shape[1:3], strict=True)
+    ]
+    return nn.max_pool(x, window_shape=(size, size), strides=(2, 2), padding=padding)

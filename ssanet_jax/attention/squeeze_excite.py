@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from ssanet_jax import layers
+from ssanet_jax.attention import gating
 
 
 class SEBlock(nn.Module):
@@ -37,16 +38,8 @@ class SEBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train  # No statistics here; the argument is every attention block's.
         layers.require_feature_map(x, 'SEBlock')
-        channels = x.shape[-1]
-        if not 1 <= self.ratio <= channels:
-            raise ValueError(
-                f'SEBlock(ratio={self.ratio}) leaves no hidden unit for {channels} channels; '
-                f'choose a ratio from 1 to {channels}.'
-            )
+        hidden = gating.hidden_width('SEBlock', x.shape[-1], self.ratio)
         stats = layers.stats_dtype(x.dtype)
-        wide = x.astype(stats)
-        z = jnp.mean(wide, axis=(1, 2), keepdims=True)  # [N, 1, 1, C]
-        hidden = nn.relu(nn.Dense(channels // self.ratio, dtype=stats, name='fc1')(z))
-        gate = nn.sigmoid(nn.Dense(channels, dtype=stats, name='fc2')(hidden))
-        self.sow('intermediates', 'gate', gate)
-        return (gate * wide).astype(x.dtype)
+        z = jnp.mean(x.astype(stats), axis=(1, 2), keepdims=True)  # [N, 1, 1, C]
+        gate = nn.sigmoid(gating.excite(z, hidden))
+        return gating.apply_gate(self, gate, x)

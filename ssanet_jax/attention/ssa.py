@@ -10,10 +10,12 @@ import jax.numpy as jnp
 
 from ssanet_jax import layers
 from ssanet_jax.affine_map import AffineMap, agreement, exact_dot, gated_affine
+from ssanet_jax.attention import gating
 
 _Reduce = dict[str, Callable[..., jax.Array]]
 _SQUEEZE: _Reduce = {'mean': jnp.mean, 'max': jnp.max}
 _COMBINE: _Reduce = {'sum': jnp.sum, 'mean': jnp.mean}
+_GATE = {'sigmoid': 1, '2sigmoid': 2}
 
 
 class SSABlock(nn.Module):
@@ -28,7 +30,10 @@ class SSABlock(nn.Module):
 
     The authors' released code averages over c where the paper sums; BatchNorm cancels
     that factor C except through its epsilon, which matters where s is tiny. Their
-    grouped form, one map for every C / groups consecutive channels, is `groups`.
+    grouped form, one map for every 32 consecutive channels, is `channels_per_map=32`.
+
+    gate='2sigmoid' is 2 sigmoid(BatchNorm(s)) with a scale that starts at 0, so that y = x
+    bit for bit at the start: the block can be put into a trained network (not in the paper).
 
     `saliency` (s) and `gate` (the sigmoid's output) are sown, both [N, H, W, groups]:
     pass `mutable=['intermediates']` to `apply` to get them.
@@ -37,10 +42,12 @@ class SSABlock(nn.Module):
       squeeze: 'mean' or 'max' over the pixels of each channel.
       combine: 'sum' (the paper) or 'mean' (the released code) over the channels.
       groups: number of maps; divides C. The block has 2 * groups parameters.
+      channels_per_map: groups by their size: C // channels_per_map maps, at least one; 0: `groups`.
+      gate: 'sigmoid' or '2sigmoid'.
       norm: makes the BatchNorm; give it `axis_name` to share statistics over devices.
 
     Raises:
-      ValueError: x is not 4-D, groups does not divide C, or an option is unknown.
+      ValueError: x is not 4-D, groups do not divide C, or an option is unknown.
       TypeError: x is not floating-point.
 
     >>> x = jnp.ones((2, 8, 8, 64))
@@ -52,6 +59,8 @@ class SSABlock(nn.Module):
     squeeze: Literal['mean', 'max'] = 'mean'
     combine: Literal['sum', 'mean'] = 'sum'
     groups: int = 1
+    channels_per_map: int = 0
+    gate: Literal['sigmoid', '2sigmoid'] = 'sigmoid'
     norm: Callable[..., nn.Module] = layers.BatchNorm
 
     @nn.compact
@@ -59,13 +68,13 @@ class SSABlock(nn.Module):
         if isinstance(x, AffineMap):
             return self._folded(x, train=train)
         layers.require_feature_map(x, 'SSABlock')
-        self._check_options(x.shape[-1])
+        groups = self.num_maps(x.shape[-1])
         n, h, w, _ = x.shape
-        grouped = x.astype(layers.stats_dtype(x.dtype)).reshape(n, h, w, self.groups, -1)
+        grouped = x.astype(layers.stats_dtype(x.dtype)).reshape(n, h, w, groups, -1)
 
         z = _SQUEEZE[self.squeeze](grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
         s = _COMBINE[self.combine](z * grouped, axis=-1)  # [N, H, W, G]
-        gate = nn.sigmoid(self._logit(s, train=train))
+        gate = _GATE[self.gate] * nn.sigmoid(self._logit(s, train=train))
         return (gate[..., None] * grouped).reshape(x.shape).astype(x.dtype)
 
     @property
@@ -75,12 +84,12 @@ class SSABlock(nn.Module):
 
     def _folded(self, x: AffineMap, *, train: bool) -> jax.Array:
         """The same from the h of x = h W + b: s = <h, W z> + <b, z>, a map for each group."""
-        self._check_options(x.weight.shape[1])
+        groups = self.num_maps(x.weight.shape[1])
         if not self.takes_affine:
             raise ValueError(
                 f'SSABlock(squeeze={self.squeeze!r}) needs every pixel; pass x.value().'
             )
-        maps = x.split(self.groups)
+        maps = x.split(groups)
         saliencies = []
         for part in maps:
             z = exact_dot(part.mean, part.weight) + part.bias  # [N, C/G]
@@ -88,8 +97,9 @@ class SSABlock(nn.Module):
             s += exact_dot(z, part.bias)[:, None, None]
             saliencies.append(s / z.shape[-1] if self.combine == 'mean' else s)
         logit = self._logit(jnp.stack(saliencies, axis=-1), train=train)  # [N, H, W, G]
+        factor = _GATE[self.gate]
         gated = [
-            gated_affine(part.h, logit[..., g, None], part.weight, part.bias)
+            gated_affine(part.h, logit[..., g, None], factor * part.weight, factor * part.bias)
             for g, part in enumerate(maps)
         ]
         return jnp.concatenate(gated, axis=-1)
@@ -97,21 +107,30 @@ class SSABlock(nn.Module):
     def _logit(self, s: jax.Array, *, train: bool) -> jax.Array:
         # s is a sum over C whose mean can dwarf its deviation: E[s^2] - E[s]^2 would not do.
         norm = partial(self.norm, use_fast_variance=False)
+        if self.gate == '2sigmoid':
+            norm = partial(norm, scale_init=nn.initializers.zeros)
         logit = layers.normalize(s, train=train, name='bn', norm=norm)
         self.sow('intermediates', 'saliency', s)
-        self.sow('intermediates', 'gate', nn.sigmoid(logit))
+        self.sow('intermediates', 'gate', _GATE[self.gate] * nn.sigmoid(logit))
         return logit
 
-    def _check_options(self, channels: int) -> None:
-        for option, choices in (('squeeze', _SQUEEZE), ('combine', _COMBINE)):
-            if getattr(self, option) not in choices:
+    def num_maps(self, channels: int) -> int:
+        """The number of groups for C channels; raises ValueError for options that cannot be."""
+        for option, choices in (('squeeze', _SQUEEZE), ('combine', _COMBINE), ('gate', _GATE)):
+            gating.require_choice('SSABlock', option, getattr(self, option), tuple(choices))
+        size = self.channels_per_map
+        option, parts = 'groups', self.groups
+        if size:
+            if self.groups != 1:
                 raise ValueError(
-                    f'SSABlock({option}={getattr(self, option)!r}) is not known; '
-                    f'choose one of {", ".join(map(repr, choices))}.'
+                    f'SSABlock(groups={self.groups}, channels_per_map={size}) says twice how to '
+                    'group; leave one of them out.'
                 )
-        if self.groups < 1 or channels % self.groups:
-            divisors = [g for g in range(1, channels + 1) if channels % g == 0]
+            option, parts = 'channels_per_map', min(size, channels)
+        if parts < 1 or channels % parts:
+            divisors = [d for d in range(1, channels + 1) if channels % d == 0]
             raise ValueError(
-                f'SSABlock(groups={self.groups}) cannot split {channels} channels evenly; '
-                f'groups that can: {", ".join(map(str, divisors))}.'
+                f'SSABlock({option}={getattr(self, option)}) cannot split {channels} channels '
+                f'evenly; {option} that can: {", ".join(map(str, divisors))}.'
             )
+        return channels // parts if size else parts

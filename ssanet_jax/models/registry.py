@@ -10,34 +10,83 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ssanet_jax import layers
 from ssanet_jax.attention import ATTENTION
-from ssanet_jax.models import resnet
+from ssanet_jax.models.densenet import DenseNet
+from ssanet_jax.models.googlenet import GoogLeNet
+from ssanet_jax.models.mobilenet import MobileNet, MobileNetV2
+from ssanet_jax.models.network import ModuleFn, Network
+from ssanet_jax.models.preact_resnet import PreActResNet
+from ssanet_jax.models.residual_attention import ResidualAttentionNetwork
+from ssanet_jax.models.resnet import BasicBlock, Bottleneck, ResNet, Variant
+from ssanet_jax.models.vgg import VGG
 
-Settings = dict[str, Any]
-
-
-def _imagenet(block: type[resnet.ResidualBlock], stage_sizes: tuple[int, ...]) -> Settings:
-    return {'stem': 'imagenet', 'width': 64, 'block': block, 'stage_sizes': stage_sizes}
-
-
-def _thin(n: int) -> Settings:
-    """He et al. 2015, section 4.2: 6n + 2 layers, option A shortcuts."""
-    return {
-        'stem': 'cifar',
-        'width': 16,
-        'block': resnet.BasicBlock,
-        'stage_sizes': (n, n, n),
-        'projection': False,
-    }
+_SIZES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+_SIZES[152] = (3, 8, 36, 3)
 
 
-NETWORKS: dict[str, Settings] = {
-    'resnet18': _imagenet(resnet.BasicBlock, (2, 2, 2, 2)),
-    'resnet34': _imagenet(resnet.BasicBlock, (3, 4, 6, 3)),
-    'resnet50': _imagenet(resnet.Bottleneck, (3, 4, 6, 3)),
-    'resnet101': _imagenet(resnet.Bottleneck, (3, 4, 23, 3)),
-    'resnet152': _imagenet(resnet.Bottleneck, (3, 8, 36, 3)),
-    **{f'resnet{6 * n + 2}': _thin(n) for n in (3, 5, 7, 9, 18)},
+def _resnet(depth: int, **block: Any) -> Callable[..., Network]:
+    if depth < 50:
+        return partial(ResNet, block=BasicBlock, stage_sizes=_SIZES[depth])
+    return partial(ResNet, block=partial(Bottleneck, **block), stage_sizes=_SIZES[depth])
+
+
+def _thin_resnet(depth: int) -> Callable[..., Network]:
+    """He et al. 2015, section 4.2: option A shortcuts."""
+    return partial(
+        ResNet,
+        block=BasicBlock,
+        stage_sizes=((depth - 2) // 6,) * 3,
+        stem='cifar',
+        width=16,
+        projection=False,
+    )
+
+
+def _preact(depth: int) -> Callable[..., Network]:
+    return partial(PreActResNet, bottleneck=depth >= 50, stage_sizes=_SIZES[depth])
+
+
+def _thin_preact(depth: int, *, widen: int = 1, bottleneck: bool = False) -> Callable[..., Network]:
+    """He et al. 2016, section 4, and Zagoruyko and Komodakis 2016, table 1."""
+    layers_per_stage = (depth - 2 if bottleneck else depth - 4 if widen > 1 else depth - 2) // 3
+    return partial(
+        PreActResNet,
+        bottleneck=bottleneck,
+        stage_sizes=(layers_per_stage // (3 if bottleneck else 2),) * 3,
+        stem='cifar',
+        width=16 * widen,
+        stem_width=16,
+    )
+
+
+NETWORKS: dict[str, Callable[..., Network]] = {
+    **{f'resnet{depth}': _resnet(depth) for depth in _SIZES},
+    **{f'resnet{depth}': _thin_resnet(depth) for depth in (20, 32, 44, 56, 110)},
+    'resnext50_32x4d': _resnet(50, groups=32, base_width=4),
+    'resnext101_32x8d': _resnet(101, groups=32, base_width=8),
+    'resnext101_64x4d': _resnet(101, groups=64, base_width=4),
+    'wide_resnet50_2': _resnet(50, base_width=128),
+    'wide_resnet101_2': _resnet(101, base_width=128),
+    **{f'preact_resnet{depth}': _preact(depth) for depth in _SIZES},
+    'preact_resnet110': _thin_preact(110),
+    'preact_resnet164': _thin_preact(164, bottleneck=True),
+    'wide_resnet16_8': _thin_preact(16, widen=8),
+    'wide_resnet28_10': _thin_preact(28, widen=10),
+    'wide_resnet40_4': _thin_preact(40, widen=4),
+    'vgg11_bn': partial(VGG, stage_sizes=(1, 1, 2, 2, 2)),
+    'vgg13_bn': partial(VGG, stage_sizes=(2, 2, 2, 2, 2)),
+    'vgg16_bn': partial(VGG, stage_sizes=(2, 2, 3, 3, 3)),
+    'vgg19_bn': partial(VGG, stage_sizes=(2, 2, 4, 4, 4)),
+    'densenet121': partial(DenseNet, stage_sizes=(6, 12, 24, 16)),
+    'densenet161': partial(DenseNet, stage_sizes=(6, 12, 36, 24), growth=48, width=96),
+    'densenet169': partial(DenseNet, stage_sizes=(6, 12, 32, 32)),
+    'densenet201': partial(DenseNet, stage_sizes=(6, 12, 48, 32)),
+    'googlenet': partial(GoogLeNet, norm=partial(layers.BatchNorm, epsilon=1e-3)),
+    'mobilenet_v1': MobileNet,
+    'mobilenet_v2': MobileNetV2,
+    'residual_attention56': partial(ResidualAttentionNetwork, modules=(1, 1, 1)),
+    'residual_attention92': partial(ResidualAttentionNetwork, modules=(1, 2, 3)),
 }
 
 
@@ -52,10 +101,12 @@ def split_name(name: str) -> tuple[str | None, str]:
     Raises:
       ValueError: no such model; the message lists the nearest names.
     """
-    if name not in model_names():
+    kind, _, network = name.partition('_')
+    if kind in ATTENTION and network in NETWORKS:
+        return kind, network
+    if name not in NETWORKS:
         raise ValueError(f'No model is called {name!r}. {_nearest(name, model_names())}')
-    kind, _, network = name.rpartition('_')
-    return kind or None, network
+    return None, name
 
 
 def create_model(
@@ -64,19 +115,21 @@ def create_model(
     num_classes: int,
     dtype: jax.typing.DTypeLike = jnp.float32,
     attention_options: Mapping[str, Any] | None = None,
-    variant: resnet.Variant | None = None,
+    norm_options: Mapping[str, Any] | None = None,
+    variant: Variant | None = None,
     **overrides: Any,
-) -> nn.Module:
+) -> Network:
     """Makes a network by name; call it as `model.apply(variables, images, train=False)`.
 
     Args:
-      name: one of `model_names()`: 'resnet50', 'ssa_resnet50', 'se_resnet20', ...
+      name: one of `model_names()`: 'resnet50', 'ssa_resnet50', 'cbam_vgg16_bn', ...
       num_classes: length of the logits.
       dtype: of the computation; parameters and statistics stay float32.
       attention_options: for the attention block, as {'squeeze': 'max'} for SSA.
+      norm_options: for every BatchNorm, as {'axis_name': 'data'}.
       variant: 'v1' or 'v1.5' (when None), where a bottleneck's stride sits.
       **overrides: any other attribute of the network, as `stem='cifar'`,
-        `zero_init_residual=True`, or `attention=partial(MyBlock, name='mine')`.
+        `attention_stages=(3, 4)`, or `attention=partial(MyBlock, name='mine')`.
 
     Raises:
       ValueError: an unknown name, option or value, or one that would have no effect.
@@ -88,42 +141,64 @@ def create_model(
     269740
     """
     kind, network = split_name(name)
-    _check_options(overrides, resnet.ResNet, f'option of {name}')
-    settings = {**NETWORKS[network], 'num_classes': num_classes, 'dtype': dtype, **overrides}
+    make = NETWORKS[network]
+    _check_options(overrides, make, f'option of {name}')
     if kind is not None and 'attention' not in overrides:
-        options = {**attention_options} if attention_options else {}
-        _check_options(options, ATTENTION[kind], f'attention option of {name}')
-        if 'norm' in overrides and 'norm' in _fields(ATTENTION[kind]):
-            options.setdefault('norm', overrides['norm'])  # statistics shared alike everywhere
-        settings['attention'] = partial(ATTENTION[kind], **options, name=kind)
+        overrides['attention'] = _attention(name, kind, attention_options, norm_options, overrides)
     elif attention_options:
         raise ValueError(f'attention_options={attention_options} has no effect on {name}.')
+    if overrides.get('attention') is None:
+        for option in ('attention_stages', 'attention_blocks', 'attention_place'):
+            if option in overrides:
+                raise ValueError(
+                    f'{option}={overrides[option]!r} has no effect on {name}, which has no '
+                    f'attention; choose another model, as ssa_{network}.'
+                )
     if variant is not None:
-        settings['block'] = _with_variant(name, settings['block'], variant)
-    return resnet.ResNet(**settings)
+        overrides['block'] = _with_variant(name, make, variant)
+    model = make(num_classes=num_classes, dtype=dtype, **overrides)
+    return model.clone(norm=partial(model.norm, **norm_options)) if norm_options else model
 
 
-def _with_variant(
-    name: str, block: Callable[..., nn.Module], variant: resnet.Variant
-) -> Callable[..., nn.Module]:
-    if variant not in get_args(resnet.Variant):
+def _attention(
+    name: str,
+    kind: str,
+    options: Mapping[str, Any] | None,
+    norm_options: Mapping[str, Any] | None,
+    overrides: Mapping[str, Any],
+) -> ModuleFn:
+    """Makes the attention block, whose statistics are shared as everywhere in the network."""
+    options = {**options} if options else {}
+    _check_options(options, ATTENTION[kind], f'attention option of {name}')
+    if 'norm' in option_names(ATTENTION[kind]):
+        norm = options.get('norm', overrides.get('norm', layers.BatchNorm))
+        options['norm'] = partial(norm, **norm_options) if norm_options else norm
+    return partial(ATTENTION[kind], **options, name=kind)
+
+
+def _with_variant(name: str, make: Callable[..., Network], variant: Variant) -> ModuleFn:
+    if variant not in get_args(Variant):
         raise ValueError(f"variant={variant!r} is not known; choose 'v1' or 'v1.5'.")
-    if block is not resnet.Bottleneck:
+    block: Any = getattr(make, 'keywords', {}).get('block')
+    if layers.class_of(block) is not Bottleneck:
         raise ValueError(
-            f'variant={variant!r} has no effect: {name} has no bottlenecks; leave it unset.'
+            f'variant={variant!r} has no effect: {name} has no bottlenecks of that kind; leave it '
+            'unset.'
         )
     return partial(block, variant=variant)
 
 
-def _check_options(options: Iterable[str], module: Any, what: str) -> None:
-    known = _fields(module)
+def _check_options(options: Iterable[str], make: Callable[..., nn.Module], what: str) -> None:
+    known = option_names(make)
     for option in options:
         if option not in known:
             raise ValueError(f'No {what} is called {option!r}. {_nearest(option, known)}')
 
 
-def _fields(module: Any) -> list[str]:
-    return [f.name for f in dataclasses.fields(module) if f.name not in ('parent', 'name')]
+def option_names(make: Callable[..., nn.Module]) -> list[str]:
+    """What a module, or a partial application of one, can be given."""
+    fields: Any = dataclasses.fields(layers.class_of(make))
+    return [field.name for field in fields if field.name not in ('parent', 'name')]
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ to one. The slot is where the SSANet and SE papers put their blocks: after the l
 BatchNorm of the residual branch, before the sum.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import flax.linen as nn
@@ -13,13 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from ssanet_jax import layers, ops
+from ssanet_jax.models.naming import Naming
+from ssanet_jax.models.network import ModuleFn, Place, ResidualNetwork, attend, by_place
 from ssanet_jax.models.tail import FoldedTail, Tail, chooses_fold, fold
 
-ModuleFn = Callable[..., nn.Module]
-Stem = Literal['imagenet', 'cifar']
 Variant = Literal['v1', 'v1.5']
-
-_torch_linear = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
 class Projection(nn.Module):
@@ -55,6 +53,7 @@ class ResidualBlock(nn.Module):
       width: channels of the branch's inner convolutions.
       stride: 2 halves height and width.
       attention: makes the block of the attention slot, or None.
+      attention_place: see `ResidualNetwork`.
       norm: makes each BatchNorm.
       zero_init_residual: start with the last BatchNorm's scale at 0, so that the block
         is the identity (Goyal et al. 2017, section 5.1).
@@ -70,6 +69,7 @@ class ResidualBlock(nn.Module):
     width: int
     stride: int = 1
     attention: ModuleFn | None = None
+    attention_place: Place = 'before_sum'
     norm: ModuleFn = layers.BatchNorm
     zero_init_residual: bool = False
     projection: bool = True
@@ -81,8 +81,14 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        before, after = by_place(self.attention, self.attention_place)
         h = self.inner(x, train=train)
         shortcut = self._shortcut(x, train=train)
+        return attend(after, self._tail(h, shortcut, before, train=train), train=train)
+
+    def _tail(
+        self, h: jax.Array, shortcut: jax.Array, attention: ModuleFn | None, *, train: bool
+    ) -> jax.Array:
         features, size = self.width * self.expansion, self.last_kernel
         conv, bn = f'conv{self.num_convs}', f'bn{self.num_convs}'
         last = {'scale_init': nn.initializers.zeros} if self.zero_init_residual else {}
@@ -93,18 +99,18 @@ class ResidualBlock(nn.Module):
             kernel_size=size,
             dtype=h.dtype,
             norm=self.norm,
-            attention=self.attention,
+            attention=attention,
             train=train,
         ):
-            tail = FoldedTail(features, self.attention, self.norm, last, conv, bn)
+            tail = FoldedTail(features, attention, self.norm, last, conv, bn)
             nn.share_scope(self, tail)
             return tail(h, shortcut, train=train)
-        y = ops.conv(features, size, dtype=x.dtype, name=conv)(h)
+        y = ops.conv(features, size, dtype=h.dtype, name=conv)(h)
         y = layers.normalize(y, train=train, name=bn, norm=self.norm, **last)
-        if self.attention is None:
+        if attention is None:
             return ops.relu(y + shortcut)
         # Keeping the output for the gradient does not pay where XLA keeps more for the gate's.
-        return nn.relu(self.attention()(y, train=train) + shortcut)
+        return nn.relu(attention()(y, train=train) + shortcut)
 
     def _shortcut(self, x: jax.Array, *, train: bool) -> jax.Array:
         features = self.width * self.expansion
@@ -117,10 +123,20 @@ class ResidualBlock(nn.Module):
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
 
     def _conv_norm_relu(
-        self, x: jax.Array, number: int, size: int, stride: int, *, train: bool
+        self,
+        x: jax.Array,
+        number: int,
+        size: int,
+        *,
+        features: int,
+        stride: int = 1,
+        groups: int = 1,
+        train: bool,
     ) -> jax.Array:
-        y = ops.conv(self.width, size, stride=stride, dtype=x.dtype, name=f'conv{number}')(x)
-        return nn.relu(layers.normalize(y, train=train, name=f'bn{number}', norm=self.norm))
+        conv = ops.conv(
+            features, size, stride=stride, groups=groups, dtype=x.dtype, name=f'conv{number}'
+        )
+        return nn.relu(layers.normalize(conv(x), train=train, name=f'bn{number}', norm=self.norm))
 
 
 class BasicBlock(ResidualBlock):
@@ -131,7 +147,7 @@ class BasicBlock(ResidualBlock):
     last_kernel: ClassVar[int] = 3
 
     def inner(self, x: jax.Array, *, train: bool) -> jax.Array:
-        return self._conv_norm_relu(x, 1, size=3, stride=self.stride, train=train)
+        return self._conv_norm_relu(x, 1, 3, features=self.width, stride=self.stride, train=train)
 
 
 class Bottleneck(ResidualBlock):
@@ -141,6 +157,9 @@ class Bottleneck(ResidualBlock):
       variant: where a stride of 2 sits: 'v1', the paper, in the first 1x1 convolution;
         'v1.5', torchvision and the released SSANet, in the 3x3 (ResNet-50 at 224: 4.09 G
         multiply-adds instead of 3.86 G).
+      groups: of the 3x3 (ResNeXt, Xie et al. 2017, https://arxiv.org/abs/1611.05431).
+      base_width: inner channels of each group, for a `width` of 64; 128 with one group makes
+        torchvision's wide ResNets.
     """
 
     expansion: ClassVar[int] = 4
@@ -148,76 +167,73 @@ class Bottleneck(ResidualBlock):
     last_kernel: ClassVar[int] = 1
 
     variant: Variant = 'v1.5'
+    groups: int = 1
+    base_width: int = 64
 
     def inner(self, x: jax.Array, *, train: bool) -> jax.Array:
         stride1, stride2 = {'v1': (self.stride, 1), 'v1.5': (1, self.stride)}[self.variant]
-        y = self._conv_norm_relu(x, 1, size=1, stride=stride1, train=train)
-        return self._conv_norm_relu(y, 2, size=3, stride=stride2, train=train)
+        features = self.width * self.base_width // 64 * self.groups
+        y = self._conv_norm_relu(x, 1, 1, features=features, stride=stride1, train=train)
+        return self._conv_norm_relu(
+            y, 2, 3, features=features, stride=stride2, groups=self.groups, train=train
+        )
 
 
-class ResNet(nn.Module):
-    """Images [N, H, W, 3] to logits [N, num_classes] in float32.
+class ResNet(ResidualNetwork, kw_only=True):
+    """See `Network`; every stage after the first halves the size and doubles the width.
 
     Attributes:
-      stage_sizes: blocks per stage; every stage after the first halves the size and
-        doubles the width.
+      stage_sizes: blocks per stage.
       block: makes a residual block, `BasicBlock` or `Bottleneck`.
-      num_classes: length of the logits.
       width: channels of the first stage.
-      stem: 'imagenet', 7x7 stride 2 and max-pool, or 'cifar', 3x3 stride 1 alone.
-      attention: makes the block of each attention slot, or None. Give it a name:
-        `partial(SSABlock, name='ssa')`.
-      norm: makes each BatchNorm.
       zero_init_residual, projection: see `ResidualBlock`.
       tail: 'folded', 'plain', or 'auto': the one that is expected to be faster, by the shape.
-      dtype: of the computation; parameters and statistics stay float32.
-
-    Raises:
-      ValueError: the input is not 4-D or the stem is unknown.
-      TypeError: the input is not floating-point.
     """
 
     stage_sizes: Sequence[int]
     block: ModuleFn
-    num_classes: int
     width: int = 64
-    stem: Stem = 'imagenet'
-    attention: ModuleFn | None = None
-    norm: ModuleFn = layers.BatchNorm
     zero_init_residual: bool = False
     projection: bool = True
     tail: Tail = 'auto'
-    dtype: jax.typing.DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        layers.require_feature_map(x, 'ResNet')
-        x = self._stem(x.astype(self.dtype), train=train)
-        for stage, size in enumerate(self.stage_sizes):
-            for index in range(size):
-                x = self.block(
-                    width=self.width * 2**stage,
-                    stride=2 if stage > 0 and index == 0 else 1,
-                    attention=self.attention,
-                    norm=self.norm,
-                    zero_init_residual=self.zero_init_residual,
-                    projection=self.projection,
-                    tail=self.tail,
-                    name=f'layer{stage + 1}_{index}',
-                )(x, train=train)
-        stats = layers.stats_dtype(self.dtype)
-        x = jnp.mean(x.astype(stats), axis=(1, 2))  # [N, C]
-        return nn.Dense(self.num_classes, kernel_init=_torch_linear, dtype=stats, name='fc')(x)
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        return tuple(self.stage_sizes)
 
-    def _stem(self, x: jax.Array, *, train: bool) -> jax.Array:
-        sizes = {'imagenet': (7, 2), 'cifar': (3, 1)}
-        if self.stem not in sizes:
-            raise ValueError(
-                f"ResNet(stem={self.stem!r}) is not known; choose 'imagenet' or 'cifar'."
-            )
-        size, stride = sizes[self.stem]
+    def torch_names(self) -> dict[str, Naming]:
+        layer = (r'^layer(\d)_(\d+)/', r'layer\1.\2/')
+        downsample = [('downsample/conv', 'downsample/0'), ('downsample/bn', 'downsample/1')]
+        attention = [
+            ('/(ca|cbam|eca|ge|se)/', '/se/'),
+            ('/spatial/(conv|bn)', r'/spatial/conv/\1'),
+        ]
+        released = [layer, ('/g?ssa/', '/Salient/')]  # models/official_SSANet.py
+        cifar = [(pattern, name.replace('downsample', 'shortcut')) for pattern, name in downsample]
+        return {
+            'torchvision': Naming([layer, *downsample]),
+            'timm': Naming([layer, *downsample, *attention], as_conv=r'\.se\.'),
+            'ssanet': Naming([*released, *downsample], unused=r'Salient\.conv\.weight'),
+            'ssanet_cifar': Naming([*released, *cifar, ('^fc/', 'linear/')]),  # models/resnet.py
+        }
+
+    def features(self, x: jax.Array, *, train: bool) -> jax.Array:
+        size, stride = {'imagenet': (7, 2), 'cifar': (3, 1)}[self.stem]
         x = ops.conv(self.width, size, stride=stride, dtype=self.dtype, name='conv1')(x)
         x = nn.relu(layers.normalize(x, train=train, name='bn1', norm=self.norm))
         if self.stem == 'imagenet':
             x = ops.max_pool(x)
+        for stage, size in enumerate(self.stage_sizes, start=1):
+            for index in range(size):
+                x = self.block(
+                    width=self.width * 2 ** (stage - 1),
+                    stride=2 if stage > 1 and index == 0 else 1,
+                    attention=self.slot(stage, index),
+                    attention_place=self.attention_place,
+                    norm=self.norm,
+                    zero_init_residual=self.zero_init_residual,
+                    projection=self.projection,
+                    tail=self.tail,
+                    name=f'layer{stage}_{index}',
+                )(x, train=train)
         return x

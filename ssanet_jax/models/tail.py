@@ -8,7 +8,6 @@ neither its output nor a normalised copy is kept. docs/performance.md has the al
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import flax.linen as nn
@@ -55,9 +54,9 @@ def chooses_fold(
 ) -> bool:
     """Whether a convolution of h [N, H, W, K] and what follows it are to be folded.
 
-    'folded' and 'plain' are obeyed. 'auto' folds what the algebra covers, in training only if
-    the memory traffic saved outweighs the arithmetic of the second moments, see `predict`; it
-    does not where images are few and small.
+    'folded' and 'plain' are obeyed. 'auto' folds what the algebra covers, unless SSA has so many
+    groups that nothing is saved, and in training only if the memory traffic saved outweighs the
+    arithmetic of the second moments, see `predict`; it does not where images are few and small.
 
     Raises:
       ValueError: `tail` is unknown, or 'folded' is asked for and the algebra does not cover it.
@@ -74,10 +73,11 @@ def chooses_fold(
                 "folds where it can, or 'plain'."
             )
         return False
+    groups = _groups(attention, features)
     if tail == 'folded' or not train:
-        return True
+        return tail == 'folded' or _passes_saved(groups) > 0
     *pixels, k = shape
-    saved, extra = predict(math.prod(pixels), k, features, dtype, groups=_groups(attention))
+    saved, extra = predict(math.prod(pixels), k, features, dtype, groups=groups)
     return saved * _OPERATIONS_PER_BYTE > extra
 
 
@@ -92,9 +92,15 @@ def predict(m: int, k: int, c: int, dtype: jax.typing.DTypeLike, *, groups: int)
       groups: of the SSA block that follows, 0 for none.
     """
     traffic = _WITH_SSA if groups else _WITHOUT_ATTENTION
-    wide = traffic.wide - _WIDE_PER_GROUP * max(groups - 1, 0)
+    wide = _passes_saved(groups)
     activations = m * (wide * c - traffic.narrow * k) * jnp.dtype(dtype).itemsize
     return activations - 4 * traffic.kernel * k * c, 4 * m * k**2 + 6 * k**2 * c
+
+
+def _passes_saved(groups: int) -> int:
+    """Passes over the wide activation that folding saves."""
+    traffic = _WITH_SSA if groups else _WITHOUT_ATTENTION
+    return traffic.wide - _WIDE_PER_GROUP * max(groups - 1, 0)
 
 
 def _can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:
@@ -102,28 +108,21 @@ def _can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:
 
     A subclass may compute something else, and a function may make anything: they are not.
     """
-    if _class_of(norm) not in (layers.BatchNorm, layers.FoldedBatchNorm):
+    if layers.class_of(norm) not in (layers.BatchNorm, layers.FoldedBatchNorm):
         return False
     if attention is None:
         return True
-    if 'takes_affine' not in getattr(_class_of(attention), '__dict__', {}):
+    if 'takes_affine' not in getattr(layers.class_of(attention), '__dict__', {}):
         return False
     block: Any = attention(parent=None)
     return block.takes_affine
 
 
-def _groups(attention: ModuleFn | None) -> int:
+def _groups(attention: ModuleFn | None, features: int) -> int:
     if attention is None:
         return 0
     block: Any = attention(parent=None)
-    return getattr(block, 'groups', 1)
-
-
-def _class_of(factory: ModuleFn) -> Any:
-    """The class that a partial application ends in, or whatever it ends in."""
-    while isinstance(factory, partial):
-        factory = factory.func
-    return factory
+    return block.num_maps(features)
 
 
 class FoldedTail(nn.Module):

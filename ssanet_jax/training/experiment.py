@@ -12,23 +12,24 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssanet_jax import layers
 from ssanet_jax.checks import check_batch_norm_devices
-from ssanet_jax.config import ConfigError, Plan, make_plan
+from ssanet_jax.config import ConfigError, Plan, base, make_plan
 from ssanet_jax.inference import fold_batch_norm
-from ssanet_jax.models import create_model
+from ssanet_jax.models import Network, create_model
 from ssanet_jax.models.registry import split_name
+from ssanet_jax.models.resnet import ResNet
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.optimizer import make_optimizer, make_schedule
+from ssanet_jax.training.optimizer import check_train_only, make_optimizer, make_schedule
 from ssanet_jax.training.state import TrainState, init_state
+from ssanet_jax.weights.convert import variable_shapes
 
 
 class Experiment(NamedTuple):
     """Everything that a loop calls; nothing in here changes during training."""
 
-    model: nn.Module
+    model: Network
     tx: optax.GradientTransformation
     schedule: optax.Schedule
     plan: Plan
@@ -51,9 +52,10 @@ class Experiment(NamedTuple):
     def for_inference(self, state: TrainState) -> tuple['Experiment', TrainState]:
         """The same with BatchNorms folded into kernels: evaluates faster, cannot train.
 
-        In bfloat16 it is left as it is: folded kernels would be rounded to other numbers.
+        Left as it is where folding is not known, and in bfloat16, in which folded kernels would
+        be rounded to other numbers.
         """
-        if self.dtype == jnp.bfloat16:
+        if self.dtype == jnp.bfloat16 or not isinstance(self.model, ResNet):
             return self, state
         model, variables = fold_batch_norm(self.model, state.variables)
         run = self._replace(model=model, eval_step=_eval_step(model, self.preprocess, self.mesh))
@@ -70,13 +72,22 @@ def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> E
     plan = make_plan(config, num_train_examples)
     model = build_model(config, num_classes)
     schedule = make_schedule(config.optimizer, plan)
+    shapes = variable_shapes(model, config.dataset.image_size)
+    check_train_only(config.optimizer, shapes['params'])
     tx = make_optimizer(config.optimizer, schedule)
     mesh = parallel.data_mesh()
     preprocess = partial(
         steps.preprocess, mean=tuple(config.dataset.mean), std=tuple(config.dataset.std)
     )
     loss = partial(cross_entropy, label_smoothing=config.label_smoothing)
-    train_step = partial(steps.train_step, model=model, tx=tx, loss=loss, preprocess=preprocess)
+    train_step = partial(
+        steps.train_step,
+        model=model,
+        tx=tx,
+        loss=loss,
+        preprocess=preprocess,
+        dropout_seed=config.seed,
+    )
     return Experiment(
         model=model,
         tx=tx,
@@ -98,11 +109,30 @@ def _eval_step(model: nn.Module, preprocess: steps.Preprocess, mesh: Mesh) -> pa
     return parallel.parallel_eval_step(step, mesh)
 
 
-def build_model(config: ConfigDict, num_classes: int) -> nn.Module:
+# Fields of config.model that a network is given where they are not the defaults.
+_NETWORK_OPTIONS = (
+    'stem',
+    'dropout',
+    'variant',
+    'tail',
+    'zero_init_residual',
+    'attention_stages',
+    'attention_blocks',
+    'attention_place',
+)
+
+
+def build_model(config: ConfigDict, num_classes: int) -> Network:
     """The network of `config.model`; raises ConfigError where create_model refuses it."""
-    model = config.model
+    model, defaults = config.model, base().model
     size = config.dataset.image_size
-    overrides = {'stem': model.stem, 'variant': model.variant}
+    norm_options = {
+        'momentum': model.batch_norm_momentum,
+        **parallel.batch_norm_axis(model.batch_norm_devices),
+    }
+    if model.batch_norm_epsilon is not None:
+        norm_options['epsilon'] = model.batch_norm_epsilon
+    options = {name: model[name] for name in _NETWORK_OPTIONS if model[name] != defaults[name]}
     try:
         kind, _ = split_name(model.name)
         network = create_model(
@@ -110,15 +140,8 @@ def build_model(config: ConfigDict, num_classes: int) -> nn.Module:
             num_classes=num_classes,
             dtype=jnp.dtype(config.dtype),
             attention_options=model[kind].to_dict() if kind else None,
-            norm=partial(
-                layers.BatchNorm,
-                momentum=model.batch_norm_momentum,
-                epsilon=model.batch_norm_epsilon,
-                **parallel.batch_norm_axis(model.batch_norm_devices),
-            ),
-            zero_init_residual=model.zero_init_residual,
-            tail=model.tail,
-            **{name: value for name, value in overrides.items() if value is not None},
+            norm_options=norm_options,
+            **options,
         )
         # Shapes only: finds what does not fit, as groups that do not divide the channels.
         jax.eval_shape(

@@ -10,12 +10,13 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssanet_jax import data
-from ssanet_jax.analysis.cost import count_tails, model_cost
+from ssanet_jax.analysis.cost import model_cost
 from ssanet_jax.checks import check, check_batch_size, check_same_run
 from ssanet_jax.config import ConfigError, is_due
 from ssanet_jax.training import experiment, report
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.experiment import Experiment
+from ssanet_jax.training.initial import load_weights
 from ssanet_jax.training.logs import MetricsLog, Progress, Stopwatch, Trace, finite, replace_text
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.parallel import to_devices
@@ -51,14 +52,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> TrainState:
                 f'{folder} holds step {start}, but the run ends after '
                 f'{run.plan.num_train_steps}; make it longer, or choose a new workdir.'
             )
+        state, total = _restore_or_init(config, run, checkpoints, start)
         if jax.process_index() == 0:
             fields = {**json.loads(config.to_json_best_effort()), 'data_order': info.order}
             replace_text(folder / 'config.json', json.dumps(fields, indent=2) + '\n')
-        state, total = _restore_or_init(run, checkpoints, start)
-        _announce(console, config, run, info, start_step=int(state.step))
+        report.announce(console, config, run, info, state)
         state = _train(config, run, state, total, checkpoints, folder, console)
     if jax.process_index() == 0:
-        _finish(console, config, run, folder)
+        report.finish(console, config, run, folder)
     return state
 
 
@@ -79,19 +80,18 @@ def evaluate_checkpoint(
     Args:
       config: the run's, perhaps with another `eval_batch_size` or `dataset.eval_split`.
       workdir: the run's.
-      checkpoint: 'best', 'latest' or a step.
+      checkpoint: 'best', 'latest', a step, or 'init' for the weights of `config.init`, which need
+        no run.
 
     Raises:
       ConfigError: there is no such checkpoint, or the config is wrong or of another model.
     """
     folder = epath.Path(workdir)
-    if not (folder / 'checkpoints').is_dir():
-        raise ConfigError(f'{folder} holds no checkpoints/; name the workdir of a run.')
-    check_same_run(config, _saved_config(folder), only=('model.', 'optimizer.'))
-    run, _ = _set_up(config, training=False)
-    with Checkpoints(folder / 'checkpoints', read_only=True) as checkpoints:
-        step = checkpoints.find(checkpoint)
-        state, _ = checkpoints.restore(step, (run.init(), run.zero_metrics()))
+    if checkpoint == 'init':
+        run, state, step = *_initial(config), 0
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        run, state, step = _restore(config, folder, checkpoint)
     metrics = finite({'step': step, **evaluate(config, *run.for_inference(state))})
     if jax.process_index() == 0:
         text = json.dumps({'split': config.dataset.eval_split, **metrics}, indent=2)
@@ -102,6 +102,26 @@ def evaluate_checkpoint(
     rows = report.cost_rows(model_cost(run.model, run.image_size))
     report.print_table(_console(), title, {'': metrics}, rows)
     return metrics
+
+
+def _restore(
+    config: ConfigDict, folder: epath.Path, checkpoint: str
+) -> tuple[Experiment, TrainState, int]:
+    if not (folder / 'checkpoints').is_dir():
+        raise ConfigError(f'{folder} holds no checkpoints/; name the workdir of a run.')
+    check_same_run(config, _saved_config(folder), only=('model.', 'optimizer.'))
+    run, _ = _set_up(config, training=False)
+    with Checkpoints(folder / 'checkpoints', read_only=True) as checkpoints:
+        step = checkpoints.find(checkpoint)
+        state, _ = checkpoints.restore(step, (run.init(), run.zero_metrics()))
+    return run, state, step
+
+
+def _initial(config: ConfigDict) -> tuple[Experiment, TrainState]:
+    if not config.init.weights:
+        raise ConfigError('--checkpoint=init needs --config.init.weights=FILE; it is not set.')
+    run, _ = _set_up(config, training=False)
+    return run, load_weights(config, run, run.init())
 
 
 def _train(
@@ -181,48 +201,13 @@ def _check_same_order(now: str, before: str) -> None:
 
 
 def _restore_or_init(
-    run: Experiment, checkpoints: Checkpoints, step: int | None
+    config: ConfigDict, run: Experiment, checkpoints: Checkpoints, step: int | None
 ) -> tuple[TrainState, Metrics]:
     """The state and the metrics summed since the last log line, which a checkpoint holds too."""
-    fresh = run.init(), run.zero_metrics()
-    return fresh if step is None else checkpoints.restore(step, fresh)
-
-
-def _announce(
-    console: Console, config: ConfigDict, run: Experiment, info: data.DatasetInfo, start_step: int
-) -> None:
-    devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
-    rate, reference = config.optimizer.learning_rate, config.optimizer.reference_batch_size
-    peak = run.plan.peak_learning_rate
-    console.print(
-        f'{config.model.name} on {config.dataset.name}: {info.num_train:,} training and '
-        f'{info.num_eval:,} evaluation images of {info.num_classes} classes; {devices}, '
-        f'{jax.process_count()} host(s).\n'
-        f'{run.plan.num_train_steps:,} steps of {config.batch_size} images. Learning rate '
-        f'{rate:g} for {reference} images is {peak:g} for {config.batch_size}.',
-        soft_wrap=True,
-        highlight=False,
-    )
-    if info.hint:
-        console.print(info.hint, soft_wrap=True, highlight=False)
-    if start_step:
-        console.print(f'Going on from the checkpoint of step {start_step:,}.', highlight=False)
-
-
-def _finish(console: Console, config: ConfigDict, run: Experiment, folder: epath.Path) -> None:
-    cost = model_cost(run.model, run.image_size)
-    tails = count_tails(run.model, run.image_size, config.batch_size // jax.device_count())
-    summary: dict[str, Any] = report.write_summary(folder, cost, tails)
-    columns = {
-        f'{name} (step {summary[name]["step"]})': summary[name] for name in ('final', 'best')
-    }
-    rows = report.cost_rows(cost, summary['images_per_second'])
-    rows['blocks folded'] = f'{tails["folded"]} of {sum(tails.values())}'
-    report.print_table(console, f'{config.model.name} on {config.dataset.name}', columns, rows)
-    console.print(f'Written to {folder}:')
-    for name in ('summary.json', 'metrics.jsonl', 'config.json', 'checkpoints'):
-        console.print(f'  {folder / name}', soft_wrap=True, highlight=False)
-    console.print(f'Curves: tensorboard --logdir {folder}', soft_wrap=True, highlight=False)
+    state, total = run.init(), run.zero_metrics()
+    if step is not None:
+        return checkpoints.restore(step, (state, total))
+    return (load_weights(config, run, state) if config.init.weights else state), total
 
 
 def _console() -> Console:

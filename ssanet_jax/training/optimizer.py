@@ -1,12 +1,15 @@
 """Learning rate schedules and optimizers, all of them optax's."""
 
+import fnmatch
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import optax
 from ml_collections import ConfigDict
 
-from ssanet_jax.config import Plan
+from ssanet_jax.config import ConfigError, Plan
 
 
 def make_schedule(config: ConfigDict, plan: Plan) -> optax.Schedule:
@@ -44,6 +47,13 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
     SGD adds weight decay to the gradient before momentum, as torch does and as the
     released recipes assume; AdamW decouples it.
     """
+    if config.train_only:
+        rest = config.copy_and_resolve_references()
+        rest.train_only = ()
+        return optax.partition(
+            {True: make_optimizer(rest, schedule), False: optax.set_to_zero()},
+            partial(trained, patterns=config.train_only),
+        )
     mask = {'all': None, 'kernels': kernels}[config.decay_parameters]
     if config.name == 'adamw':
         return optax.adamw(
@@ -53,6 +63,28 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
         optax.add_decayed_weights(config.weight_decay, mask),
         optax.sgd(schedule, momentum=config.momentum, nesterov=config.nesterov),
     )
+
+
+def trained(params: Any, *, patterns: Sequence[str]) -> Any:
+    """True for the parameters whose path, as 'layer1_0/ssa/bn/scale', one of `patterns` matches."""
+
+    def matches(path: Any, _: Any) -> bool:
+        name = jax.tree_util.keystr(path, simple=True, separator='/')
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+    return jax.tree_util.tree_map_with_path(matches, params)
+
+
+def check_train_only(config: ConfigDict, params: Any) -> None:
+    """Checks that every pattern of `config.train_only` finds a parameter; raises ConfigError."""
+    for pattern in config.train_only:
+        if not any(jax.tree.leaves(trained(params, patterns=[pattern]))):
+            paths = jax.tree_util.tree_leaves_with_path(params)
+            names = [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in paths]
+            raise ConfigError(
+                f'config.optimizer.train_only has {pattern!r}, which matches no parameter; they '
+                f'are called {", ".join(names[-3:])}, ...'
+            )
 
 
 def kernels(params: Any) -> Any:

@@ -1,20 +1,79 @@
-"""The end of a run: summary.json and a table for people."""
+"""What a run says at its beginning and leaves at its end: summary.json and a table."""
 
 import json
 import statistics
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from ssanet_jax.analysis.cost import Cost
+from ssanet_jax.analysis.cost import Cost, count_tails, model_cost
 from ssanet_jax.config import ConfigError
+from ssanet_jax.data import DatasetInfo
 from ssanet_jax.training.checkpoint import quality
+from ssanet_jax.training.experiment import Experiment
 from ssanet_jax.training.logs import finite, read_metrics, replace_text
+from ssanet_jax.training.optimizer import trained
+from ssanet_jax.training.state import TrainState
 
 _VALUES = ('top1', 'top5', 'loss', 'num_examples')
+
+
+def announce(
+    console: Console,
+    config: ConfigDict,
+    run: Experiment,
+    info: DatasetInfo,
+    state: TrainState,
+) -> None:
+    """Prints what is about to be trained, on what, from what."""
+    devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
+    rate, reference = config.optimizer.learning_rate, config.optimizer.reference_batch_size
+    lines = [
+        f'{config.model.name} on {config.dataset.name}: {info.num_train:,} training and '
+        f'{info.num_eval:,} evaluation images of {info.num_classes} classes; {devices}, '
+        f'{jax.process_count()} host(s).',
+        f'{run.plan.num_train_steps:,} steps of {config.batch_size} images. Learning rate '
+        f'{rate:g} for {reference} images is {run.plan.peak_learning_rate:g} for '
+        f'{config.batch_size}.',
+    ]
+    if config.init.weights and state.step == 0:
+        how = 'with SSA put in' if config.init.attention == 'insert' else 'as they are'
+        lines.append(f'Weights of {config.init.weights}, {how}.')
+    if config.optimizer.train_only:
+        marks = trained(state.params, patterns=config.optimizer.train_only)
+        sizes = np.array([leaf.size for leaf in jax.tree.leaves(state.params)])
+        chosen = sizes[np.array(jax.tree.leaves(marks))]
+        lines.append(f'Training {chosen.sum():,} of {sizes.sum():,} parameters.')
+    if info.hint:
+        lines.append(info.hint)
+    if state.step > 0:
+        lines.append(f'Going on from the checkpoint of step {int(state.step):,}.')
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def finish(console: Console, config: ConfigDict, run: Experiment, folder: epath.Path) -> None:
+    """Writes summary.json and prints a table and the paths of what the run has left."""
+    cost = model_cost(run.model, run.image_size)
+    tails = count_tails(run.model, run.image_size, config.batch_size // jax.device_count())
+    summary: dict[str, Any] = write_summary(folder, cost, tails)
+    columns = {
+        f'{name} (step {summary[name]["step"]})': summary[name] for name in ('final', 'best')
+    }
+    rows = cost_rows(cost, summary['images_per_second'])
+    if sum(tails.values()):
+        rows['blocks folded'] = f'{tails["folded"]} of {sum(tails.values())}'
+    print_table(console, f'{config.model.name} on {config.dataset.name}', columns, rows)
+    console.print(f'Written to {folder}:')
+    for name in ('summary.json', 'metrics.jsonl', 'config.json', 'checkpoints'):
+        console.print(f'  {folder / name}', soft_wrap=True, highlight=False)
+    console.print(f'Curves: tensorboard --logdir {folder}', soft_wrap=True, highlight=False)
 
 
 def write_summary(workdir: epath.Path, cost: Cost, tails: Mapping[str, int]) -> dict[str, Any]:

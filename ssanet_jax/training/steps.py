@@ -38,6 +38,7 @@ def train_step(
     tx: optax.GradientTransformation,
     loss: LossFn,
     preprocess: Preprocess,
+    dropout_seed: int = 0,
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step on the mean loss over all devices' unmasked images.
 
@@ -46,10 +47,13 @@ def train_step(
     Args:
       state: donated by the caller; do not reuse.
       batch: image uint8 [N, H, W, 3], label int32 [N], mask bool [N].
+      dropout_seed: what is dropped follows from it, the step and the device.
 
     Returns:
       The next state, and sums over unmasked images, both already summed over devices.
     """
+    key = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
+    key = jax.random.fold_in(key, jax.lax.axis_index(DATA_AXIS))
 
     def total_loss(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
         logits: Any
@@ -58,6 +62,7 @@ def train_step(
             preprocess(batch['image']),
             train=True,
             mutable=['batch_stats'],
+            rngs={'dropout': key},
         )
         losses = loss(logits, batch['label'])
         metrics = Metrics.of(logits, batch['label'], losses, batch['mask'])

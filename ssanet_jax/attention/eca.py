@@ -1,0 +1,63 @@
+"""Efficient Channel Attention (Wang et al. 2020, https://arxiv.org/abs/1910.03151)."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssanet_jax import layers
+from ssanet_jax.attention import gating
+
+
+class ECABlock(nn.Module):
+    """Scales each channel by a gate computed from the means of its k neighbours.
+
+        z = mean_{h,w} x[h, w, :]                            [N, C]
+        g = sigmoid(conv1d_k(z))                             [N, 1, 1, C], no bias
+        k = the odd number at or next above (log2(C) + beta) / gamma, rounded down
+        y = g * x                                            [N, H, W, C], dtype of x
+
+    k parameters: 3 to 7 for 64 to 2048 channels. Equation 12 of the paper gives k; the authors'
+    released ResNets fix it by hand instead, which `kernel_size` does. `gate` is sown.
+
+    Attributes:
+      kernel_size: k, odd; 0: from C.
+      gamma, beta: of the rule for k; `beta` is the paper's b.
+
+    Raises:
+      ValueError: x is not 4-D, k is even, or gamma is not above 0.
+      TypeError: x is not floating-point.
+
+    >>> x = jnp.ones((2, 8, 8, 256))
+    >>> variables = ECABlock().init(jax.random.key(0), x, train=False)
+    >>> variables['params']['conv']['kernel'].shape
+    (5, 1, 1)
+    """
+
+    kernel_size: int = 0
+    gamma: float = 2.0
+    beta: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        del train
+        layers.require_feature_map(x, 'ECABlock')
+        z = jnp.mean(x.astype(layers.stats_dtype(x.dtype)), axis=(1, 2))  # [N, C]
+        size = self._kernel_size(x.shape[-1])
+        conv = nn.Conv(1, (size,), padding=size // 2, use_bias=False, dtype=z.dtype, name='conv')
+        gate = nn.sigmoid(conv(z[..., None])[..., 0])  # [N, C]
+        return gating.apply_gate(self, gate[:, None, None], x)
+
+    def _kernel_size(self, channels: int) -> int:
+        if self.kernel_size:
+            if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+                raise ValueError(
+                    f'ECABlock(kernel_size={self.kernel_size}) has no middle; choose an odd one, '
+                    'or 0 for a size that fits the channels.'
+                )
+            return self.kernel_size
+        if self.gamma <= 0:
+            raise ValueError(f'ECABlock(gamma={self.gamma}) must be above 0; the paper has 2.')
+        size = int(abs(math.log2(channels) + self.beta) / self.gamma)
+        return size if size % 2 else size + 1

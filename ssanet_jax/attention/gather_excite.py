@@ -1,0 +1,109 @@
+"""Gather-Excite (Hu et al. 2018, https://arxiv.org/abs/1810.12348)."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssanet_jax import layers
+from ssanet_jax.attention import gating
+
+
+class GEBlock(nn.Module):
+    """Scales each value by a gate computed from its channel's neighbourhood.
+
+        z = gather(x), one value for every extent x extent pixels       [N, h, w, C]
+        g = sigmoid(resize(excite(z)))                                  [N, H, W, C]
+        y = g * x                                                       [N, H, W, C], dtype of x
+
+    The paper's GE-theta-minus is the default; GE-theta is gather='conv', GE-theta-plus has
+    excite='mlp' besides. gather='mean' takes means over windows of 2 extent - 1 pixels,
+    without padding; 'conv' takes log2(extent) depthwise 3x3 convolutions of stride 2 with
+    BatchNorm, and ReLU between them. The resize repeats the nearest value, as in timm.
+    `gate` is sown.
+
+    Attributes:
+      extent: 2, 4 or 8 pixels; 0: the whole map, for 'conv' by one depthwise convolution as large
+        as the map, which ties the parameters to the size of the images.
+      gather: 'mean' or 'conv'.
+      excite: 'none', or 'mlp', SE's with a hidden layer of C // ratio units.
+      ratio: of that hidden layer.
+      norm: makes each BatchNorm.
+
+    Raises:
+      ValueError: x is not 4-D, or an option is unknown.
+      TypeError: x is not floating-point.
+    """
+
+    extent: int = 0
+    gather: Literal['mean', 'conv'] = 'mean'
+    excite: Literal['none', 'mlp'] = 'none'
+    ratio: int = 16
+    norm: Callable[..., nn.Module] = layers.BatchNorm
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        layers.require_feature_map(x, 'GEBlock')
+        gating.require_choice('GEBlock', 'extent', self.extent, (0, 2, 4, 8))
+        gating.require_choice('GEBlock', 'gather', self.gather, ('mean', 'conv'))
+        gating.require_choice('GEBlock', 'excite', self.excite, ('none', 'mlp'))
+        z = x.astype(layers.stats_dtype(x.dtype))
+        z = self._means(z) if self.gather == 'mean' else self._convolutions(z, train=train)
+        if self.excite == 'mlp':
+            z = gating.excite(z, gating.hidden_width('GEBlock', x.shape[-1], self.ratio))
+        return gating.apply_gate(self, nn.sigmoid(_nearest(z, *x.shape[1:3])), x)
+
+    def _means(self, x: jax.Array) -> jax.Array:
+        if self.extent == 0:
+            return jnp.mean(x, axis=(1, 2), keepdims=True)
+        size, pad = 2 * self.extent - 1, self.extent - 1
+        return nn.avg_pool(
+            x,
+            window_shape=(size, size),
+            strides=(self.extent, self.extent),
+            padding=((pad, pad), (pad, pad)),
+            count_include_pad=False,
+        )
+
+    def _convolutions(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.extent == 0:
+            return self._depthwise(x, 1, x.shape[1:3], stride=1, pad=0, train=train)
+        count = self.extent.bit_length() - 1
+        for number in range(1, count + 1):
+            x = self._depthwise(x, number, (3, 3), stride=2, pad=1, train=train)
+            x = nn.relu(x) if number < count else x
+        return x
+
+    def _depthwise(
+        self,
+        x: jax.Array,
+        number: int,
+        size: tuple[int, ...],
+        *,
+        stride: int,
+        pad: int,
+        train: bool,
+    ) -> jax.Array:
+        channels = x.shape[-1]
+        conv = nn.Conv(
+            channels,
+            size,
+            strides=(stride, stride),
+            padding=((pad, pad), (pad, pad)),
+            feature_group_count=channels,
+            use_bias=False,
+            dtype=x.dtype,
+            name=f'conv{number}',
+        )
+        return layers.normalize(conv(x), train=train, name=f'norm{number}', norm=self.norm)
+
+
+def _nearest(x: jax.Array, height: int, width: int) -> jax.Array:
+    """X [N, h, w, C] with its values repeated to [N, H, W, C], or as it is where it broadcasts."""
+    _, h, w, _ = x.shape
+    if (h, w) == (1, 1):
+        return x
+    rows, columns = jnp.arange(height) * h // height, jnp.arange(width) * w // width
+    return x[:, rows[:, None], columns]

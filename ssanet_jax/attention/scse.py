@@ -1,0 +1,61 @@
+"""Concurrent spatial and channel SE (Roy et al. 2018, https://arxiv.org/abs/1803.02579)."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssanet_jax import layers
+from ssanet_jax.attention import gating
+from ssanet_jax.attention.squeeze_excite import SEBlock
+
+
+class SSEBlock(nn.Module):
+    """Scales each pixel by a gate computed from its own channels (the paper's sSE).
+
+        m = sigmoid(<w, x[h, w, :]> + b)                     [N, H, W, 1]
+        y = m * x                                            [N, H, W, C], dtype of x
+
+    C + 1 parameters; the bias is that of implementations in use, as
+    segmentation_models_pytorch. `gate` is sown.
+
+    Raises:
+      ValueError: x is not 4-D.
+      TypeError: x is not floating-point.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        del train
+        layers.require_feature_map(x, 'SSEBlock')
+        logit = gating.dense(x.astype(layers.stats_dtype(x.dtype)), 1, 'conv')
+        return gating.apply_gate(self, nn.sigmoid(logit), x)
+
+
+class SCSEBlock(nn.Module):
+    """The sum, or the larger, of what `SSEBlock` and `SEBlock` make of x.
+
+        y = sSE(x) + SE(x)    or    max(sSE(x), SE(x))       [N, H, W, C], dtype of x
+
+    The sum is that of the first paper, the maximum of its extension
+    (https://arxiv.org/abs/1808.08127). Parameters: those of both. Both `gate`s are sown.
+
+    Attributes:
+      ratio: of the SE half; the paper's is 2, segmentation_models_pytorch's 16.
+      combine: 'sum' or 'max'.
+
+    Raises:
+      ValueError: x is not 4-D, has fewer channels than `ratio`, or `combine` is unknown.
+      TypeError: x is not floating-point.
+    """
+
+    ratio: int = 2
+    combine: Literal['sum', 'max'] = 'sum'
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        gating.require_choice('SCSEBlock', 'combine', self.combine, ('sum', 'max'))
+        spatial = SSEBlock(name='sse')(x, train=train)
+        channel = SEBlock(self.ratio, name='se')(x, train=train)
+        return spatial + channel if self.combine == 'sum' else jnp.maximum(spatial, channel)

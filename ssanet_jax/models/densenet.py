@@ -1,0 +1,98 @@
+"""DenseNets (Huang et al. 2017, https://arxiv.org/abs/1608.06993).
+
+Submodules carry torchvision's names. The slot is in every dense layer: what it adds to the
+features goes through the attention block before it is concatenated to them, as a residual
+branch does before the sum.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssanet_jax import layers, ops
+from ssanet_jax.models.naming import Naming
+from ssanet_jax.models.network import ModuleFn, Network, attend
+
+
+class DenseLayer(nn.Module):
+    """x and `growth` new channels: BatchNorm, ReLU, 1x1 to 4 growth, the same again with 3x3.
+
+    Attributes:
+      growth: channels added.
+      attention: makes the block of the slot, or None.
+      norm: makes each BatchNorm.
+    """
+
+    growth: int
+    attention: ModuleFn | None = None
+    norm: ModuleFn = layers.BatchNorm
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = nn.relu(layers.normalize(x, train=train, name='norm1', norm=self.norm))
+        y = ops.conv(4 * self.growth, 1, dtype=x.dtype, name='conv1')(y)
+        y = nn.relu(layers.normalize(y, train=train, name='norm2', norm=self.norm))
+        y = ops.conv(self.growth, 3, dtype=x.dtype, name='conv2')(y)
+        return jnp.concatenate([x, attend(self.attention, y, train=train)], axis=-1)
+
+
+class Transition(nn.Module):
+    """Half the channels by a 1x1 convolution, half the size by means over 2x2 pixels.
+
+    Attributes:
+      norm: makes the BatchNorm.
+    """
+
+    norm: ModuleFn = layers.BatchNorm
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = nn.relu(layers.normalize(x, train=train, name='norm', norm=self.norm))
+        y = ops.conv(x.shape[-1] // 2, 1, dtype=x.dtype, name='conv')(y)
+        return nn.avg_pool(y, window_shape=(2, 2), strides=(2, 2))
+
+
+class DenseNet(Network, kw_only=True):
+    """See `Network`; dense blocks are the stages.
+
+    Attributes:
+      stage_sizes: dense layers per stage.
+      growth: channels that each adds.
+      width: channels before the first.
+    """
+
+    stage_sizes: Sequence[int]
+    growth: int = 32
+    width: int = 64
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        return tuple(self.stage_sizes)
+
+    def torch_names(self) -> dict[str, Naming]:
+        rules = [
+            ('^(?!fc/)', 'features/'),
+            (r'(denseblock\d)_(denselayer\d+)/', r'\1/\2/'),
+            ('^fc/', 'classifier/'),
+        ]
+        return {'torchvision': Naming(rules), 'timm': Naming(rules)}
+
+    def features(self, x: jax.Array, *, train: bool) -> jax.Array:
+        size, stride = {'imagenet': (7, 2), 'cifar': (3, 1)}[self.stem]
+        x = ops.conv(self.width, size, stride=stride, dtype=self.dtype, name='conv0')(x)
+        if self.stem == 'imagenet':  # The CIFAR form begins with the first layer's BatchNorm.
+            x = nn.relu(layers.normalize(x, train=train, name='norm0', norm=self.norm))
+            x = ops.max_pool(x)
+        for stage, size in enumerate(self.stage_sizes, start=1):
+            for index in range(size):
+                x = DenseLayer(
+                    self.growth,
+                    attention=self.slot(stage, index),
+                    norm=self.norm,
+                    name=f'denseblock{stage}_denselayer{index + 1}',
+                )(x, train=train)
+            if stage < len(self.stage_sizes):
+                x = Transition(norm=self.norm, name=f'transition{stage}')(x, train=train)
+        return nn.relu(layers.normalize(x, train=train, name='norm5', norm=self.norm))

@@ -1,0 +1,173 @@
+"""What all networks share: the options, the attention slots, the head, and their small parts."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssanet_jax import layers, ops
+from ssanet_jax.models.naming import Naming
+
+ModuleFn = Callable[..., nn.Module]
+Stem = Literal['imagenet', 'cifar']
+Place = Literal['before_sum', 'after_sum']
+
+torch_linear = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+
+class Network(nn.Module, kw_only=True):
+    """Images [N, H, W, 3] to logits [N, num_classes] in float32.
+
+    A subclass says what lies between, in `features`, and where attention may be: every block of
+    every stage has a slot.
+
+    Attributes:
+      num_classes: length of the logits.
+      stem: 'imagenet', or 'cifar', which keeps small images from shrinking at once.
+      attention: makes the block of each slot, or None. Give it a name:
+        `partial(SSABlock, name='ssa')`.
+      attention_stages: stages, from 1, whose slots are filled; None: all.
+      attention_blocks: blocks of those stages, from 0, or from the end as -1; None: all.
+      norm: makes each BatchNorm.
+      dropout: share of the values dropped before the last layer in training.
+      dtype: of the computation; parameters and statistics stay float32.
+
+    Raises:
+      ValueError: the input is not 4-D, the stem is unknown, or there are no such slots.
+      TypeError: the input is not floating-point.
+    """
+
+    num_classes: int
+    stem: Stem = 'imagenet'
+    attention: ModuleFn | None = None
+    attention_stages: Sequence[int] | None = None
+    attention_blocks: Sequence[int] | None = None
+    norm: ModuleFn = layers.BatchNorm
+    dropout: float = 0.0
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Number of blocks, each with a slot, in every stage."""
+        raise NotImplementedError
+
+    def torch_names(self) -> dict[str, Naming]:
+        """How other libraries, by their names, name the variables."""
+        return {}
+
+    def features(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Images [N, H, W, 3] to the last feature map [N, h, w, C]."""
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        layers.require_feature_map(x, type(self).__name__)
+        self._check()
+        return self.classify(self.features(x.astype(self.dtype), train=train), train=train)
+
+    def classify(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The mean over pixels, dropout and a dense layer, in float32."""
+        stats = layers.stats_dtype(self.dtype)
+        x = jnp.mean(x.astype(stats), axis=(1, 2))  # [N, C]
+        x = self.drop(x, train=train)
+        return nn.Dense(self.num_classes, kernel_init=torch_linear, dtype=stats, name='fc')(x)
+
+    def drop(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Drops a share of the values in training, and scales the others up."""
+        return nn.Dropout(self.dropout, deterministic=not train)(x)
+
+    def slot(self, stage: int, index: int) -> ModuleFn | None:
+        """What fills the slot of block `index`, from 0, of `stage`, from 1."""
+        if self.attention_stages is not None and stage not in self.attention_stages:
+            return None
+        places = (index, index - self.blocks[stage - 1])
+        if self.attention_blocks is not None and not {*places} & {*self.attention_blocks}:
+            return None
+        return self.attention
+
+    def _check(self) -> None:
+        kind = type(self).__name__
+        if self.stem not in get_args(Stem):
+            raise ValueError(
+                f"{kind}(stem={self.stem!r}) is not known; choose 'imagenet' or 'cifar'."
+            )
+        stages = range(1, len(self.blocks) + 1)
+        for stage in self.attention_stages or ():
+            if stage not in stages:
+                raise ValueError(
+                    f'{kind}(attention_stages={tuple(self.attention_stages or ())}) names stage '
+                    f'{stage}; the stages are {", ".join(map(str, stages))}.'
+                )
+        longest = max(self.blocks[stage - 1] for stage in self.attention_stages or stages)
+        for index in self.attention_blocks or ():
+            if not -longest <= index < longest:
+                raise ValueError(
+                    f'{kind}(attention_blocks={tuple(self.attention_blocks or ())}) names block '
+                    f'{index}; the longest of those stages has {longest}, counted from 0, or from '
+                    'the end by -1, -2, ...'
+                )
+
+
+class ResidualNetwork(Network, kw_only=True):
+    """A network whose blocks end in a sum.
+
+    Attributes:
+      attention_place: 'before_sum', at the end of the residual branch (the SSANet and SE
+        papers), or 'after_sum', behind the sum and its ReLU (SE-POST in the SE paper).
+    """
+
+    attention_place: Place = 'before_sum'
+
+
+def by_place(attention: ModuleFn | None, place: Place) -> tuple[ModuleFn | None, ModuleFn | None]:
+    """The attention before the sum, and the one after it; raises ValueError for other places."""
+    if place not in get_args(Place):
+        raise ValueError(
+            f"attention_place={place!r} is not known; choose 'before_sum' or 'after_sum'."
+        )
+    return (attention, None) if place == 'before_sum' else (None, attention)
+
+
+def attend(attention: ModuleFn | None, x: jax.Array, *, train: bool) -> jax.Array:
+    """X [N, H, W, C] through the block that `attention` makes, if any; in a compact method."""
+    return x if attention is None else attention()(x, train=train)
+
+
+class ConvNorm(nn.Module):
+    """act(BatchNorm(conv(x))), and attention where it is given.
+
+    Attributes:
+      features: channels of the result.
+      size: of the kernel, padded by size // 2.
+      stride: of the convolution.
+      depthwise: one kernel for every channel instead.
+      bias: give the convolution a bias, for weights that have one.
+      act: the activation, or None.
+      norm: makes the BatchNorm.
+      attention: makes the block behind it, or None.
+    """
+
+    features: int
+    size: int
+    stride: int = 1
+    depthwise: bool = False
+    bias: bool = False
+    act: Callable[[jax.Array], jax.Array] | None = nn.relu
+    norm: ModuleFn = layers.BatchNorm
+    attention: ModuleFn | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = ops.conv(
+            self.features,
+            self.size,
+            stride=self.stride,
+            groups=self.features if self.depthwise else 1,
+            bias=self.bias,
+            dtype=x.dtype,
+            name='conv',
+        )(x)
+        x = layers.normalize(x, train=train, name='bn', norm=self.norm)
+        return attend(self.attention, x if self.act is None else self.act(x), train=train)

@@ -1,0 +1,152 @@
+"""Residual Attention Networks (Wang et al. 2017, https://arxiv.org/abs/1704.06904).
+
+The structure is that of the authors' Caffe definitions of Attention-56 and -92
+(github.com/fwang91/residual-attention-network), which the parameter counts are checked against.
+They have soft masks of their own; the slot is in every residual unit outside those, as in a
+pre-activation ResNet.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssanet_jax import layers, ops
+from ssanet_jax.models.network import ModuleFn, Place, ResidualNetwork
+from ssanet_jax.models.preact_resnet import PreActBlock
+
+_TRUNK = 3  # units of a trunk, the paper's p + t
+
+
+class AttentionModule(nn.Module):
+    """(1 + mask) * trunk and a last unit, where the mask is a small hourglass.
+
+    Attributes:
+      width: inner channels of the units, a quarter of x's.
+      depth: times that the mask halves its size.
+      slots: what fills the slots of the units of the trunk and of the last one.
+      attention_place: see `ResidualNetwork`.
+      norm: makes each BatchNorm.
+    """
+
+    width: int
+    depth: int
+    slots: Sequence[ModuleFn | None]
+    attention_place: Place = 'before_sum'
+    norm: ModuleFn = layers.BatchNorm
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        trunk = x
+        for number, slot in enumerate(self.slots[:-1], start=1):
+            trunk = self._unit(trunk, f'trunk_res{number}', slot, train=train)
+            if number == 1:
+                first = trunk
+        mask = self._mask(first, 1, train=train)
+        for number in (1, 2):
+            mask = nn.relu(
+                layers.normalize(mask, train=train, name=f'mask_norm{number}', norm=self.norm)
+            )
+            mask = ops.conv(4 * self.width, 1, dtype=x.dtype, name=f'mask_linear{number}')(mask)
+        fused = trunk * (1 + nn.sigmoid(mask))
+        return self._unit(fused, 'last', self.slots[-1], train=train)
+
+    def _mask(self, x: jax.Array, level: int, *, train: bool) -> jax.Array:
+        """Pools x, goes deeper, and comes back to the size of x; x is [N, H, W, C]."""
+        y = self._unit(ops.max_pool_ceil(x, 3), f'mask_down{level}', train=train)
+        if level == self.depth:
+            y = self._unit(y, f'mask_down{level}_2', train=train)
+        else:
+            skip = self._unit(y, f'mask_skip{level}', train=train)
+            y = skip + self._mask(y, level + 1, train=train)
+            y = self._unit(y, f'mask_up{level}', train=train)
+        return resize(y, *x.shape[1:3])
+
+    def _unit(
+        self, x: jax.Array, name: str, slot: ModuleFn | None = None, *, train: bool
+    ) -> jax.Array:
+        unit = PreActBlock(
+            self.width,
+            bottleneck=True,
+            attention=slot,
+            attention_place=self.attention_place,
+            norm=self.norm,
+            name=name,
+        )
+        return unit(x, train=train)
+
+
+class ResidualAttentionNetwork(ResidualNetwork, kw_only=True):
+    """See `Network`; a stage is a residual unit and attention modules, the last one three units.
+
+    Attributes:
+      modules: attention modules of every stage before the last.
+      width: inner channels of the first stage.
+      last_units: units of the last stage.
+    """
+
+    modules: Sequence[int]
+    width: int = 64
+    last_units: int = 3
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        return (*(1 + (_TRUNK + 1) * count for count in self.modules), self.last_units)
+
+    def features(self, x: jax.Array, *, train: bool) -> jax.Array:
+        size, stride = {'imagenet': (7, 2), 'cifar': (3, 1)}[self.stem]
+        x = ops.conv(64, size, stride=stride, dtype=self.dtype, name='conv1')(x)
+        x = nn.relu(layers.normalize(x, train=train, name='bn1', norm=self.norm))
+        if self.stem == 'imagenet':
+            x = ops.max_pool_ceil(x, 3)
+        for stage, count in enumerate(self.modules, start=1):
+            x = self._unit(x, stage, 0, train=train)
+            for number in range(count):
+                first = 1 + number * (_TRUNK + 1)
+                x = AttentionModule(
+                    self.width * 2 ** (stage - 1),
+                    depth=len(self.modules) + 1 - stage,
+                    slots=[self.slot(stage, first + unit) for unit in range(_TRUNK + 1)],
+                    attention_place=self.attention_place,
+                    norm=self.norm,
+                    name=f'attention{stage}_{number}',
+                )(x, train=train)
+        for index in range(self.last_units):
+            x = self._unit(x, len(self.modules) + 1, index, train=train)
+        return nn.relu(layers.normalize(x, train=train, name='norm', norm=self.norm))
+
+    def _unit(self, x: jax.Array, stage: int, index: int, *, train: bool) -> jax.Array:
+        unit = PreActBlock(
+            self.width * 2 ** (stage - 1),
+            bottleneck=True,
+            stride=2 if stage > 1 and index == 0 else 1,
+            attention=self.slot(stage, index),
+            attention_place=self.attention_place,
+            norm=self.norm,
+            name=f'layer{stage}_{index}',
+        )
+        return unit(x, train=train)
+
+
+def resize(x: jax.Array, height: int, width: int) -> jax.Array:
+    """X [N, h, w, C] between whose pixels is interpolated, corner on corner, to [N, H, W, C]."""
+    n, h, w, c = x.shape
+    scales, shifts = zip(_corners(h, height), _corners(w, width), strict=True)
+    return jax.image.scale_and_translate(
+        x,
+        (n, height, width, c),
+        spatial_dims=(1, 2),
+        scale=jnp.array(scales, x.dtype),
+        translation=jnp.array(shifts, x.dtype),
+        method='linear',
+        antialias=False,
+    )
+
+
+def _corners(before: int, after: int) -> tuple[float, float]:
+    """Scale and shift that take the middles of the outer pixels to the middles of the outer."""
+    if before == 1:
+        return after, 0.0
+    scale = (after - 1) / (before - 1)
+    return scale, 0.5 - 0.5 * scale

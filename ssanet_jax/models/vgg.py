@@ -1,0 +1,101 @@
+"""VGG with BatchNorm (Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556).
+
+torchvision's form, whose convolutions have biases. The slot is where the SE paper has it in
+VGG: after the non-linearity that follows each convolution.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssanet_jax import layers
+from ssanet_jax.models.naming import Naming
+from ssanet_jax.models.network import ConvNorm, Network, torch_linear
+
+
+class VGG(Network, kw_only=True):
+    """See `Network`. Max-pooling ends every stage.
+
+    With an ImageNet stem the last map, averaged to 7x7, goes through three dense layers, with
+    dropout between them; with CIFAR's, the mean over its pixels goes through one.
+
+    Attributes:
+      stage_sizes: convolutions per stage.
+      widths: channels of each stage.
+      hidden: units of the first two dense layers.
+    """
+
+    stage_sizes: Sequence[int]
+    widths: Sequence[int] = (64, 128, 256, 512, 512)
+    hidden: int = 4096
+    dropout: float = 0.5
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        return tuple(self.stage_sizes)
+
+    def torch_names(self) -> dict[str, Naming]:
+        features, place = [], 0
+        for stage, size in enumerate(self.stage_sizes, start=1):
+            for index in range(size):
+                features += [
+                    (f'^layer{stage}_{index}/conv/', f'features/{place}/'),
+                    (f'^layer{stage}_{index}/bn/', f'features/{place + 1}/'),
+                ]
+                place += 3  # with the ReLU
+            place += 1  # the pooling
+        if self.stem == 'cifar':
+            return {'ssanet_cifar': Naming([*features, ('^fc/', 'classifier/')])}
+        tv = [('^fc1/', 'classifier/0/'), ('^fc2/', 'classifier/3/'), ('^fc/', 'classifier/6/')]
+        timm = [('^(fc[12])/', r'pre_logits/\1/'), ('^fc/', 'head/fc/')]
+        return {
+            'torchvision': Naming([*features, *tv], as_linear=r'^classifier\.0'),
+            'timm': Naming([*features, *timm], as_conv=r'^pre_logits'),
+        }
+
+    def features(self, x: jax.Array, *, train: bool) -> jax.Array:
+        for stage, (size, width) in enumerate(
+            zip(self.stage_sizes, self.widths, strict=True), start=1
+        ):
+            for index in range(size):
+                x = ConvNorm(
+                    width,
+                    3,
+                    bias=True,
+                    norm=self.norm,
+                    attention=self.slot(stage, index),
+                    name=f'layer{stage}_{index}',
+                )(x, train=train)
+            x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
+        return x
+
+    def classify(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.stem == 'cifar':
+            return super().classify(x, train=train)
+        stats = layers.stats_dtype(self.dtype)
+        x = _adaptive_mean(x, 7)
+        for name, axes in (('fc1', (1, 2, 3)), ('fc2', (1,))):
+            x = nn.DenseGeneral(
+                self.hidden, axis=axes, kernel_init=torch_linear, dtype=self.dtype, name=name
+            )(x)
+            x = self.drop(nn.relu(x), train=train)
+        fc = nn.Dense(self.num_classes, kernel_init=torch_linear, dtype=stats, name='fc')
+        return fc(x.astype(stats))
+
+
+def _adaptive_mean(x: jax.Array, size: int) -> jax.Array:
+    """Means over size x size even parts of x [N, H, W, C], as torch's AdaptiveAvgPool2d."""
+    if x.shape[1:3] == (size, size):
+        return x
+    rows, columns = (_parts(length, size) for length in x.shape[1:3])
+    return jnp.einsum('ih,jw,nhwc->nijc', rows.astype(x.dtype), columns.astype(x.dtype), x)
+
+
+def _parts(length: int, count: int) -> jax.Array:
+    """Weights [count, length] of the mean over part i, from i L / count up to (i + 1) L / count."""
+    part, place = jnp.arange(count)[:, None], jnp.arange(length)
+    start, stop = part * length // count, -(-(part + 1) * length // count)
+    inside = (place >= start) & (place < stop)
+    return inside / jnp.sum(inside, axis=1, keepdims=True)

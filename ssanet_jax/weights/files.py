@@ -1,0 +1,85 @@
+"""Files of weights: safetensors, and what torch.save wrote, read without running any of it."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The state_dict in a .safetensors file, or in a .pth, .pt, .bin or .tar file of torch.
+
+    In torch's files it may be under 'state_dict', 'model' or 'net', as training scripts save it.
+    They are read with weights_only=True: nothing in them is run.
+
+    Raises:
+      ValueError: the file is damaged, of another kind, or holds no weights.
+      FileNotFoundError: there is no such file.
+      ImportError: torch is needed and not installed.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path} is no file; expected weights, .safetensors or .pth.')
+    if path.endswith('.safetensors'):
+        return _read_safetensors(path)
+    if path.endswith(('.pth', '.pt', '.bin', '.tar')):
+        return _read_torch(path)
+    raise ValueError(
+        f'{path} is not known as a file of weights; expected .safetensors, .pth, .pt, .bin or .tar.'
+    )
+
+
+def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes `arrays` as a .safetensors file, whole or not at all.
+
+    Raises:
+      ValueError: the name does not end in .safetensors.
+    """
+    from safetensors.numpy import save_file
+
+    path = os.fspath(path)
+    if not path.endswith('.safetensors'):
+        raise ValueError(f'{path} must end in .safetensors.')
+    partial = f'{path}.{os.getpid()}.partial'
+    try:
+        save_file({**arrays}, partial, metadata={'format': 'pt'})
+        os.replace(partial, path)
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)
+
+
+def _read_safetensors(path: str) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f'{path} is no complete safetensors file: {error}.') from error
+
+
+def _read_torch(path: str) -> dict[str, Any]:
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f'{path} needs torch to be read: pip install torch, or save it as .safetensors.'
+        ) from error
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # pickle's, zip's and torch's own errors
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f'{path} cannot be read as plain weights ({reason}); it is damaged, or holds objects '
+            'that only running it would restore.'
+        ) from error
+    for key in ('state_dict', 'model', 'net'):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(value, torch.Tensor) for value in content.values()
+    ):
+        raise ValueError(f'{path} holds no state_dict: names with tensors were expected.')
+    return dict(content)

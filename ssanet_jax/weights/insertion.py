@@ -1,0 +1,90 @@
+"""SSA put into a network that was trained without it, which computes what it did at first."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.traverse_util
+import numpy as np
+
+from ssanet_jax.models.network import Network
+from ssanet_jax.models.resnet import ResNet
+from ssanet_jax.weights.convert import variable_shapes
+
+_SSA = ('ssa', 'gssa')
+
+
+def insert_attention(
+    variables: Mapping[str, Any], model: Network, *, image_size: int | None = None
+) -> dict[str, Any]:
+    """The variables of `model`, an SSA network, from those of the same network without.
+
+    Every new BatchNorm starts with scale and bias 0, so that every gate is the same number:
+
+    * 1 with gate='2sigmoid': logits are what they were, bit for bit where tails are plain.
+    * 1/2 with the paper's gate='sigmoid'. In a ResNet with the block before the sum, the
+      BatchNorm in front of it, whose scale and bias are doubled, makes up for it exactly.
+
+    Args:
+      variables: 'params' and 'batch_stats' of the plain network.
+      model: made by `create_model('ssa_...')` or 'gssa_...'.
+      image_size: see `from_torch`.
+
+    Returns:
+      'params' and 'batch_stats' of `model`, in NumPy arrays.
+
+    Raises:
+      ValueError: the attention is not SSA, the networks differ otherwise, or gate='sigmoid' where
+        nothing makes up for it.
+    """
+    flat = flax.traverse_util.flatten_dict({**variables})
+    result, added = {}, []
+    for path, leaf in flax.traverse_util.flatten_dict(variable_shapes(model, image_size)).items():
+        if path in flat:
+            result[path] = np.asarray(flat.pop(path))
+            if result[path].shape != leaf.shape:
+                raise ValueError(
+                    f'{"/".join(path)} has shape {result[path].shape}, but the network with '
+                    f'attention needs {leaf.shape}; make both alike but for the attention.'
+                )
+        elif path[-3:-1] and path[-3] in _SSA:
+            added.append(path)
+            result[path] = np.full(leaf.shape, 1.0 if path[-1] == 'var' else 0.0, np.float32)
+        else:
+            raise ValueError(
+                f'The network without attention has no {"/".join(path)}, and SSA has none either; '
+                'insertion is for models called ssa_... and gssa_..., into the same network.'
+            )
+    if flat or not added:
+        names = ', '.join('/'.join(path) for path in list(flat)[:5])
+        what = f'has no place for {names}' if flat else 'has no SSA block'
+        raise ValueError(f'The network with attention {what}; make both alike but for SSA.')
+    if gate_of(model) == 'sigmoid':
+        _double_before(result, added, model)
+    return flax.traverse_util.unflatten_dict(result)
+
+
+def without_attention(model: Network) -> Network:
+    """The same network with empty slots."""
+    return model.clone(attention=None, attention_stages=None, attention_blocks=None)
+
+
+def gate_of(model: Network) -> str:
+    """The `gate` of its SSA blocks."""
+    block: Any = model.attention(parent=None) if model.attention is not None else None
+    return getattr(block, 'gate', '')
+
+
+def _double_before(
+    result: dict[tuple[str, ...], np.ndarray], added: list[tuple[str, ...]], model: Network
+) -> None:
+    if not isinstance(model, ResNet) or model.attention_place != 'before_sum':
+        raise ValueError(
+            "gate='sigmoid' halves what the block is given, and only ResNets with "
+            "attention_place='before_sum' have a BatchNorm in front that makes up for it; choose "
+            "gate='2sigmoid'."
+        )
+    for block in {path[1:-3] for path in added}:
+        norms = [p for p in result if p[1:-2] == block and p[-2].startswith('bn')]
+        last = max(path[-2] for path in norms)
+        for leaf in ('scale', 'bias'):
+            result[('params', *block, last, leaf)] = 2 * result[('params', *block, last, leaf)]
