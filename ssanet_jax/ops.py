@@ -123,3 +123,14 @@ def max_pool_ceil(x: jax.Array, size: int) -> jax.Array:
         for count, length in zip(counts, x.shape[1:3], strict=True)
     ]
     return nn.max_pool(x, window_shape=(size, size), strides=(2, 2), padding=padding)
+
+
+def mean_pool(x: jax.Array, size: int, *, stride: int, pad: int = 0) -> jax.Array:
+    """The means of `size` x `size` windows of x [N, H, W, C]; what was padded does not count."""
+
+    def sums(x: jax.Array) -> jax.Array:
+        return nn.pool(
+            x, 0.0, jax.lax.add, (size, size), (stride, stride), ((pad, pad), (pad, pad))
+        )
+
+    return sums(x) / sums(jnp.ones((1, *x.shape[1:3], 1), x.dtype))

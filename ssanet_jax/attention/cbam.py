@@ -41,8 +41,10 @@ class CBAMBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         layers.require_feature_map(x, 'CBAMBlock')
-        x = ChannelGate(self.ratio, self.mlp_bias, name='channel')(x)
-        return SpatialGate(self.kernel_size, self.norm, name='spatial')(x, train=train)
+        wide = x.astype(layers.stats_dtype(x.dtype))  # The result is rounded once.
+        u = ChannelGate(self.ratio, self.mlp_bias, name='channel')(wide)
+        y = SpatialGate(self.kernel_size, self.norm, name='spatial')(u, train=train)
+        return y.astype(x.dtype)
 
 
 class ChannelGate(nn.Module):
@@ -54,8 +56,7 @@ class ChannelGate(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         hidden = gating.hidden_width('CBAMBlock', x.shape[-1], self.ratio)
-        wide = x.astype(layers.stats_dtype(x.dtype))
-        z = jnp.stack([jnp.mean(wide, axis=(1, 2)), jnp.max(wide, axis=(1, 2))])  # [2, N, C]
+        z = jnp.stack([jnp.mean(x, axis=(1, 2)), jnp.max(x, axis=(1, 2))])  # [2, N, C]
         gate = nn.sigmoid(jnp.sum(gating.excite(z, hidden, bias=self.bias), axis=0))  # [N, C]
         return gating.apply_gate(self, gate[:, None, None], x)
 
@@ -72,8 +73,7 @@ class SpatialGate(nn.Module):
             raise ValueError(
                 f'CBAMBlock(kernel_size={self.kernel_size}) has no middle; choose an odd one.'
             )
-        wide = x.astype(layers.stats_dtype(x.dtype))
-        z = jnp.stack([jnp.mean(wide, axis=-1), jnp.max(wide, axis=-1)], axis=-1)  # [N, H, W, 2]
+        z = jnp.stack([jnp.mean(x, axis=-1), jnp.max(x, axis=-1)], axis=-1)  # [N, H, W, 2]
         size, pad = self.kernel_size, self.kernel_size // 2
         conv = nn.Conv(1, (size, size), padding=pad, use_bias=False, dtype=z.dtype, name='conv')
         logit = layers.normalize(conv(z), train=train, name='bn', norm=self.norm)  # [N, H, W, 1]

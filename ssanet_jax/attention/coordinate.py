@@ -26,7 +26,7 @@ class CoordinateBlock(nn.Module):
       norm: makes the BatchNorm.
 
     Raises:
-      ValueError: x is not 4-D, or it has fewer channels than `ratio`.
+      ValueError: x is not 4-D, or `ratio` is not above 0.
       TypeError: x is not floating-point.
     """
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssanet_jax import layers
+from ssanet_jax import layers, ops
 from ssanet_jax.attention import gating
 
 
@@ -58,14 +58,7 @@ class GEBlock(nn.Module):
     def _means(self, x: jax.Array) -> jax.Array:
         if self.extent == 0:
             return jnp.mean(x, axis=(1, 2), keepdims=True)
-        size, pad = 2 * self.extent - 1, self.extent - 1
-        return nn.avg_pool(
-            x,
-            window_shape=(size, size),
-            strides=(self.extent, self.extent),
-            padding=((pad, pad), (pad, pad)),
-            count_include_pad=False,
-        )
+        return ops.mean_pool(x, 2 * self.extent - 1, stride=self.extent, pad=self.extent - 1)
 
     def _convolutions(self, x: jax.Array, *, train: bool) -> jax.Array:
         if self.extent == 0:

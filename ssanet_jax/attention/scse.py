@@ -56,6 +56,9 @@ class SCSEBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         gating.require_choice('SCSEBlock', 'combine', self.combine, ('sum', 'max'))
-        spatial = SSEBlock(name='sse')(x, train=train)
-        channel = SEBlock(self.ratio, name='se')(x, train=train)
-        return spatial + channel if self.combine == 'sum' else jnp.maximum(spatial, channel)
+        layers.require_feature_map(x, 'SCSEBlock')
+        wide = x.astype(layers.stats_dtype(x.dtype))  # The result is rounded once.
+        spatial = SSEBlock(name='sse')(wide, train=train)
+        channel = SEBlock(self.ratio, name='se')(wide, train=train)
+        y = spatial + channel if self.combine == 'sum' else jnp.maximum(spatial, channel)
+        return y.astype(x.dtype)

@@ -42,7 +42,7 @@ class SSABlock(nn.Module):
       squeeze: 'mean' or 'max' over the pixels of each channel.
       combine: 'sum' (the paper) or 'mean' (the released code) over the channels.
       groups: number of maps; divides C. The block has 2 * groups parameters.
-      channels_per_map: groups by their size: C // channels_per_map maps, at least one; 0: `groups`.
+      channels_per_map: instead, the size of a group: the largest that divides C, up to this.
       gate: 'sigmoid' or '2sigmoid'.
       norm: makes the BatchNorm; give it `axis_name` to share statistics over devices.
 
@@ -118,19 +118,18 @@ class SSABlock(nn.Module):
         """The number of groups for C channels; raises ValueError for options that cannot be."""
         for option, choices in (('squeeze', _SQUEEZE), ('combine', _COMBINE), ('gate', _GATE)):
             gating.require_choice('SSABlock', option, getattr(self, option), tuple(choices))
+        divisors = [d for d in range(1, channels + 1) if channels % d == 0]
         size = self.channels_per_map
-        option, parts = 'groups', self.groups
-        if size:
-            if self.groups != 1:
-                raise ValueError(
-                    f'SSABlock(groups={self.groups}, channels_per_map={size}) says twice how to '
-                    'group; leave one of them out.'
-                )
-            option, parts = 'channels_per_map', min(size, channels)
-        if parts < 1 or channels % parts:
-            divisors = [d for d in range(1, channels + 1) if channels % d == 0]
+        if size and (size < 0 or self.groups != 1):
             raise ValueError(
-                f'SSABlock({option}={getattr(self, option)}) cannot split {channels} channels '
-                f'evenly; {option} that can: {", ".join(map(str, divisors))}.'
+                f'SSABlock(groups={self.groups}, channels_per_map={size}) does not say how to '
+                'group; give one of them, above 0.'
             )
-        return channels // parts if size else parts
+        if size:
+            return channels // max(d for d in divisors if d <= size)
+        if self.groups not in divisors:
+            raise ValueError(
+                f'SSABlock(groups={self.groups}) cannot split {channels} channels evenly; '
+                f'groups that can: {", ".join(map(str, divisors))}.'
+            )
+        return self.groups

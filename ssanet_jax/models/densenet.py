@@ -51,7 +51,7 @@ class Transition(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         y = nn.relu(layers.normalize(x, train=train, name='norm', norm=self.norm))
         y = ops.conv(x.shape[-1] // 2, 1, dtype=x.dtype, name='conv')(y)
-        return nn.avg_pool(y, window_shape=(2, 2), strides=(2, 2))
+        return ops.mean_pool(y, 2, stride=2)
 
 
 class DenseNet(Network, kw_only=True):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssanet_jax import layers
 from ssanet_jax.models.naming import Naming
@@ -93,9 +94,9 @@ def _adaptive_mean(x: jax.Array, size: int) -> jax.Array:
     return jnp.einsum('ih,jw,nhwc->nijc', rows.astype(x.dtype), columns.astype(x.dtype), x)
 
 
-def _parts(length: int, count: int) -> jax.Array:
+def _parts(length: int, count: int) -> np.ndarray:
     """Weights [count, length] of the mean over part i, from i L / count up to (i + 1) L / count."""
-    part, place = jnp.arange(count)[:, None], jnp.arange(length)
+    part, place = np.arange(count)[:, None], np.arange(length)
     start, stop = part * length // count, -(-(part + 1) * length // count)
     inside = (place >= start) & (place < stop)
-    return inside / jnp.sum(inside, axis=1, keepdims=True)
+    return inside / inside.sum(axis=1, keepdims=True)

@@ -45,6 +45,7 @@ class Checkpoints:
             logging.set_verbosity(logging.ERROR)
         self._manager = ocp.CheckpointManager(
             self.directory,
+            item_handlers=ocp.StandardCheckpointHandler(),  # with which shapes can be asked for
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy,
                 best_fn=quality,  # without it Orbax forgets the metrics
@@ -101,3 +102,14 @@ class Checkpoints:
         """The tree saved at `step`, with the structure, dtypes and shardings of `like`."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+
+    def restore_variables(self, step: int) -> dict[str, Any]:
+        """'params' and 'batch_stats' saved at `step`, on one device, however many saved them."""
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            self._manager.item_metadata(step).tree,
+            is_leaf=lambda leaf: hasattr(leaf, 'dtype'),
+        )
+        state, _ = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        return {name: state[name] for name in ('params', 'batch_stats') if state[name]}

@@ -1,7 +1,6 @@
 """Trains and evaluates a config: `train_and_evaluate` and `evaluate_checkpoint`."""
 
 import json
-from typing import Any
 
 import jax
 from etils import epath
@@ -20,6 +19,7 @@ from ssanet_jax.training.initial import load_weights
 from ssanet_jax.training.logs import MetricsLog, Progress, Stopwatch, Trace, finite, replace_text
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.parallel import to_devices
+from ssanet_jax.training.saved import saved_config
 from ssanet_jax.training.state import TrainState
 
 
@@ -44,7 +44,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> TrainState:
     with Checkpoints(folder / 'checkpoints', keep=config.keep_checkpoints) as checkpoints:
         start = checkpoints.latest_step()
         if start is not None:
-            saved = _saved_config(folder)
+            saved = saved_config(folder)
             _check_same_order(info.order, saved.pop('data_order', info.order))
             check_same_run(config, saved)
         if (start or 0) > run.plan.num_train_steps:
@@ -107,9 +107,7 @@ def evaluate_checkpoint(
 def _restore(
     config: ConfigDict, folder: epath.Path, checkpoint: str
 ) -> tuple[Experiment, TrainState, int]:
-    if not (folder / 'checkpoints').is_dir():
-        raise ConfigError(f'{folder} holds no checkpoints/; name the workdir of a run.')
-    check_same_run(config, _saved_config(folder), only=('model.', 'optimizer.'))
+    check_same_run(config, saved_config(folder), only=('model.', 'optimizer.'))
     run, _ = _set_up(config, training=False)
     with Checkpoints(folder / 'checkpoints', read_only=True) as checkpoints:
         step = checkpoints.find(checkpoint)
@@ -182,13 +180,6 @@ def _set_up(config: ConfigDict, *, training: bool) -> tuple[Experiment, data.Dat
     info = data.dataset_info(config)
     run = experiment.build(config, num_classes=info.num_classes, num_train_examples=info.num_train)
     return run, info
-
-
-def _saved_config(folder: epath.Path) -> dict[str, Any]:
-    path = folder / 'config.json'
-    if not path.exists():
-        raise ConfigError(f'{folder} holds checkpoints but no config.json; choose a new workdir.')
-    return json.loads(path.read_text())
 
 
 def _check_same_order(now: str, before: str) -> None:

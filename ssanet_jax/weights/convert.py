@@ -63,10 +63,9 @@ def from_torch(
     >>> jax.tree.all(jax.tree.map(np.array_equal, from_torch(state_dict, model), variables))
     True
     """
-    arrays = {name.removeprefix('module.'): value for name, value in state_dict.items()}
     arrays = {
         name: value
-        for name, value in arrays.items()
+        for name, value in _without_prefix(state_dict).items()
         if not name.endswith('num_batches_tracked')
         and not any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore)
     }
@@ -131,6 +130,28 @@ def to_torch(
     return {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
 
 
+def num_classes(state_dict: Mapping[str, Any], model: Network) -> int:
+    """The classes of the weights of `model`, by the names of any library.
+
+    Raises:
+      ValueError: the bias of the last layer has none of the names that it might have.
+    """
+    names = [_naming(model, naming)[1].name(('fc', 'bias')) for naming in namings(model)]
+    arrays = _without_prefix(state_dict)
+    for name in names:
+        if name in arrays:
+            return arrays[name].shape[0]
+    raise ValueError(
+        f'The weights have no classifier of {type(model).__name__}, {" or ".join(set(names))}; '
+        'are they of another network?'
+    )
+
+
+def namings(model: Network) -> list[str]:
+    """The names that `from_torch` and `to_torch` know for `model`, this package's last."""
+    return [*model.torch_names(), _OURS]
+
+
 def variable_shapes(model: Network, image_size: int | None = None) -> Any:
     """Shapes and dtypes of the variables of `model`; nothing is computed."""
     size = image_size or (32 if model.stem == 'cifar' else 224)
@@ -145,20 +166,25 @@ def to_numpy(values: Any) -> np.ndarray:
     return np.asarray(values, np.float32)
 
 
+def _without_prefix(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """As it was before torch's DataParallel."""
+    return {name.removeprefix('module.'): value for name, value in state_dict.items()}
+
+
 def _flatten(tree: Mapping[str, Any]) -> dict[Path, Any]:
     return flax.traverse_util.flatten_dict({**tree})
 
 
 def _naming(model: Network, name: str | None) -> tuple[str, Naming]:
-    namings = {**model.torch_names(), _OURS: Naming()}
+    known = {**model.torch_names(), _OURS: Naming()}
     if name is None:
-        name = next(iter(namings))
-    if name not in namings:
+        name = next(iter(known))
+    if name not in known:
         raise ValueError(
             f'{type(model).__name__} has no names of {name!r}; choose one of '
-            f'{", ".join(map(repr, namings))}.'
+            f'{", ".join(map(repr, known))}.'
         )
-    return name, namings[name]
+    return name, known[name]
 
 
 def _best(
@@ -167,7 +193,7 @@ def _best(
     """The naming that was asked for, or the one that leaves the fewest names over."""
     if naming is not None:
         return _naming(model, naming)
-    names = [*model.torch_names(), _OURS]
+    names = namings(model)
     left = {name: set(arrays) ^ _names(_naming(model, name)[1], wanted) for name in names}
     return _naming(model, min(names, key=lambda name: len(left[name])))
 
@@ -182,13 +208,14 @@ def _require_same_names(places: Iterable[str], arrays: Iterable[str], naming: st
         raise ValueError(
             f'These are not the weights of this network by the names of {naming}. '
             f'Without a place: {_list(left)}. Missing: {_list(missing)}. '
-            'Choose the model that they belong to, or name what to ignore.'
+            'Choose the model that they belong to (SSA is put into weights of a network without it '
+            'by insertion), or name what to ignore.'
         )
 
 
 def _list(names: Sequence[str]) -> str:
-    shown = ', '.join(names[:20]) or 'none'
-    return f'{shown}, ... ({len(names)} in all)' if len(names) > 20 else shown
+    shown = ', '.join(names[:10]) or 'none'
+    return f'{shown}, ... ({len(names)} in all)' if len(names) > 10 else shown
 
 
 def _same_layout(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:

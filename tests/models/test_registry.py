@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import pytest
 
 from ssanet_jax import SSABlock, create_model, model_names
+from ssanet_jax.attention import ATTENTION
+from ssanet_jax.models.registry import NETWORKS, split_name
 
 
 def shapes(model):
@@ -14,22 +16,30 @@ def shapes(model):
     )
 
 
-def test_every_name_makes_a_network():
-    assert len(model_names()) == 3 * 10
+def test_every_name_makes_a_network_with_the_attention_that_it_says():
+    assert len(model_names()) == len(NETWORKS) * (1 + len(ATTENTION))
     for name in model_names():
-        assert create_model(name, num_classes=7).num_classes == 7
+        model = create_model(name, num_classes=7)
+        kind, network = split_name(name)
+        assert model.num_classes == 7
+        assert name == (f'{kind}_{network}' if kind else network)
+        assert (model.attention is None) == (kind is None)
 
 
 @pytest.mark.parametrize(
     ('name', 'options', 'message'),
     [
         ('ssa_resnet5', {}, "No model is called 'ssa_resnet5'. Nearest: .*ssa_resnet50"),
-        ('vgg', {}, 'Known: resnet18, '),
+        ('alexnet', {}, "No model is called 'alexnet'. (Nearest|Known): "),
         ('resnet50', {'stm': 'cifar'}, "No option of resnet50 is called 'stm'. Nearest: stem"),
-        ('resnet18', {'variant': 'v1'}, 'no bottlenecks; leave it unset'),
+        ('vgg16_bn', {'tail': 'plain'}, "No option of vgg16_bn is called 'tail'"),
+        ('ssa_vgg16_bn', {'attention_place': 'after_sum'}, 'No option of ssa_vgg16_bn'),
+        ('resnet18', {'variant': 'v1'}, 'no bottlenecks of that kind; leave it unset'),
+        ('densenet121', {'variant': 'v1'}, 'no bottlenecks of that kind; leave it unset'),
         ('resnet50', {'variant': 'v2'}, "choose 'v1' or 'v1.5'"),
         ('ssa_resnet50', {'attention_options': {'group': 2}}, 'Nearest: groups'),
         ('resnet50', {'attention_options': {'groups': 2}}, 'has no effect on resnet50'),
+        ('resnet50', {'attention_stages': (1,)}, 'has no effect on resnet50, which has no attent'),
     ],
 )
 def test_a_wrong_name_or_option_is_told_the_nearest(name, options, message):
@@ -48,6 +58,14 @@ def test_attention_options_reach_the_block():
     assert params['layer1_0']['se']['fc1']['kernel'].shape == (16, 4)
 
 
+def test_grouped_ssa_has_a_map_for_every_32_channels():
+    params = shapes(create_model('gssa_resnet50', num_classes=10))['params']
+    assert params['layer1_0']['gssa']['bn']['scale'].shape == (256 // 32,)
+    assert params['layer4_2']['gssa']['bn']['scale'].shape == (2048 // 32,)
+    params = shapes(create_model('gssa_resnet20', num_classes=10))['params']
+    assert params['layer1_0']['gssa']['bn']['scale'].shape == (1,)
+
+
 def test_every_batch_norm_is_made_by_norm_the_attentions_too():
     made = []
 
@@ -58,6 +76,16 @@ def test_every_batch_norm_is_made_by_norm_the_attentions_too():
     shapes(create_model('ssa_resnet20', num_classes=10, norm=norm))
     assert made.count('bn') == 9  # one an SSA block
     assert len(made) == 1 + 9 * 3
+
+
+def test_norm_options_keep_what_a_network_has_of_its_own():
+    """GoogLeNet's epsilon is not 1e-5, that of the attention in it is."""
+    model = create_model('ssa_googlenet', num_classes=10, norm_options={'momentum': 0.5})
+    norm = model.norm(use_running_average=True)
+    block = model.attention(parent=None)
+    inner = block.norm(use_running_average=True)
+    assert (norm.momentum, norm.epsilon) == (0.5, 1e-3)
+    assert (inner.momentum, inner.epsilon) == (0.5, 1e-5)
 
 
 def test_ones_own_block_takes_the_slot():

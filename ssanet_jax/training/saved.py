@@ -1,0 +1,58 @@
+"""A finished or running run, read from its workdir: config, model and variables."""
+
+import json
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from ssanet_jax.config import ConfigError
+from ssanet_jax.models import Network
+from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.experiment import build_model
+
+
+class SavedRun(NamedTuple):
+    """What a workdir holds.
+
+    Attributes:
+      config: of the run.
+      model: as it was trained.
+      variables: its 'params' and 'batch_stats' at `step`.
+      step: of the checkpoint.
+    """
+
+    config: ConfigDict
+    model: Network
+    variables: dict[str, Any]
+    step: int
+
+
+def load_run(workdir: epath.PathLike, checkpoint: str = 'best') -> SavedRun:
+    """Reads a checkpoint of the run in `workdir` without its data, and leaves it as it is.
+
+    Args:
+      workdir: of a run of main.py.
+      checkpoint: 'best', 'latest' or a step.
+
+    Raises:
+      ConfigError: there is no run, or no such checkpoint.
+    """
+    folder = epath.Path(workdir)
+    config = ConfigDict(saved_config(folder))
+    with Checkpoints(folder / 'checkpoints', read_only=True) as checkpoints:
+        step = checkpoints.find(checkpoint)
+        variables = checkpoints.restore_variables(step)
+    num_classes = variables['params']['fc']['bias'].shape[0]
+    return SavedRun(config, build_model(config, num_classes), jax.device_get(variables), step)
+
+
+def saved_config(folder: epath.Path) -> dict[str, Any]:
+    """The fields of config.json; raises ConfigError where `folder` is not a run's."""
+    if not (folder / 'checkpoints').is_dir():
+        raise ConfigError(f'{folder} holds no checkpoints/; name the workdir of a run.')
+    path = folder / 'config.json'
+    if not path.exists():
+        raise ConfigError(f'{folder} holds checkpoints but no config.json; choose a new workdir.')
+    return json.loads(path.read_text())

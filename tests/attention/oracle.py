@@ -1,0 +1,51 @@
+"""What the tests' own versions of the blocks, in NumPy and float64, have in common."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.helpers import float64
+
+EPSILON = 1e-5  # of every BatchNorm
+
+# Slow programs that compile in half the time.
+quick_jit = partial(
+    jax.jit,
+    compiler_options={
+        'xla_backend_optimization_level': 0,
+        'xla_llvm_disable_expensive_passes': True,
+    },
+)
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def random_norm(rng, width):
+    """Parameters and running statistics of a BatchNorm over `width` channels."""
+    params = {'scale': rng.normal(size=width), 'bias': rng.normal(size=width)}
+    return params, {'mean': rng.normal(size=width), 'var': rng.uniform(0.5, 1.5, size=width)}
+
+
+def batch_norm(a, params, stats, train):
+    """Of a [..., C], by its own statistics in training and by the running ones otherwise."""
+    mean, var = stats['mean'], stats['var']
+    if train:
+        rows = a.reshape(-1, a.shape[-1])
+        mean, var = rows.mean(axis=0), rows.var(axis=0)
+    return (a - mean) / np.sqrt(var + EPSILON) * params['scale'] + params['bias']
+
+
+def result_of(block, variables, x, train):
+    """What `block` makes of x in float64."""
+    with float64():
+        y, _ = block.apply(variables, x, train=train, mutable=['batch_stats'])
+    return np.asarray(y)
+
+
+def shapes_of(block, shape):
+    """The variables that the block has for a feature map of this shape, without their values."""
+    return jax.eval_shape(lambda x: block.init(jax.random.key(0), x, train=False), jnp.ones(shape))

@@ -1,0 +1,173 @@
+"""What holds for every block of ATTENTION."""
+
+import dataclasses
+import math
+from functools import partial
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssanet_jax import attention, layers
+from ssanet_jax.attention import ATTENTION
+from tests.attention.oracle import quick_jit, shapes_of
+
+SHAPE = (2, 5, 4, 64)
+CLASSES = {kind: layers.class_of(ATTENTION[kind]) for kind in sorted(ATTENTION)}
+EACH = pytest.mark.parametrize('kind', CLASSES)
+
+# For each option of each class another value, with the options that it needs to matter.
+NORM = partial(layers.BatchNorm, epsilon=1.0)
+OTHER = {
+    attention.CBAMBlock: {
+        'ratio': {'ratio': 8},
+        'kernel_size': {'kernel_size': 3},
+        'mlp_bias': {'mlp_bias': False},
+        'norm': {'norm': NORM},
+    },
+    attention.CoordinateBlock: {
+        'ratio': {'ratio': 4},
+        'bias': {'bias': False},
+        'norm': {'norm': NORM},
+    },
+    attention.ECABlock: {
+        'kernel_size': {'kernel_size': 5},
+        'gamma': {'gamma': 1.0},
+        'beta': {'beta': 5.0},
+    },
+    attention.GEBlock: {
+        'extent': {'extent': 2},
+        'gather': {'gather': 'conv'},
+        'excite': {'excite': 'mlp'},
+        'ratio': {'ratio': 8, 'excite': 'mlp'},
+        'norm': {'norm': NORM, 'gather': 'conv'},
+    },
+    attention.SCSEBlock: {'ratio': {'ratio': 4}, 'combine': {'combine': 'max'}},
+    attention.SEBlock: {'ratio': {'ratio': 4}},
+    attention.SSABlock: {
+        'squeeze': {'squeeze': 'max'},
+        'combine': {'combine': 'mean'},
+        'groups': {'groups': 2},
+        'channels_per_map': {'channels_per_map': 16},
+        'gate': {'gate': '2sigmoid'},
+        'norm': {'norm': NORM},
+    },
+    attention.SSEBlock: {},
+    attention.SimAMBlock: {'regularizer': {'regularizer': 0.5}},
+    attention.SpatialBlock: {'norm': {'norm': NORM}},
+}
+
+
+def features(dtype=np.float32):
+    return np.random.default_rng(0).normal(size=SHAPE).astype(dtype)
+
+
+def variables_of(block):
+    """Random ones, of the shapes that the block has."""
+    shapes = shapes_of(block, SHAPE)
+    rng = np.random.default_rng(1)
+    flat = {
+        path: rng.uniform(0.2, 1.0, leaf.shape).astype(leaf.dtype)
+        * (1 if path[-1] == 'var' else rng.choice([-1, 1], leaf.shape).astype(leaf.dtype))
+        for path, leaf in flax.traverse_util.flatten_dict(shapes).items()
+    }
+    return flax.traverse_util.unflatten_dict(flat)
+
+
+@EACH
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16], ids=['float32', 'bfloat16'])
+@pytest.mark.parametrize('train', [False, True])
+def test_the_result_has_the_shape_and_dtype_of_the_input(kind, dtype, train):
+    block = ATTENTION[kind]()
+    x = jnp.asarray(features(), dtype)
+    y, _ = jax.eval_shape(
+        partial(block.apply, train=train, mutable=['batch_stats']), variables_of(block), x
+    )
+    assert (y.shape, y.dtype) == (x.shape, dtype)
+
+
+@EACH
+def test_bfloat16_loses_only_the_rounding_of_its_input_and_output(kind):
+    block = ATTENTION[kind]()
+    variables, x = variables_of(block), jnp.asarray(features(), jnp.bfloat16)
+    y, exact = (
+        block.apply(variables, x, train=True, mutable=['batch_stats'])[0]
+        for x in (x, x.astype(jnp.float32))
+    )
+    np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
+
+
+@EACH
+def test_the_input_and_every_parameter_get_a_gradient_in_training(kind):
+    block = ATTENTION[kind]()
+    x, variables = features(), block.init(jax.random.key(0), features(), train=False)
+    cotangent = np.random.default_rng(2).normal(size=SHAPE).astype(np.float32)
+
+    def loss(x, params):
+        everything = {**variables, 'params': params}
+        y, _ = block.apply(everything, x, train=True, mutable=['batch_stats'])
+        return jnp.vdot(cotangent, y)
+
+    gradients = quick_jit(jax.grad(loss, (0, 1)))(x, variables.get('params', {}))
+    for path, gradient in jax.tree.leaves_with_path(gradients):
+        assert np.isfinite(gradient).all(), path
+        assert np.abs(gradient).max() > 0, path
+
+
+@EACH
+def test_the_result_is_the_input_times_the_gates_given_when_asked_for(kind):
+    block = ATTENTION[kind]()
+    variables, x = variables_of(block), features()
+    y, extra = block.apply(variables, x, train=False, mutable=['intermediates'])
+    flat = flax.traverse_util.flatten_dict(extra['intermediates'])
+    gates = [sown for path, (sown,) in flat.items() if path[-1] == 'gate']
+    assert len(gates) == {'cbam': 2, 'scse': 2}.get(kind, 1)
+    assert all(0 < gate.min() <= gate.max() < 1 for gate in gates)
+    for_channels = [np.repeat(gate, SHAPE[-1] // gate.shape[-1], axis=-1) for gate in gates]
+    together = sum(for_channels) if kind == 'scse' else math.prod(for_channels)
+    np.testing.assert_allclose(y, together * x, rtol=1e-6)
+    np.testing.assert_array_equal(block.apply(variables, x, train=False), y)
+
+
+@EACH
+@pytest.mark.parametrize('shape', [(4, 4, 64), (1, 1, 4, 4, 64)], ids=str)
+def test_an_array_that_is_not_4d_is_refused(kind, shape):
+    name = CLASSES[kind].__name__
+    with pytest.raises(ValueError, match=rf'{name} expects a feature map \[N, H, W, C\], got'):
+        ATTENTION[kind]().init(jax.random.key(0), np.ones(shape, np.float32), train=False)
+
+
+@EACH
+def test_integers_are_refused(kind):
+    name = CLASSES[kind].__name__
+    with pytest.raises(TypeError, match=f'{name} expects floating-point features, got uint8'):
+        ATTENTION[kind]().init(jax.random.key(0), np.ones(SHAPE, np.uint8), train=False)
+
+
+@EACH
+def test_every_option_has_another_value_above(kind):
+    block = CLASSES[kind]
+    options = {field.name for field in dataclasses.fields(block)} - {'parent', 'name'}
+    assert OTHER[block].keys() == options
+
+
+@pytest.mark.parametrize(
+    ('block', 'option'),
+    [
+        pytest.param(block, option, id=f'{block.__name__} {option}')
+        for block, others in OTHER.items()
+        for option in others
+    ],
+)
+def test_every_option_does_something(block, option):
+    """Another value changes what parameters there are, or what comes out for the same ones."""
+    options = OTHER[block][option]
+    changed = block(**options)
+    usual = block(**{name: value for name, value in options.items() if name != option})
+    variables = variables_of(usual)
+    if jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, variables_of(changed)):
+        x = features()
+        before, after = (b.apply(variables, x, train=False) for b in (usual, changed))
+        assert np.abs(before - after).max() > 1e-3

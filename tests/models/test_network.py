@@ -1,0 +1,205 @@
+"""Every attention block in every family of networks, in small ones of few blocks."""
+
+import itertools
+from functools import partial
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ssanet_jax import create_model
+from ssanet_jax.analysis.feature_maps import feature_maps
+from ssanet_jax.attention import ATTENTION
+from ssanet_jax.models.mobilenet import Stage
+from ssanet_jax.models.registry import NETWORKS
+from ssanet_jax.training import parallel, steps
+from ssanet_jax.training.losses import cross_entropy
+from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.state import TrainState
+from tests.helpers import mesh_of
+
+# One of every family with few blocks, and the names of those blocks.
+SMALL = {
+    'resnet18': ({'stage_sizes': (1, 1), 'width': 32}, ['layer1_0', 'layer2_0']),
+    'resnet50': ({'stage_sizes': (1, 1), 'width': 16}, ['layer1_0', 'layer2_0']),
+    'resnext50_32x4d': ({'stage_sizes': (1,)}, ['layer1_0']),
+    'preact_resnet50': ({'stage_sizes': (1, 1), 'width': 16}, ['layer1_0', 'layer2_0']),
+    'wide_resnet28_10': ({'stage_sizes': (1, 1), 'width': 32}, ['layer1_0', 'layer2_0']),
+    'vgg16_bn': ({'stage_sizes': (1, 1), 'widths': (32, 64)}, ['layer1_0', 'layer2_0']),
+    'densenet121': (
+        {'stage_sizes': (1, 1)},
+        ['denseblock1_denselayer1', 'denseblock2_denselayer1'],
+    ),
+    'googlenet': ({'stages': (((16, 8, 16, 8, 16, 16),),)}, ['inception3a']),
+    'mobilenet_v1': ({'stage_sizes': (1, 1)}, ['layer1_0', 'layer2_0']),
+    'mobilenet_v2': (
+        {'stages': (Stage(1, 32, 1, 1), Stage(2, 32, 2, 2)), 'head_width': 64},
+        ['layer1_0/project', 'layer2_0/project', 'layer2_1/project'],
+    ),
+    'residual_attention56': (
+        {'modules': (1,), 'width': 16, 'last_units': 1},
+        [
+            'layer1_0',
+            'attention1_0/trunk_res1',
+            'attention1_0/trunk_res2',
+            'attention1_0/trunk_res3',
+            'attention1_0/last',
+            'layer2_0',
+        ],
+    ),
+}
+
+QUICKLY = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+
+
+def small(name, kind=None, **options):
+    full = f'{kind}_{name}' if kind else name
+    return create_model(full, num_classes=5, stem='cifar', **SMALL[name][0], **options)
+
+
+def init(model):
+    images = jnp.ones((1, 16, 16, 3))
+    return model.init(jax.random.key(0), images, train=False)
+
+
+def params_of(model):
+    """Their shapes."""
+    return jax.eval_shape(partial(init, model))['params']
+
+
+def scopes_of(kind, variables_or_state):
+    """Where modules called `kind` are."""
+    flat = flax.traverse_util.flatten_dict(variables_or_state)
+    return {'/'.join(path[: path.index(kind)]) for path in flat if kind in path}
+
+
+def pairs(names, quick):
+    """All attention blocks in all networks, of which `quick` are not marked slow."""
+    return [
+        pytest.param(
+            kind, name, marks=() if (kind, name) in quick else pytest.mark.slow, id=f'{kind}-{name}'
+        )
+        for kind in sorted(ATTENTION)
+        for name in names
+    ]
+
+
+# Every block and every network once; the other pairs take half an hour.
+ONCE = set(zip(sorted(ATTENTION), SMALL, strict=True))
+
+
+@pytest.mark.parametrize(('kind', 'name'), pairs(SMALL, ONCE))
+def test_a_bfloat16_training_step_on_eight_devices_moves_every_parameter(kind, name):
+    model = small(name, kind, dtype=jnp.bfloat16)
+    rng = np.random.default_rng(0)
+    tx, mesh = optax.sgd(1.0), mesh_of(8)
+    variables = jax.jit(partial(init, model))()
+    # So that no hidden layer of two units is dead.
+    alive = partial(jax.tree_util.tree_map_with_path, lambda p, a: a + 0.5 * (p[-1].key == 'bias'))
+    variables['params'] = alive(variables['params'])
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables['params'],
+        batch_stats=variables['batch_stats'],
+        opt_state=tx.init(variables['params']),
+    )
+    step = partial(
+        steps.train_step,
+        model=model,
+        tx=tx,
+        loss=cross_entropy,
+        preprocess=lambda image: image.astype(jnp.float32),
+    )
+    batch = {
+        'image': rng.normal(size=(16, 16, 16, 3)).astype(np.float32),
+        'label': np.arange(16, dtype=np.int32) % 5,
+        'mask': np.ones(16, bool),
+    }
+    before = jax.device_get(state.params)
+    step = parallel.parallel_train_step(step, mesh).lower(state, batch, Metrics.zero())
+    state, metrics = step.compile(QUICKLY)(state, batch, Metrics.zero())
+    after = jax.device_get(state.params)
+
+    assert np.isfinite(metrics.loss)
+    for path, leaf in flax.traverse_util.flatten_dict(after).items():
+        assert leaf.dtype == np.float32, path
+        assert np.isfinite(leaf).all(), path
+        assert (leaf != flax.traverse_util.flatten_dict(before)[path]).any(), path
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_every_block_has_a_slot_and_nothing_else_has(name):
+    model = small(name, 'ssa')
+    assert scopes_of('ssa', params_of(model)) == set(SMALL[name][1])
+    assert len(SMALL[name][1]) == sum(model.blocks)
+
+
+ONCE_EACH = set(zip(itertools.cycle(sorted(ATTENTION)), sorted(NETWORKS), strict=False))
+
+
+@pytest.mark.parametrize(('kind', 'name'), pairs(sorted(NETWORKS), ONCE_EACH))
+def test_a_network_at_its_own_size_takes_an_attention(kind, name):
+    """Shapes only."""
+    model = create_model(f'{kind}_{name}', num_classes=5)
+    size = 32 if model.stem == 'cifar' else 224
+    images = jnp.zeros((2, size, size, 3))
+    logits, variables = jax.eval_shape(
+        lambda x: model.init_with_output(jax.random.key(0), x, train=False), images
+    )
+    assert logits.shape == (2, 5)
+    if kind not in ('ge', 'simam'):  # which have no parameters
+        assert len(scopes_of(kind, variables['params'])) == sum(model.blocks)
+
+
+@pytest.mark.parametrize(
+    ('options', 'filled'),
+    [
+        ({'attention_stages': (2,)}, {'layer2_0', 'layer2_1'}),
+        ({'attention_stages': (1, 3)}, {'layer1_0', 'layer1_1', 'layer3_0', 'layer3_1'}),
+        ({'attention_blocks': (-1,)}, {'layer1_1', 'layer2_1', 'layer3_1'}),
+        ({'attention_blocks': (0,), 'attention_stages': (3,)}, {'layer3_0'}),
+    ],
+)
+def test_stages_and_blocks_choose_the_slots(options, filled):
+    model = create_model('se_resnet20', num_classes=5, stage_sizes=(2, 2, 2), **options)
+    assert scopes_of('se', params_of(model)) == filled
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'attention_stages': (4,)}, r'names stage 4; the stages are 1, 2, 3\.'),
+        ({'attention_blocks': (3,)}, r'names block 3; the longest of those stages has 3'),
+        ({'attention_place': 'inside'}, "choose 'before_sum' or 'after_sum'"),
+    ],
+)
+def test_slots_that_are_not_there_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        init(create_model('ssa_resnet20', num_classes=5, **options))
+
+
+class Zero(nn.Module):
+    """Lets nothing through."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        return jnp.zeros_like(x)
+
+
+@pytest.mark.parametrize(
+    'name', ['resnet18', 'resnet50', 'preact_resnet50', 'mobilenet_v2', 'residual_attention56']
+)
+def test_after_the_sum_the_block_is_given_the_sum(name):
+    """A block that lets nothing through then leaves nothing; before the sum, the shortcut."""
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(1, 16, 16, 3)), jnp.float32)
+    block = SMALL[name][1][-1].removesuffix('/project')
+    last = {}
+    for place in ('before_sum', 'after_sum'):
+        model = small(name, attention=partial(Zero, name='zero'), attention_place=place)
+        last[place] = feature_maps(model, init(model), images, [block])[block]
+    assert (last['after_sum'] == 0).all()
+    assert (last['before_sum'] != 0).any()

@@ -1,0 +1,127 @@
+"""SSA put into networks that were made without it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssanet_jax import create_model
+from ssanet_jax.weights import insert_attention, without_attention
+from tests.models.test_network import SMALL
+
+
+def images(size=16):
+    return jnp.asarray(np.random.default_rng(0).normal(size=(4, size, size, 3)), jnp.float32)
+
+
+def random_variables(model):
+    """With no scale of 1 and no mean of 0."""
+    rng = np.random.default_rng(1)
+    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(images())
+    return jax.tree.map(
+        lambda a: np.asarray(a * rng.uniform(0.5, 1.5, a.shape) + 0.1, np.float32), variables
+    )
+
+
+def networks(name, **options):
+    model = create_model(f'ssa_{name}', num_classes=5, stem='cifar', **SMALL[name][0], **options)
+    plain = without_attention(model)
+    return plain, random_variables(plain), model
+
+
+def apply(model, variables, train, compiled=True):
+    def logits(variables, x):
+        y = model.apply(
+            variables, x, train=train, mutable=['batch_stats'], rngs={'dropout': jax.random.key(0)}
+        )
+        return y[0]
+
+    return np.asarray((jax.jit(logits) if compiled else logits)(variables, images()))
+
+
+@pytest.mark.parametrize('train', [False, True])
+@pytest.mark.parametrize('name', ['resnet18', 'vgg16_bn'])
+def test_with_gates_of_one_no_bit_of_the_logits_changes(name, train):
+    """Operation by operation: compilers fuse, and so round, either program in its own way."""
+    plain, variables, model = networks(name, attention_options={'gate': '2sigmoid'})
+    inserted = insert_attention(variables, model, image_size=16)
+    np.testing.assert_array_equal(
+        apply(model, inserted, train, compiled=False),
+        apply(plain, variables, train, compiled=False),
+        strict=True,
+    )
+
+
+@pytest.mark.parametrize('train', [False, True])
+@pytest.mark.parametrize(
+    ('name', 'gate', 'options'),
+    [
+        ('densenet121', '2sigmoid', {}),
+        ('mobilenet_v2', '2sigmoid', {'attention_place': 'after_sum'}),
+        ('resnet50', '2sigmoid', {'tail': 'folded'}),
+        ('resnet50', 'sigmoid', {'tail': 'plain'}),
+        ('resnet50', 'sigmoid', {'tail': 'folded'}),
+    ],
+)
+def test_with_either_gate_a_network_computes_what_it_did(name, gate, options, train):
+    plain, variables, model = networks(name, attention_options={'gate': gate}, **options)
+    inserted = insert_attention(variables, model, image_size=16)
+    expected = apply(plain, variables, train)
+    np.testing.assert_allclose(
+        apply(model, inserted, train), expected, rtol=1e-4, atol=1e-5 * abs(expected).max()
+    )
+
+
+def test_every_new_parameter_is_zero_and_gets_a_gradient():
+    _, variables, model = networks('resnet18', attention_options={'gate': '2sigmoid'})
+    inserted = insert_attention(variables, model, image_size=16)
+
+    @jax.jit
+    def gradients(params):
+        def loss(params):
+            logits, _ = model.apply(
+                {**inserted, 'params': params}, images(), train=True, mutable=['batch_stats']
+            )
+            return jnp.sum(logits[:, 0])
+
+        return jax.grad(loss)(params)
+
+    found = gradients(inserted['params'])
+    for block in ('layer1_0', 'layer2_0'):
+        for leaf in ('scale', 'bias'):
+            assert inserted['params'][block]['ssa']['bn'][leaf] == 0
+            assert found[block]['ssa']['bn'][leaf] != 0
+
+
+@pytest.mark.parametrize('name', ['vgg16_bn', 'densenet121'])
+def test_the_papers_gate_is_refused_where_nothing_makes_up_for_it(name):
+    _, variables, model = networks(name)
+    with pytest.raises(ValueError, match="choose gate='2sigmoid'"):
+        insert_attention(variables, model, image_size=16)
+
+
+def test_the_papers_gate_after_the_sum_is_refused():
+    _, variables, model = networks('resnet18', attention_place='after_sum')
+    with pytest.raises(ValueError, match="attention_place='before_sum'"):
+        insert_attention(variables, model, image_size=16)
+
+
+def test_other_attention_is_refused():
+    _, variables, _ = networks('resnet18')
+    model = create_model('se_resnet18', num_classes=5, stem='cifar', **SMALL['resnet18'][0])
+    with pytest.raises(ValueError, match='and SSA has none either'):
+        insert_attention(variables, model, image_size=16)
+
+
+def test_another_network_is_refused():
+    _, variables, model = networks('resnet18', attention_options={'gate': '2sigmoid'})
+    options = {'num_classes': 5, 'stem': 'cifar', 'attention_options': {'gate': '2sigmoid'}}
+    deeper = {name: {**tree, 'layer1_1': tree['layer1_0']} for name, tree in variables.items()}
+    with pytest.raises(ValueError, match=r'has no place for .*/layer1_1/'):
+        insert_attention(deeper, model, image_size=16)
+    wider = create_model('ssa_resnet18', stage_sizes=(1, 1), width=64, **options)
+    with pytest.raises(ValueError, match='make both alike'):
+        insert_attention(variables, wider, image_size=16)
+    without = create_model('resnet18', num_classes=5, stem='cifar', **SMALL['resnet18'][0])
+    with pytest.raises(ValueError, match='has no SSA block'):
+        insert_attention(variables, without, image_size=16)
