@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from ssanet_jax import SSABlock, create_model
-from ssanet_jax.analysis.cost import Cost, count_tails, layer_costs, model_cost, total_cost
+from ssanet_jax.analysis.cost import count_tails, layer_costs, model_cost, total_cost
 from ssanet_jax.attention import ATTENTION, CBAMBlock, ECABlock, SEBlock, SimAMBlock
 from ssanet_jax.models import googlenet, mobilenet
 

@@ -7,7 +7,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from ssanet_jax import SSABlock, create_model
-from tests.helpers import float64
+from ssanet_jax.affine_map import AffineMap
+from tests.attention.oracle import quick_jit, shapes_of
+from tests.helpers import assert_same_function, float64
 
 OPTIONS = [
     {'squeeze': squeeze, 'combine': combine, 'groups': groups}
@@ -80,8 +82,8 @@ def test_gradients_equal_finite_differences(options, train):
     with float64():
         params = variables(options['groups'])['params']
         flat, unravel = ravel_pytree((jnp.asarray(x), params))
-        gradient = jax.grad(lambda v: objective(*unravel(v)))(flat)
-        value = jax.jit(lambda v: objective(*unravel(v)))
+        gradient = quick_jit(jax.grad(lambda v: objective(*unravel(v))))(flat)
+        value = quick_jit(lambda v: objective(*unravel(v)))
         step = 1e-6
         expected = [
             (value(flat.at[i].add(step)) - value(flat.at[i].add(-step))) / (2 * step)
@@ -144,11 +146,84 @@ def test_maps_that_nobody_asks_for_cost_nothing():
 
     def program(block):
         model = create_model('resnet20', num_classes=10, attention=lambda: block(name='ssa'))
-        state = model.init(jax.random.key(0), x, train=False)
+        state = shapes_of(model, x.shape)
         traced = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(state, x)
         return str(traced)
 
     assert program(SSABlock) == program(Silent)
+
+
+@pytest.mark.parametrize('train', [False, True])
+def test_the_gate_of_twice_a_sigmoid_is_twice_the_gate(train):
+    x = features()
+    with float64():
+        y, extra = SSABlock(gate='2sigmoid').apply(
+            variables(1), x, train=train, mutable=['batch_stats', 'intermediates']
+        )
+    np.testing.assert_allclose(y, 2 * block_by_loop(x, 'mean', 'sum', 1, train), rtol=1e-12)
+    np.testing.assert_allclose(y, np.asarray(extra['intermediates']['gate'][0]) * x, rtol=1e-12)
+
+
+def affine_map(h, weight, bias):
+    return AffineMap(h, jnp.mean(h.astype(weight.dtype), axis=(1, 2)), weight, bias)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16], ids=['float32', 'bfloat16'])
+@pytest.mark.parametrize('train', [False, True])
+def test_a_new_block_with_the_gate_of_twice_a_sigmoid_changes_no_bit(train, dtype):
+    block = SSABlock(gate='2sigmoid', groups=2)
+    x = jnp.asarray(features(), dtype)
+    state = block.init(jax.random.key(0), x, train=False)
+    y, _ = block.apply(state, x, train=train, mutable=['batch_stats'])
+    np.testing.assert_array_equal(y, x)
+
+    rng = np.random.default_rng(1)
+    weight, bias = rng.normal(size=(6, 4)).astype(np.float32), np.ones(4, np.float32)
+    folded = affine_map(x, weight, bias)
+    y, _ = block.apply(state, folded, train=train, mutable=['batch_stats'])
+    np.testing.assert_array_equal(y, folded.value())
+
+
+def test_a_new_block_with_the_gate_of_twice_a_sigmoid_can_leave_the_identity():
+    block, x = SSABlock(gate='2sigmoid'), features(dtype=np.float32)
+    state = block.init(jax.random.key(0), x, train=False)
+
+    def objective(params):
+        y, _ = block.apply({**state, 'params': params}, x, train=True, mutable=['batch_stats'])
+        return jnp.sum(y**2)
+
+    gradient = quick_jit(jax.grad(objective))(state['params'])['bn']
+    assert abs(gradient['scale'][0]) > 0
+    assert abs(gradient['bias'][0]) > 0
+
+
+@pytest.mark.parametrize('options', [{'gate': '2sigmoid'}, {'channels_per_map': 2}], ids=str)
+def test_from_an_affine_map_the_same_is_computed(options):
+    block = SSABlock(**options)
+    groups = block.num_maps(6)
+    rng = np.random.default_rng(1)
+    h, weight, bias = features((2, 3, 4, 3)), rng.normal(size=(3, 6)), rng.normal(size=6)
+
+    def apply(x, scale, shift):
+        state = {**variables(groups), 'params': {'bn': {'scale': scale, 'bias': shift}}}
+        return block.apply(state, x, train=True, mutable=['batch_stats'])
+
+    assert_same_function(
+        jax.jit(lambda h, w, b, *bn: apply(affine_map(h, w, b), *bn)),
+        jax.jit(lambda h, w, b, *bn: apply(h @ w + b, *bn)),
+        *(h, weight, bias, np.full(groups, SCALE), np.full(groups, BIAS)),
+    )
+
+
+@pytest.mark.parametrize(
+    ('channels', 'size', 'groups'), [(12, 4, 3), (12, 5, 3), (12, 12, 1), (12, 32, 1), (7, 5, 7)]
+)
+def test_maps_of_a_given_size_are_groups_of_the_largest_size_up_to_it(channels, size, groups):
+    x = features((2, 3, 2, channels))
+    with float64():
+        y = SSABlock(channels_per_map=size).apply(variables(groups), x, train=False)
+    expected = block_by_loop(x, 'mean', 'sum', groups, train=False)
+    np.testing.assert_allclose(y, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +234,13 @@ def test_maps_that_nobody_asks_for_cost_nothing():
         ({'groups': 0}, np.ones((1, 4, 4, 8), np.float32), 'groups that can: 1, 2, 4, 8'),
         ({'squeeze': 'median'}, np.ones((1, 4, 4, 8), np.float32), "one of 'mean', 'max'"),
         ({'combine': 'max'}, np.ones((1, 4, 4, 8), np.float32), "one of 'sum', 'mean'"),
+        ({'gate': 'tanh'}, np.ones((1, 4, 4, 8), np.float32), "one of 'sigmoid', '2sigmoid'"),
+        (
+            {'groups': 2, 'channels_per_map': 4},
+            np.ones((1, 4, 4, 8), np.float32),
+            r'SSABlock\(groups=2, channels_per_map=4\) does not say how to group; give one of them',
+        ),
+        ({'channels_per_map': -4}, np.ones((1, 4, 4, 8), np.float32), 'channels_per_map=-4'),
     ],
 )
 def test_bad_input_is_told_what_was_expected(options, x, message):
@@ -180,7 +262,7 @@ def test_constant_input_gives_finite_values_and_gradients(value):
         y, _ = SSABlock().apply(state, x, train=True, mutable=['batch_stats'])
         return jnp.sum(y)
 
-    assert jnp.isfinite(jax.grad(objective)(x)).all()
+    assert jnp.isfinite(quick_jit(jax.grad(objective))(x)).all()
 
 
 def test_float32_statistics_survive_a_mean_that_dwarfs_the_deviation():

@@ -1,10 +1,16 @@
-"""Weights and images drawn by a seeded rule, the same for every framework."""
+"""Weights and images drawn by a seeded rule, the same for every framework, and their files."""
 
+import hashlib
+import json
 import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 BATCH, SIZE, CLASSES = 4, 64, 10
+CIFAR_SIZE = 32  # of the images for networks with CIFAR's stem
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -19,9 +25,9 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return normal * np.sqrt(2 / np.prod(shape[1:]))
 
 
-def images() -> np.ndarray:
+def images(size: int = SIZE) -> np.ndarray:
     """float64 [N, H, W, 3]."""
-    return np.random.default_rng(0).normal(size=(BATCH, SIZE, SIZE, 3))
+    return np.random.default_rng(0).normal(size=(BATCH, size, size, 3))
 
 
 def labels() -> np.ndarray:
@@ -33,3 +39,25 @@ def digest(values: np.ndarray) -> list[float]:
     """A few numbers that a wrong array is unlikely to share: mean, norm, first and last."""
     flat = np.asarray(values, np.float64).ravel()
     return [float(v) for v in (flat.mean(), np.linalg.norm(flat), flat[0], flat[-1])]
+
+
+def sha256(shapes: Mapping[str, Sequence[int]]) -> str:
+    """Of names and shapes, whatever their order."""
+    lines = [f'{name} {list(shape)}\n' for name, shape in sorted(shapes.items())]
+    return hashlib.sha256(''.join(lines).encode()).hexdigest()
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """JSON with a line for each array."""
+    path.write_text(''.join(_lines(content, '')) + '\n')
+
+
+def _lines(value: Any, indent: str) -> Iterator[str]:
+    if not isinstance(value, Mapping):
+        yield json.dumps(value)
+        return
+    inner = indent + ' '
+    for number, (name, item) in enumerate(value.items()):
+        yield f'{"," if number else "{"}\n{inner}{json.dumps(name)}: '
+        yield from _lines(item, inner)
+    yield f'\n{indent}}}'
