@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import flags
 from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
@@ -20,6 +21,28 @@ from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.state import TrainState, init_state
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def own_flags(tool):
+    """The flags of a command's module, and none that tests of other commands have defined."""
+    others = {
+        flag.name: flag
+        for module, defined in flags.FLAGS.flags_by_module_dict().items()
+        if module.startswith('ssanet_jax.tools')
+        for flag in defined
+    }
+    for name in others:
+        delattr(flags.FLAGS, name)
+    before = set(flags.FLAGS)
+    tool.define_flags()
+    try:
+        yield
+    finally:
+        for name in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, name)
+        for name, flag in others.items():
+            flags.FLAGS[name] = flag
 
 
 @contextmanager

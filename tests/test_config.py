@@ -3,6 +3,7 @@ import re
 
 import pytest
 
+from ssanet_jax.attention import ATTENTION
 from ssanet_jax.checks import check, check_overrides, check_same_run, unknown_field
 from ssanet_jax.config import ConfigError, base, is_due, make_plan
 from ssanet_jax.training.experiment import build_model
@@ -103,6 +104,10 @@ def test_number_of_steps_overrides_epochs():
         ({'optimizer__warmup_epochs': 40.0}, 'begins inside the warm-up of 40'),
         ({'optimizer__decay_epochs': (60.0, 30.0)}, 'it must be rising'),
         ({'dataset__mean': (0.5,)}, 'three numbers'),
+        ({'model__dropout': 1.0}, 'from 0 up to but not including 1'),
+        ({'model__batch_norm_epsilon': 0.0}, 'it must be above 0'),
+        ({'model__attention_place': 'inside'}, 'choose one of before_sum, after_sum'),
+        ({'init__attention': 'add'}, 'choose one of load, insert'),
     ],
 )
 def test_a_wrong_field_is_told_what_was_expected(fields, message):
@@ -130,6 +135,64 @@ def test_a_recipe_does_not_stand_in_the_way_of_an_override():
     config.optimizer.schedule = 'cosine'
     check(config)
     check_overrides(config, ['optimizer.schedule'])
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'model__name': 'ssa_vgg16_bn', 'model__tail': 'plain'}, "No option of .* called 'tail'"),
+        ({'model__name': 'resnet50', 'model__attention_stages': (4,)}, 'has no attention'),
+        ({'model__attention_stages': (7,)}, 'names stage 7; the stages are 1, 2, 3, 4'),
+        ({'model__ssa__groups': 3}, 'groups=3.* cannot split 256 channels'),
+        ({'model__ssa__gate': 'tanh'}, "choose one of 'sigmoid', '2sigmoid'"),
+        ({'model__name': 'cbam_resnet50', 'model__cbam__kernel_size': 4}, 'choose an odd one'),
+    ],
+)
+def test_what_a_network_has_not_is_one_line(fields, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        build_model(with_fields(**fields), num_classes=10)
+    assert '\n' not in str(error.value)
+
+
+def test_fields_of_the_config_reach_the_network():
+    model = build_model(
+        with_fields(
+            model__name='ssa_googlenet',
+            model__dropout=0.3,
+            model__batch_norm_epsilon=1e-4,
+            model__attention_stages=(2,),
+            model__attention_blocks=(-1,),
+            model__ssa__gate='2sigmoid',
+        ),
+        num_classes=10,
+    )
+    assert (model.dropout, model.attention_stages, model.attention_blocks) == (0.3, (2,), (-1,))
+    assert model.norm(use_running_average=True).epsilon == 1e-4
+    assert model.attention(parent=None).gate == '2sigmoid'
+
+
+def test_every_attention_has_its_options_with_its_defaults_in_the_config():
+    model = base().model
+    assert model.gssa.channels_per_map == 32
+    assert model.ssa.to_dict() == {
+        'squeeze': 'mean',
+        'combine': 'sum',
+        'groups': 1,
+        'channels_per_map': 0,
+        'gate': 'sigmoid',
+    }
+    assert model.se.to_dict() == {'ratio': 16}
+    assert set(model.to_dict()) >= set(ATTENTION)
+
+
+def test_a_run_from_before_a_field_was_there_had_its_default():
+    config = load_config('digits_ssa20')
+    saved = json.loads(config.to_json_best_effort())
+    del saved['init'], saved['model']['eca']
+    check_same_run(config, saved)
+    config.model.eca.kernel_size = 5
+    with pytest.raises(ConfigError, match=r'model\.eca\.kernel_size was 0 and is 5'):
+        check_same_run(config, saved)
 
 
 def test_a_resumed_run_may_change_its_length_but_not_its_meaning():

@@ -13,7 +13,6 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import flags
-from absl.testing import flagsaver
 from etils import epath
 from PIL import Image
 
@@ -24,7 +23,7 @@ from ssanet_jax.data.conversion import Conversion, Shrink, is_prepared
 from ssanet_jax.tools import prepare as module
 from tests import fabricate
 from tests.conftest import imagenet_config
-from tests.helpers import ROOT
+from tests.helpers import ROOT, own_flags
 
 
 def tool(name, *arguments, timeout=300):
@@ -40,9 +39,7 @@ def tool(name, *arguments, timeout=300):
 
 def prepare(*arguments):
     """Runs the command in this process; what it printed."""
-    if 'dataset' not in flags.FLAGS:
-        module.define_flags()
-    with flagsaver.flagsaver(), contextlib.redirect_stdout(io.StringIO()) as printed:
+    with own_flags(module), contextlib.redirect_stdout(io.StringIO()) as printed:
         flags.FLAGS(['prepare', *map(str, arguments)])
         module.main(['prepare'])
     return printed.getvalue()

@@ -17,34 +17,15 @@ from ssanet_jax.config import ConfigError
 from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.tools import paper_tables
 from ssanet_jax.tools import summary as module
-from tests.helpers import ROOT
+from tests.helpers import ROOT, own_flags
 
 # ml_collections reads recipes by a deprecated method.
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
 
-NAMES = ['model', 'config', 'list', 'table', 'format', 'depth', 'image_size', 'num_classes']
-NAMES += ['stem', 'variant']
-
-
-@contextlib.contextmanager
-def own_flags():
-    """The command's flags, and none of other commands that tests of this process have defined."""
-    others = {name: flags.FLAGS[name] for name in NAMES if name in flags.FLAGS}
-    for name in others:
-        delattr(flags.FLAGS, name)
-    module.define_flags()
-    try:
-        yield
-    finally:
-        for name in NAMES:
-            delattr(flags.FLAGS, name)
-        for name, flag in others.items():
-            flags.FLAGS[name] = flag
-
 
 def summary(*arguments):
     """Runs the command in this process; what it printed."""
-    with own_flags(), contextlib.redirect_stdout(io.StringIO()) as printed:
+    with own_flags(module), contextlib.redirect_stdout(io.StringIO()) as printed:
         flags.FLAGS(['summary', *arguments])
         module.main(['summary'])
     return printed.getvalue()
@@ -78,7 +59,7 @@ def paper():
 
 def test_help_lists_the_flags():
     printed = command('--help').stdout
-    for name in NAMES:
+    for name in ('model', 'config', 'list', 'table', 'format', 'depth', 'stem', 'variant'):
         assert f'--{name}:' in printed.replace('[no]', '')
     assert '--model=ssa_resnet50' in printed
 

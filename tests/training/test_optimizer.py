@@ -100,3 +100,12 @@ def test_adamw_decouples_weight_decay(decayed):
 def by_path(function):
     tree = jax.tree_util.tree_map_with_path(function, PARAMS, GRADIENT)
     return {module: pytest.approx(values, rel=1e-5) for module, values in tree.items()}
+
+
+def test_only_the_parameters_that_a_pattern_finds_are_trained():
+    found = run(train_only=('*/kernel',), weight_decay=0.01)
+
+    def expected(path, value, gradient):
+        return sgd_by_hand(value, gradient, 0.01, False) if path[-1].key == 'kernel' else value
+
+    assert found == by_path(expected)

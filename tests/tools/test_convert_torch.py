@@ -1,0 +1,91 @@
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+from ssanet_jax import create_model, weights
+from ssanet_jax.config import ConfigError
+from ssanet_jax.tools import convert_torch
+from tests.helpers import ROOT, assert_trees_equal, own_flags
+
+
+def run(**options):
+    arguments = [f'--{name}={value}' for name, value in options.items()]
+    with own_flags(convert_torch):
+        flags.FLAGS(['convert_torch', *arguments])
+        convert_torch.main(['convert_torch'])
+
+
+@pytest.fixture
+def resnet(tmp_path):
+    """A ResNet-20's variables and their file by torchvision's names."""
+    model = create_model('resnet20', num_classes=7)
+    variables = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32), train=False)
+    )
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), variables)
+    path = tmp_path / 'resnet20.safetensors'
+    weights.write(path, weights.to_arrays(variables, model))
+    return variables, str(path)
+
+
+def test_ssa_is_put_in_and_the_file_read_back(resnet, tmp_path, capsys):
+    variables, path = resnet
+    out = str(tmp_path / 'ssa.safetensors')
+    run(model='ssa_resnet20', weights=path, insert=True, out=out)
+    assert '269,545 parameters' in capsys.readouterr().out.replace('\n', ' ')
+    model = create_model('ssa_resnet20', num_classes=7)
+    found = weights.from_torch(weights.read(out), model)
+    assert found['params']['layer1_0'].pop('ssa')['bn'] == {'bias': 0, 'scale': 0}
+    for name, layer in variables['params'].items():
+        found['params'][name].pop('ssa', None)
+        assert_trees_equal(found['params'][name], layer)
+
+
+def test_names_are_changed_on_the_way(resnet, tmp_path):
+    variables, path = resnet
+    out = str(tmp_path / 'other.safetensors')
+    run(model='resnet20', weights=path, out=out, to='ssanet_cifar')
+    assert {'linear.bias', 'layer1.0.conv1.weight'} <= weights.read(out).keys()
+    model = create_model('resnet20', num_classes=7)
+    assert_trees_equal(weights.from_torch(weights.read(out), model), variables)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({}, 'Give --model and --weights, or the --workdir of a run'),
+        ({'model': 'ssa_resnet20'}, r'Missing: layer1\.0\.ssa\.bn\.bias.*by insertion'),
+        ({'model': 'resnet32'}, r'Missing: layer1\.3\.bn1\.bias'),
+        ({'model': 'vgg16_bn'}, 'Missing: '),
+        ({'model': 'densenet121'}, r'Without a place: bn1\.bias, '),
+        ({'model': 'resnet20', 'num_classes': 10}, r'fc\.bias has shape \(7,\).* needs \(10,\)'),
+        ({'model': 'resnet20', 'to': 'keras'}, "choose one of 'torchvision', 'timm'"),
+        ({'model': 'resnet20', 'out': 'weights.onnx'}, r'must end in \.safetensors'),
+        ({'model': 'resnet20', 'out': '/nowhere/a.safetensors'}, 'in a folder that exists'),
+        ({'model': 'resnet20', 'gate': 'sigmoid'}, 'no effect without --insert'),
+        ({'model': 'resnet99'}, "No model is called 'resnet99'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_no_file(resnet, tmp_path, options, message):
+    _, path = resnet
+    out = tmp_path / 'out.safetensors'
+    given = {'out': str(out), **({'weights': path} if options else {}), **options}
+    with pytest.raises(ConfigError, match=message) as error:
+        run(**given)
+    assert '\n' not in str(error.value)
+    assert not out.exists()
+
+
+def test_the_command_exits_with_2_and_one_line(resnet, tmp_path):
+    _, path = resnet
+    command = [sys.executable, '-m', 'ssanet_jax.tools.convert_torch', f'--weights={path}']
+    command += ['--model=resnet2', f'--out={tmp_path}/out.safetensors']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("convert_torch.py: No model is called 'resnet2'. Nearest: ")
+    assert done.stderr.count('\n') == 1

@@ -1,0 +1,80 @@
+"""What is dropped is a function of the seed, the step and the device alone."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ssanet_jax import create_model
+from ssanet_jax.training import parallel, steps
+from ssanet_jax.training.losses import cross_entropy
+from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.state import TrainState
+from tests.helpers import mesh_of
+
+
+class Dropped(nn.Module):
+    """Its first logit is the sum of what dropout left of a thousand ones."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        ones = nn.Dropout(0.5, deterministic=not train)(jnp.ones((x.shape[0], 1000)))
+        bias = self.param('bias', nn.initializers.zeros, (2,))
+        return jnp.stack([jnp.sum(ones, axis=1) / 1000, jnp.zeros(x.shape[0])], axis=1) + bias
+
+
+def loss_of(step, seed, num_devices=1):
+    """The loss of a training step from zero parameters, of label 1, which sees the first logit."""
+    state = TrainState(
+        step=jnp.asarray(step, jnp.int32),
+        params={'bias': jnp.zeros(2)},
+        batch_stats={},
+        opt_state=optax.sgd(0.0).init({'bias': jnp.zeros(2)}),
+    )
+    batch = {
+        'image': np.zeros((8, 4, 4, 3), np.float32),
+        'label': np.ones(8, np.int32),
+        'mask': np.ones(8, bool),
+    }
+    train_step = partial(
+        steps.train_step,
+        model=Dropped(),
+        tx=optax.sgd(0.0),
+        loss=cross_entropy,
+        preprocess=lambda image: image,
+        dropout_seed=seed,
+    )
+    step = parallel.parallel_train_step(train_step, mesh_of(num_devices))
+    _, metrics = step(state, batch, Metrics.zero())
+    return float(metrics.loss)
+
+
+def test_the_same_seed_and_step_drop_the_same():
+    assert loss_of(7, seed=3) == loss_of(7, seed=3)
+
+
+def test_another_step_another_seed_and_another_device_drop_something_else():
+    losses = [loss_of(7, 3), loss_of(8, 3), loss_of(7, 4), loss_of(7, 3, num_devices=8)]
+    assert len(set(losses)) == 4
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.9])
+def test_the_rate_of_a_network_is_the_share_that_is_dropped(rate):
+    """With a head of ones, logits are means of features, of which few are left."""
+    model = create_model('mobilenet_v1', num_classes=1, dropout=rate, stage_sizes=(1,))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(64, 16, 16, 3)), jnp.float32)
+    variables = model.init(jax.random.key(0), x, train=False)
+    variables['params']['fc']['kernel'] = jnp.ones_like(variables['params']['fc']['kernel'])
+    logits = [
+        model.apply(
+            variables, x, train=True, mutable=['batch_stats'], rngs={'dropout': jax.random.key(key)}
+        )[0]
+        for key in range(2)
+    ]
+    differences = np.abs(logits[0] - logits[1]).mean()
+    assert (differences > 1) if rate else (differences == 0)
+    model.apply(variables, x, train=False)  # needs no key, and drops nothing
