@@ -1,10 +1,12 @@
-"""What the benchmarks share: the machine in words, results as JSON, times with their spread."""
+"""What the benchmarks share: the machine in words, results as JSON, spreads, tables for docs."""
 
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,3 +41,32 @@ def write(path: Path, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + '\n')
     print(f'Written to {path}')
+
+
+def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    header = list(header)
+    lines = [header, ['---', *['---:'] * (len(header) - 1)], *map(list, rows)]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def described(machine: dict[str, Any]) -> str:
+    return ', '.join(f'{name} {value}' for name, value in machine.items())
+
+
+def rates(result: dict[str, float], digits: int = 2) -> str:
+    """Median, with the lowest and highest."""
+    low, high = result['lowest'], result['highest']
+    return f'{result["median"]:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
+
+
+def fill(document: Path, tables: Mapping[str, str]) -> None:
+    """Puts each table between its marks, `<!-- table: NAME -->` and `<!-- end -->`."""
+    text = document.read_text()
+    for name, table in tables.items():
+        block = f'<!-- table: {name} -->\n{table}\n<!-- end -->'
+        pattern = re.compile(f'<!-- table: {re.escape(name)} -->.*?<!-- end -->', re.DOTALL)
+        text, found = pattern.subn(lambda _, block=block: block, text)
+        if not found:
+            raise SystemExit(f'{document} has no <!-- table: {name} --> ... <!-- end -->.')
+    document.write_text(text)
+    print(f'Written to {document}: {", ".join(tables)}')

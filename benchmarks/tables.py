@@ -6,30 +6,13 @@ Replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`.
 """
 
 import json
-import re
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from common import ROOT
+from common import ROOT, described, fill, markdown, rates
 
 RESULTS = ROOT / 'benchmarks/results'
-
-
-def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    header = list(header)
-    lines = [header, ['---', *['---:'] * (len(header) - 1)], *map(list, rows)]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-
-
-def described(machine: dict[str, Any]) -> str:
-    return ', '.join(f'{name} {value}' for name, value in machine.items())
-
-
-def rates(result: dict[str, float], digits: int = 2) -> str:
-    """Median, with the lowest and highest."""
-    low, high = result['lowest'], result['highest']
-    return f'{result["median"]:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
 
 
 def counts(result: dict[str, Any]) -> str:
@@ -205,19 +188,13 @@ DATA_TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 
 def main() -> None:
     for document, tables in {'performance.md': TABLES, 'data.md': DATA_TABLES}.items():
-        path = ROOT / 'docs' / document
-        text = path.read_text()
+        blocks = {}
         for name, (file, make) in tables.items():
             result = json.loads((RESULTS / file).read_text())
             versions = result['machine'] | result.get('torch', {})
             source = f'[{file}](../benchmarks/results/{file}): {described(versions)}.'
-            block = f'<!-- table: {name} -->\n{make(result)}\n\n{source}\n<!-- end -->'
-            pattern = re.compile(f'<!-- table: {name} -->.*?<!-- end -->', re.DOTALL)
-            text, found = pattern.subn(lambda _, block=block: block, text)
-            if not found:
-                raise SystemExit(f'{path} has no <!-- table: {name} --> ... <!-- end -->.')
-        path.write_text(text)
-        print(f'Written to {path}: {", ".join(tables)}')
+            blocks[name] = f'{make(result)}\n\n{source}'
+        fill(ROOT / 'docs' / document, blocks)
 
 
 if __name__ == '__main__':

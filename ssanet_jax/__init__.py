@@ -4,17 +4,43 @@ Importing this package needs jax and flax only; the training loop and the data, 
 need more, are imported by name: `ssanet_jax.training`, `ssanet_jax.data`.
 """
 
-from ssanet_jax.attention import SEBlock, SSABlock
+from ssanet_jax.analysis.feature_maps import feature_maps
+from ssanet_jax.attention import (
+    CBAMBlock,
+    CoordinateBlock,
+    ECABlock,
+    GEBlock,
+    SCSEBlock,
+    SEBlock,
+    SimAMBlock,
+    SpatialBlock,
+    SSABlock,
+    SSEBlock,
+)
 from ssanet_jax.inference import fold_batch_norm
-from ssanet_jax.models import ResNet, create_model, model_names
+from ssanet_jax.models import Network, ResNet, create_model, model_names
 from ssanet_jax.version import __version__
+from ssanet_jax.weights import from_torch, insert_attention, to_torch
 
 __all__ = [
+    'CBAMBlock',
+    'CoordinateBlock',
+    'ECABlock',
+    'GEBlock',
+    'Network',
     'ResNet',
+    'SCSEBlock',
     'SEBlock',
     'SSABlock',
+    'SSEBlock',
+    'SimAMBlock',
+    'SpatialBlock',
     '__version__',
     'create_model',
+    'feature_maps',
     'fold_batch_norm',
+    'from_torch',
+    'insert_attention',
     'model_names',
+    'to_torch',
 ]

@@ -1,0 +1,105 @@
+"""Writes the tables of docs/models.md: sizes counted here, and benchmarks/results/gates_only.json.
+
+    python benchmarks/model_tables.py
+
+Replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`. Takes half a minute.
+"""
+
+import contextlib
+import io
+import json
+import os
+from typing import Any
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+from common import ROOT, described, fill, markdown, rates
+
+from ssanet_jax import create_model
+from ssanet_jax.analysis.cost import model_cost
+from ssanet_jax.attention import ATTENTION
+from ssanet_jax.layers import class_of
+from ssanet_jax.models.registry import NETWORKS
+from ssanet_jax.tools.paper_tables import paper_tables
+from ssanet_jax.tools.render import show
+
+
+def networks() -> str:
+    """Every network at its own size."""
+    rows = []
+    for name, make in NETWORKS.items():
+        thin = create_model(name, num_classes=10).stem == 'cifar'
+        size, classes = (32, 10) if thin else (224, 1000)
+        found = model_cost(create_model(name, num_classes=classes), size)
+        kind = class_of(make).__name__
+        billions = f'{found.multiply_adds / 1e9:.3f} G'
+        rows.append((f'`{name}`', kind, f'{size}, {classes}', f'{found.parameters:,}', billions))
+    header = ['network', 'class', 'pixels, classes', 'parameters', 'multiply-adds']
+    return markdown(header, rows)
+
+
+def attention() -> str:
+    """What every block adds to ResNet-50 at 224."""
+    plain = model_cost(create_model('resnet50', num_classes=1000), 224)
+    rows = []
+    for kind, block in ATTENTION.items():
+        found = model_cost(create_model(f'{kind}_resnet50', num_classes=1000), 224)
+        module = class_of(block).__module__.rpartition('.')[2]
+        link = f'[{class_of(block).__name__}](../ssanet_jax/attention/{module}.py)'
+        rows.append(
+            (
+                f'`{kind}`',
+                link,
+                f'{found.parameters - plain.parameters:,}',
+                f'{(found.products - plain.products) / 1e6:.2f} M',
+                f'{found.attention_elementwise / 1e6:.2f} M',
+            )
+        )
+    header = ['name', 'block', 'parameters', 'in products', 'elementwise']
+    return markdown(header, rows)
+
+
+def paper() -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        show(paper_tables(), 'markdown')
+    return printed.getvalue().strip()
+
+
+def gates_only() -> str:
+    result = json.loads((ROOT / 'benchmarks/results/gates_only.json').read_text())
+    runs = result['runs']
+    names = {
+        'start': 'plain, as it was trained',
+        'statistics': 'SSA put in, nothing trained, running statistics moved',
+        'gates': 'SSA put in, its 18 parameters trained',
+        'plain': 'plain, everything trained on',
+        'all': 'SSA put in, everything trained on',
+    }
+    rows = [[text, *(f'{run[name]:.2f}' for run in runs)] for name, text in names.items()]
+    rows += [
+        [f'every gate 2 sigmoid({scale} BatchNorm(s)), nothing trained', *values]
+        for scale in runs[0]['constant']
+        if (values := [f'{run["constant"][scale]:.2f}' for run in runs])
+    ]
+    rows += [[name, rates(values), *[''] * (len(runs) - 1)] for name, values in differences(result)]
+    source = '[gates_only.json](../benchmarks/results/gates_only.json)'
+    table = markdown(['top-1, %', *(f'seed {run["seed"]}' for run in runs)], rows)
+    return f'{table}\n\n{source}, `{result["command"]}`: {described(result["machine"])}.'
+
+
+def differences(result: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
+    return [(f'{name}, median (lowest to highest)', v) for name, v in result['difference'].items()]
+
+
+def main() -> None:
+    tables = {
+        'networks': networks(),
+        'attention': attention(),
+        'paper': paper(),
+        'gates only': gates_only(),
+    }
+    fill(ROOT / 'docs' / 'models.md', tables)
+
+
+if __name__ == '__main__':
+    main()

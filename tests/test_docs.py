@@ -1,0 +1,62 @@
+"""What docs/ says is true: its code runs, its links lead somewhere, its tables are today's."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ssanet_jax import create_model, weights
+from ssanet_jax.analysis.cost import model_cost
+from ssanet_jax.attention import ATTENTION
+from ssanet_jax.models.registry import NETWORKS
+from tests.helpers import ROOT, assert_trees_equal
+
+DOCS = sorted((ROOT / 'docs').glob('*.md'))
+
+
+@pytest.mark.parametrize('path', DOCS, ids=lambda path: path.stem)
+def test_every_file_that_a_page_links_to_is_there(path):
+    for target in re.findall(r'\]\((?!https?:)([^)#]+)\)', path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+def test_a_block_and_a_network_of_ones_own_work_as_the_page_says():
+    code = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/extending.md').read_text(), re.DOTALL)
+    names = {}
+    for block in code:
+        exec(block, names)
+    images = jnp.ones((2, 32, 32, 3))
+
+    shapes = jax.eval_shape(lambda: names['model'].init(jax.random.key(0), images, train=False))
+    assert 'mine' in shapes['params']['denseblock4_denselayer16']
+
+    mine = partial(names['NormBlock'], name='mine')
+    model = names['Plain'](num_classes=5, attention=mine, attention_stages=(2,))
+    logits, variables = model.init_with_output(jax.random.key(0), images, train=False)
+    assert logits.shape == (2, 5)
+    assert 'mine' in variables['params']['layer2_0']
+    assert 'mine' not in variables['params']['layer1_0']
+    arrays = weights.to_arrays(variables, model, naming='mine')
+    assert 'layers.2.0.mine.bn.weight' in arrays
+    assert_trees_equal(weights.from_torch(arrays, model), variables)
+    _, state = model.apply(variables, images, train=False, mutable=['intermediates'])
+    assert state['intermediates']['layer2_0']['mine']['gate'][0].shape == (2, 8, 8, 1)
+
+
+@pytest.mark.parametrize('name', ['resnet20', 'densenet121', 'mobilenet_v2'])
+def test_the_table_of_networks_has_their_sizes(name):
+    model = create_model(name, num_classes=10)
+    if model.stem == 'imagenet':
+        model = model.clone(num_classes=1000)
+    found = model_cost(model, 32 if model.stem == 'cifar' else 224)
+    page = (ROOT / 'docs/models.md').read_text()
+    (row,) = re.findall(rf'^\| `{name}` .*$', page, re.MULTILINE)
+    assert f'| {found.parameters:,} | {found.multiply_adds / 1e9:.3f} G |' in row
+
+
+def test_the_tables_have_every_network_and_every_attention():
+    page = (ROOT / 'docs/models.md').read_text()
+    for name in (*NETWORKS, *ATTENTION):
+        assert f'| `{name}` |' in page, name
