@@ -11,7 +11,7 @@ README = (ROOT / 'README.md').read_text()
 
 
 def test_the_model_of_ones_own_runs_as_written():
-    (code,) = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+    code = re.search(r'```python\n(.*?)```', README, re.DOTALL).group(1)
     names = {}
     exec(code, names)
     x = jnp.ones((2, 8, 8, 3))
