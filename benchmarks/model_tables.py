@@ -1,4 +1,4 @@
-"""Writes the tables of docs/models.md: sizes counted here, and benchmarks/results/gates_only.json.
+"""Writes the tables of docs/models.md: sizes counted here, and what was measured.
 
     python benchmarks/model_tables.py
 
@@ -65,6 +65,22 @@ def paper() -> str:
     return printed.getvalue().strip()
 
 
+def parity() -> str:
+    result = json.loads((ROOT / 'benchmarks/results/torch_parity.json').read_text())
+    rows = [
+        (
+            f'`{r["network"]}`',
+            r['library'],
+            f'{r["largest_difference_of_logits"]:.1e}',
+            f'all {r["arrays"]} equal' if r['arrays_equal'] else 'differ',
+            'equal' if r['logits_equal'] else 'differ',
+        )
+        for r in result['results']
+    ]
+    header = ['network', 'library', 'logits here, relative', 'arrays back', 'logits back']
+    return f'{markdown(header, rows)}\n\n{source(result, "torch_parity.json")}'
+
+
 def gates_only() -> str:
     result = json.loads((ROOT / 'benchmarks/results/gates_only.json').read_text())
     runs = result['runs']
@@ -82,9 +98,13 @@ def gates_only() -> str:
         if (values := [f'{run["constant"][scale]:.2f}' for run in runs])
     ]
     rows += [[name, rates(values), *[''] * (len(runs) - 1)] for name, values in differences(result)]
-    source = '[gates_only.json](../benchmarks/results/gates_only.json)'
     table = markdown(['top-1, %', *(f'seed {run["seed"]}' for run in runs)], rows)
-    return f'{table}\n\n{source}, `{result["command"]}`: {described(result["machine"])}.'
+    return f'{table}\n\n{source(result, "gates_only.json")}'
+
+
+def source(result: dict[str, Any], file: str) -> str:
+    link = f'[{file}](../benchmarks/results/{file})'
+    return f'{link}, `{result["command"]}`: {described(result["machine"])}.'
 
 
 def differences(result: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
@@ -96,6 +116,7 @@ def main() -> None:
         'networks': networks(),
         'attention': attention(),
         'paper': paper(),
+        'parity': parity(),
         'gates only': gates_only(),
     }
     fill(ROOT / 'docs' / 'models.md', tables)

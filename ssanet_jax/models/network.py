@@ -71,12 +71,14 @@ class Network(nn.Module, kw_only=True):
         """The mean over pixels, dropout and a dense layer, in float32."""
         stats = layers.stats_dtype(self.dtype)
         x = jnp.mean(x.astype(stats), axis=(1, 2))  # [N, C]
-        x = self.drop(x, train=train)
+        x = self.drop(x, 'drop', train=train)
         return nn.Dense(self.num_classes, kernel_init=torch_linear, dtype=stats, name='fc')(x)
 
-    def drop(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def drop(self, x: jax.Array, name: str, *, train: bool) -> jax.Array:
         """Drops a share of the values in training, and scales the others up."""
-        return nn.Dropout(self.dropout, deterministic=not train)(x)
+        if not self.dropout:
+            return x
+        return nn.Dropout(self.dropout, deterministic=not train, name=name)(x)
 
     def slot(self, stage: int, index: int) -> ModuleFn | None:
         """What fills the slot of block `index`, from 0, of `stage`, from 1."""

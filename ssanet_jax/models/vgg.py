@@ -81,7 +81,7 @@ class VGG(Network, kw_only=True):
             x = nn.DenseGeneral(
                 self.hidden, axis=axes, kernel_init=torch_linear, dtype=self.dtype, name=name
             )(x)
-            x = self.drop(nn.relu(x), train=train)
+            x = self.drop(nn.relu(x), f'drop_{name}', train=train)
         fc = nn.Dense(self.num_classes, kernel_init=torch_linear, dtype=stats, name='fc')
         return fc(x.astype(stats))
 
