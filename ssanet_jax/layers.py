@@ -172,11 +172,16 @@ def rows(x: jax.Array) -> jax.Array:
 
 
 def require_feature_map(x: jax.Array, block: str) -> None:
-    """Raises ValueError or TypeError unless x is a floating-point [N, H, W, C] array."""
+    """Raises ValueError or TypeError unless x is a floating-point [N, H, W, C] array of pixels."""
     if x.ndim != 4:
         raise ValueError(
             f'{block} expects a feature map [N, H, W, C], got shape {x.shape}. '
             'Add the missing axes, or flatten leading ones into N.'
+        )
+    if 0 in x.shape:
+        raise ValueError(
+            f'{block} was given {x.shape}, which has no value left: the images are too small for '
+            "this network; give it larger ones, or stem='cifar'."
         )
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(

@@ -49,7 +49,7 @@ def _pointwise(
     rows, columns = window_strides
     x = x[:, ::rows, ::columns]
     y = jax.lax.dot(layers.rows(x), kernel[0, 0])  # [NHW, C]
-    return y.reshape(*x.shape[:3], -1)
+    return y.reshape(*x.shape[:3], kernel.shape[-1])
 
 
 @jax.custom_vjp

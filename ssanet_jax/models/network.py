@@ -63,9 +63,12 @@ class Network(nn.Module, kw_only=True):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        layers.require_feature_map(x, type(self).__name__)
+        kind = type(self).__name__
+        layers.require_feature_map(x, kind)
         self._check()
-        return self.classify(self.features(x.astype(self.dtype), train=train), train=train)
+        x = self.features(x.astype(self.dtype), train=train)
+        layers.require_feature_map(x, f'The last layer of {kind}')
+        return self.classify(x, train=train)
 
     def classify(self, x: jax.Array, *, train: bool) -> jax.Array:
         """The mean over pixels, dropout and a dense layer, in float32."""

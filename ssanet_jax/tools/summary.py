@@ -40,7 +40,6 @@ _MEANING = (
     'Products: multiply-adds of convolutions and matrix products. Elementwise: multiplications, '
     'divisions and squares in attention blocks. A row includes its submodules.'
 )
-_TOO_SMALL = 'The images are too small for this network: no pixel of them is left at its end.'
 
 
 def main(argv: list[str]) -> None:
@@ -122,10 +121,6 @@ def _of_model(argv: list[str]) -> list[Table]:
         layers = layer_costs(model, size)
     except ValueError as error:
         raise ConfigError(' '.join(str(error).split())) from error
-    except ZeroDivisionError as error:  # of a reshape of nothing
-        raise ConfigError(_TOO_SMALL) from error
-    if any(0 in shape for layer in layers for shape in layer.outputs):
-        raise ConfigError(_TOO_SMALL)
     title = f'{name}, {model.num_classes} classes, {size}x{size} pixels'
     return layer_tables(layers, title, FLAGS.depth)
 

@@ -70,7 +70,7 @@ def _read_torch(path: str) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # pickle's, zip's and torch's own errors
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition('. ')[0]  # What follows advises to run what is in it.
         raise ValueError(
             f'{path} cannot be read as plain weights ({reason}); it is damaged, or holds objects '
             'that only running it would restore.'

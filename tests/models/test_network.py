@@ -203,3 +203,10 @@ def test_after_the_sum_the_block_is_given_the_sum(name):
         last[place] = feature_maps(model, init(model), images, [block])[block]
     assert (last['after_sum'] == 0).all()
     assert (last['before_sum'] != 0).any()
+
+
+@pytest.mark.parametrize('name', ['vgg16_bn', 'ssa_vgg16_bn', 'se_densenet121'])
+def test_images_that_shrink_to_nothing_are_refused(name):
+    model = create_model(name, num_classes=5)
+    with pytest.raises(ValueError, match=r"too small for this network; .* stem='cifar'"):
+        jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)), train=False))
