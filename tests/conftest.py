@@ -15,7 +15,7 @@ import pytest
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 
-collect_ignore = ['golden/make_torch.py']  # needs torch
+collect_ignore_glob = ['golden/make_*.py']  # need torch
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -56,7 +56,7 @@ class ChannelGate(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         hidden = gating.hidden_width('CBAMBlock', x.shape[-1], self.ratio)
-        z = jnp.stack([jnp.mean(x, axis=(1, 2)), jnp.max(x, axis=(1, 2))])  # [2, N, C]
+        z = jnp.stack([jnp.mean(x, axis=(1, 2)), gating.largest(x, (1, 2))])  # [2, N, C]
         gate = nn.sigmoid(jnp.sum(gating.excite(z, hidden, bias=self.bias), axis=0))  # [N, C]
         return gating.apply_gate(self, gate[:, None, None], x)
 
@@ -73,7 +73,7 @@ class SpatialGate(nn.Module):
             raise ValueError(
                 f'CBAMBlock(kernel_size={self.kernel_size}) has no middle; choose an odd one.'
             )
-        z = jnp.stack([jnp.mean(x, axis=-1), jnp.max(x, axis=-1)], axis=-1)  # [N, H, W, 2]
+        z = jnp.stack([jnp.mean(x, axis=-1), gating.largest(x, -1)], axis=-1)  # [N, H, W, 2]
         size, pad = self.kernel_size, self.kernel_size // 2
         conv = nn.Conv(1, (size, size), padding=pad, use_bias=False, dtype=z.dtype, name='conv')
         logit = layers.normalize(conv(z), train=train, name='bn', norm=self.norm)  # [N, H, W, 1]

@@ -33,7 +33,7 @@ class GEBlock(nn.Module):
       norm: makes each BatchNorm.
 
     Raises:
-      ValueError: x is not 4-D, or an option is unknown.
+      ValueError: x is not 4-D, an option is unknown, or excite='mlp' and C is below `ratio`.
       TypeError: x is not floating-point.
     """
 

@@ -1,7 +1,8 @@
-"""What several attention blocks share: widths of hidden layers, dense layers, applied gates."""
+"""What several attention blocks share: hidden layers, maxima, applied gates."""
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from ssanet_jax import layers
 
@@ -34,6 +35,21 @@ def dense(x: jax.Array, features: int, name: str, *, bias: bool = True) -> jax.A
 def excite(z: jax.Array, hidden: int, *, bias: bool = True) -> jax.Array:
     """fc2(relu(fc1(z))) over the last axis, as wide as z; call inside a compact method."""
     return dense(nn.relu(dense(z, hidden, 'fc1', bias=bias)), z.shape[-1], 'fc2', bias=bias)
+
+
+def largest(x: jax.Array, axis: int | tuple[int, int], *, keepdims: bool = False) -> jax.Array:
+    """The maxima of x over one axis or two neighbouring ones; the first of equals has the gradient.
+
+    That of `jnp.max` goes to the values that equal the maximum: to none, as NaN, where a compiler
+    computes x twice and rounds it in two ways.
+    """
+    axes = {a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
+    first, last = min(axes), max(axes)
+    flat = x.reshape(*x.shape[:first], -1, *x.shape[last + 1 :])
+    index = jnp.argmax(flat, axis=first, keepdims=True)
+    place = jax.lax.broadcasted_iota(index.dtype, flat.shape, first)
+    y = jnp.sum(jnp.where(place == index, flat, jnp.zeros_like(flat)), axis=first)
+    return jnp.expand_dims(y, tuple(axes)) if keepdims else y
 
 
 def apply_gate(block: nn.Module, gate: jax.Array, x: jax.Array) -> jax.Array:

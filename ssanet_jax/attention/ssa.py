@@ -13,7 +13,7 @@ from ssanet_jax.affine_map import AffineMap, agreement, exact_dot, gated_affine
 from ssanet_jax.attention import gating
 
 _Reduce = dict[str, Callable[..., jax.Array]]
-_SQUEEZE: _Reduce = {'mean': jnp.mean, 'max': jnp.max}
+_SQUEEZE: _Reduce = {'mean': jnp.mean, 'max': gating.largest}
 _COMBINE: _Reduce = {'sum': jnp.sum, 'mean': jnp.mean}
 _GATE = {'sigmoid': 1, '2sigmoid': 2}
 

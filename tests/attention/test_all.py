@@ -1,6 +1,7 @@
 """What holds for every block of ATTENTION."""
 
 import dataclasses
+import functools
 import math
 from functools import partial
 
@@ -64,6 +65,7 @@ def features(dtype=np.float32):
     return np.random.default_rng(0).normal(size=SHAPE).astype(dtype)
 
 
+@functools.cache
 def variables_of(block):
     """Random ones, of the shapes that the block has."""
     shapes = shapes_of(block, SHAPE)

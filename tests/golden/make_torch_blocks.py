@@ -36,7 +36,7 @@ from timm.layers.coord_attn import CoordAttn
 from timm.layers.mlp import ConvMlp
 from torch import nn
 
-BATCH, CHANNELS, HEIGHT, WIDTH = 2, 128, 9, 7
+BATCH, CHANNELS, HEIGHT, WIDTH = 2, 64, 9, 7
 HIDDEN = CHANNELS // 16
 
 # Before a BatchNorm, which cancels them in training mode; in inference mode they are set to 0.
@@ -72,13 +72,13 @@ def make_blocks(released: ModuleType) -> dict[str, nn.Module]:
     """All blocks; `released` is the module of SSANet's authors."""
     return {
         'eca': layers.EcaModule(CHANNELS),
-        'eca 3': layers.EcaModule(kernel_size=3),
+        'eca 5': layers.EcaModule(kernel_size=5),
         'cbam': CbamModule(CHANNELS),
         'cbam bias': CbamModule(CHANNELS, mlp_bias=True),
         'se': layers.create_attn('se', CHANNELS),  # as seresnet50 makes it
         **{f'ge {extent}': gather_excite(extent=extent) for extent in (0, 2, 4, 8)},
         **{f'ge {extent} mlp': gather_excite(extent=extent, mlp=True) for extent in (0, 2, 4, 8)},
-        **{f'ge {extent} conv': gather_excite(extent=extent, conv=True) for extent in (0, 2, 4, 8)},
+        **{f'ge {extent} conv': gather_excite(extent=extent, conv=True) for extent in (0, 2, 8)},
         'ge 4 conv mlp': gather_excite(extent=4, conv=True, mlp=True),
         'coordinate': CoordAttn(CHANNELS),
         'coordinate bias': CoordAttn(CHANNELS, rd_channels=16, bias=True),
