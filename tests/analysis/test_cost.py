@@ -39,6 +39,8 @@ def cost(name, variant):
         ('resnext50_32x4d', None, 4.23, 25_028_904),
         ('vgg16_bn', None, 15.47, 138_365_992),
         ('googlenet', None, 1.50, 6_624_904),
+        ('wide_resnet50_2', None, 11.40, 68_883_240),
+        ('densenet121', None, 2.83, 7_978_856),
         ('mobilenet_v2', None, 0.30, 3_504_872),
     ],
 )
