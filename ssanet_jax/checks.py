@@ -120,6 +120,13 @@ def check(config: ConfigDict) -> None:
             raise ConfigError(
                 f'config.{field}={values[field]} is out of range; it must be {meaning}.'
             )
+    if values['init.weights'] is None:
+        for field in ('init.attention', 'init.head'):
+            if values[field] != 'load':
+                raise ConfigError(
+                    f'config.{field}={values[field]!r} has no effect without config.init.weights; '
+                    'name a file of weights there, or leave it out.'
+                )
     warmup, decays = values['optimizer.warmup_epochs'], values['optimizer.decay_epochs']
     if values['optimizer.schedule'] == 'step' and decays and decays[0] <= warmup:
         raise ConfigError(

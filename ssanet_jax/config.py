@@ -110,7 +110,7 @@ def _model() -> ConfigDict:
     # from the end as -1; unset: all.
     model.attention_stages = placeholder(tuple)
     model.attention_blocks = placeholder(tuple)
-    model.attention_place = 'before_sum'  # or 'after_sum', behind a residual block's ReLU
+    model.attention_place = 'before_sum'  # or 'after_sum', behind a block's sum and ReLU
     # model.ssa.groups, model.se.ratio, ...: the options of each attention, see its class.
     for kind, block in ATTENTION.items():
         model[kind] = _attention_options(block)

@@ -181,7 +181,7 @@ def require_feature_map(x: jax.Array, block: str) -> None:
     if 0 in x.shape:
         raise ValueError(
             f'{block} was given {x.shape}, which has no value left: the images are too small for '
-            "this network; give it larger ones, or stem='cifar'."
+            'this network; give it larger ones, or choose another network.'
         )
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(

@@ -107,6 +107,7 @@ def test_number_of_steps_overrides_epochs():
         ({'model__dropout': 1.0}, 'from 0 up to but not including 1'),
         ({'model__batch_norm_epsilon': 0.0}, 'it must be above 0'),
         ({'model__attention_place': 'inside'}, 'choose one of before_sum, after_sum'),
+        ({'init__head': 'new'}, r'no effect without config\.init\.weights'),
         ({'init__attention': 'add'}, 'choose one of load, insert'),
     ],
 )

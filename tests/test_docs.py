@@ -32,7 +32,7 @@ def test_a_block_and_a_network_of_ones_own_work_as_the_page_says():
     shapes = jax.eval_shape(lambda: names['model'].init(jax.random.key(0), images, train=False))
     assert 'mine' in shapes['params']['denseblock4_denselayer16']
 
-    mine = partial(names['NormBlock'], name='mine')
+    mine = partial(names['MagnitudeBlock'], name='mine')
     model = names['Plain'](num_classes=5, attention=mine, attention_stages=(2,))
     logits, variables = model.init_with_output(jax.random.key(0), images, train=False)
     assert logits.shape == (2, 5)
@@ -52,7 +52,7 @@ def test_the_table_of_networks_has_their_sizes(name):
         model = model.clone(num_classes=1000)
     found = model_cost(model, 32 if model.stem == 'cifar' else 224)
     page = (ROOT / 'docs/models.md').read_text()
-    (row,) = re.findall(rf'^\| `{name}` .*$', page, re.MULTILINE)
+    (row,) = re.findall(rf'^\| `{name}` \| [A-Z].*$', page, re.MULTILINE)
     assert f'| {found.parameters:,} | {found.multiply_adds / 1e9:.3f} G |' in row
 
 

@@ -41,6 +41,26 @@ def test_logits_are_kept(kind, block):
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5 * largest)
 
 
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        ('resnext50_32x4d', {}),
+        ('cbam_resnet50', {}),
+        ('gssa_resnet50', {}),
+        ('ssa_resnet50', {'attention_place': 'after_sum'}),
+        ('ge_resnet50', {'attention_options': {'gather': 'conv', 'extent': 2}}),
+    ],
+)
+def test_logits_are_kept_with_other_blocks_and_places(name, options):
+    model = create_model(name, num_classes=10, stage_sizes=(1, 1), stem='cifar', **options)
+    variables = trained(model)
+    images = jnp.asarray(RNG.normal(size=(2, 8, 8, 3)), jnp.float32)
+    expected = jax.jit(partial(model.apply, train=False))(variables, images)
+    folded, folded_variables = fold_batch_norm(model, variables)
+    logits = jax.jit(partial(folded.apply, train=False))(folded_variables, images)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
 def test_only_the_batch_norms_of_ssa_are_left():
     model = create_model('ssa_resnet20', num_classes=10)
     _, folded = fold_batch_norm(model, trained(model))

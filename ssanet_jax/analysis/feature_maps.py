@@ -48,7 +48,7 @@ def feature_maps(
     """
     known = feature_shapes(model, images.shape[1])
     chosen = _choose(names, list(known))
-    outputs = jax.jit(partial(_outputs, _plain(model), tuple(chosen)))(variables, images)
+    outputs = _compiled(_plain(model), tuple(chosen), variables, images)
     return {name: outputs[name] for name in chosen}
 
 
@@ -77,6 +77,9 @@ def _outputs(
     }
     outputs = {name: value for name, value in outputs.items() if getattr(value, 'ndim', 0) == 4}
     return outputs if names is None else {name: outputs[name] for name in names}
+
+
+_compiled = jax.jit(_outputs, static_argnums=(0, 1))  # once for a model and its names
 
 
 def _by_number(name: str) -> list[Any]:

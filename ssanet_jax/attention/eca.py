@@ -15,11 +15,12 @@ class ECABlock(nn.Module):
 
         z = mean_{h,w} x[h, w, :]                            [N, C]
         g = sigmoid(conv1d_k(z))                             [N, 1, 1, C], no bias
-        k = the odd number at or next above (log2(C) + beta) / gamma, rounded down
+        t = floor(|log2(C) + beta| / gamma),   k = t if t is odd, else t + 1
         y = g * x                                            [N, H, W, C], dtype of x
 
-    k parameters: 3 to 7 for 64 to 2048 channels. Equation 12 of the paper gives k; the authors'
-    released ResNets fix it by hand instead, which `kernel_size` does. `gate` is sown.
+    k parameters: 3 to 7 for 64 to 2048 channels. Equation 12 of the paper says "nearest odd", which
+    the authors' code does as above; their ResNets fix k by hand, which `kernel_size` does. `gate`
+    is sown.
 
     Attributes:
       kernel_size: k, odd; 0: from C.

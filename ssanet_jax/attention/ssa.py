@@ -35,7 +35,7 @@ class SSABlock(nn.Module):
     gate='2sigmoid' is 2 sigmoid(BatchNorm(s)) with a scale that starts at 0, so that y = x
     bit for bit at the start: the block can be put into a trained network (not in the paper).
 
-    `saliency` (s) and `gate` (the sigmoid's output) are sown, both [N, H, W, groups]:
+    `saliency` (s) and `gate` (what x is multiplied by) are sown, both [N, H, W, groups]:
     pass `mutable=['intermediates']` to `apply` to get them.
 
     Attributes:
@@ -122,8 +122,9 @@ class SSABlock(nn.Module):
         size = self.channels_per_map
         if size and (size < 0 or self.groups != 1):
             raise ValueError(
-                f'SSABlock(groups={self.groups}, channels_per_map={size}) does not say how to '
-                'group; give one of them, above 0.'
+                f'SSABlock(groups={self.groups}, channels_per_map={size}) says twice how to group, '
+                'or not at all; give channels_per_map above 0 and leave groups at 1, or '
+                'channels_per_map=0.'
             )
         if size:
             return channels // max(d for d in divisors if d <= size)

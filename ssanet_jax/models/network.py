@@ -1,7 +1,7 @@
 """What all networks share: the options, the attention slots, the head, and their small parts."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -31,7 +31,8 @@ class Network(nn.Module, kw_only=True):
       attention_stages: stages, from 1, whose slots are filled; None: all.
       attention_blocks: blocks of those stages, from 0, or from the end as -1; None: all.
       norm: makes each BatchNorm.
-      dropout: share of the values dropped before the last layer in training.
+      dropout: share of the values dropped before the last layer in training, for which `apply`
+        then needs rngs={'dropout': key}; 0: none.
       dtype: of the computation; parameters and statistics stay float32.
 
     Raises:
@@ -98,6 +99,16 @@ class Network(nn.Module, kw_only=True):
             raise ValueError(
                 f"{kind}(stem={self.stem!r}) is not known; choose 'imagenet' or 'cifar'."
             )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(
+                f'{kind}(dropout={self.dropout}) must be from 0 up to, not including, 1.'
+            )
+        for option in ('attention_stages', 'attention_blocks'):
+            value: Any = getattr(self, option)
+            if value is not None and not (isinstance(value, Sequence) and value):
+                raise ValueError(
+                    f'{kind}({option}={value!r}) must be a tuple of numbers, as (3, 4), or None.'
+                )
         stages = range(1, len(self.blocks) + 1)
         for stage in self.attention_stages or ():
             if stage not in stages:
@@ -120,7 +131,8 @@ class ResidualNetwork(Network, kw_only=True):
 
     Attributes:
       attention_place: 'before_sum', at the end of the residual branch (the SSANet and SE
-        papers), or 'after_sum', behind the sum and its ReLU (SE-POST in the SE paper).
+        papers), or 'after_sum', behind the sum and, where it has one, its ReLU (SE-POST in the
+        SE paper).
     """
 
     attention_place: Place = 'before_sum'

@@ -65,6 +65,7 @@ class PreActResNet(ResidualNetwork, kw_only=True):
       bottleneck: see `PreActBlock`.
       width: inner channels of the first stage.
       stem_width: channels before it.
+      dropout: as in `Network`; not inside the blocks, where Wide ResNets may have it.
     """
 
     stage_sizes: Sequence[int]

@@ -126,7 +126,8 @@ def create_model(
       num_classes: length of the logits.
       dtype: of the computation; parameters and statistics stay float32.
       attention_options: for the attention block, as {'squeeze': 'max'} for SSA.
-      norm_options: for every BatchNorm, as {'axis_name': 'data'}.
+      norm_options: for every BatchNorm, as {'axis_name': 'data'}, and those of the attention
+        where it has a `norm`.
       variant: 'v1' or 'v1.5' (when None), where a bottleneck's stride sits.
       **overrides: any other attribute of the network, as `stem='cifar'`,
         `attention_stages=(3, 4)`, or `attention=partial(MyBlock, name='mine')`.
@@ -143,13 +144,18 @@ def create_model(
     kind, network = split_name(name)
     make = NETWORKS[network]
     _check_options(overrides, make, f'option of {name}')
-    if kind is not None and 'attention' not in overrides:
-        overrides['attention'] = _attention(name, kind, attention_options, norm_options, overrides)
+    if kind is not None and 'attention' in overrides:
+        raise ValueError(
+            f'attention={overrides["attention"]} and the name {name} say two things; make it '
+            f'from {network!r}.'
+        )
+    if kind is not None:
+        overrides['attention'] = _attention(name, kind, attention_options, overrides)
     elif attention_options:
         raise ValueError(f'attention_options={attention_options} has no effect on {name}.')
     if overrides.get('attention') is None:
         for option in ('attention_stages', 'attention_blocks', 'attention_place'):
-            if option in overrides:
+            if overrides.get(option) is not None:
                 raise ValueError(
                     f'{option}={overrides[option]!r} has no effect on {name}, which has no '
                     f'attention; choose another model, as ssa_{network}.'
@@ -157,23 +163,26 @@ def create_model(
     if variant is not None:
         overrides['block'] = _with_variant(name, make, variant)
     model = make(num_classes=num_classes, dtype=dtype, **overrides)
-    return model.clone(norm=partial(model.norm, **norm_options)) if norm_options else model
+    return _with_norm_options(model, norm_options) if norm_options else model
 
 
 def _attention(
-    name: str,
-    kind: str,
-    options: Mapping[str, Any] | None,
-    norm_options: Mapping[str, Any] | None,
-    overrides: Mapping[str, Any],
+    name: str, kind: str, options: Mapping[str, Any] | None, overrides: Mapping[str, Any]
 ) -> ModuleFn:
-    """Makes the attention block, whose statistics are shared as everywhere in the network."""
     options = {**options} if options else {}
     _check_options(options, ATTENTION[kind], f'attention option of {name}')
-    if 'norm' in option_names(ATTENTION[kind]):
-        norm = options.get('norm', overrides.get('norm', layers.BatchNorm))
-        options['norm'] = partial(norm, **norm_options) if norm_options else norm
+    if 'norm' in overrides and 'norm' in option_names(ATTENTION[kind]):
+        options.setdefault('norm', overrides['norm'])  # statistics shared alike everywhere
     return partial(ATTENTION[kind], **options, name=kind)
+
+
+def _with_norm_options(model: Network, norm_options: Mapping[str, Any]) -> Network:
+    """The same network with `norm_options` for its BatchNorms and those of its attention."""
+    attention = model.attention
+    if attention is not None and 'norm' in option_names(attention):
+        norm = attention(parent=None).norm
+        attention = partial(attention, norm=partial(norm, **norm_options))
+    return model.clone(norm=partial(model.norm, **norm_options), attention=attention)
 
 
 def _with_variant(name: str, make: Callable[..., Network], variant: Variant) -> ModuleFn:
@@ -197,7 +206,8 @@ def _check_options(options: Iterable[str], make: Callable[..., nn.Module], what:
 
 def option_names(make: Callable[..., nn.Module]) -> list[str]:
     """What a module, or a partial application of one, can be given."""
-    fields: Any = dataclasses.fields(layers.class_of(make))
+    made: Any = layers.class_of(make)
+    fields = dataclasses.fields(made) if dataclasses.is_dataclass(made) else ()
     return [field.name for field in fields if field.name not in ('parent', 'name')]
 
 

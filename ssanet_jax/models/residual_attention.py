@@ -133,15 +133,17 @@ def resize(x: jax.Array, height: int, width: int) -> jax.Array:
     """X [N, h, w, C] between whose pixels is interpolated, corner on corner, to [N, H, W, C]."""
     n, h, w, c = x.shape
     scales, shifts = zip(_corners(h, height), _corners(w, width), strict=True)
-    return jax.image.scale_and_translate(
-        x,
+    stats = layers.stats_dtype(x.dtype)  # Places between pixels need more digits than bfloat16's.
+    y = jax.image.scale_and_translate(
+        x.astype(stats),
         (n, height, width, c),
         spatial_dims=(1, 2),
-        scale=jnp.array(scales, x.dtype),
-        translation=jnp.array(shifts, x.dtype),
+        scale=jnp.array(scales, stats),
+        translation=jnp.array(shifts, stats),
         method='linear',
         antialias=False,
     )
+    return y.astype(x.dtype)
 
 
 def _corners(before: int, after: int) -> tuple[float, float]:

@@ -205,7 +205,9 @@ class ResNet(ResidualNetwork, kw_only=True):
         layer = (r'^layer(\d)_(\d+)/', r'layer\1.\2/')
         downsample = [('downsample/conv', 'downsample/0'), ('downsample/bn', 'downsample/1')]
         attention = [
-            ('/(ca|cbam|eca|ge|se)/', '/se/'),
+            (r'/ge/(conv\d|norm\d)/', r'/se/gather/\1/'),
+            ('/ge/fc', '/se/mlp/fc'),
+            ('/(ca|cbam|eca|se)/', '/se/'),
             ('/spatial/(conv|bn)', r'/spatial/conv/\1'),
         ]
         released = [layer, ('/g?ssa/', '/Salient/')]  # models/official_SSANet.py

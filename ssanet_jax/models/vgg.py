@@ -26,6 +26,7 @@ class VGG(Network, kw_only=True):
       stage_sizes: convolutions per stage.
       widths: channels of each stage.
       hidden: units of the first two dense layers.
+      dropout: after each of those two; with a CIFAR stem, before the last layer.
     """
 
     stage_sizes: Sequence[int]

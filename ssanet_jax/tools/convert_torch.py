@@ -7,40 +7,59 @@
     python -m ssanet_jax.tools.convert_torch --workdir=runs/cifar10_ssa50 --to=torchvision \
         --out=ssa50.safetensors
 
+    python -m ssanet_jax.tools.convert_torch --config=configs/imagenet_resnet50.py \
+        --config.model.name=cbam_resnet50 --config.model.cbam.mlp_bias=False \
+        --weights=cbam50.pth --to=timm --out=cbam50.safetensors
+
 The first checks that every weight of the file finds its place, the second puts SSA into the
-network so that it computes what it did, the third writes the best checkpoint of a run. A run
-starts from such a file, or from torch's, with --config.init.weights=FILE.
+network so that it computes what it did, the third writes the best checkpoint of a run, and the
+last says more of the network than its name. A run starts from such a file, or from torch's, with
+--config.init.weights=FILE.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
+from ml_collections import config_flags
 from rich.console import Console
 
 from ssanet_jax import weights
 from ssanet_jax.config import ConfigError
 from ssanet_jax.models import Network, create_model
+from ssanet_jax.models.registry import split_name
 from ssanet_jax.tools import cli
 
 FLAGS = flags.FLAGS
 _console = Console(soft_wrap=True, highlight=False)
 
+# The flags of each source.
+_OF_RUN = ('checkpoint',)
+_OF_FILE = ('num_classes', 'ignore')
+_OF_NAME = ('stem', 'insert', 'gate')
+
+
+class Converted(NamedTuple):
+    model: Network
+    variables: dict[str, Any]
+    image_size: int | None
+
 
 def define_flags() -> None:
     flags.DEFINE_string('model', None, 'Network of --weights, as ssa_resnet50.')
+    config_flags.DEFINE_config_file('config', None, 'Recipe with the network, instead of --model.')
     flags.DEFINE_string('weights', None, '.safetensors, or .pth, .pt, .bin, .tar of torch.')
-    flags.DEFINE_string('workdir', None, 'A run to convert, instead of --model and --weights.')
+    flags.DEFINE_string('workdir', None, 'A run to convert, instead of a network and --weights.')
     flags.DEFINE_string('checkpoint', 'best', 'With --workdir: best, latest or a step.')
     flags.DEFINE_string('out', None, 'The file to write, .safetensors.', required=True)
     flags.DEFINE_string(
         'to', None, "Names to write: torchvision, timm, ssanet, ... Unset: the network's first."
     )
-    flags.DEFINE_integer('num_classes', None, 'Of --model. Unset: as the weights have.')
+    flags.DEFINE_integer('num_classes', None, 'Unset: as the weights have.')
     flags.DEFINE_enum('stem', None, ['imagenet', 'cifar'], 'Of --model. Unset: as it has.')
-    flags.DEFINE_bool('insert', False, 'The weights are of the network without SSA; put it in.')
+    flags.DEFINE_bool('insert', False, 'The weights are of --model without SSA; put it in.')
     flags.DEFINE_enum(
         'gate',
         '2sigmoid',
@@ -56,10 +75,11 @@ def main(argv: list[str]) -> None:
     if not FLAGS.out.endswith('.safetensors') or not Path(FLAGS.out).parent.is_dir():
         raise ConfigError(f'--out={FLAGS.out} must end in .safetensors, in a folder that exists.')
     try:
-        model, variables = _from_run() if FLAGS.workdir else _from_file()
+        model, variables, size = _convert(argv)
         arrays = weights.to_arrays(variables, model, naming=FLAGS.to)
         weights.write(FLAGS.out, arrays)
-        back = weights.from_torch(weights.read(FLAGS.out), model, naming=FLAGS.to)
+        written = weights.read(FLAGS.out)
+        back = weights.from_torch(written, model, naming=FLAGS.to, image_size=size)
     except (ImportError, OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
     if not jax.tree.all(jax.tree.map(np.array_equal, back, variables)):
@@ -72,34 +92,74 @@ def main(argv: list[str]) -> None:
     )
 
 
-def _from_run() -> tuple[Network, dict[str, Any]]:
-    from ssanet_jax.training.saved import load_run
+def _convert(argv: list[str]) -> Converted:
+    sources = [name for name in ('workdir', 'model', 'config') if FLAGS[name].value]
+    if len(sources) != 1 or (sources == ['workdir']) == bool(FLAGS.weights):
+        raise ConfigError(
+            'Give --weights with --model or --config, or the --workdir of a run, and nothing else.'
+        )
+    (source,) = sources
+    _check_effect(source)
+    if source == 'workdir':
+        return _from_run()
+    state_dict = weights.read(FLAGS.weights)
+    return _from_recipe(argv, state_dict) if source == 'config' else _from_name(state_dict)
 
-    for name in ('model', 'weights', 'num_classes', 'stem', 'insert'):
-        if FLAGS[name].present:
-            raise ConfigError(f'--{name} has no effect with --workdir; leave one of them out.')
-    run = load_run(FLAGS.workdir, FLAGS.checkpoint)
-    _console.print(f'{run.config.model.name}, step {run.step} of {FLAGS.workdir}')
-    return run.model, run.variables
 
-
-def _from_file() -> tuple[Network, dict[str, Any]]:
-    if not FLAGS.model or not FLAGS.weights:
-        raise ConfigError('Give --model and --weights, or the --workdir of a run.')
+def _check_effect(source: str) -> None:
+    used = {
+        'workdir': _OF_RUN,
+        'config': _OF_FILE,
+        'model': (*_OF_FILE, *_OF_NAME),
+    }[source]
+    for name in (*_OF_RUN, *_OF_FILE, *_OF_NAME):
+        if FLAGS[name].value != FLAGS[name].default and name not in used:
+            raise ConfigError(f'--{name} has no effect with --{source}; leave it out.')
     if FLAGS.gate != FLAGS['gate'].default and not FLAGS.insert:
         raise ConfigError(f'--gate={FLAGS.gate} has no effect without --insert.')
-    state_dict = weights.read(FLAGS.weights)
+
+
+def _from_run() -> Converted:
+    from ssanet_jax.training.saved import load_run
+
+    run = load_run(FLAGS.workdir, FLAGS.checkpoint)
+    _console.print(f'{run.config.model.name}, step {run.step} of {FLAGS.workdir}')
+    return Converted(run.model, run.variables, run.config.dataset.image_size)
+
+
+def _from_recipe(argv: list[str], state_dict: dict[str, Any]) -> Converted:
+    from ssanet_jax.training.experiment import build_model  # which needs optax
+
+    config = cli.recipe(argv)
+    model, size = build_model(config, num_classes=1), config.dataset.image_size
+    return Converted(*_read_as(model, state_dict, size), size)
+
+
+def _from_name(state_dict: dict[str, Any]) -> Converted:
     options = {'stem': FLAGS.stem} if FLAGS.stem else {}
     if FLAGS.insert:
+        kind, _ = split_name(FLAGS.model)
+        if kind not in ('ssa', 'gssa'):
+            raise ConfigError(
+                f'--insert is for networks with SSA, and --model={FLAGS.model} has none; '
+                'choose ssa_... or gssa_....'
+            )
         options['attention_options'] = {'gate': FLAGS.gate}
-    model = create_model(FLAGS.model, num_classes=FLAGS.num_classes or 1, **options)
-    if not FLAGS.num_classes:
-        model = model.clone(num_classes=weights.num_classes(state_dict, model))
+    model = create_model(FLAGS.model, num_classes=1, **options)
     if not FLAGS.insert:
-        return model, weights.from_torch(state_dict, model, ignore=FLAGS.ignore)
-    plain = weights.without_attention(model)
-    variables = weights.from_torch(state_dict, plain, ignore=FLAGS.ignore)
-    return model, weights.insert_attention(variables, model)
+        return Converted(*_read_as(model, state_dict), None)
+    plain, variables = _read_as(weights.without_attention(model), state_dict)
+    model = model.clone(num_classes=plain.num_classes)
+    return Converted(model, weights.insert_attention(variables, model), None)
+
+
+def _read_as(
+    model: Network, state_dict: dict[str, Any], image_size: int | None = None
+) -> tuple[Network, dict[str, Any]]:
+    """`model` with the classes of the weights, and its variables."""
+    classes = FLAGS.num_classes or weights.num_classes(state_dict, model)
+    model = model.clone(num_classes=classes)
+    return model, weights.from_torch(state_dict, model, ignore=FLAGS.ignore, image_size=image_size)
 
 
 if __name__ == '__main__':

@@ -37,10 +37,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> TrainState:
     """
     run, info = _set_up(config, training=True)
     folder, console = epath.Path(workdir), _console()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f'--workdir={workdir} cannot be made a folder: {error}.') from error
+    _make(folder)
     with Checkpoints(folder / 'checkpoints', keep=config.keep_checkpoints) as checkpoints:
         start = checkpoints.latest_step()
         if start is not None:
@@ -89,7 +86,7 @@ def evaluate_checkpoint(
     folder = epath.Path(workdir)
     if checkpoint == 'init':
         run, state, step = *_initial(config), 0
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
     else:
         run, state, step = _restore(config, folder, checkpoint)
     metrics = finite({'step': step, **evaluate(config, *run.for_inference(state))})
@@ -115,9 +112,18 @@ def _restore(
     return run, state, step
 
 
+def _make(folder: epath.Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f'--workdir={folder} cannot be made a folder: {error}.') from error
+
+
 def _initial(config: ConfigDict) -> tuple[Experiment, TrainState]:
     if not config.init.weights:
         raise ConfigError('--checkpoint=init needs --config.init.weights=FILE; it is not set.')
+    if config.init.head == 'new':
+        raise ConfigError("config.init.head='new' would evaluate a random layer; train it first.")
     run, _ = _set_up(config, training=False)
     return run, load_weights(config, run, run.init())
 

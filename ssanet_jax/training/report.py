@@ -44,7 +44,8 @@ def announce(
     ]
     if config.init.weights and state.step == 0:
         how = 'with SSA put in' if config.init.attention == 'insert' else 'as they are'
-        lines.append(f'Weights of {config.init.weights}, {how}.')
+        what = 'Weights' if config.init.head == 'load' else 'Weights of all layers but the last'
+        lines.append(f'{what} from {config.init.weights}, {how}.')
     if config.optimizer.train_only:
         marks = trained(state.params, patterns=config.optimizer.train_only)
         sizes = np.array([leaf.size for leaf in jax.tree.leaves(state.params)])

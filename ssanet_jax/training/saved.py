@@ -1,13 +1,14 @@
 """A finished or running run, read from its workdir: config, model and variables."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from ssanet_jax.config import ConfigError
+from ssanet_jax.config import ConfigError, base, flatten
 from ssanet_jax.models import Network
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.experiment import build_model
@@ -18,7 +19,7 @@ class SavedRun(NamedTuple):
 
     Attributes:
       config: of the run.
-      model: as it was trained.
+      model: as it was trained, with BatchNorms that share nothing between devices.
       variables: its 'params' and 'batch_stats' at `step`.
       step: of the checkpoint.
     """
@@ -40,12 +41,25 @@ def load_run(workdir: epath.PathLike, checkpoint: str = 'best') -> SavedRun:
       ConfigError: there is no run, or no such checkpoint.
     """
     folder = epath.Path(workdir)
-    config = ConfigDict(saved_config(folder))
+    config = _with_defaults(saved_config(folder))
     with Checkpoints(folder / 'checkpoints', read_only=True) as checkpoints:
         step = checkpoints.find(checkpoint)
         variables = checkpoints.restore_variables(step)
     num_classes = variables['params']['fc']['bias'].shape[0]
-    return SavedRun(config, build_model(config, num_classes), jax.device_get(variables), step)
+    alone = config.copy_and_resolve_references()
+    alone.model.batch_norm_devices = 1  # There may be fewer here, and inference shares nothing.
+    return SavedRun(config, build_model(alone, num_classes), jax.device_get(variables), step)
+
+
+def _with_defaults(saved: Mapping[str, Any]) -> ConfigDict:
+    """A config with the fields of config.json; those that are newer have their defaults."""
+    config = base()
+    known = flatten(config)
+    for field, value in flatten(ConfigDict(saved)).items():
+        if field in known:  # `data_order` is not a field
+            as_before = tuple(value) if isinstance(value, list | tuple) else value
+            config.update_from_flattened_dict({field: as_before})
+    return config
 
 
 def saved_config(folder: epath.Path) -> dict[str, Any]:

@@ -208,8 +208,9 @@ def _require_same_names(places: Iterable[str], arrays: Iterable[str], naming: st
         raise ValueError(
             f'These are not the weights of this network by the names of {naming}. '
             f'Without a place: {_list(left)}. Missing: {_list(missing)}. '
-            'Choose the model that they belong to (SSA is put into weights of a network without it '
-            'by insertion), or name what to ignore.'
+            'Choose the model that they belong to. If SSA is all that is missing, insert it '
+            "(init.attention='insert', or --insert of tools.convert_torch, which also has --ignore "
+            'for weights to leave out).'
         )
 
 

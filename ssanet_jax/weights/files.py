@@ -1,5 +1,6 @@
 """Files of weights: safetensors, and what torch.save wrote, read without running any of it."""
 
+import importlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -35,9 +36,9 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> Non
 
     Raises:
       ValueError: the name does not end in .safetensors.
+      ImportError: safetensors is not installed.
     """
-    from safetensors.numpy import save_file
-
+    save_file = _safetensors('numpy').save_file
     path = os.fspath(path)
     if not path.endswith('.safetensors'):
         raise ValueError(f'{path} must end in .safetensors.')
@@ -51,13 +52,20 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> Non
 
 
 def _read_safetensors(path: str) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
+    load_file, broken = _safetensors('numpy').load_file, _safetensors().SafetensorError
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except broken as error:
         raise ValueError(f'{path} is no complete safetensors file: {error}.') from error
+
+
+def _safetensors(module: str = '') -> Any:
+    try:
+        return importlib.import_module(f'safetensors.{module}'.rstrip('.'))
+    except ImportError as error:
+        raise ImportError(
+            'Files of weights need safetensors: pip install safetensors (the extra "weights").'
+        ) from error
 
 
 def _read_torch(path: str) -> dict[str, Any]:

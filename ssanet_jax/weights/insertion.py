@@ -51,8 +51,8 @@ def insert_attention(
             result[path] = np.full(leaf.shape, 1.0 if path[-1] == 'var' else 0.0, np.float32)
         else:
             raise ValueError(
-                f'The network without attention has no {"/".join(path)}, and SSA has none either; '
-                'insertion is for models called ssa_... and gssa_..., into the same network.'
+                f'{"/".join(path)} is neither among the weights nor a part of SSA: only models '
+                'called ssa_... and gssa_... can take the weights of the same network without.'
             )
     if flat or not added:
         names = ', '.join('/'.join(path) for path in list(flat)[:5])

@@ -16,6 +16,7 @@ from ssanet_jax.analysis.feature_maps import feature_maps
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.models.mobilenet import Stage
 from ssanet_jax.models.registry import NETWORKS
+from ssanet_jax.models.residual_attention import resize
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
@@ -175,6 +176,9 @@ def test_stages_and_blocks_choose_the_slots(options, filled):
         ({'attention_stages': (4,)}, r'names stage 4; the stages are 1, 2, 3\.'),
         ({'attention_blocks': (3,)}, r'names block 3; the longest of those stages has 3'),
         ({'attention_place': 'inside'}, "choose 'before_sum' or 'after_sum'"),
+        ({'attention_stages': ()}, r'must be a tuple of numbers, as \(3, 4\), or None'),
+        ({'attention_blocks': 3}, r'attention_blocks=3\) must be a tuple of numbers'),
+        ({'dropout': 1.5}, r'dropout=1\.5\) must be from 0'),
     ],
 )
 def test_slots_that_are_not_there_are_refused(options, message):
@@ -208,5 +212,25 @@ def test_after_the_sum_the_block_is_given_the_sum(name):
 @pytest.mark.parametrize('name', ['vgg16_bn', 'ssa_vgg16_bn', 'se_densenet121'])
 def test_images_that_shrink_to_nothing_are_refused(name):
     model = create_model(name, num_classes=5)
-    with pytest.raises(ValueError, match=r"too small for this network; .* stem='cifar'"):
+    with pytest.raises(ValueError, match='too small for this network'):
         jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)), train=False))
+
+
+@pytest.mark.parametrize(('before', 'after'), [(1, 4), (2, 5), (7, 14), (28, 56)])
+def test_masks_are_resized_corner_on_corner_in_bfloat16_too(before, after):
+    """Against NumPy, which interpolates columns, then rows."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, before, before, 2)).astype(np.float32)
+    x = np.asarray(x.astype(jnp.bfloat16), np.float32)
+    places = np.linspace(0, before - 1, after)
+    rows = np.stack(
+        [np.interp(places, np.arange(before), x[0, :, w, c]) for w in range(before) for c in (0, 1)]
+    ).reshape(before, 2, after)  # w, c, H
+    expected = np.stack(
+        [np.interp(places, np.arange(before), rows[:, c, h]) for h in range(after) for c in (0, 1)]
+    ).reshape(after, 2, after)  # H, c, W
+    expected = expected.transpose(0, 2, 1)[None]
+    np.testing.assert_allclose(resize(jnp.asarray(x), after, after), expected, atol=1e-4)
+    coarse = resize(jnp.asarray(x, jnp.bfloat16), after, after)
+    assert coarse.dtype == jnp.bfloat16
+    np.testing.assert_allclose(coarse.astype(jnp.float32), expected, rtol=2**-8, atol=1e-4)

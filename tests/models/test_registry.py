@@ -39,6 +39,7 @@ def test_every_name_makes_a_network_with_the_attention_that_it_says():
         ('resnet50', {'variant': 'v2'}, "choose 'v1' or 'v1.5'"),
         ('ssa_resnet50', {'attention_options': {'group': 2}}, 'Nearest: groups'),
         ('resnet50', {'attention_options': {'groups': 2}}, 'has no effect on resnet50'),
+        ('ssa_resnet50', {'attention': None}, "say two things; make it from 'resnet50'"),
         ('resnet50', {'attention_stages': (1,)}, 'has no effect on resnet50, which has no attent'),
     ],
 )
@@ -86,6 +87,16 @@ def test_norm_options_keep_what_a_network_has_of_its_own():
     inner = block.norm(use_running_average=True)
     assert (norm.momentum, norm.epsilon) == (0.5, 1e-3)
     assert (inner.momentum, inner.epsilon) == (0.5, 1e-5)
+
+
+def test_norm_options_reach_ones_own_block():
+    model = create_model(
+        'resnet20',
+        num_classes=10,
+        attention=partial(SSABlock, name='mine'),
+        norm_options={'axis_name': 'data'},
+    )
+    assert model.attention(parent=None).norm(use_running_average=True).axis_name == 'data'
 
 
 def test_ones_own_block_takes_the_slot():

@@ -55,11 +55,25 @@ def test_names_are_changed_on_the_way(resnet, tmp_path):
     assert_trees_equal(weights.from_torch(weights.read(out), model), variables)
 
 
+def test_a_recipe_says_more_of_a_network_than_its_name(tmp_path):
+    """CBAM as timm has it, without biases."""
+    options = {'attention_options': {'mlp_bias': False}}
+    model = create_model('cbam_resnet20', num_classes=3, **options)
+    variables = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32), train=False)
+    path, out = (str(tmp_path / name) for name in ('in.safetensors', 'out.safetensors'))
+    weights.write(path, weights.to_arrays(variables, model, naming='timm'))
+    command = [sys.executable, '-m', 'ssanet_jax.tools.convert_torch', f'--weights={path}']
+    command += ['--config=configs/digits_ssa20.py', '--config.model.name=cbam_resnet20']
+    command += ['--config.model.cbam.mlp_bias=False', '--to=timm', f'--out={out}']
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert_trees_equal(weights.from_torch(weights.read(out), model), variables)
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({}, 'Give --model and --weights, or the --workdir of a run'),
-        ({'model': 'ssa_resnet20'}, r'Missing: layer1\.0\.ssa\.bn\.bias.*by insertion'),
+        ({}, 'Give --weights with --model or --config, or the --workdir'),
+        ({'model': 'ssa_resnet20'}, r'Missing: layer1\.0\.ssa\.bn\.bias.*--insert'),
         ({'model': 'resnet32'}, r'Missing: layer1\.3\.bn1\.bias'),
         ({'model': 'vgg16_bn'}, 'Missing: '),
         ({'model': 'densenet121'}, r'Without a place: bn1\.bias, '),
@@ -68,6 +82,8 @@ def test_names_are_changed_on_the_way(resnet, tmp_path):
         ({'model': 'resnet20', 'out': 'weights.onnx'}, r'must end in \.safetensors'),
         ({'model': 'resnet20', 'out': '/nowhere/a.safetensors'}, 'in a folder that exists'),
         ({'model': 'resnet20', 'gate': 'sigmoid'}, 'no effect without --insert'),
+        ({'model': 'se_resnet20', 'insert': True}, '--insert is for networks with SSA'),
+        ({'model': 'resnet20', 'checkpoint': 'latest'}, '--checkpoint has no effect with --model'),
         ({'model': 'resnet99'}, "No model is called 'resnet99'"),
     ],
 )

@@ -1,11 +1,15 @@
 """Runs that start from a file of weights, and runs that train a part."""
 
+import json
+import shutil
+
 import flax.traverse_util
 import jax
 import numpy as np
 import pytest
 
 from ssanet_jax import weights
+from ssanet_jax.checks import check
 from ssanet_jax.config import ConfigError
 from ssanet_jax.training import experiment, loop
 from ssanet_jax.training.initial import load_weights
@@ -52,6 +56,18 @@ def test_a_run_is_read_from_its_workdir_with_its_model(trained):
         load_run(workdir / 'nothing')
 
 
+def test_a_run_from_before_a_field_was_there_and_from_more_devices_is_read(trained, tmp_path):
+    workdir = shutil.copytree(trained[0], tmp_path / 'old')
+    saved = json.loads((workdir / 'config.json').read_text())
+    del saved['init'], saved['model']['dropout'], saved['model']['eca']
+    saved['model']['batch_norm_devices'] = 4
+    (workdir / 'config.json').write_text(json.dumps(saved))
+    run = load_run(workdir)
+    check(run.config)
+    assert run.config.model.batch_norm_devices == 4
+    assert isinstance(run.config.dataset.mean, tuple)
+
+
 def test_evaluation_of_the_weights_equals_that_of_the_run(trained, tiny, tmp_path):
     workdir, path = trained
     expected = loop.evaluate_checkpoint(tiny, str(workdir), 'best')
@@ -60,6 +76,9 @@ def test_evaluation_of_the_weights_equals_that_of_the_run(trained, tiny, tmp_pat
     assert found == {**expected, 'step': 0}
     tiny.init.weights = None
     with pytest.raises(ConfigError, match=r'needs --config\.init\.weights=FILE'):
+        loop.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
+    tiny.init.weights, tiny.init.head = path, 'new'
+    with pytest.raises(ConfigError, match='would evaluate a random layer'):
         loop.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
 
 

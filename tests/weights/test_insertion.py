@@ -109,7 +109,7 @@ def test_the_papers_gate_after_the_sum_is_refused():
 def test_other_attention_is_refused():
     _, variables, _ = networks('resnet18')
     model = create_model('se_resnet18', num_classes=5, stem='cifar', **SMALL['resnet18'][0])
-    with pytest.raises(ValueError, match='and SSA has none either'):
+    with pytest.raises(ValueError, match='neither among the weights nor a part of SSA'):
         insert_attention(variables, model, image_size=16)
 
 
