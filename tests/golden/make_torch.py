@@ -6,13 +6,13 @@
 
 In float64, for weights and images of rule.py, without dropout: logits in inference mode; then the
 loss, the gradients and the updated running statistics of one training step. Arrays are stored as
-digests. Names of 17 layers and such are networks that the library has deeper, with fewer blocks.
-names.json has the shapes of weights by their names, and the SHA-256 of such lists of deeper ones.
+digests. Networks of 17 and 21 layers are those of 50 and 121, with fewer blocks.
+names.json has the shapes of weights by their names, and the SHA-256 of such lists of deeper ones;
+a convolution that the released SSA block has and never calls is left out.
 """
 
 import argparse
 import importlib
-import json
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -90,9 +90,7 @@ def computing(models: Callable[[str], ModuleType]) -> dict[str, Make]:
         'seresnet17': tm('seresnet50', layers=SMALL),
         'seresnet50': tm('seresnet50'),
         'ecaresnet17': attended('resnet50', 'eca', layers=SMALL),
-        'ecaresnet50': attended('resnet50', 'eca'),
         'cbamresnet17': attended('resnet50', 'cbam', layers=SMALL),
-        'cbamresnet50': attended('resnet50', 'cbam'),
         'resnetv2_17': tm('resnetv2_50', layers=SMALL),
         'resnetv2_18': tm('resnetv2_18'),
         'resnetv2_50': tm('resnetv2_50'),
@@ -129,7 +127,7 @@ def only_named(models: Callable[[str], ModuleType]) -> dict[str, Make]:
         **{f'timm {name}': tm(name) for name in both},
         **{f'timm {name}': tm(name) for name in ('mobilenetv1_100', 'mobilenetv2_100')},
         **{f'timm resnetv2_{depth}': tm(f'resnetv2_{depth}') for depth in depths},
-        **{f'timm seresnet{depth}': tm(f'seresnet{depth}') for depth in depths},
+        **{f'timm seresnet{depth}': tm(f'seresnet{depth}') for depth in depths[2:]},
         **{f'timm {a}_resnet18': attended('resnet18', a) for a in ('eca', 'cbam')},
         **{f'timm {a}_resnet50': attended('resnet50', a) for a in ('eca', 'cbam')},
         **{
@@ -149,7 +147,16 @@ def only_named(models: Callable[[str], ModuleType]) -> dict[str, Make]:
     }
 
 
-# Those whose whole lists are stored.
+# Networks with a smaller one, or the same by other names, whose training step is stored.
+LOGITS_ONLY = (
+    'resnext50_32x4d',
+    'wide_resnet50_2',
+    'vgg16_bn_narrow',
+    'densenet121',
+    'mobilenetv2_100',
+    'gssanet50',
+)
+# Those whose whole lists of names are stored.
 LISTED = (
     'torchvision resnet18',
     'torchvision vgg11_bn',
@@ -159,7 +166,6 @@ LISTED = (
     'timm mobilenetv1_100',
     'timm mobilenetv2_100',
     'timm resnetv2_18',
-    'timm seresnet18',
     'timm eca_resnet18',
     'timm cbam_resnet18',
     'ssanet ssa_resnet18',
@@ -169,7 +175,7 @@ LISTED = (
 )
 
 
-def golden(model: nn.Module, size: int) -> dict:
+def golden(model: nn.Module, size: int, training: bool) -> dict:
     state = model.state_dict()
     for name, tensor in state.items():
         if tensor.is_floating_point():
@@ -177,6 +183,8 @@ def golden(model: nn.Module, size: int) -> dict:
     images = torch.from_numpy(rule.images(size)).permute(0, 3, 1, 2).contiguous()
     with torch.no_grad():
         logits = model.eval()(images)
+    if not training:
+        return {'logits': logits.tolist()}
     loss = nn.functional.cross_entropy(
         model.train()(images), torch.from_numpy(rule.labels()).long()
     )
@@ -187,7 +195,7 @@ def golden(model: nn.Module, size: int) -> dict:
         'gradients': {
             n: rule.digest(p.grad.numpy())
             for n, p in model.named_parameters()
-            if p.grad is not None  # The released block has a convolution that it never calls.
+            if p.grad is not None
         },
         'running': {
             n: rule.digest(b.numpy()) for n, b in model.named_buffers() if b.is_floating_point()
@@ -197,7 +205,8 @@ def golden(model: nn.Module, size: int) -> dict:
 
 def shapes_by_name(make: Make) -> dict[str, list[int]]:
     with torch.device('meta'):
-        return {name: list(tensor.shape) for name, tensor in make().state_dict().items()}
+        state = make().state_dict()
+    return {n: list(t.shape) for n, t in state.items() if 'Salient.conv.' not in n}
 
 
 def versions() -> dict[str, str]:
@@ -213,10 +222,10 @@ def main() -> None:
     for name, make in computing(models).items():
         if not arguments.names or name in arguments.names:
             size = rule.CIFAR_SIZE if name.startswith('cifar') else rule.SIZE
-            content = {'made_with': versions(), **golden(make().double(), size)}
-            rule.write(HERE / f'{name}.json', content)
-            print(name, 'loss', content['loss'], flush=True)
-    if not arguments.names:
+            content = golden(make().double(), size, name not in LOGITS_ONLY)
+            rule.write(HERE / f'{name}.json', {'made_with': versions(), **content})
+            print(name, 'loss', content.get('loss'), flush=True)
+    if not arguments.names or 'names' in arguments.names:
         shapes = {name: shapes_by_name(make) for name, make in only_named(models).items()}
         content = {
             'made_with': versions(),

@@ -32,7 +32,7 @@ SMALL = {
     'wide_resnet28_10': ({'stage_sizes': (1, 1), 'width': 32}, ['layer1_0', 'layer2_0']),
     'vgg16_bn': ({'stage_sizes': (1, 1), 'widths': (32, 64)}, ['layer1_0', 'layer2_0']),
     'densenet121': (
-        {'stage_sizes': (1, 1)},
+        {'stage_sizes': (1, 1), 'growth': 128},
         ['denseblock1_denselayer1', 'denseblock2_denselayer1'],
     ),
     'googlenet': ({'stages': (((16, 8, 16, 8, 16, 16),),)}, ['inception3a']),

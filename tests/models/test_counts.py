@@ -1,0 +1,108 @@
+"""Numbers of parameters that others publish, of every network."""
+
+import json
+
+import jax
+import pytest
+
+from ssanet_jax import create_model
+from ssanet_jax.models.registry import NETWORKS
+from ssanet_jax.weights.convert import variable_shapes
+from tests.helpers import ROOT
+
+GOLDEN = json.loads((ROOT / 'tests' / 'golden' / 'attention56.json').read_text())
+CIFAR = {'stem': 'cifar'}
+
+# To the last one, as others' code has them.
+EXACT = [
+    # torchvision 0.28, `num_params` of the weights
+    ('resnet18', 1000, {}, 11_689_512),
+    ('resnet34', 1000, {}, 21_797_672),
+    ('resnet50', 1000, {}, 25_557_032),
+    ('resnet101', 1000, {}, 44_549_160),
+    ('resnet152', 1000, {}, 60_192_808),
+    ('resnext50_32x4d', 1000, {}, 25_028_904),
+    ('resnext101_32x8d', 1000, {}, 88_791_336),
+    ('resnext101_64x4d', 1000, {}, 83_455_272),
+    ('wide_resnet50_2', 1000, {}, 68_883_240),
+    ('wide_resnet101_2', 1000, {}, 126_886_696),
+    ('vgg11_bn', 1000, {}, 132_868_840),
+    ('vgg13_bn', 1000, {}, 133_053_736),
+    ('vgg16_bn', 1000, {}, 138_365_992),
+    ('vgg19_bn', 1000, {}, 143_678_248),
+    ('densenet121', 1000, {}, 7_978_856),
+    ('densenet161', 1000, {}, 28_681_000),
+    ('densenet169', 1000, {}, 14_149_480),
+    ('densenet201', 1000, {}, 20_013_928),
+    ('googlenet', 1000, {}, 6_624_904),
+    ('mobilenet_v2', 1000, {}, 3_504_872),
+    # timm 1.0.31: resnetv2_18 to _152, mobilenetv1_100
+    ('preact_resnet18', 1000, {}, 11_687_720),
+    ('preact_resnet34', 1000, {}, 21_795_880),
+    ('preact_resnet50', 1000, {}, 25_549_352),
+    ('preact_resnet101', 1000, {}, 44_541_480),
+    ('preact_resnet152', 1000, {}, 60_185_128),
+    ('mobilenet_v1', 1000, {}, 4_231_976),
+    # timm: legacy_seresnet18 and _34, whose hidden layers are 4 and more wide as in the SE paper,
+    # seresnet50 to 152, legacy_seresnext50_32x4d
+    ('se_resnet18', 1000, {}, 11_778_592),
+    ('se_resnet34', 1000, {}, 21_958_868),
+    ('se_resnet50', 1000, {}, 28_088_024),
+    ('se_resnet101', 1000, {}, 49_326_872),
+    ('se_resnet152', 1000, {}, 66_821_848),
+    ('se_resnext50_32x4d', 1000, {}, 27_559_896),
+    # The SSANet authors' released code: SalientResNet50, g_SalientResNet50; and two parameters a
+    # block (SSANet, section 3)
+    ('ssa_resnet50', 1000, {}, 25_557_064),
+    ('gssa_resnet50', 1000, {}, 25_557_976),
+    ('ssa_resnet152', 1000, {}, 60_192_808 + 2 * 50),
+    # kuangliu/pytorch-cifar: VGG16, DenseNet121
+    ('vgg16_bn', 10, CIFAR, 14_728_266),
+    ('densenet121', 10, CIFAR, 6_956_298),
+    # The authors' Caffe definitions; the paper prints 31.9 M and 51.3 M
+    ('residual_attention56', 1000, {}, GOLDEN['parameters']['Attention-56']),
+    ('residual_attention92', 1000, {}, GOLDEN['parameters']['Attention-92']),
+]
+
+# In millions, to the digits that papers print.
+PRINTED = [
+    # He et al. 2015, table 6
+    ('resnet20', 10, '0.27'),
+    ('resnet32', 10, '0.46'),
+    ('resnet44', 10, '0.66'),
+    ('resnet56', 10, '0.85'),
+    ('resnet110', 10, '1.7'),
+    # Zagoruyko and Komodakis 2016, table 5
+    ('preact_resnet110', 10, '1.7'),
+    ('preact_resnet164', 10, '1.7'),
+    ('wide_resnet16_8', 10, '11.0'),
+    ('wide_resnet28_10', 10, '36.5'),
+    ('wide_resnet40_4', 10, '8.9'),
+    # Howard et al. 2017, table 8
+    ('mobilenet_v1', 1000, '4.2'),
+    # Hu et al. 2018: SE-MobileNet, SE-VGG-16
+    ('se_mobilenet_v1', 1000, '4.7'),
+    ('se_vgg16_bn', 1000, '139'),
+    # Woo et al. 2018, table 4
+    ('cbam_resnet50', 1000, '28.09'),
+]
+
+
+def count(name, num_classes, **options):
+    shapes = variable_shapes(create_model(name, num_classes=num_classes, **options))
+    return sum(p.size for p in jax.tree.leaves(shapes['params']))
+
+
+@pytest.mark.parametrize(('name', 'num_classes', 'options', 'expected'), EXACT)
+def test_parameters_are_as_many_as_in_the_code_of_others(name, num_classes, options, expected):
+    assert count(name, num_classes, **options) == expected
+
+
+@pytest.mark.parametrize(('name', 'num_classes', 'millions'), PRINTED)
+def test_parameters_are_as_many_as_papers_print(name, num_classes, millions):
+    digits = len(millions.partition('.')[2])
+    assert f'{count(name, num_classes) / 1e6:.{digits}f}' == millions
+
+
+def test_every_network_is_among_those():
+    assert {name for name, *_ in EXACT + PRINTED} >= set(NETWORKS)

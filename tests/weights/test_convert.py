@@ -1,0 +1,320 @@
+"""Weights between a network here and the same network in torch."""
+
+import functools
+import json
+import re
+import sys
+
+import flax.traverse_util
+import jax
+import numpy as np
+import pytest
+
+from ssanet_jax import create_model
+from ssanet_jax.attention import ATTENTION
+from ssanet_jax.models.registry import NETWORKS
+from ssanet_jax.weights import convert, from_torch, to_arrays, to_torch
+from tests.golden import rule
+from tests.helpers import ROOT, assert_trees_equal
+
+THEIRS = json.loads((ROOT / 'tests' / 'golden' / 'names.json').read_text())
+# Ours, by their names.
+OURS = [
+    ('mobilenetv1_100', 'mobilenet_v1'),
+    ('mobilenetv2_100', 'mobilenet_v2'),
+    ('resnetv2_', 'preact_resnet'),
+    ('seresnet', 'se_resnet'),
+]
+
+
+@functools.cache
+def network(name, stem):
+    """Our network of that name, and the shapes of its variables."""
+    options = {'attention_options': {'mlp_bias': False}} if name.startswith('cbam') else {}
+    model = create_model(name, num_classes=rule.CLASSES, stem=stem, **options)
+    return model, jax.tree.map(lambda leaf: leaf.shape, convert.variable_shapes(model))
+
+
+def same_network(case):
+    """Ours, its shapes, and the naming, of a library's network."""
+    naming, name = case.split()
+    for theirs, ours in OURS:
+        name = name.replace(theirs, ours)
+    return *network(name, 'cifar' if naming == 'ssanet_cifar' else 'imagenet'), naming
+
+
+def shapes_here(case):
+    """By the library's names."""
+    model, shapes, naming = same_network(case)
+    empty = jax.tree.map(
+        lambda shape: np.broadcast_to(np.int8(0), shape),
+        shapes,
+        is_leaf=lambda shape: isinstance(shape, tuple),
+    )
+    arrays = to_arrays(empty, model, naming=naming)
+    return {name: list(array.shape) for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize('case', THEIRS['shapes'])
+def test_names_and_shapes_are_exactly_the_librarys(case):
+    assert shapes_here(case) == THEIRS['shapes'][case]
+
+
+# Those of 50 layers are called by the same rules; and by timm's names, as by torchvision's.
+AGAIN = re.compile(r'.*(101|152)|timm (resne[tx]+\d|wide|densenet)')
+
+
+@pytest.mark.parametrize(
+    'case',
+    [
+        pytest.param(case, marks=pytest.mark.slow if AGAIN.match(case) else (), id=case)
+        for case in THEIRS['sha256']
+    ],
+)
+def test_names_and_shapes_of_deeper_networks_are_exactly_the_librarys(case):
+    assert rule.sha256(shapes_here(case)) == THEIRS['sha256'][case]
+
+
+@pytest.mark.parametrize('case', THEIRS['shapes'])
+def test_weights_by_the_librarys_names_find_their_places_unasked(case):
+    model, shapes, _ = same_network(case)
+    state_dict = {
+        name: np.broadcast_to(np.float32(0), shape)
+        for name, shape in THEIRS['shapes'][case].items()
+    }
+    assert jax.tree.map(np.shape, from_torch(state_dict, model)) == shapes
+
+
+# Networks whose widths have other names.
+NARROW = {
+    'vgg': {'widths': (8, 8, 8, 8, 8), 'hidden': 16},
+    'densenet': {'growth': 4, 'width': 8},
+    'googlenet': {'stages': (((8, 8, 8, 8, 8, 8),),)},
+    'mobilenet_v1': {'width': 8},
+    'mobilenet_v2': {'head_width': 16},
+}
+ONE_OF_A_KIND = (
+    'resnet18',
+    'resnet20',
+    'resnet50',
+    'resnext50_32x4d',
+    'preact_resnet18',
+    'wide_resnet16_8',
+    'vgg11_bn',
+    'densenet121',
+    'googlenet',
+    'mobilenet_v1',
+    'mobilenet_v2',
+    'residual_attention56',
+)
+ROUND_TRIPS = [
+    *(
+        pytest.param(name, marks=() if name in ONE_OF_A_KIND else pytest.mark.slow, id=name)
+        for name in NETWORKS
+    ),
+    *(f'{kind}_resnet18' for kind in sorted(ATTENTION)),
+]
+
+
+def random_bits(shapes):
+    """float32 arrays of any bits, some of them no numbers."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: rng.integers(2**32, size=leaf.shape, dtype=np.uint32).view(np.float32), shapes
+    )
+
+
+def bits(tree):
+    return jax.tree.map(lambda a: np.ascontiguousarray(a).view(np.uint32), tree)
+
+
+@pytest.mark.parametrize('name', ROUND_TRIPS)
+def test_no_bit_is_lost_there_and_back_by_any_names(name, monkeypatch):
+    options = next((o for kind, o in NARROW.items() if kind in name), {'width': 16})
+    model = create_model(name, num_classes=5, **options)
+    shapes = convert.variable_shapes(model)
+    monkeypatch.setattr(convert, 'variable_shapes', lambda *_: shapes)  # traced once
+    variables = random_bits(shapes)
+    for naming in convert.namings(model):
+        state_dict = to_arrays(variables, model, naming=naming)
+        assert_trees_equal(bits(from_torch(state_dict, model, naming=naming)), bits(variables))
+
+
+def small(name='resnet18', **options):
+    return create_model(
+        name, num_classes=5, stem='cifar', stage_sizes=(1, 1), **{'width': 8, **options}
+    )
+
+
+@pytest.fixture(scope='module')
+def weights():
+    """Of `small()` by torchvision's names."""
+    model = small()
+    return to_arrays(random_bits(convert.variable_shapes(model)), model)
+
+
+def changed(weights, **others):
+    """With other arrays; None takes one out."""
+    merged = weights | {name.replace('__', '.'): value for name, value in others.items()}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ('others', 'message'),
+    [
+        ({'aux__weight': np.zeros(3)}, r'Without a place: aux\.weight\. Missing: none\.'),
+        ({'bn1__bias': None}, r'Without a place: none\. Missing: bn1\.bias\.'),
+        ({'bn1__running_var': None}, r'Missing: bn1\.running_var\.'),
+        (
+            {'bn1__bias': None, 'bn7__bias': np.zeros(8)},
+            r'Without a place: bn7\.bias\. Missing: bn1\.bias\.',
+        ),
+        ({'fc__bias': np.zeros(7)}, r'fc\.bias has shape \(7,\), but ResNet needs \(5,\)'),
+        ({'conv1__weight': np.zeros((3, 8, 3, 3))}, r'conv1\.weight has shape \(3, 8, 3, 3\)'),
+        ({'conv1__weight': np.zeros((8, 3, 5, 5))}, r'conv1\.weight has shape \(8, 3, 5, 5\)'),
+        ({'bn1__bias': np.zeros((8, 8))}, r'bn1\.bias has shape \(8, 8\)'),
+        ({'bn1__bias': np.zeros(())}, r'bn1\.bias has shape \(\)'),
+    ],
+)
+def test_what_does_not_fit_is_named(weights, others, message):
+    with pytest.raises(ValueError, match=message):
+        from_torch(changed(weights, **others), small())
+
+
+@pytest.mark.parametrize(
+    ('name', 'missing'), [('resnet50', 'layer1.0.conv3'), ('ssa_resnet18', 'layer1.0.ssa')]
+)
+def test_weights_of_another_network_are_refused(weights, name, missing):
+    with pytest.raises(ValueError, match=rf'Missing: .*{re.escape(missing)}'):
+        from_torch(weights, small(name))
+
+
+def test_of_many_names_the_first_ten_are_listed(weights):
+    others = {f'aux{n}__weight': np.zeros(3) for n in range(12)}
+    with pytest.raises(ValueError, match=r'aux7\.weight, \.\.\. \(12 in all\)'):
+        from_torch(changed(weights, **others), small())
+
+
+def test_what_is_ignored_may_be_there(weights):
+    others = {'aux1__conv__weight': np.zeros(3), 'aux2__bias': np.zeros(3)}
+    state_dict = changed(weights, **others)
+    assert_trees_equal(
+        bits(from_torch(state_dict, small(), ignore=['aux1.*', 'aux2.bias'])),
+        bits(from_torch(weights, small())),
+    )
+    with pytest.raises(ValueError, match=r'Without a place: aux2\.bias\.'):
+        from_torch(state_dict, small(), ignore=['aux1.*'])
+
+
+def test_what_is_ignored_is_not_loaded(weights):
+    with pytest.raises(ValueError, match=r'Missing: fc\.bias, fc\.weight\.'):
+        from_torch(weights, small(), ignore=['fc.*'])
+
+
+@pytest.mark.parametrize('naming', ['torchvision', 'ssanet_cifar'])
+def test_without_its_head_a_network_of_other_classes_is_read(weights, naming):
+    variables = from_torch(weights, small())
+    state_dict = to_arrays(variables, small(), naming=naming)
+    found = from_torch(state_dict, small().clone(num_classes=7), head=False)
+    del variables['params']['fc']
+    assert_trees_equal(bits(found), bits(variables))
+    with pytest.raises(ValueError, match='or another num_classes'):
+        from_torch(state_dict, small().clone(num_classes=7))
+
+
+def test_a_head_that_is_not_there_may_be_left_out(weights):
+    without = changed(weights, fc__weight=None, fc__bias=None)
+    assert 'fc' not in from_torch(without, small(), head=False)['params']
+
+
+def test_the_prefix_of_data_parallel_training_is_dropped(weights):
+    prefixed = {f'module.{name}': value for name, value in weights.items()}
+    assert_trees_equal(bits(from_torch(prefixed, small())), bits(from_torch(weights, small())))
+
+
+@pytest.mark.parametrize('name', ['se_resnet18', 'ssa_resnet18', 'ca_resnet18'])
+def test_names_are_known_by_themselves(name):
+    model = small(name, width=32)
+    variables = random_bits(convert.variable_shapes(model))
+    names = set()
+    for naming in convert.namings(model):
+        state_dict = to_arrays(variables, model, naming=naming)
+        names.add(frozenset(state_dict))
+        assert_trees_equal(bits(from_torch(state_dict, model)), bits(variables))
+    assert len(names) > 2
+
+
+def test_a_naming_that_was_asked_for_is_the_one(weights):
+    with pytest.raises(ValueError, match='by the names of ssanet_cifar'):
+        from_torch(weights, small(), naming='ssanet_cifar')
+    for call in (from_torch, to_arrays):
+        with pytest.raises(ValueError, match="no names of 'tensorflow'; choose one of 'torchvis"):
+            call(weights, small(), naming='tensorflow')
+
+
+@pytest.mark.parametrize('name', ['se_resnet18', 'ca_resnet18'])
+@pytest.mark.parametrize('as_conv', [False, True])
+def test_dense_layers_of_attention_may_be_linear_or_convolutions(name, as_conv):
+    model = small(name, width=32)
+    variables = random_bits(convert.variable_shapes(model))
+    state_dict = {
+        key: value.reshape(*value.shape[:2], *([1, 1] if as_conv else []))
+        if f'.{name[:2]}' in key and value.ndim > 1
+        else value
+        for key, value in to_arrays(variables, model, naming='torchvision').items()
+    }
+    assert sum(a.ndim == (4 if as_conv else 2) for a in state_dict.values()) > 4
+    assert_trees_equal(bits(from_torch(state_dict, model)), bits(variables))
+
+
+@pytest.mark.parametrize('flat', [False, True])
+def test_the_first_dense_layer_of_vgg_may_be_flat_or_a_convolution(flat):
+    """Of a pixel's channels one after the other, as torch flattens maps, or of windows."""
+    model = create_model('vgg11_bn', num_classes=5, widths=(8,) * 5, hidden=3)
+    variables = random_bits(convert.variable_shapes(model))
+    state_dict = to_arrays(variables, model, naming='torchvision')
+    kernel = variables['params']['fc1']['kernel']  # [7, 7, 8, 3]
+    weight = np.stack([kernel[..., unit].transpose(2, 0, 1) for unit in range(3)])
+    np.testing.assert_array_equal(
+        bits(state_dict['classifier.0.weight']), bits(weight.reshape(3, -1))
+    )
+    state_dict['classifier.0.weight'] = weight.reshape(3, -1) if flat else weight
+    assert_trees_equal(bits(from_torch(state_dict, model)), bits(variables))
+
+
+def test_kernels_are_transposed_and_vectors_are_not(weights):
+    flat = flax.traverse_util.flatten_dict(from_torch(weights, small()), sep='/')
+    for name, path in (
+        ('layer2.0.conv1.weight', 'params/layer2_0/conv1/kernel'),
+        ('layer2.0.downsample.0.weight', 'params/layer2_0/downsample/conv/kernel'),
+    ):
+        assert flat[path].shape == weights[name].shape[2:] + weights[name].shape[1::-1]
+        for o, i, h, w in np.ndindex(weights[name].shape):
+            assert bits(flat[path][h, w, i, o]) == bits(weights[name][o, i, h, w])
+    np.testing.assert_array_equal(bits(flat['params/fc/kernel']), bits(weights['fc.weight'].T))
+    np.testing.assert_array_equal(
+        bits(flat['batch_stats/bn1/var']), bits(weights['bn1.running_var'])
+    )
+
+
+def test_half_precision_is_widened(weights):
+    halves = {name: np.ones(value.shape, np.float16) for name, value in weights.items()}
+    leaves = jax.tree.leaves(from_torch(halves, small()))
+    assert {leaf.dtype for leaf in leaves} == {np.dtype('float32')}
+
+
+def test_classes_are_counted_by_the_names_of_any_library():
+    for name, naming in (('resnet18', 'ssanet_cifar'), ('resnet18', 'timm')):
+        model = small(name)
+        variables = random_bits(convert.variable_shapes(model))
+        state_dict = to_arrays(variables, model, naming=naming)
+        state_dict = {f'module.{key}': value for key, value in state_dict.items()}
+        assert convert.num_classes(state_dict, model.clone(num_classes=1)) == 5
+    with pytest.raises(ValueError, match=r'no classifier of ResNet, .*linear\.bias'):
+        convert.num_classes({'head.weight': np.zeros((5, 8))}, model)
+
+
+def test_without_torch_its_tensors_cannot_be_made(weights, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    with pytest.raises(ImportError):
+        to_torch(from_torch(weights, small()), small())
