@@ -157,7 +157,6 @@ def test_layers_come_in_the_order_of_their_calls_and_make_the_total():
         ('layer1_0/bn2', 'BatchNorm'),
         ('layer1_0/ssa', 'SSABlock'),
         ('layer1_0/ssa/bn', 'BatchNorm'),
-        ('Dropout_0', 'Dropout'),
         ('fc', 'Dense'),
     ]
     assert total_cost(layers) == model_cost(model, 32)

@@ -1,0 +1,16 @@
+"""Arrays whose every bit counts."""
+
+import jax
+import numpy as np
+
+
+def random_bits(shapes):
+    """float32 arrays of any bits, some of them no numbers."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: rng.integers(2**32, size=leaf.shape, dtype=np.uint32).view(np.float32), shapes
+    )
+
+
+def bits(tree):
+    return jax.tree.map(lambda a: np.ascontiguousarray(a).view(np.uint32), tree)
