@@ -115,6 +115,9 @@ def to_torch(
 ) -> dict[str, 'torch.Tensor']:
     """A state_dict for `load_state_dict(..., strict=True)` of the same network in torch.
 
+    By the names of 'ssanet' it lacks the 1x1 convolution that the authors' ungrouped SSA blocks
+    have and never use: there, strict=False.
+
     Args:
       variables: 'params' and 'batch_stats' of `model`.
       model: made by `create_model`.
