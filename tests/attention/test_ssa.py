@@ -245,7 +245,7 @@ def test_maps_of_a_given_size_are_groups_of_the_largest_size_up_to_it(channels, 
         (
             {'groups': 2, 'channels_per_map': 4},
             np.ones((1, 4, 4, 8), np.float32),
-            r'SSABlock\(groups=2, channels_per_map=4\) does not say how to group; give one of them',
+            r'SSABlock\(groups=2, channels_per_map=4\) says twice how to group',
         ),
         ({'channels_per_map': -4}, np.ones((1, 4, 4, 8), np.float32), 'channels_per_map=-4'),
     ],

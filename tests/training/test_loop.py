@@ -86,7 +86,7 @@ def test_a_run_leaves_what_it_promises(short, tmp_path, capsys):
     assert kept == {24, 28, 30} | {summary['best']['step']}
     assert list(tmp_path.glob('events.out.tfevents*'))
     printed = capsys.readouterr().out
-    for word in ('top-1', 'top-5', 'loss', '360', 'images/s', '269,740', '2.546 M', 'summary.json'):
+    for word in ('top-1', 'top-5', 'loss', '360', 'images/s', '269,740', '2.547 M', 'summary.json'):
         assert word in printed
 
 
