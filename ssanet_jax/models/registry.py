@@ -47,13 +47,14 @@ def _preact(depth: int) -> Callable[..., Network]:
     return partial(PreActResNet, bottleneck=depth >= 50, stage_sizes=_SIZES[depth])
 
 
-def _thin_preact(depth: int, *, widen: int = 1, bottleneck: bool = False) -> Callable[..., Network]:
-    """He et al. 2016, section 4, and Zagoruyko and Komodakis 2016, table 1."""
-    layers_per_stage = (depth - 2 if bottleneck else depth - 4 if widen > 1 else depth - 2) // 3
+def _thin_preact(
+    blocks: int, *, widen: int = 1, bottleneck: bool = False
+) -> Callable[..., Network]:
+    """He et al. 2016, section 4, and Zagoruyko and Komodakis 2016, table 1: blocks per stage."""
     return partial(
         PreActResNet,
         bottleneck=bottleneck,
-        stage_sizes=(layers_per_stage // (3 if bottleneck else 2),) * 3,
+        stage_sizes=(blocks,) * 3,
         stem='cifar',
         width=16 * widen,
         stem_width=16,
@@ -69,11 +70,11 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     'wide_resnet50_2': _resnet(50, base_width=128),
     'wide_resnet101_2': _resnet(101, base_width=128),
     **{f'preact_resnet{depth}': _preact(depth) for depth in _SIZES},
-    'preact_resnet110': _thin_preact(110),
-    'preact_resnet164': _thin_preact(164, bottleneck=True),
-    'wide_resnet16_8': _thin_preact(16, widen=8),
-    'wide_resnet28_10': _thin_preact(28, widen=10),
-    'wide_resnet40_4': _thin_preact(40, widen=4),
+    'preact_resnet110': _thin_preact(18),
+    'preact_resnet164': _thin_preact(18, bottleneck=True),
+    'wide_resnet16_8': _thin_preact(2, widen=8),
+    'wide_resnet28_10': _thin_preact(4, widen=10),
+    'wide_resnet40_4': _thin_preact(6, widen=4),
     'vgg11_bn': partial(VGG, stage_sizes=(1, 1, 2, 2, 2)),
     'vgg13_bn': partial(VGG, stage_sizes=(2, 2, 2, 2, 2)),
     'vgg16_bn': partial(VGG, stage_sizes=(2, 2, 3, 3, 3)),
@@ -89,6 +90,9 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     'residual_attention92': partial(ResidualAttentionNetwork, modules=(1, 2, 3)),
 }
 
+# VGG has BatchNorm here, whether its name says so or not.
+_SHORT = {f'vgg{depth}': f'vgg{depth}_bn' for depth in (11, 13, 16, 19)}
+
 
 def model_names() -> list[str]:
     """Every name that `create_model` knows: a network, alone or after an attention's name."""
@@ -98,15 +102,17 @@ def model_names() -> list[str]:
 def split_name(name: str) -> tuple[str | None, str]:
     """('ssa', 'resnet50') for 'ssa_resnet50', (None, 'resnet50') for 'resnet50'.
 
+    'vgg16' is short for 'vgg16_bn'.
+
     Raises:
       ValueError: no such model; the message lists the nearest names.
     """
-    kind, _, network = name.partition('_')
-    if kind in ATTENTION and network in NETWORKS:
-        return kind, network
-    if name not in NETWORKS:
+    before, _, after = name.partition('_')
+    kind, network = (before, after) if before in ATTENTION else (None, name)
+    network = _SHORT.get(network, network)
+    if network not in NETWORKS:
         raise ValueError(f'No model is called {name!r}. {_nearest(name, model_names())}')
-    return None, name
+    return kind, network
 
 
 def create_model(
@@ -143,6 +149,11 @@ def create_model(
     """
     kind, network = split_name(name)
     make = NETWORKS[network]
+    # So that the network can be hashed.
+    overrides = {
+        option: tuple(value) if isinstance(value, list) else value
+        for option, value in overrides.items()
+    }
     _check_options(overrides, make, f'option of {name}')
     if kind is not None and 'attention' in overrides:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Converts weights between torch's files, other libraries' names and runs of this package.
+r"""Converts weights between torch's files, other libraries' names and runs of this package.
 
     python -m ssanet_jax.tools.convert_torch --model=resnet50 --weights=resnet50.pth \
         --out=resnet50.safetensors
@@ -6,7 +6,6 @@
         --insert --out=ssa50.safetensors
     python -m ssanet_jax.tools.convert_torch --workdir=runs/cifar10_ssa50 --to=torchvision \
         --out=ssa50.safetensors
-
     python -m ssanet_jax.tools.convert_torch --config=configs/imagenet_resnet50.py \
         --config.model.name=cbam_resnet50 --config.model.cbam.mlp_bias=False \
         --weights=cbam50.pth --to=timm --out=cbam50.safetensors

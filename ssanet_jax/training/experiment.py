@@ -72,8 +72,9 @@ def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> E
     plan = make_plan(config, num_train_examples)
     model = build_model(config, num_classes)
     schedule = make_schedule(config.optimizer, plan)
-    shapes = variable_shapes(model, config.dataset.image_size)
-    check_train_only(config.optimizer, shapes['params'])
+    if config.optimizer.train_only:
+        shapes = variable_shapes(model, config.dataset.image_size)
+        check_train_only(config.optimizer, shapes['params'])
     tx = make_optimizer(config.optimizer, schedule)
     mesh = parallel.data_mesh()
     preprocess = partial(

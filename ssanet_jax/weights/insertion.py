@@ -20,7 +20,8 @@ def insert_attention(
 
     Every new BatchNorm starts with scale and bias 0, so that every gate is the same number:
 
-    * 1 with gate='2sigmoid': logits are what they were, bit for bit where tails are plain.
+    * 1 with gate='2sigmoid': values are what they were, bit for bit as long as tails are plain and
+      the operations are not compiled together, which rounds either network in its own way.
     * 1/2 with the paper's gate='sigmoid'. In a ResNet with the block before the sum, the
       BatchNorm in front of it, whose scale and bias are doubled, makes up for it exactly.
 
@@ -58,7 +59,7 @@ def insert_attention(
         names = ', '.join('/'.join(path) for path in list(flat)[:5])
         what = f'has no place for {names}' if flat else 'has no SSA block'
         raise ValueError(f'The network with attention {what}; make both alike but for SSA.')
-    if gate_of(model) == 'sigmoid':
+    if _gate(model) == 'sigmoid':
         _double_before(result, added, model)
     return flax.traverse_util.unflatten_dict(result)
 
@@ -68,8 +69,7 @@ def without_attention(model: Network) -> Network:
     return model.clone(attention=None, attention_stages=None, attention_blocks=None)
 
 
-def gate_of(model: Network) -> str:
-    """The `gate` of its SSA blocks."""
+def _gate(model: Network) -> str:
     block: Any = model.attention(parent=None) if model.attention is not None else None
     return getattr(block, 'gate', '')
 

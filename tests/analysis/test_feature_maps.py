@@ -40,7 +40,7 @@ def test_a_block_is_its_layers_one_after_the_other(network):
 
 
 def test_patterns_choose_names_by_their_parts_and_sort_numbers_by_size():
-    model = create_model('ssa_resnet20', num_classes=5, stage_sizes=(11,))
+    model = create_model('ssa_resnet20', num_classes=5, stage_sizes=[11])  # hashed as a tuple
     images = jnp.ones((1, 8, 8, 3))
     variables = model.init(jax.random.key(0), images, train=False)
     assert list(feature_maps(model, variables, images, ['layer*'])) == [

@@ -21,7 +21,7 @@ from typing import Any
 
 import rule
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional
 
 Message = dict[str, list[Any]]  # a field's values, in order
 
@@ -80,11 +80,13 @@ class Net:
                 return {'SUM': torch.add, 'PROD': torch.mul}[options['operation']](*x)
             case 'Interp':
                 size = x[1].shape[2:]
-                return F.interpolate(x[0], size, mode='bilinear', align_corners=True)
+                return functional.interpolate(x[0], size, mode='bilinear', align_corners=True)
             case 'InnerProduct':
                 flat = x[0].flatten(1)
                 weight = self._parameter(f'{name}.weight', self.classes, flat.shape[1])
-                return F.linear(flat, weight, self._parameter(f'{name}.bias', self.classes))
+                return functional.linear(
+                    flat, weight, self._parameter(f'{name}.bias', self.classes)
+                )
         raise ValueError(f'{kind} is not known.')
 
     def _convolution(
@@ -102,7 +104,7 @@ class Net:
             raise ValueError(f'{name} has a bias.')
         size = int(kernel_size)
         weight = self._parameter(f'{name}.weight', int(num_output), x.shape[1], size, size)
-        return F.conv2d(x, weight, stride=int(stride), padding=int(pad))
+        return functional.conv2d(x, weight, stride=int(stride), padding=int(pad))
 
     def _batch_norm(self, name: str, x: torch.Tensor, train: bool) -> torch.Tensor:
         width = x.shape[1]
@@ -110,7 +112,7 @@ class Net:
             key = f'{name}.running_{statistic}'
             if key not in self.running:
                 self.running[key] = weight(key, width)
-        return F.batch_norm(
+        return functional.batch_norm(
             x,
             self.running[f'{name}.running_mean'],
             self.running[f'{name}.running_var'],
@@ -144,7 +146,9 @@ def pool(x: torch.Tensor, *, pool: str, kernel_size: str, stride: str) -> torch.
     rows, columns = (
         (math.ceil((length - size) / step)) * step + size - length for length in x.shape[2:]
     )
-    return F.max_pool2d(F.pad(x, (0, columns, 0, rows), value=-math.inf), size, step)
+    return functional.max_pool2d(
+        functional.pad(x, (0, columns, 0, rows), value=-math.inf), size, step
+    )
 
 
 def count(path: Path) -> int:
@@ -162,7 +166,7 @@ def main() -> None:
     images = torch.from_numpy(rule.images()).permute(0, 3, 1, 2).contiguous()
     with torch.no_grad():
         logits = net(images, train=False)
-    loss = F.cross_entropy(net(images, train=True), torch.from_numpy(rule.labels()).long())
+    loss = functional.cross_entropy(net(images, train=True), torch.from_numpy(rule.labels()).long())
     loss.backward()
     content = {
         'made_with': {'torch': torch.__version__},

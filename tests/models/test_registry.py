@@ -26,6 +26,12 @@ def test_every_name_makes_a_network_with_the_attention_that_it_says():
         assert (model.attention is None) == (kind is None)
 
 
+def test_vgg_has_batch_norm_whether_its_name_says_so_or_not():
+    assert create_model('ssa_vgg16', num_classes=7).stage_sizes == (2, 2, 3, 3, 3)
+    assert split_name('ssa_vgg16') == ('ssa', 'vgg16_bn')
+    assert split_name('vgg19') == (None, 'vgg19_bn')
+
+
 @pytest.mark.parametrize(
     ('name', 'options', 'message'),
     [
