@@ -5,8 +5,9 @@ VENV    ?= .venv
 CONFIG  ?= configs/digits_ssa20.py
 WORKDIR ?= runs/$(subst _ssa20,,$(notdir $(basename $(CONFIG))))
 BIN      = $(VENV)/bin
+RELIABILITY ?= kills corruption signals hosts soak configs
 
-.PHONY: help setup train test test-slow lint lock clean
+.PHONY: help setup train test test-slow lint lock audit reliability clean
 
 help:  ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,7 +39,21 @@ lint: setup  ## Check style and types.
 lock: setup  ## Renew the pins of requirements.txt from pyproject.toml.
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --universal --extra test pyproject.toml --no-annotate \
-	  --custom-compile-command 'make lock' --output-file requirements.txt $(if $(UPGRADE),--upgrade)
+	  --generate-hashes --custom-compile-command 'make lock' --output-file requirements.txt \
+	  $(if $(UPGRADE),--upgrade)
+
+audit: setup  ## Look for known vulnerabilities of the versions in requirements.txt.
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv tool run --python $(BIN)/python pip-audit --strict --disable-pip \
+	  --requirement requirements.txt
+
+reliability: setup  ## Break runs in many ways and compare what they leave (an hour on two cores).
+	@failed=; for part in $(RELIABILITY); do \
+	  $(BIN)/python benchmarks/reliability/$$part.py \
+	    --out=benchmarks/results/reliability/$$part.json || failed="$$failed $$part"; \
+	done; \
+	$(BIN)/python benchmarks/reliability/report.py || failed="$$failed report"; \
+	test -z "$$failed" || { echo "Failed:$$failed" >&2; exit 1; }
 
 clean:  ## Remove the environment and caches; runs/ stays.
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

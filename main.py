@@ -4,7 +4,7 @@
     python main.py --config=configs/digits_ssa20.py --workdir=runs/digits --mode=eval
 
 Any field of ssanet_jax/config.py can be overridden: --config.optimizer.learning_rate=0.05
-Running it again in the same workdir goes on from the newest checkpoint.
+Running it again in the same workdir goes on from the newest checkpoint, after a kill, too.
 """
 
 import os
@@ -13,21 +13,20 @@ import os
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
-import tensorflow as tf
 from absl import flags
 from ml_collections import config_flags
 
 from ssanet_jax import compilation_cache
-from ssanet_jax.checks import check_overrides
-from ssanet_jax.config import ConfigError
 from ssanet_jax.tools import cli
-from ssanet_jax.training import loop, parallel
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/.')
+config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of everything that the run leaves.')
 _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'What to do.')
 _CHECKPOINT = flags.DEFINE_string(
     'checkpoint', 'best', 'With --mode=eval: best, latest, init or a step.'
+)
+_ALLOW = flags.DEFINE_bool(
+    'allow_config_change', False, 'Go on with another config or other data than before.'
 )
 _COORDINATOR = flags.DEFINE_string('coordinator_address', None, 'host:port of the first host.')
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Number of hosts.', lower_bound=1)
@@ -35,16 +34,18 @@ _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'This host, from 0.', low
 
 
 def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+    config = cli.recipe(argv)  # A mistake is found before TensorFlow, which takes seconds.
+    import tensorflow as tf
+
+    from ssanet_jax.training import loop, parallel
+
     tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
-    check_overrides(_CONFIG.value, config_flags.get_override_values(flags.FLAGS['config']))
     parallel.initialize_hosts(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     compilation_cache.enable()
     if _MODE.value == 'train':
-        loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+        loop.train_and_evaluate(config, _WORKDIR.value, allow_config_change=_ALLOW.value)
     else:
-        loop.evaluate_checkpoint(_CONFIG.value, _WORKDIR.value, _CHECKPOINT.value)
+        loop.evaluate_checkpoint(config, _WORKDIR.value, _CHECKPOINT.value)
 
 
 if __name__ == '__main__':

@@ -1,80 +1,18 @@
-"""Checks of a config, before anything expensive: ranges, relations between fields, devices."""
+"""Checks of a config, before anything expensive: its fields, their relations, the devices."""
 
 import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from ssanet_jax.config import ConfigError, base, flatten
-
-_CHOICES = {
-    'dtype': ('float32', 'bfloat16'),
-    'dataset.reader': ('memory', 'disk'),
-    'dataset.interpolation': ('bilinear', 'bicubic'),
-    'dataset.bad_eval_images': ('error', 'wrong'),
-    'model.stem': (None, 'imagenet', 'cifar'),
-    'model.variant': (None, 'v1', 'v1.5'),
-    'model.tail': ('auto', 'folded', 'plain'),
-    'model.attention_place': ('before_sum', 'after_sum'),
-    'init.attention': ('load', 'insert'),
-    'init.head': ('load', 'new'),
-    'optimizer.name': ('sgd', 'adamw'),
-    'optimizer.decay_parameters': ('all', 'kernels'),
-    'optimizer.schedule': ('step', 'cosine', 'constant'),
-}
-
-_Range = tuple[str, Callable[[Any], bool]]
-_POSITIVE: _Range = ('above 0', lambda v: v > 0)
-_NOT_NEGATIVE: _Range = ('at least 0', lambda v: v >= 0)
-_SHARE: _Range = ('from 0 up to but not including 1', lambda v: 0 <= v < 1)
-_COUNT_OR_AUTO: _Range = ('at least 1, or -1', lambda v: v >= 1 or v == -1)
-
-_RANGES: dict[str, _Range] = {
-    'seed': ('from 0 to 2**31 - 1', lambda v: 0 <= v < 2**31),
-    'batch_size': _POSITIVE,
-    'eval_batch_size': _COUNT_OR_AUTO,
-    'num_epochs': _POSITIVE,
-    'num_train_steps': _COUNT_OR_AUTO,
-    'eval_every_steps': _COUNT_OR_AUTO,
-    'checkpoint_every_steps': _COUNT_OR_AUTO,
-    'keep_checkpoints': _POSITIVE,
-    'log_every_steps': _POSITIVE,
-    'profile_start_step': _COUNT_OR_AUTO,
-    'profile_num_steps': _POSITIVE,
-    'label_smoothing': _SHARE,
-    'dataset.image_size': _POSITIVE,
-    'dataset.crop_padding': _NOT_NEGATIVE,
-    'dataset.crop_area': ('two shares, rising', lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1),
-    'dataset.crop_aspect': ('two ratios, rising', lambda v: len(v) == 2 and 0 < v[0] <= v[1]),
-    'dataset.eval_crop_fraction': ('above 0, at most 1', lambda v: 0 < v <= 1),
-    'dataset.shuffle_buffer': _POSITIVE,
-    'dataset.num_threads': _COUNT_OR_AUTO,
-    'dataset.max_image_pixels': _POSITIVE,
-    'dataset.max_bad_fraction': ('from 0 to 1', lambda v: 0 <= v <= 1),
-    'dataset.mean': ('three numbers', lambda v: len(v) == 3),
-    'dataset.std': ('three numbers above 0', lambda v: len(v) == 3 and min(v) > 0),
-    'model.batch_norm_devices': _COUNT_OR_AUTO,
-    'model.batch_norm_momentum': _SHARE,
-    'model.batch_norm_epsilon': ('above 0', lambda v: v is None or v > 0),
-    'model.dropout': ('from 0 up to but not including 1', lambda v: v is None or 0 <= v < 1),
-    'optimizer.learning_rate': _POSITIVE,
-    'optimizer.reference_batch_size': _POSITIVE,
-    'optimizer.momentum': _SHARE,
-    'optimizer.b1': _SHARE,
-    'optimizer.b2': _SHARE,
-    'optimizer.weight_decay': _NOT_NEGATIVE,
-    'optimizer.warmup_epochs': _NOT_NEGATIVE,
-    'optimizer.decay_epochs': (
-        'rising',
-        lambda v: list(v) == sorted(set(v)) and min(v, default=1) > 0,
-    ),
-    'optimizer.decay_factor': _POSITIVE,
-}
+from ssanet_jax.fields import check_fields
 
 # Fields that only one setting of another field reads.
 _READ_BY = {
+    'num_epochs': ('num_train_steps', -1),
     'dataset.crop_padding': ('dataset.reader', 'memory'),
     'dataset.crop_area': ('dataset.reader', 'disk'),
     'dataset.crop_aspect': ('dataset.reader', 'disk'),
@@ -84,6 +22,7 @@ _READ_BY = {
     'dataset.shuffle_buffer': ('dataset.reader', 'disk'),
     'dataset.num_threads': ('dataset.reader', 'disk'),
     'dataset.max_image_pixels': ('dataset.reader', 'disk'),
+    'dataset.max_image_bytes': ('dataset.reader', 'disk'),
     'dataset.max_bad_fraction': ('dataset.reader', 'disk'),
     'dataset.bad_eval_images': ('dataset.reader', 'disk'),
     'optimizer.momentum': ('optimizer.name', 'sgd'),
@@ -96,30 +35,36 @@ _READ_BY = {
 
 
 def check(config: ConfigDict) -> None:
-    """Checks fields against their ranges and each other, before anything expensive.
+    """Checks fields against their types, their ranges and each other, before anything expensive.
 
     Raises:
       ConfigError: naming the field, what was expected, what came, and the remedy.
     """
+    values = check_names(config)
+    check_fields(values)
+    _check_relations(values)
+
+
+def check_names(config: ConfigDict) -> dict[str, Any]:
+    """All fields by their dotted names; raises ConfigError where one is missing or unknown."""
+    try:
+        values = flatten(config)
+    except Exception as error:  # whatever a reference's arithmetic raises
+        raise ConfigError(
+            f'The config has a field that cannot be read: {" ".join(str(error).split())}; set it '
+            'in the recipe.'
+        ) from error
     defaults = flatten(base())
-    values = flatten(config)
     for field in values:
         if field not in defaults:
-            raise ConfigError(unknown_field(field))
+            raise ConfigError(unknown_field(str(field)))
     for field in defaults:
         if field not in values:
             raise ConfigError(f'config.{field} is missing; start the recipe from base().')
-    for field, choices in _CHOICES.items():
-        if values[field] not in choices:
-            raise ConfigError(
-                f'config.{field}={values[field]!r} is not known; '
-                f'choose one of {", ".join(map(str, choices))}.'
-            )
-    for field, (meaning, holds) in _RANGES.items():
-        if not holds(values[field]):
-            raise ConfigError(
-                f'config.{field}={values[field]} is out of range; it must be {meaning}.'
-            )
+    return values
+
+
+def _check_relations(values: Mapping[str, Any]) -> None:
     if values['init.weights'] is None:
         for field in ('init.attention', 'init.head'):
             if values[field] != 'load':
@@ -133,16 +78,34 @@ def check(config: ConfigDict) -> None:
             f'config.optimizer.decay_epochs={decays} begins inside the warm-up of {warmup} '
             'epochs; decay later, or shorten optimizer.warmup_epochs.'
         )
+    in_memory = values['dataset.reader'] == 'memory'
+    padding, size = values['dataset.crop_padding'], values['dataset.image_size']
+    if in_memory and padding >= size:
+        raise ConfigError(
+            f'config.dataset.crop_padding={padding} leaves crops without a pixel of their image; '
+            f'choose less than config.dataset.image_size={size}.'
+        )
+    if in_memory and values['dataset.name'] == 'folder':
+        raise ConfigError(
+            "A folder's images are not read into memory; set config.dataset.reader='disk'."
+        )
+    for field in ('batch_size', 'eval_batch_size'):
+        if values[field] * size**2 > 2**36:
+            raise ConfigError(
+                f'config.{field}={values[field]} images of {size} x {size} pixels are more than '
+                f'2**36 pixels; choose at most {2**36 // size**2} images, or smaller ones.'
+            )
 
 
 def check_overrides(config: ConfigDict, overridden: Iterable[str]) -> None:
-    """Checks that each field that a user overrode is read with the rest of `config`.
+    """Checks `config`, and that each field that a user overrode is read with the rest of it.
 
-    A recipe's own fields are not checked: overriding its schedule, say, must not trip over
+    A recipe's own fields may be without effect: overriding its schedule, say, must not trip over
     its decay epochs. Raises ConfigError.
     """
-    values = flatten(config)
-    for field in overridden:
+    check(config)
+    values, overridden = flatten(config), set(overridden)
+    for field in sorted(overridden):
         if field in _READ_BY:
             reader, wanted = _READ_BY[field]
             if values[reader] != wanted:
@@ -157,12 +120,32 @@ def check_overrides(config: ConfigDict, overridden: Iterable[str]) -> None:
                 f'config.{field}={values[field]!r} has no effect on config.model.name={name!r}; '
                 f'remove it, or choose a {kind}_ model.'
             )
+    _check_read(values, overridden)
+
+
+def _check_read(values: Mapping[str, Any], overridden: set[str]) -> None:
+    if 'profile_num_steps' in overridden and values['profile_start_step'] == -1:
+        raise ConfigError(
+            f'config.profile_num_steps={values["profile_num_steps"]} has no effect without '
+            'config.profile_start_step; set it to the first step of the trace.'
+        )
+    decays, epochs = values['optimizer.decay_epochs'], values['num_epochs']
+    if (
+        'optimizer.decay_epochs' in overridden
+        and values['num_train_steps'] == -1
+        and max(decays, default=0) >= epochs
+    ):
+        raise ConfigError(
+            f'config.optimizer.decay_epochs={decays} goes on after the end of the run, which is '
+            f'config.num_epochs={epochs}; they are epochs, not steps: leave out those behind it.'
+        )
 
 
 # What may differ when a run is resumed: it changes nothing that was already done.
 _MAY_CHANGE = {
     'num_epochs',
     'num_train_steps',
+    'max_loss',
     'eval_batch_size',
     'eval_every_steps',
     'checkpoint_every_steps',
@@ -179,29 +162,33 @@ _MAY_CHANGE = {
 }
 
 
-def check_same_run(
-    config: ConfigDict, saved: Mapping[str, Any], only: tuple[str, ...] = ('',)
-) -> None:
-    """Checks that `config` belongs to the run whose config.json holds `saved`.
+def changed_fields(config: ConfigDict, saved: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """How `config` differs from `saved`, the fields of a run's config.json.
 
-    Args:
-      config: to go on with.
-      saved: to go on from.
-      only: beginnings of the names of the fields to compare.
-
-    Raises:
-      ConfigError: listing what differs, if it would change the meaning of the run.
+    Returns:
+      What would change the meaning of the run, and what would not, as 'seed was 0 and is 1'.
     """
     now = flatten(ConfigDict(json.loads(config.to_json())))
     # A field that is newer than the run had its default's effect.
     before = {**flatten(ConfigDict(json.loads(base().to_json()))), **flatten(ConfigDict(saved))}
-    changed = [
-        f'{field} was {before.get(field)!r} and is {now.get(field)!r}'
+    changed = {
+        field: f'{field} was {before.get(field)!r} and is {now.get(field)!r}'
         for field in sorted(before.keys() | now.keys())
         if before.get(field) != now.get(field)
-        and field not in _MAY_CHANGE
-        and field.startswith(only)
-    ]
+    }
+    harmless = [text for field, text in changed.items() if field in _MAY_CHANGE]
+    return [text for text in changed.values() if text not in harmless], harmless
+
+
+def check_same_model(config: ConfigDict, saved: Mapping[str, Any]) -> None:
+    """Checks that `config` can evaluate the checkpoints of a run; raises ConfigError.
+
+    Args:
+      config: to evaluate with.
+      saved: the fields of the run's config.json.
+    """
+    changed, _ = changed_fields(config, saved)
+    changed = [text for text in changed if text.startswith(('model.', 'optimizer.'))]
     if changed:
         raise ConfigError(
             f'The run in this workdir has another config: {"; ".join(changed)}. '
@@ -236,6 +223,10 @@ def check_batch_norm_devices(config: ConfigDict, num_devices: int) -> None:
 def unknown_field(field: str) -> str:
     """The error message for a field that does not exist, naming the nearest ones."""
     known = list(flatten(base()))
+    inside = [k for k in known if k.startswith(f'{field}.')]
+    if inside:
+        one = f'{field}.name' if f'{field}.name' in inside else inside[0]
+        return f'config.{field} is a group of fields; set one of them, as config.{one}.'
     leaf = field.rpartition('.')[2]
     same_leaf = [
         k for k in known if difflib.SequenceMatcher(a=k.rpartition('.')[2], b=leaf).ratio() > 0.7

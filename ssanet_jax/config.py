@@ -19,6 +19,8 @@ from ssanet_jax.attention import ATTENTION
 class ConfigError(ValueError):
     """A config that cannot be run; the message is one line with the remedy."""
 
+    exit_code = 2
+
 
 def base() -> ConfigDict:
     """The defaults, which are those of the SSANet authors' ImageNet recipe."""
@@ -35,6 +37,8 @@ def base() -> ConfigDict:
     config.profile_start_step = -1  # first step of a profiler trace, counted from 1; -1: none
     config.profile_num_steps = 3  # length of that trace
     config.dtype = 'float32'  # of the computation: float32 or bfloat16; parameters stay float32
+    config.max_loss = 1000.0  # the run stops at a step whose mean loss is above it, or not finite
+    config.max_bad_steps = 0  # steps in a row that may be skipped for not being finite
     config.label_smoothing = 0.0  # probability moved from the label to all classes evenly
     config.dataset = _dataset()
     config.model = _model()
@@ -86,7 +90,9 @@ def _dataset() -> ConfigDict:
     dataset.antialias = False
     dataset.shuffle_buffer = 16384  # disk, tfrecord: encoded examples held for shuffling, per host
     dataset.num_threads = -1  # disk: each decodes 64 images at a time; -1: one more than cores
-    dataset.max_image_pixels = 2**27  # disk: a larger image counts as one that cannot be decoded
+    # disk: an image of more pixels, or a file of more bytes, counts as one that cannot be decoded.
+    dataset.max_image_pixels = 2**27
+    dataset.max_image_bytes = 2**26
     dataset.max_bad_fraction = 0.001  # disk: of the split; more that cannot be decoded stop the run
     dataset.bad_eval_images = 'error'  # disk: or 'wrong', which counts them as wrongly classified
     return dataset
@@ -173,6 +179,14 @@ class Plan(NamedTuple):
     eval_every_steps: int | Fraction
     checkpoint_every_steps: int | Fraction
     peak_learning_rate: float
+
+    def evaluates_at(self, step: int) -> bool:
+        due = is_due(step, self.eval_every_steps) or step == self.num_train_steps
+        return step > 0 and due
+
+    def saves_at(self, step: int) -> bool:
+        """A checkpoint is written before each evaluation, and besides."""
+        return self.evaluates_at(step) or is_due(step, self.checkpoint_every_steps)
 
 
 def make_plan(config: ConfigDict, num_train_examples: int) -> Plan:

@@ -63,6 +63,14 @@ def test_train_then_evaluate(tmp_path, data_dir):
         (['--config.model.se.ratio=8'], "has no effect on config.model.name='ssa_resnet20'"),
         (['--config.dataset.data_dir=/proc/none'], 'config.dataset.data_dir'),
         (['spare'], "Unexpected argument 'spare'"),
+        (['--workdir='], '--workdir has no value'),
+        (['--workdir', '--config.seed=1'], '--workdir has no value'),
+        (['--workdir=~/runs'], 'the shell leaves this ~ as it is'),
+        (['--config=configs/imagenet_ssa50.py'], 'give only one of them'),
+        (['--noconfig.dataset.flip=true'], 'does not take an argument'),
+        (['--config.optimizer.learning_rate=nan'], 'learning_rate=nan is of the wrong type'),
+        (['--config.dataset.mean=(0.5,'], 'Error while parsing string: (0.5, as tuple'),
+        (['--config.model.ssa=3'], 'config.model.ssa is a group of fields'),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(flags, message, tmp_path, data_dir):

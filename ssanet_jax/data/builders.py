@@ -2,6 +2,8 @@
 
 import difflib
 import functools
+import hashlib
+import json
 import sys
 import zlib
 from pathlib import Path
@@ -35,6 +37,7 @@ class DatasetInfo(NamedTuple):
     class_names: tuple[str, ...]
     order: str  # what the order of training images depends on, besides the seed
     hint: str  # how it could be read faster, for people; or nothing
+    fingerprint: str  # name, version, sizes and classes; another one means other data
 
 
 def dataset_info(config: ConfigDict) -> DatasetInfo:
@@ -54,7 +57,24 @@ def dataset_info(config: ConfigDict) -> DatasetInfo:
         class_names=tuple(label.names),
         order=_order(config.dataset, builder),
         hint=_hint(config.dataset, builder),
+        fingerprint=_fingerprint(builder),
     )
+
+
+def _fingerprint(builder: tfds.core.DatasetBuilder) -> str:
+    """TFDS's name of the data and a digest of splits, classes and a folder's paths, unread."""
+    splits = {name: list(split.shard_lengths) for name, split in builder.info.splits.items()}
+    paths = []
+    if isinstance(builder, tfds.ImageFolder):
+        examples = builder._split_examples
+        paths = [
+            Path(example.image_path).relative_to(builder.data_path).as_posix()
+            for name in sorted(examples)
+            for example in examples[name]
+        ]
+    described = json.dumps([splits, builder.info.features['label'].names, paths], sort_keys=True)
+    digest = hashlib.sha256(described.encode()).hexdigest()[:12]
+    return f'{builder.info.full_name} {digest}'
 
 
 def open_source(dataset: ConfigDict, split: str) -> Source:
@@ -62,7 +82,7 @@ def open_source(dataset: ConfigDict, split: str) -> Source:
     builder = open_builder(dataset)
     split_size(builder, split)  # raises where there is no such split
     if isinstance(builder, tfds.ImageFolder):
-        return Folder(builder, split)
+        return Folder(builder, split, dataset.max_image_bytes)
     if builder.info.file_format == ARRAY_RECORD:
         return ArrayRecords(builder, split)
     if builder.info.file_format == tfds.core.FileFormat.TFRECORD:

@@ -26,18 +26,19 @@ class Shrink(NamedTuple):
     quality: int
 
     def smaller(self, file: bytes) -> bytes:
-        """The smaller file; the same where it is small enough, or cannot be decoded."""
+        """The smaller file; the same where it is small enough, or cannot be decoded or encoded."""
         try:
-            image = Image.open(io.BytesIO(file))
+            # Training reads no other formats, some of which Pillow gives to other programs.
+            image = Image.open(io.BytesIO(file), formats=('JPEG', 'PNG'))
             short = min(image.size)
             if short <= self.max_side:
                 return file
             size = (image.width * self.max_side // short, image.height * self.max_side // short)
             small = image.convert('RGB').resize(size, Image.Resampling.BICUBIC)
-        except (OSError, ValueError, Image.DecompressionBombError):
+            buffer = io.BytesIO()
+            small.save(buffer, 'JPEG', quality=self.quality)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return file  # is told and counted where it is read
-        buffer = io.BytesIO()
-        small.save(buffer, 'JPEG', quality=self.quality)
         return buffer.getvalue()
 
 

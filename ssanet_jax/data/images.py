@@ -21,7 +21,7 @@ from ssanet_jax.data import jpeg
 Decode = Callable[[Sequence[bytes], np.ndarray, np.ndarray], dict[int, str]]
 
 _JPEG = b'\xff\xd8\xff'
-_PNG = b'\x89PNG\r\n\x1a\n'
+_PNG = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'  # the sides follow; behind another chunk they would not
 _PIL = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 _CV2 = {'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
 
@@ -52,12 +52,12 @@ def random_crops(
       files: their contents, JPEG or PNG whatever their names say, in any colours.
       key: int64 [n, 2], what each crop is drawn from.
       out: uint8 [n, size, size, 3], written.
-      dataset: reads `crop_area`, `crop_aspect`, `flip`, `interpolation`, `antialias` and
-        `max_image_pixels`.
+      dataset: reads `crop_area`, `crop_aspect`, `flip`, `interpolation`, `antialias`,
+        `max_image_pixels` and `max_image_bytes`.
       reduce: False decodes in full always, for comparison.
 
     Returns:
-      {row: reason} of those that cannot be decoded, or have too many pixels.
+      {row: reason} of those that cannot be decoded, or are too large.
     """
     size = out.shape[1]
 
@@ -83,7 +83,7 @@ def random_crops(
         crop = image[top : top + height, left : left + width]
         finish(np.ascontiguousarray(crop), row, uniforms[0, 0] < 0.5)
 
-    return _in_groups(files, out, decode, decode_png)
+    return _in_groups(files, out, dataset, decode, decode_png)
 
 
 def decode_only(
@@ -94,7 +94,7 @@ def decode_only(
     def decode(rows: slice) -> None:
         _decode_crops(files[rows], key[rows], out.shape[1], dataset)
 
-    return _in_groups(files, out, decode, lambda row: _decode_png(files[row], dataset))
+    return _in_groups(files, out, dataset, decode, lambda row: _decode_png(files[row], dataset))
 
 
 def _decode_crops(
@@ -145,7 +145,7 @@ def center_crops(
     def decode_png(row: int) -> None:
         finish(_decode_png(files[row], dataset), row)
 
-    return _in_groups(files, out, decode, decode_png)
+    return _in_groups(files, out, dataset, decode, decode_png)
 
 
 def crop_windows(
@@ -186,22 +186,27 @@ def crop_windows(
 def _in_groups(
     files: Sequence[bytes],
     out: np.ndarray,
+    dataset: ConfigDict,
     decode: Callable[[slice], None],
     decode_png: Callable[[int], Any],
 ) -> dict[int, str]:
     """Decodes rows many at a time, and one at a time where one of them is odd."""
     bad: dict[int, str] = {}
+    most = dataset.max_image_bytes
     is_jpeg = [file.startswith(_JPEG) for file in files]
+    small = [len(file) <= most for file in files]
     start = 0
     while start < len(out):
         stop = start + min(jpeg.GROUP, 1 << (len(out) - start).bit_length() - 1)  # few sizes
         try:
-            if not all(is_jpeg[start:stop]):
-                raise BadImageError('Some are not JPEG.')
+            if not all(is_jpeg[start:stop] + small[start:stop]):
+                raise BadImageError('Some are not JPEG, or too large.')
             decode(slice(start, stop))
         except (tf.errors.InvalidArgumentError, BadImageError):
             for row in range(start, stop):
                 try:
+                    if not small[row]:
+                        raise BadImageError(f'It has over {most:,} bytes, dataset.max_image_bytes.')
                     if is_jpeg[row]:
                         decode(slice(row, row + 1))
                     else:
@@ -219,7 +224,7 @@ def _decode_png(file: bytes, dataset: ConfigDict) -> np.ndarray:
     if not file:
         raise BadImageError('The file is empty.')
     if not file.startswith(_PNG):
-        raise BadImageError(f'It is neither JPEG nor PNG: it begins with {file[:8]!r}.')
+        raise BadImageError(f'It is neither JPEG nor PNG: it begins with {file[:16]!r}.')
     width, height = np.frombuffer(file[16:24].ljust(8, b'\0'), '>u4').astype(np.int64)
     _check_pixels(np.array([[height, width]]), dataset)
     return tf.io.decode_png(file, channels=3).numpy()

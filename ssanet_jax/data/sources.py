@@ -171,9 +171,12 @@ def _allow_open_files() -> None:
 
 
 class Folder(RandomAccess):
-    """A split of a tfds.ImageFolder: `split/class/image`."""
+    """A split of a tfds.ImageFolder: `split/class/image`.
 
-    def __init__(self, builder: tfds.ImageFolder, split: str):
+    Of a file of more than `max_bytes` no more than that and one byte is read.
+    """
+
+    def __init__(self, builder: tfds.ImageFolder, split: str, max_bytes: int):
         labels = builder.info.features['label']
         # TFDS keeps the paths to itself; as_dataset alone would open every file.
         examples = builder._split_examples
@@ -182,19 +185,21 @@ class Folder(RandomAccess):
         chosen = [e for part in parts for e in examples[part.splitname][part.from_ : part.to]]
         self._paths = [example.image_path for example in chosen]
         self._labels = np.array([labels.str2int(example.label) for example in chosen], np.int64)
+        self._max_bytes = max_bytes
         self.size = len(chosen)
 
     def read(self, numbers: np.ndarray) -> tuple[Sequence[bytes], np.ndarray]:
-        return [_read(self._paths[number]) for number in numbers], self._labels[numbers]
+        files = [_read(self._paths[number], self._max_bytes + 1) for number in numbers]
+        return files, self._labels[numbers]
 
     def name(self, number: int) -> str:
         return self._paths[number]
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, limit: int) -> bytes:
     try:
         with tf.io.gfile.GFile(path, 'rb') as file:
-            return file.read()
+            return file.read(min(file.size(), limit))
     except tf.errors.OpError as error:
         raise ConfigError(f'{path} cannot be read: {error.message}') from error
 

@@ -1,20 +1,32 @@
-"""Runs a command whose user may make mistakes: one line to stderr and exit code 2."""
+"""Runs a command whose user may make mistakes: one line to stderr and an exit code."""
 
+import os
+import re
+import runpy
 import sys
-from collections.abc import Callable, Sequence
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from ssanet_jax.checks import check, check_overrides, unknown_field
-from ssanet_jax.config import ConfigError, base, flatten
+from ssanet_jax.checks import check_names, check_overrides, unknown_field
+from ssanet_jax.config import ConfigError, base
+from ssanet_jax.errors import HostLostError, RunError, StoppedError
+from ssanet_jax.fields import field_types
+
+flags.DEFINE_bool('traceback', False, 'Show where an error was raised, besides its one line.')
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags and calls main(argv); exits with 2 on a wrong flag or ConfigError.
 
-    Libraries log warnings and errors only, unless --verbosity asks for more.
+    Other errors have the codes of `ssanet_jax.errors`. Libraries log warnings and errors only,
+    unless --verbosity asks for more.
     """
 
     def quiet_main(argv: list[str]) -> None:
@@ -24,9 +36,37 @@ def run(main: Callable[[list[str]], None]) -> None:
 
     try:
         app.run(quiet_main, flags_parser=_parse_flags)
-    except ConfigError as error:
-        print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
-        sys.exit(2)
+    except (ConfigError, RunError) as error:
+        _leave(error)
+    except KeyboardInterrupt:
+        _leave(StoppedError('Interrupted before there was anything to save.'))
+    except jax.errors.JaxRuntimeError as error:
+        if not jax.distributed.is_initialized():
+            raise
+        reason = ' '.join(str(error).split())[:300]
+        lost = HostLostError(
+            f'Another host was lost: {reason} Its own log says why; checkpoints are as they were. '
+            'Start all hosts again with the same command.'
+        )
+        lost.__cause__ = error
+        _leave(lost)
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        _leave(RunError('Stopped by the error above, which is not one of use.'))
+
+
+def _leave(error: ConfigError | RunError) -> NoReturn:
+    """Exits with the error's code; at once, where other hosts might be waited for in vain."""
+    if flags.FLAGS.is_parsed() and flags.FLAGS.get_flag_value('traceback', False):
+        traceback.print_exception(error)
+    print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized():
+        if jax.process_index() == 0:  # the others' runtime aborts when the first host is gone
+            time.sleep(2)
+        os._exit(error.exit_code)
+    sys.exit(error.exit_code)
 
 
 def recipe(argv: list[str]) -> ConfigDict:
@@ -35,27 +75,103 @@ def recipe(argv: list[str]) -> ConfigDict:
         raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
     config = flags.FLAGS.config
     check_overrides(config, config_flags.get_override_values(flags.FLAGS['config']))
-    check(config)
     return config
 
 
+class _RecipeParser(flags.ArgumentParser):
+    """Reads --config=FILE, or FILE:ARGUMENT for its get_config(ARGUMENT)."""
+
+    def parse(self, argument: str) -> ConfigDict:
+        file, colon, given = argument.partition(':')
+        try:
+            get_config = runpy.run_path(file).get('get_config')
+            if not callable(get_config):
+                raise ConfigError(f'{file} has no function get_config(); see configs/.')
+            config = get_config(*([given] if colon else []))
+        except ConfigError:
+            raise
+        except (Exception, SystemExit) as error:  # whatever a recipe does
+            raise ConfigError(_in_recipe(file, error)) from error
+        if type(config) is not ConfigDict:
+            raise ConfigError(
+                f'{file}: get_config() returned {type(config).__name__}, not a ConfigDict; begin '
+                'it with config = base() and end it with return config.'
+            )
+        check_names(config)
+        return config.lock()
+
+
+def _in_recipe(file: str, error: BaseException) -> str:
+    """'configs/x.py, line 12: TypeError: ...; correct the recipe.'"""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    message, remedy = str(error), 'correct the recipe.'
+    if isinstance(error, SyntaxError):
+        lines = [error.lineno] if error.filename == file else lines
+        message = error.msg
+    elif not lines:
+        remedy = 'choose --config=FILE or --config=FILE:ARGUMENT, as its get_config() wants it.'
+    place = f'{file}, line {lines[-1]}' if any(lines) else file
+    message = ' '.join(f'{type(error).__name__}: {message}'.split()).removesuffix(':')[:300]
+    return f'{place}: {message}; {remedy}'
+
+
 def _parse_flags(argv: Sequence[str]) -> list[str]:
-    _check_config_flags(argv)
     try:
+        _check_config_flags(argv)
+        if 'config' in flags.FLAGS:
+            flags.FLAGS['config'].parser = _RecipeParser()
         return flags.FLAGS(argv)
-    except flags.Error as error:
-        message = str(error).replace('\n', ' ').removesuffix('.')
+    except ConfigError:
+        raise
+    except Exception as error:  # flags.Error, and what ml_collections and absl do not catch
+        if isinstance(error.__context__, ConfigError):
+            raise error.__context__ from error.__context__.__cause__
+        message = ' '.join(str(error).split())[:400].rstrip('.? ')
         raise ConfigError(f'{message}. --help lists the flags.') from error
 
 
 def _check_config_flags(argv: Sequence[str]) -> None:
-    """Checks what ml_collections answers with a traceback: --config=FILE and --config.NAME=..."""
-    known = flatten(base())
-    for argument, following in zip(argv[1:], [*argv[2:], ''], strict=False):
-        name, equals, value = argument.lstrip('-').partition('=')
-        value = value if equals else following
-        if name == 'config' and not Path(value.partition(':')[0]).is_file():
-            recipes = sorted(str(path) for path in Path('configs').glob('*.py'))
-            raise ConfigError(f'--config={value} is no file; recipes here: {", ".join(recipes)}.')
-        if name.startswith('config.') and name.removeprefix('config.') not in known:
-            raise ConfigError(unknown_field(name.removeprefix('config.')))
+    """Checks what absl and ml_collections do not say in a line, or take for something else."""
+    kinds = field_types(base())
+    recipe, seen = '', set()
+    for name, value in _given(argv, kinds):
+        field = re.sub('^(no)?config[.]', '', name)
+        if value.startswith('~') and '.' not in name:
+            raise ConfigError(f'--{name}={value}: the shell leaves this ~ as it is; write $HOME.')
+        if name == 'config':
+            if not Path(value.partition(':')[0]).is_file():
+                recipes = ', '.join(sorted(str(path) for path in Path('configs').glob('*.py')))
+                raise ConfigError(f'--config={value} is no file; recipes here: {recipes}.')
+            if recipe:
+                raise ConfigError(f'--config={recipe} and --config={value}: give only one of them.')
+            recipe = value
+        elif field != name:
+            if field not in kinds:
+                raise ConfigError(unknown_field(field))
+            if not recipe:
+                raise ConfigError(f'--{name} must come after --config=FILE, which it changes.')
+            if kinds[field] is tuple and (field in seen or value.startswith('{')):
+                raise ConfigError(f'--{name}={value}: write the whole tuple at once, as "(1, 2)".')
+            seen.add(field)
+
+
+def _given(argv: Sequence[str], kinds: Mapping[str, type]) -> Iterator[tuple[str, str]]:
+    """The flags with their values as absl will take them; '' where none is needed."""
+    arguments = iter(flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False))
+    for argument in arguments:
+        if not argument.startswith('-') or not argument.strip('-'):
+            return  # absl reads no flag after this
+        name, equals, value = argument.removeprefix('-').removeprefix('-').partition('=')
+        if name.startswith('config.'):
+            needed = kinds.get(name.removeprefix('config.')) is not bool
+        else:
+            needed = name in flags.FLAGS and not flags.FLAGS[name].boolean
+        if needed and not equals:
+            value = next(arguments, '')
+        missing = not value or (not equals and re.match('--?[a-z]', value))
+        if missing and (needed or equals):
+            raise ConfigError(f'--{name} has no value; write --{name}=VALUE, or leave it out.')
+        if not f'{name}{value}'.isprintable():
+            shown = f'--{name}={value}'
+            raise ConfigError(f'{shown!r} has characters that cannot be printed; type it anew.')
+        yield name, value

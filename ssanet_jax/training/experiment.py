@@ -76,6 +76,8 @@ def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> E
         shapes = variable_shapes(model, config.dataset.image_size)
         check_train_only(config.optimizer, shapes['params'])
     tx = make_optimizer(config.optimizer, schedule)
+    if config.max_bad_steps:
+        tx = optax.apply_if_finite(tx, config.max_bad_steps)
     mesh = parallel.data_mesh()
     preprocess = partial(
         steps.preprocess, mean=tuple(config.dataset.mean), std=tuple(config.dataset.std)
@@ -88,6 +90,8 @@ def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> E
         loss=loss,
         preprocess=preprocess,
         dropout_seed=config.seed,
+        max_loss=config.max_loss,
+        max_bad_steps=config.max_bad_steps,
     )
     return Experiment(
         model=model,

@@ -1,7 +1,5 @@
 """What a run leaves and shows while it goes: metrics.jsonl, TensorBoard, traces, progress."""
 
-import json
-import math
 import os
 import time
 from collections.abc import Mapping
@@ -13,6 +11,9 @@ from etils import epath
 from ml_collections import ConfigDict
 from rich import progress as bars
 from rich.console import Console
+
+from ssanet_jax.training.metrics_file import line, lines_up_to
+from ssanet_jax.training.writing import AppendedFile
 
 
 class MetricsLog:
@@ -31,17 +32,13 @@ class MetricsLog:
         self._primary = jax.process_index() == 0
         if not self._primary:
             return
-        kept = [line for line in read_metrics(workdir) if line['step'] <= start_step]
-        path = workdir / 'metrics.jsonl'
-        replace_text(path, ''.join(_line(**line) for line in kept))
-        self._file = path.open('a')
+        self._file = AppendedFile(workdir / 'metrics.jsonl', lines_up_to(workdir, start_step))
         self._events = metric_writers.SummaryWriter(os.fspath(workdir))
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         if not self._primary:
             return
-        self._file.write(_line(step, split, **values))
-        self._file.flush()
+        self._file.append(line(step, split, **values))
         self._events.write_scalars(step, {f'{split}/{name}': v for name, v in values.items()})
 
     def __enter__(self) -> 'MetricsLog':
@@ -49,35 +46,7 @@ class MetricsLog:
 
     def __exit__(self, *exception: object) -> None:
         if self._primary:
-            self._file.close()
             self._events.close()
-
-
-def _line(step: int, split: str, **values: float) -> str:
-    return json.dumps({'step': step, 'split': split, **finite(values)}) + '\n'
-
-
-def finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    """For JSON, which knows no NaN: None in place of what is not finite."""
-    return {name: v if math.isfinite(v) else None for name, v in values.items()}
-
-
-def read_metrics(workdir: epath.Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, if there are any, without a last one that was cut off.
-
-    A null is NaN again.
-    """
-    path = workdir / 'metrics.jsonl'
-    lines = path.read_text().split('\n') if path.exists() else ['']
-    parsed = [json.loads(line) for line in lines[:-1]]
-    return [{k: math.nan if v is None else v for k, v in line.items()} for line in parsed]
-
-
-def replace_text(path: epath.Path, text: str) -> None:
-    """Writes a file so that it is never seen half written."""
-    temporary = path.parent / f'{path.name}.tmp'
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 class Trace:

@@ -1,70 +1,95 @@
 """Trains and evaluates a config: `train_and_evaluate` and `evaluate_checkpoint`."""
 
+import contextlib
+import dataclasses
 import json
+from collections.abc import Callable
+from functools import partial
 
 import jax
 from etils import epath
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssanet_jax import data
 from ssanet_jax.analysis.cost import model_cost
-from ssanet_jax.checks import check, check_batch_size, check_same_run
+from ssanet_jax.checks import check, check_batch_size, check_same_model
 from ssanet_jax.config import ConfigError, is_due
-from ssanet_jax.training import experiment, report
+from ssanet_jax.errors import DivergedError
+from ssanet_jax.training import experiment, report, starts
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.experiment import Experiment
 from ssanet_jax.training.initial import load_weights
-from ssanet_jax.training.logs import MetricsLog, Progress, Stopwatch, Trace, finite, replace_text
+from ssanet_jax.training.interruption import Interruption
+from ssanet_jax.training.lock import Lock
+from ssanet_jax.training.logs import MetricsLog, Progress, Stopwatch, Trace
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.parallel import to_devices
+from ssanet_jax.training.metrics_file import finite
+from ssanet_jax.training.parallel import check_same_on_all_hosts, to_devices, together
 from ssanet_jax.training.saved import saved_config
 from ssanet_jax.training.state import TrainState
+from ssanet_jax.training.writing import replace_text
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str) -> TrainState:
-    """Trains `config` in `workdir`, going on from its newest checkpoint if there is one.
+def train_and_evaluate(
+    config: ConfigDict, workdir: str, *, allow_config_change: bool = False
+) -> TrainState:
+    """Trains `config` in `workdir`, going on from its newest good checkpoint if there is one.
 
-    Leaves config.json, checkpoints/, TensorBoard events, metrics.jsonl and summary.json.
-    A run that was stopped and started again leaves the same as one that was not.
+    Leaves config.json, checkpoints/, starts.jsonl, TensorBoard events, metrics.jsonl and
+    summary.json. A run that was stopped, or killed, and started again leaves the same as one that
+    was not.
+
+    Args:
+      config: a recipe's.
+      workdir: a folder that all hosts see; made if missing.
+      allow_config_change: goes on with another config or other data than before.
 
     Returns:
       The state after the last step.
 
     Raises:
-      ConfigError: the config is wrong, or does not fit the data or the devices.
+      ConfigError: the config is wrong, or does not fit the data, the devices or the workdir.
+      RunError: see `ssanet_jax.errors` for why a run ends before its last step.
     """
     run, info = _set_up(config, training=True)
     folder, console = epath.Path(workdir), _console()
-    _make(folder)
-    with Checkpoints(folder / 'checkpoints', keep=config.keep_checkpoints) as checkpoints:
-        start = checkpoints.latest_step()
-        if start is not None:
-            saved = saved_config(folder)
-            _check_same_order(info.order, saved.pop('data_order', info.order))
-            check_same_run(config, saved)
+    notes = together(partial(starts.check_same_run, config, info, folder, allow_config_change))
+    with contextlib.ExitStack() as stack:
+        together(partial(_claim, folder, stack))
+        checkpoints = stack.enter_context(Checkpoints(folder, keep=config.keep_checkpoints))
+        start, damaged = checkpoints.newest_good()
+        check_same_on_all_hosts(start, f'the newest checkpoint in {folder}')
+        notes += [
+            f'The checkpoint of step {step} is damaged: {reason} It is in {folder}/damaged now.'
+            for step, reason in damaged.items()
+        ]
         if (start or 0) > run.plan.num_train_steps:
             raise ConfigError(
                 f'{folder} holds step {start}, but the run ends after '
                 f'{run.plan.num_train_steps}; make it longer, or choose a new workdir.'
             )
-        state, total = _restore_or_init(config, run, checkpoints, start)
+        state, total = together(partial(_restore_or_init, config, run, checkpoints, start))
         if jax.process_index() == 0:
-            fields = {**json.loads(config.to_json_best_effort()), 'data_order': info.order}
-            replace_text(folder / 'config.json', json.dumps(fields, indent=2) + '\n')
-        report.announce(console, config, run, info, state)
+            starts.record(config, info, folder, start or 0)
+        report.announce(console, config, run, info, state, notes)
         state = _train(config, run, state, total, checkpoints, folder, console)
     if jax.process_index() == 0:
         report.finish(console, config, run, folder)
     return state
 
 
-def evaluate(config: ConfigDict, run: Experiment, state: TrainState) -> dict[str, float]:
+def evaluate(
+    config: ConfigDict,
+    run: Experiment,
+    state: TrainState,
+    before_batch: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
     """Means over every example of `config.dataset.eval_split`, each counted once."""
     total = run.zero_metrics()
     batches = data.eval_batches(config, config.dataset.eval_split)
     for batch in to_devices(batches, run.mesh):
+        before_batch()
         total = run.eval_step(state, batch, total)
     return total.means()
 
@@ -104,11 +129,11 @@ def evaluate_checkpoint(
 def _restore(
     config: ConfigDict, folder: epath.Path, checkpoint: str
 ) -> tuple[Experiment, TrainState, int]:
-    check_same_run(config, saved_config(folder), only=('model.', 'optimizer.'))
+    check_same_model(config, saved_config(folder))
     run, _ = _set_up(config, training=False)
-    with Checkpoints(folder / 'checkpoints', read_only=True) as checkpoints:
+    with Checkpoints(folder, read_only=True) as checkpoints:
         step = checkpoints.find(checkpoint)
-        state, _ = checkpoints.restore(step, (run.init(), run.zero_metrics()))
+        state, _ = checkpoints.restore(step, (run.init(), run.zero_metrics().sums()))
     return run, state, step
 
 
@@ -117,6 +142,13 @@ def _make(folder: epath.Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f'--workdir={folder} cannot be made a folder: {error}.') from error
+
+
+def _claim(folder: epath.Path, stack: contextlib.ExitStack) -> None:
+    """Makes the workdir, and locks it, if this is the first host."""
+    if jax.process_index() == 0:
+        _make(folder)
+        stack.enter_context(Lock(folder))
 
 
 def _initial(config: ConfigDict) -> tuple[Experiment, TrainState]:
@@ -144,57 +176,75 @@ def _train(
         MetricsLog(folder, start) as log,
         Trace(config, folder) as trace,
         Progress(console, total=stop, start=start, batch_size=config.batch_size) as progress,
+        Interruption() as interruption,
     ):
-        for step in range(start + 1, stop + 1):
+        step = start
+        while True:
+            if run.plan.evaluates_at(step) and step not in checkpoints.evaluations:
+                evaluation = evaluate(config, run, state, partial(interruption.check, step, folder))
+                log.write(step, 'eval', evaluation)
+                progress.report(step, 'eval', evaluation)
+                checkpoints.evaluated(step, evaluation)
+                watch.resume(after=state)
+            if step == stop:
+                break
+
+            step += 1
             trace.before(step)
             state, total = run.train_step(state, next(batches), total)
             trace.after(step, total)
             watch.add(config.batch_size)
             progress.advance(step)
+            stopping = interruption.after(step)
 
             if is_due(step, config.log_every_steps) or step == stop:
                 values = {**total.means(), 'learning_rate': float(run.schedule(step - 1))}
                 values['images_per_second'] = watch.lap()
+                if config.max_bad_steps:
+                    values['skipped_steps'] = int(state.opt_state.total_notfinite)
                 log.write(step, 'train', values)
                 progress.report(step, 'train', values)
+                _check_good(total, config, checkpoints)
                 total = run.zero_metrics()
 
-            evaluation = None
-            if is_due(step, run.plan.eval_every_steps) or step == stop:
+            if stopping or run.plan.saves_at(step):
                 watch.pause(after=state)
-                evaluation = evaluate(config, run, state)
-                log.write(step, 'eval', evaluation)
-                progress.report(step, 'eval', evaluation)
-
-            if evaluation or is_due(step, run.plan.checkpoint_every_steps):
-                watch.pause(after=state)
-                checkpoints.save(step, (state, total), evaluation)
+                _check_good(total, config, checkpoints)
+                checkpoints.save(step, (state, total.sums()), wait=stopping or step == stop)
+            if stopping:
+                interruption.stop(step, folder)
             watch.resume(after=state)
+        checkpoints.prune()
     return state
+
+
+def _check_good(total: Metrics, config: ConfigDict, checkpoints: Checkpoints) -> None:
+    """Raises DivergedError if a step of `total` was bad."""
+    if bad := int(total.bad_step):
+        saved = checkpoints.steps()
+        last = f'that of step {saved[-1]:,}' if saved else 'none'
+        raise DivergedError(
+            f'At step {bad:,} the loss or the gradient is not finite, or the loss is above '
+            f'config.max_loss={config.max_loss:g}. The last good checkpoint in '
+            f'{checkpoints.directory} is {last}. Lower config.optimizer.learning_rate, or skip '
+            'steps that are not finite: --config.max_bad_steps=10; to see which module is first: '
+            f'python -m ssanet_jax.tools.nonfinite --workdir={checkpoints.directory.parent}'
+        )
 
 
 def _set_up(config: ConfigDict, *, training: bool) -> tuple[Experiment, data.DatasetInfo]:
     check(config)
     if training:
         check_batch_size(config, jax.device_count())
-    try:
-        if jax.process_index() == 0:
-            data.dataset_info(config)  # Prepares small sets, before the other hosts look.
-    finally:  # Where it fails, the other hosts fail alike, at once.
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices('data prepared')
+    if jax.process_count() > 1:  # The first prepares small sets before the others look.
+        together(lambda: data.dataset_info(config) if jax.process_index() == 0 else None)
+    return together(partial(_build, config))
+
+
+def _build(config: ConfigDict) -> tuple[Experiment, data.DatasetInfo]:
     info = data.dataset_info(config)
     run = experiment.build(config, num_classes=info.num_classes, num_train_examples=info.num_train)
     return run, info
-
-
-def _check_same_order(now: str, before: str) -> None:
-    if now != before:
-        raise ConfigError(
-            f'The run in this workdir read its images in the order of {before}, and now it would '
-            f'be that of {now}: some would come twice, and some not at all. Go back to {before}, '
-            'or choose a new workdir.'
-        )
 
 
 def _restore_or_init(
@@ -203,7 +253,8 @@ def _restore_or_init(
     """The state and the metrics summed since the last log line, which a checkpoint holds too."""
     state, total = run.init(), run.zero_metrics()
     if step is not None:
-        return checkpoints.restore(step, (state, total))
+        state, sums = checkpoints.restore(step, (state, total.sums()))
+        return state, dataclasses.replace(total, **sums)
     return (load_weights(config, run, state) if config.init.weights else state), total
 
 

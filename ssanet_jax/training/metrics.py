@@ -1,5 +1,8 @@
 """Metrics as sums over examples, so that they add up exactly over batches and devices."""
 
+import dataclasses
+import math
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -9,18 +12,22 @@ import jax.numpy as jnp
 class Metrics:
     """Sums over unmasked examples, float32 scalars; `means` divides once at the end.
 
-    Counts are exact up to 2**24 examples.
+    Counts are exact up to 2**24.
+
+    Attributes:
+      bad_step: of training steps, the first that should not have been; 0: none.
     """
 
     loss: jax.Array
     top1: jax.Array
     top5: jax.Array
     num_examples: jax.Array
+    bad_step: jax.Array
 
     @classmethod
     def zero(cls) -> 'Metrics':
         # A buffer each: they are donated.
-        return cls(*(jnp.zeros((), jnp.float32) for _ in range(4)))
+        return cls(*(jnp.zeros((), jnp.float32) for _ in range(5)))
 
     @classmethod
     def of(cls, logits: jax.Array, label: jax.Array, loss: jax.Array, mask: jax.Array) -> 'Metrics':
@@ -30,19 +37,31 @@ class Metrics:
         def total(values: jax.Array) -> jax.Array:
             return jnp.sum(values.astype(jnp.float32), where=mask)
 
-        return cls(total(loss), total(rank < 1), total(rank < 5), total(jnp.ones_like(mask)))
+        return cls(
+            total(loss),
+            total(rank < 1),
+            total(rank < 5),
+            total(jnp.ones_like(mask)),
+            jnp.zeros((), jnp.float32),
+        )
 
     def __add__(self, other: 'Metrics') -> 'Metrics':
-        return jax.tree.map(jnp.add, self, other)
+        both = jax.tree.map(jnp.add, self, other)
+        first = jnp.where(self.bad_step > 0, self.bad_step, other.bad_step)
+        return dataclasses.replace(both, bad_step=first)
+
+    def sums(self) -> dict[str, jax.Array]:
+        """What a checkpoint holds of them, taken between steps that were all good."""
+        return {name: getattr(self, name) for name in ('loss', 'top1', 'top5', 'num_examples')}
 
     def means(self) -> dict[str, float]:
         """{'loss', 'top1', 'top5'} as means, accuracies in percent, and 'num_examples'."""
-        count = float(self.num_examples)
+        count = float(self.num_examples) or math.nan  # where all steps were skipped
         return {
             'loss': float(self.loss) / count,
             'top1': 100 * float(self.top1) / count,
             'top5': 100 * float(self.top5) / count,
-            'num_examples': int(count),
+            'num_examples': int(self.num_examples),
         }
 
 

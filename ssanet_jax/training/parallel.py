@@ -2,10 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -13,6 +14,11 @@ from ssanet_jax.config import ConfigError
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.state import TrainState
 from ssanet_jax.training.steps import DATA_AXIS, DeviceBatch
+
+T = TypeVar('T')
+
+_PATIENCE = 40  # seconds after which a host of which nothing was heard is given up
+_MESSAGE_BYTES = 1000
 
 TrainStepFn = Callable[[TrainState, DeviceBatch, Metrics], tuple[TrainState, Metrics]]
 EvalStepFn = Callable[[TrainState, DeviceBatch, Metrics], Metrics]
@@ -36,7 +42,9 @@ def initialize_hosts(
             'hosts count from 0.'
         )
     if None not in given:
-        jax.distributed.initialize(coordinator_address, num_processes, process_id)
+        jax.distributed.initialize(
+            coordinator_address, num_processes, process_id, heartbeat_timeout_seconds=_PATIENCE
+        )
     elif any(value is not None for value in given):
         raise ConfigError(
             '--coordinator_address, --num_processes and --process_id belong together; got '
@@ -44,10 +52,40 @@ def initialize_hosts(
         )
     else:
         try:
-            jax.distributed.initialize()
+            jax.distributed.initialize(heartbeat_timeout_seconds=_PATIENCE)
         except ValueError as error:
             if 'coordinator_address' not in str(error):  # which it asks for outside a cluster
                 raise
+
+
+def together(attempt: Callable[[], T]) -> T:
+    """What `attempt` returns; if it raises ConfigError on one host, all hosts do.
+
+    Hosts wait here for each other. An error of one alone would leave the others waiting for it.
+    """
+    if jax.process_count() == 1:
+        return attempt()
+    result, message = None, b''
+    try:
+        result = attempt()
+    except ConfigError as error:
+        message = str(error).encode()[:_MESSAGE_BYTES]
+    padded = np.frombuffer(message.ljust(_MESSAGE_BYTES, b'\0'), np.uint8)
+    for host, received in enumerate(multihost_utils.process_allgather(padded)):
+        text = received.tobytes().rstrip(b'\0').decode(errors='ignore')
+        if text:
+            raise ConfigError(f'Host {host}: {text}')
+    return cast(T, result)
+
+
+def check_same_on_all_hosts(value: int | None, what: str) -> None:
+    """Checks that all hosts have the same non-negative number or None; raises ConfigError."""
+    if jax.process_count() == 1:
+        return
+    values = multihost_utils.process_allgather(np.array(-1 if value is None else value))
+    if len(set(values.tolist())) > 1:
+        seen = ', '.join('none' if v < 0 else str(v) for v in values.tolist())
+        raise ConfigError(f'The hosts do not agree on {what}; they see {seen}.')
 
 
 def data_mesh() -> Mesh:

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,9 +17,10 @@ from ssanet_jax.config import ConfigError
 from ssanet_jax.data import DatasetInfo
 from ssanet_jax.training.checkpoint import quality
 from ssanet_jax.training.experiment import Experiment
-from ssanet_jax.training.logs import finite, read_metrics, replace_text
+from ssanet_jax.training.metrics_file import finite, read_metrics
 from ssanet_jax.training.optimizer import trained
 from ssanet_jax.training.state import TrainState
+from ssanet_jax.training.writing import replace_text
 
 _VALUES = ('top1', 'top5', 'loss', 'num_examples')
 
@@ -30,8 +31,9 @@ def announce(
     run: Experiment,
     info: DatasetInfo,
     state: TrainState,
+    notes: Sequence[str],
 ) -> None:
-    """Prints what is about to be trained, on what, from what."""
+    """Prints what is about to be trained, on what, from what; then `notes`."""
     devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
     rate, reference = config.optimizer.learning_rate, config.optimizer.reference_batch_size
     lines = [
@@ -55,7 +57,7 @@ def announce(
         lines.append(info.hint)
     if state.step > 0:
         lines.append(f'Going on from the checkpoint of step {int(state.step):,}.')
-    for line in lines:
+    for line in [*lines, *notes]:
         console.print(line, soft_wrap=True, highlight=False)
 
 

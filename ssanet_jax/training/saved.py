@@ -42,7 +42,7 @@ def load_run(workdir: epath.PathLike, checkpoint: str = 'best') -> SavedRun:
     """
     folder = epath.Path(workdir)
     config = _with_defaults(saved_config(folder))
-    with Checkpoints(folder / 'checkpoints', read_only=True) as checkpoints:
+    with Checkpoints(folder, read_only=True) as checkpoints:
         step = checkpoints.find(checkpoint)
         variables = checkpoints.restore_variables(step)
     num_classes = variables['params']['fc']['bias'].shape[0]

@@ -4,7 +4,10 @@ Both run inside `jax.shard_map` over the mesh axis 'data': parameters are replic
 batch is split, and what they return is the same on every device.
 """
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -39,6 +42,8 @@ def train_step(
     loss: LossFn,
     preprocess: Preprocess,
     dropout_seed: int = 0,
+    max_loss: float = math.inf,
+    max_bad_steps: int = 0,
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step on the mean loss over all devices' unmasked images.
 
@@ -48,6 +53,9 @@ def train_step(
       state: donated by the caller; do not reuse.
       batch: image uint8 [N, H, W, 3], label int32 [N], mask bool [N].
       dropout_seed: what is dropped follows from it, the step and the device.
+      max_loss: a step is bad whose mean loss is above it, or whose loss or gradient is not finite.
+      max_bad_steps: of optax.apply_if_finite, if `tx` is one: so many steps in a row that are not
+        finite change nothing but the count of steps, and are not bad.
 
     Returns:
       The next state, and sums over unmasked images, both already summed over devices.
@@ -74,13 +82,24 @@ def train_step(
     devices = jax.lax.axis_size(DATA_AXIS)
     with jax.numpy_dtype_promotion('standard'):  # optax multiplies counts by floats
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    batch_stats = jax.tree.map(lambda s: s / devices, batch_stats)
+    bad = ~jnp.isfinite(metrics.loss) | ~jnp.isfinite(optax.tree.norm(grads))
+    if isinstance(opt_state, optax.ApplyIfFiniteState):
+        batch_stats, metrics = jax.tree.map(
+            partial(jnp.where, opt_state.last_finite),
+            (batch_stats, metrics),
+            (state.batch_stats, Metrics.zero()),
+        )
+        bad = opt_state.notfinite_count > max_bad_steps
     next_state = TrainState(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
-        batch_stats=jax.tree.map(lambda s: s / devices, batch_stats),
+        batch_stats=batch_stats,
         opt_state=opt_state,
     )
-    return next_state, metrics
+    bad |= metrics.loss > max_loss * metrics.num_examples
+    bad_step = jnp.where(bad, next_state.step, 0).astype(jnp.float32)
+    return next_state, dataclasses.replace(metrics, bad_step=bad_step)
 
 
 def _sum_over_devices(tree: Any) -> Any:

@@ -2,10 +2,14 @@
 
 import importlib
 import os
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+# In older ones a file can run code in spite of weights_only: CVE-2025-32434, CVE-2026-24747.
+_OLDEST_TORCH = (2, 10)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -17,7 +21,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       ValueError: the file is damaged, of another kind, or holds no weights.
       FileNotFoundError: there is no such file.
-      ImportError: torch is needed and not installed.
+      ImportError: torch is needed and not installed, or older than 2.10.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -75,7 +79,13 @@ def _read_torch(path: str) -> dict[str, Any]:
         raise ImportError(
             f'{path} needs torch to be read: pip install torch, or save it as .safetensors.'
         ) from error
+    if tuple(map(int, torch.__version__.split('.')[:2])) < _OLDEST_TORCH:
+        raise ImportError(
+            f'{path} needs torch 2.10 or newer, since {torch.__version__} can be made to run what '
+            'is in a file: pip install --upgrade torch, or save it as .safetensors.'
+        )
     try:
+        _require_uncompressed(path)
         content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # pickle's, zip's and torch's own errors
         reason = str(error).partition('. ')[0]  # What follows advises to run what is in it.
@@ -91,3 +101,14 @@ def _read_torch(path: str) -> dict[str, Any]:
     ):
         raise ValueError(f'{path} holds no state_dict: names with tensors were expected.')
     return dict(content)
+
+
+def _require_uncompressed(path: str) -> None:
+    """Raises ValueError for a zip file that unpacks to more than it has; torch writes none."""
+    with open(path, 'rb') as file:
+        if file.read(4) != b'PK\3\4':  # as torch looks for it
+            return
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    if size > os.path.getsize(path):
+        raise ValueError(f'it unpacks to {size:,} bytes and has {os.path.getsize(path):,}')

@@ -1,3 +1,7 @@
+import json
+import shutil
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,35 +19,55 @@ def tree(step):
     return {'step': jnp.int32(step), 'kernel': jnp.full((3, 4), step / 7)}
 
 
+def good_checkpoints(workdir, *steps):
+    """Checkpoints of a run that was evaluated at each of `steps`, and is over."""
+    with Checkpoints(workdir, keep=len(steps)) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, tree(step))
+            evaluate(workdir, checkpoints, step, evaluation(10.0 + step))
+
+
+def evaluate(workdir, checkpoints, step, metrics):
+    """As a run does it: a line of metrics.jsonl, and a word to the checkpoints."""
+    with (workdir / 'metrics.jsonl').open('a') as file:
+        file.write(json.dumps({'step': step, 'split': 'eval', **metrics}) + '\n')
+    checkpoints.evaluated(step, metrics)
+
+
 def test_the_best_stays_when_it_is_no_longer_new_and_after_reopening(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         for step, top1 in ((1, 50.0), (2, 90.0), (3, 10.0)):
-            checkpoints.save(step, tree(step), evaluation(top1))
+            checkpoints.save(step, tree(step))
+            evaluate(tmp_path, checkpoints, step, evaluation(top1))
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         for step, top1 in ((4, 20.0), (5, 90.0), (6, 30.0), (7, 40.0)):
-            checkpoints.save(step, tree(step), evaluation(top1, loss=2.0))
-        checkpoints.save(8, tree(8), None)
+            checkpoints.save(step, tree(step))
+            evaluate(tmp_path, checkpoints, step, evaluation(top1, loss=2.0))
+        checkpoints.save(8, tree(8))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.best_step() == 2  # 5 is as right, with a higher loss
-        assert (checkpoints.find('best'), checkpoints.find('latest'), checkpoints.find('7')) == (
-            2,
-            8,
-            7,
-        )
+        names = ('best', 'latest', '7')
+        assert [checkpoints.find(name) for name in names] == [2, 8, 7]
         assert_trees_equal(checkpoints.restore(2, tree(0)), tree(2))
-    assert {int(path.name) for path in tmp_path.iterdir()} == {2, 7, 8}
+    assert {int(path.name) for path in (tmp_path / 'checkpoints').iterdir()} == {2, 7, 8}
+
+
+def test_pruning_leaves_the_newest_and_the_best(tmp_path):
+    good_checkpoints(tmp_path, 1, 2, 3, 4)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        evaluate(tmp_path, checkpoints, 2, evaluation(99.0))
+        assert checkpoints.prune() == [1, 3]
+        assert checkpoints.steps() == [2, 4]
 
 
 def test_what_was_saved_is_what_the_state_was_then(tmp_path):
     """Saving goes on in the background while training overwrites its buffers."""
-    import jax
-
     double = jax.jit(lambda state: jax.tree.map(lambda a: a * 2, state), donate_argnums=0)
     state = {'kernel': jnp.arange(100_000.0)}
     with Checkpoints(tmp_path, keep=5) as checkpoints:
         for step in range(1, 4):
             state = double(state)
-            checkpoints.save(step, state, None)
+            checkpoints.save(step, state)
             for _ in range(3):
                 state = double(state)
         for step in range(1, 4):
@@ -54,9 +78,8 @@ def test_what_was_saved_is_what_the_state_was_then(tmp_path):
 
 
 def test_reading_leaves_the_folder_as_it_is(tmp_path):
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
-        checkpoints.save(1, tree(1), evaluation(50.0))
-    unfinished = tmp_path / '2.orbax-checkpoint-tmp'
+    good_checkpoints(tmp_path, 1)
+    unfinished = tmp_path / 'checkpoints' / '2.orbax-checkpoint-tmp'
     unfinished.mkdir()
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.find('best') == 1
@@ -65,9 +88,107 @@ def test_reading_leaves_the_folder_as_it_is(tmp_path):
 
 def test_a_checkpoint_that_was_not_evaluated_is_not_called_the_best(tmp_path):
     with Checkpoints(tmp_path, keep=1) as checkpoints:
-        checkpoints.save(1, tree(1), None)
+        checkpoints.save(1, tree(1), wait=True)
         with pytest.raises(ConfigError, match='choose --checkpoint=latest'):
             checkpoints.find('best')
+
+
+def test_a_half_written_checkpoint_is_not_chosen_and_is_cleared_away(tmp_path):
+    good_checkpoints(tmp_path, 1)
+    folder = tmp_path / 'checkpoints'
+    shutil.copytree(folder / '1', folder / '2.orbax-checkpoint-tmp')
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.newest_good() == (1, {})
+    assert [path.name for path in folder.iterdir()] == ['1']
+
+
+def largest(folder):
+    return max((folder / 'default').rglob('d/*'), key=lambda path: path.stat().st_size)
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 4
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+DAMAGE = {
+    'a bit of the data': lambda step: flip(largest(step), 0.5),
+    'the first bit': lambda step: flip(largest(step), 0.0),
+    'a bit of the metadata': lambda step: flip(step / 'default' / '_METADATA', 0.3),
+    'a bit of the checksums': lambda step: flip(step / 'default' / 'checksums.json', 0.7),
+    'cut': lambda step: cut(largest(step)),
+    'emptied': lambda step: largest(step).write_bytes(b''),
+    'a file deleted': lambda step: largest(step).unlink(),
+    'the manifest deleted': lambda step: (step / 'default' / 'manifest.ocdbt').unlink(),
+    'the checksums cut': lambda step: cut(step / 'default' / 'checksums.json'),
+    'the checksums deleted': lambda step: (step / 'default' / 'checksums.json').unlink(),
+    'its arrays deleted': lambda step: shutil.rmtree(step / 'default'),
+    'its own metadata cut': lambda step: (step / '_CHECKPOINT_METADATA').write_text('{"item'),
+    'nothing left': lambda step: [shutil.rmtree(step), step.mkdir()],
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(damage, tmp_path):
+    good_checkpoints(tmp_path, 1, 2, 3)
+    damage(tmp_path / 'checkpoints' / '3')
+    with Checkpoints(tmp_path) as checkpoints:
+        good, damaged = checkpoints.newest_good()
+        assert (good, list(damaged)) == (2, [3])
+        assert damaged[3]
+        assert_trees_equal(checkpoints.restore(2, tree(0)), tree(2))
+        assert list(checkpoints.evaluations) == [1, 2]
+        checkpoints.save(3, tree(3), wait=True)  # what comes next has its name
+        assert checkpoints.newest_good() == (3, {})
+    assert (tmp_path / 'damaged' / '3').is_dir()
+
+
+def test_nothing_is_changed_where_all_checkpoints_are_damaged(tmp_path):
+    good_checkpoints(tmp_path, 1, 2)
+    for step in ('1', '2'):
+        flip(largest(tmp_path / 'checkpoints' / step), 0.5)
+    before = sorted(tmp_path.rglob('*'))
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ConfigError, match='All checkpoints'):
+        checkpoints.newest_good()
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(tmp_path):
+    good_checkpoints(tmp_path, 1, 2)
+    shutil.rmtree(tmp_path / 'checkpoints')
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ConfigError, match='holds no checkp'):
+        checkpoints.newest_good()
+
+
+def test_a_damaged_checkpoint_is_not_evaluated(tmp_path):
+    good_checkpoints(tmp_path, 1, 2)
+    flip(largest(tmp_path / 'checkpoints' / '2'), 0.5)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        with pytest.raises(ConfigError, match=r'step 2 .* is damaged: default/.* there are 1'):
+            checkpoints.find('best')
+        assert checkpoints.find('1') == 1
+
+
+def test_a_checkpoint_from_before_there_were_checksums_is_read(tmp_path):
+    good_checkpoints(tmp_path, 1)
+    (tmp_path / 'checkpoints' / '1' / 'default' / 'checksums.json').unlink()
+    path = tmp_path / 'checkpoints' / '1' / '_CHECKPOINT_METADATA'
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'custom_metadata': {}}))
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.newest_good() == (1, {})
+
+
+def test_another_tree_is_refused_in_a_line(tmp_path):
+    good_checkpoints(tmp_path, 1)
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ConfigError) as error:
+        checkpoints.restore(1, {'step': jnp.int32(0), 'kernel': jnp.zeros((2, 4))})
+    assert 'kernel was float32[3, 4] and is float32[2, 4]' in str(error.value)
+    assert '\n' not in str(error.value)
 
 
 def test_a_diverged_evaluation_is_never_the_best():

@@ -1,14 +1,20 @@
 import json
+import os
+import socket
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
 
 from ssanet_jax import data
 from ssanet_jax.config import ConfigError
-from ssanet_jax.training import loop
-from ssanet_jax.training.logs import MetricsLog, read_metrics
+from ssanet_jax.errors import DivergedError
+from ssanet_jax.training import experiment, loop
+from ssanet_jax.training.lock import Lock
+from ssanet_jax.training.logs import MetricsLog
+from ssanet_jax.training.metrics_file import read_metrics
 from tests.helpers import assert_trees_equal
 
 
@@ -155,16 +161,163 @@ def test_a_profile_is_recorded_when_asked_for(short, tmp_path):
     assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
 
 
-def test_a_diverged_run_ends_with_valid_json_and_a_table(short, tmp_path, capsys):
-    short.num_train_steps, short.optimizer.learning_rate = 8, 1e30
-    loop.train_and_evaluate(short, str(tmp_path))
-    loop.train_and_evaluate(short, str(tmp_path))  # its lines are read and written again
+def test_a_diverged_run_stops_and_names_the_step_and_the_last_good_checkpoint(short, tmp_path):
+    short.num_train_steps, short.optimizer.learning_rate = 30, 1e30
+    message = r'At step 2 the loss or .* last good checkpoint in .* is none'
+    with pytest.raises(DivergedError, match=message):
+        loop.train_and_evaluate(short, str(tmp_path))
+    assert list((tmp_path / 'checkpoints').iterdir()) == []
 
     def refuse(constant):
         raise ValueError(constant)
 
     for line in (tmp_path / 'metrics.jsonl').read_text().splitlines():
         json.loads(line, parse_constant=refuse)
-    summary = json.loads((tmp_path / 'summary.json').read_text(), parse_constant=refuse)
-    assert summary['final']['loss'] is None
-    assert 'not finite' in capsys.readouterr().out
+
+
+def test_an_exploding_loss_stops_the_run_with_its_checkpoints_good(short, tmp_path):
+    short.num_train_steps, short.checkpoint_every_steps = 8, 8
+    loop.train_and_evaluate(short, str(tmp_path))
+    short.num_train_steps, short.max_loss = 30, 1e-3
+    with pytest.raises(DivergedError, match=r'At step 9 .* is that of step 8\.'):
+        loop.train_and_evaluate(short, str(tmp_path))
+
+
+def poison(monkeypatch, bad_steps):
+    """Makes every image of some steps so large that the network computes nothing finite."""
+    real = experiment.steps.preprocess
+
+    def preprocess(image, *, mean, std):
+        marked = (image[0, 0, 0, 0] == 255) & (image[0, 0, 0, 1] == 7)
+        return real(image, mean=mean, std=std) * jnp.where(marked, jnp.inf, 1.0)
+
+    batches = data.train_batches
+
+    def marked_batches(config, *, start_step=0):
+        for number, batch in enumerate(batches(config, start_step=start_step), start_step + 1):
+            image = batch['image'].copy()
+            image[:, 0, 0, :2] = (255, 7) if number in bad_steps else (255, 8)
+            yield {**batch, 'image': image}
+
+    monkeypatch.setattr(experiment.steps, 'preprocess', preprocess)
+    monkeypatch.setattr(loop.data, 'train_batches', marked_batches)
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(short, tmp_path, monkeypatch):
+    short.num_train_steps, short.eval_every_steps, short.log_every_steps = 10, 5, 1
+    short.optimizer.schedule = 'constant'
+    with monkeypatch.context() as patch:
+        poison(patch, {4, 5})
+        with pytest.raises(DivergedError, match='At step 4 '):
+            loop.train_and_evaluate(short, str(tmp_path / 'stops'))
+        short.max_bad_steps = 2
+        state = loop.train_and_evaluate(short, str(tmp_path / 'skips'))
+        short.max_bad_steps = 1
+        with pytest.raises(DivergedError, match='At step 5 '):
+            loop.train_and_evaluate(short, str(tmp_path / 'too many'))
+    lines = [line for line in reproducible(tmp_path / 'skips') if line['split'] == 'train']
+    assert [line['skipped_steps'] for line in lines] == [0, 0, 0, 1, 2, 2, 2, 2, 2, 2]
+    assert [line['num_examples'] for line in lines] == [64, 64, 64, 0, 0, 64, 64, 64, 64, 64]
+    assert int(state.step) == 10
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state)))
+
+
+def test_a_skipped_step_changes_nothing_else(short, tmp_path, monkeypatch):
+    short.optimizer.schedule, short.max_bad_steps = 'constant', 1
+    poison(monkeypatch, {3})
+    states = {}
+    for steps in (2, 3):
+        short.num_train_steps = steps
+        states[steps] = jax.device_get(loop.train_and_evaluate(short, str(tmp_path / str(steps))))
+    assert_trees_equal(states[3].params, states[2].params)
+    assert_trees_equal(states[3].batch_stats, states[2].batch_stats)
+    assert_trees_equal(states[3].opt_state.inner_state, states[2].opt_state.inner_state)
+
+
+def test_an_evaluation_that_was_killed_is_done_again(short, tmp_path, monkeypatch):
+    whole = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
+    evaluate = loop.evaluate
+    with monkeypatch.context() as patch:
+        calls = []
+
+        def killed_the_second_time(*arguments):
+            calls.append(arguments)
+            if len(calls) == 2:
+                raise KilledError
+            return evaluate(*arguments)
+
+        patch.setattr(loop, 'evaluate', killed_the_second_time)
+        with pytest.raises(KilledError):
+            loop.train_and_evaluate(short, str(tmp_path / 'killed'))
+    resumed = loop.train_and_evaluate(short, str(tmp_path / 'killed'))
+    assert_trees_equal(jax.device_get(resumed), jax.device_get(whole))
+    assert reproducible(tmp_path / 'killed') == reproducible(tmp_path / 'whole')
+
+
+def test_a_run_goes_on_from_the_newest_good_checkpoint(short, tmp_path, capsys):
+    short.optimizer.schedule = 'constant'
+    whole = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
+    short.num_train_steps = 26
+    loop.train_and_evaluate(short, str(tmp_path / 'damaged'))
+    data_file = next((tmp_path / 'damaged' / 'checkpoints' / '26' / 'default' / 'd').iterdir())
+    data_file.write_bytes(data_file.read_bytes()[:-9])
+    short.num_train_steps = 30
+    capsys.readouterr()
+    resumed = loop.train_and_evaluate(short, str(tmp_path / 'damaged'))
+    printed = capsys.readouterr().out
+    assert 'Going on from the checkpoint of step 24.' in printed
+    assert f'step 26 is damaged: default/d/{data_file.name} is not what was written' in printed
+    assert_trees_equal(jax.device_get(resumed), jax.device_get(whole))
+    assert reproducible(tmp_path / 'damaged') == reproducible(tmp_path / 'whole')
+    assert (tmp_path / 'damaged' / 'damaged' / '26').is_dir()
+
+
+def test_each_start_is_recorded_and_what_changed_is_told(short, tmp_path, capsys):
+    short.num_train_steps = 2
+    loop.train_and_evaluate(short, str(tmp_path))
+    path = tmp_path / 'starts.jsonl'
+    first = json.loads(path.read_text())
+    assert first['devices'] == 8
+    path.write_text(json.dumps({**first, 'devices': 4}) + '\n')
+    short.num_train_steps = 3
+    loop.train_and_evaluate(short, str(tmp_path))
+    printed = capsys.readouterr().out
+    assert 'Changed since the last start: num_train_steps was 2 and is 3.' in printed
+    assert 'Changed since the last start: devices was 4 and is 8.' in printed
+    assert [json.loads(line)['step'] for line in path.read_text().splitlines()] == [0, 2]
+
+
+def test_other_data_and_another_config_are_refused_unless_allowed(short, tmp_path):
+    short.num_train_steps = 2
+    loop.train_and_evaluate(short, str(tmp_path))
+    path = tmp_path / 'starts.jsonl'
+    first = json.loads(path.read_text())
+    path.write_text(json.dumps({**first, 'dataset': 'digits/0.9.0 0123'}) + '\n')
+    short.num_train_steps, short.optimizer.momentum = 3, 0.8
+    message = (
+        r'another one: optimizer.momentum was 0.9 and is 0.8; its data were digits/0.9.0 0123 and '
+        r'are digits/1.0.0 .*--allow_config_change'
+    )
+    with pytest.raises(ConfigError, match=message):
+        loop.train_and_evaluate(short, str(tmp_path))
+    state = loop.train_and_evaluate(short, str(tmp_path), allow_config_change=True)
+    assert int(state.step) == 3
+    short.model.name, short.num_train_steps = 'ssa_resnet32', 4
+    with pytest.raises(ConfigError, match=r'is of another model or optimizer: .* absent'):
+        loop.train_and_evaluate(short, str(tmp_path), allow_config_change=True)
+
+
+def test_a_second_run_in_the_same_workdir_is_refused(short, tmp_path):
+    short.num_train_steps = 2
+    with Lock(epath.Path(tmp_path)):
+        message = rf'Process {os.getpid()} on {socket.gethostname()}, for 0 minutes, runs in'
+        with pytest.raises(ConfigError, match=message):
+            loop.train_and_evaluate(short, str(tmp_path))
+    loop.train_and_evaluate(short, str(tmp_path))
+    assert not (tmp_path / 'run.lock').exists()
+
+
+def test_the_lock_of_a_killed_run_is_not_in_the_way(tmp_path):
+    (tmp_path / 'run.lock').write_text('{"host": "gone", "pid": 1, "since": 0}')
+    with Lock(epath.Path(tmp_path)):
+        assert json.loads((tmp_path / 'run.lock').read_text())['pid'] == os.getpid()

@@ -49,12 +49,12 @@ def test_training_goes_on_in_the_other_form(digits, tmp_path):
     saved = ('folded', 'plain')
     for tail in saved:
         state, _ = train(network(tail), start(network(tail)), batches[:4])
-        with Checkpoints(tmp_path / tail, keep=1) as checkpoints:
-            checkpoints.save(4, (state, Metrics.zero()), None)
+        with Checkpoints(tmp_path / tail) as checkpoints:
+            checkpoints.save(4, (state, Metrics.zero()))
     losses = {}
     for written, read in itertools.product(saved, saved):
         model = network(read)
-        with Checkpoints(tmp_path / written, keep=1) as checkpoints:
+        with Checkpoints(tmp_path / written) as checkpoints:
             state, _ = checkpoints.restore(4, (start(model), Metrics.zero()))
         _, losses[written, read] = train(model, state, batches[4:])
     for written in saved:

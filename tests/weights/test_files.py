@@ -104,7 +104,8 @@ def saved(tmp_path, monkeypatch):
                 raise content
             return content
 
-        monkeypatch.setitem(sys.modules, 'torch', SimpleNamespace(load=load, Tensor=np.ndarray))
+        torch = SimpleNamespace(load=load, Tensor=np.ndarray, __version__='2.13.0+cpu')
+        monkeypatch.setitem(sys.modules, 'torch', torch)
         path = tmp_path / 'weights.pth'
         path.touch()
         return path

@@ -1,0 +1,34 @@
+"""Why a run ends before its last step, other than by a mistake of the user's (`ConfigError`).
+
+Each has the exit code that docs/launch.md lists, by which a job's manager decides what to do.
+"""
+
+
+class RunError(Exception):
+    """A run that cannot go on; the message is one line with the remedy."""
+
+    exit_code = 1
+
+
+class DivergedError(RunError):
+    """A step's loss or gradient is not finite, or its loss is above `config.max_loss`."""
+
+    exit_code = 3
+
+
+class HostLostError(RunError):
+    """Another host of the run is gone."""
+
+    exit_code = 69
+
+
+class SaveError(RunError):
+    """A checkpoint or a line of metrics could not be written."""
+
+    exit_code = 74
+
+
+class StoppedError(RunError):
+    """A signal asked the run to stop; it is saved, and the same command goes on."""
+
+    exit_code = 75

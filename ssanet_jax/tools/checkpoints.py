@@ -1,0 +1,173 @@
+r"""Lists, verifies, prunes or exports the checkpoints of a run.
+
+    python -m ssanet_jax.tools.checkpoints list --workdir=runs/digits
+    python -m ssanet_jax.tools.checkpoints verify --workdir=runs/digits
+    python -m ssanet_jax.tools.checkpoints prune --workdir=runs/digits --keep=1
+    python -m ssanet_jax.tools.checkpoints export --workdir=runs/digits --checkpoint=best \
+        --out=runs/digits_best
+
+list shows each checkpoint with its size and evaluation. verify reads every file and compares it
+with the checksum that was written with it; it exits with 1 if one is damaged. prune deletes all
+but the newest ones and the best. export copies one checkpoint, with the config and the metrics up
+to it, to a new workdir, which can be evaluated, converted and gone on from.
+"""
+
+import os
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # No accelerator is to be taken for files.
+
+import datetime
+import sys
+
+from absl import flags
+from etils import epath
+
+from ssanet_jax.config import ConfigError
+from ssanet_jax.tools import cli
+from ssanet_jax.tools.render import FORMATS, Column, Table, show
+
+FLAGS = flags.FLAGS
+
+_VERBS = {
+    'list': ('workdir', 'format'),
+    'verify': ('workdir',),
+    'prune': ('workdir', 'keep'),
+    'export': ('workdir', 'checkpoint', 'out'),
+}
+
+
+def define_flags() -> None:
+    flags.FLAGS.set_gnu_getopt(True)  # The verb comes before the flags.
+    flags.DEFINE_string('workdir', None, 'The run.', required=True)
+    flags.DEFINE_enum('format', 'table', FORMATS, 'list: how to print.')
+    flags.DEFINE_integer('keep', None, 'prune: how many of the newest to keep.', lower_bound=1)
+    flags.DEFINE_string('checkpoint', 'best', 'export: best, latest or a step.')
+    flags.DEFINE_string('out', None, 'export: the new workdir, which must not exist.')
+
+
+def main(argv: list[str]) -> None:
+    verb = argv[1] if len(argv) == 2 else None
+    if verb not in _VERBS:
+        given = ' '.join(argv[1:]) or 'nothing'
+        raise ConfigError(f'Say one of {", ".join(_VERBS)} before the flags; got {given}.')
+    for name in ('format', 'keep', 'checkpoint', 'out'):
+        if FLAGS[name].present and name not in _VERBS[verb]:
+            raise ConfigError(f'--{name} has no effect with {verb}; leave it out.')
+    workdir = epath.Path(FLAGS.workdir)
+    from ssanet_jax.training.saved import saved_config
+
+    saved_config(workdir)  # raises where there is no run
+    {'list': _list, 'verify': _verify, 'prune': _prune, 'export': _export}[verb](workdir)
+
+
+def _list(workdir: epath.Path) -> None:
+    from ssanet_jax.training.checkpoint import Checkpoints
+    from ssanet_jax.training.checksums import has_checksums
+
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        best, rows = checkpoints.best_step(), []
+        for step in checkpoints.steps():
+            folder = checkpoints.directory / str(step)
+            evaluation = checkpoints.evaluations.get(step, {})
+            written = datetime.datetime.fromtimestamp(folder.stat().mtime)
+            rows.append(
+                (
+                    step,
+                    written.isoformat(' ', 'seconds'),
+                    _size(folder),
+                    evaluation.get('top1'),
+                    evaluation.get('loss'),
+                    has_checksums(folder),
+                    step == best,
+                )
+            )
+    columns = [
+        Column('step'),
+        Column('written', left=True),
+        Column('MB', lambda size: f'{size / 1e6:,.1f}'),
+        Column('top-1', lambda top1: f'{top1:.2f} %'),
+        Column('loss', lambda loss: f'{loss:.4f}'),
+        Column('checksums', _yes_or_no, left=True),
+        Column('best', _yes_or_no, left=True),
+    ]
+    show([Table(f'{workdir}/checkpoints', columns, rows)], FLAGS.format)
+
+
+def _yes_or_no(value: bool) -> str:
+    return 'yes' if value else 'no'
+
+
+def _size(folder: epath.Path) -> int:
+    return sum(
+        _size(path) if path.is_dir() else int(path.stat().length) for path in folder.iterdir()
+    )
+
+
+def _verify(workdir: epath.Path) -> None:
+    from ssanet_jax.training.checksums import damage, has_checksums
+
+    steps = sorted(int(p.name) for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit())
+    damaged = 0
+    for step in steps:
+        folder = workdir / 'checkpoints' / str(step)
+        reason = damage(folder)
+        damaged += bool(reason)
+        good = 'as written' if has_checksums(folder) else 'written before there were checksums'
+        print(f'{step}: {f"damaged: {reason}" if reason else good}', flush=True)
+    print(f'{len(steps)} checkpoints, {damaged} damaged')
+    sys.exit(1 if damaged else 0)
+
+
+def _prune(workdir: epath.Path) -> None:
+    from ssanet_jax.training.checkpoint import Checkpoints
+    from ssanet_jax.training.lock import Lock
+
+    if FLAGS.keep is None:
+        raise ConfigError('prune needs --keep: how many of the newest to keep, besides the best.')
+    with Lock(workdir), Checkpoints(workdir, keep=FLAGS.keep) as checkpoints:
+        deleted = checkpoints.prune()
+        print(f'Deleted {_named(deleted)}; kept {_named(checkpoints.steps())}.')
+
+
+def _named(steps: list[int]) -> str:
+    return ', '.join(map(str, steps)) or 'none'
+
+
+def _export(workdir: epath.Path) -> None:
+    from ssanet_jax.training.checkpoint import Checkpoints
+    from ssanet_jax.training.checksums import damage
+    from ssanet_jax.training.metrics_file import lines_up_to
+    from ssanet_jax.training.writing import replace_text
+
+    if not FLAGS.out:
+        raise ConfigError('export needs --out: the new workdir.')
+    out = epath.Path(FLAGS.out)
+    if out.exists():
+        raise ConfigError(f'--out={out} exists; name a folder that does not.')
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        step = checkpoints.find(FLAGS.checkpoint)
+        try:
+            _copy(checkpoints.directory / str(step), out / 'checkpoints' / str(step))
+            (workdir / 'config.json').copy(out / 'config.json')
+            if (workdir / 'starts.jsonl').exists():
+                (workdir / 'starts.jsonl').copy(out / 'starts.jsonl')
+            replace_text(out / 'metrics.jsonl', lines_up_to(workdir, step))
+        except OSError as error:
+            raise ConfigError(f'--out={out} could not be written: {error}.') from error
+    if reason := damage(out / 'checkpoints' / str(step)):
+        raise ConfigError(f'{out} does not read back as it was written: {reason} Check the disk.')
+    print(f'{out}: step {step} of {workdir}, read back and equal.')
+
+
+def _copy(source: epath.Path, target: epath.Path) -> None:
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.is_dir():
+            _copy(path, target / path.name)
+        else:
+            path.copy(target / path.name)
+
+
+if __name__ == '__main__':
+    define_flags()
+    cli.run(main)

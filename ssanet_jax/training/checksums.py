@@ -1,0 +1,91 @@
+"""What a checkpoint's files must hold: written with them, compared before they are read."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+MARK = {'checksums': True}  # Orbax's custom_metadata of a checkpoint that has them
+_NAME = 'checksums.json'
+_ITEM = 'default'  # Orbax's name for the only item of a checkpoint
+
+
+class CheckedHandler(ocp.StandardCheckpointHandler):
+    """Orbax's handler of trees, which adds the SHA-256 of each file to what it writes.
+
+    Orbax calls `finalize` when all files are written and before the checkpoint gets its name, so
+    that there is no checkpoint without them.
+    """
+
+    def finalize(self, directory: epath.Path) -> None:
+        super().finalize(directory)
+        if jax.process_index() == 0:
+            (directory / _NAME).write_text(_text(_digests(directory)))
+
+
+@ocp.args.register_with_handler(CheckedHandler, for_save=True)
+@dataclasses.dataclass
+class Save(ocp.args.StandardSave):
+    """What `CheckedHandler` saves."""
+
+
+@ocp.args.register_with_handler(CheckedHandler, for_restore=True)
+@dataclasses.dataclass
+class Restore(ocp.args.StandardRestore):
+    """What `CheckedHandler` restores."""
+
+
+def damage(checkpoint: epath.Path) -> str:
+    """Which file of a checkpoint's folder is not what was written, and how; '' if none is.
+
+    Checkpoints from before there were checksums are taken as they are; see `has_checksums`.
+    """
+    folder = checkpoint / _ITEM
+    try:
+        if not ocp.utils.is_checkpoint_finalized(checkpoint):
+            return 'it is unfinished.'
+        metadata = json.loads((checkpoint / '_CHECKPOINT_METADATA').read_text())
+        marked = bool((metadata['custom_metadata'] or {}).get('checksums'))
+        if not marked and not (folder / _NAME).exists():
+            return ''
+        text = (folder / _NAME).read_text()
+        expected = json.loads(text)
+        if _text(expected) != text:
+            return f'{_ITEM}/{_NAME} is not what was written.'
+        for name, digest in expected.items():
+            if not (folder / name).exists():
+                return f'{_ITEM}/{name} is missing.'
+            if _digest(folder / name) != digest:
+                return f'{_ITEM}/{name} is not what was written.'
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        return ' '.join(f'{type(error).__name__}: {error}'.split())
+    return ''
+
+
+def has_checksums(checkpoint: epath.Path) -> bool:
+    return (checkpoint / _ITEM / _NAME).exists()
+
+
+def _text(digests: dict[str, str]) -> str:
+    return json.dumps(digests, indent=1) + '\n'
+
+
+def _digests(folder: epath.Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): _digest(path) for path in sorted(_files(folder))}
+
+
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files(path)
+        else:
+            yield path
+
+
+def _digest(path: epath.Path) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()

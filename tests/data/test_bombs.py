@@ -1,0 +1,215 @@
+"""Small files that would fill the memory, and large ones: refused before they are decoded."""
+
+import io
+import json
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssanet_jax import data
+from ssanet_jax.config import ConfigError
+from ssanet_jax.data import conversion, sources
+from ssanet_jax.data.images import center_crops, random_crops
+from tests import fabricate
+from tests.helpers import ROOT
+
+MEGABYTES = 300  # that the decoder is left with; 2**27 pixels take 384
+BOTH = pytest.mark.parametrize('function', [random_crops, center_crops])
+
+
+def chunk(kind, content):
+    check = zlib.crc32(kind + content)
+    return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', check)
+
+
+def png(width, height, *, first=b''):
+    """A valid one, black, of one bit a pixel; some 2,000 of its bytes become one."""
+    header = chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 1, 0, 0, 0, 0))
+    packed, row = zlib.compressobj(9), bytes(1 + (width + 7) // 8)
+    content = b''.join(packed.compress(row) for _ in range(height)) + packed.flush()
+    return b'\x89PNG\r\n\x1a\n' + first + header + chunk(b'IDAT', content) + chunk(b'IEND', b'')
+
+
+def encoded(kind, **kwargs):
+    buffer = io.BytesIO()
+    frames = [Image.new('RGB', (16, 16), (i, 0, 0)) for i in range(3)]
+    frames[0].save(buffer, kind, **({'append_images': frames[1:]} | kwargs))
+    return bytearray(buffer.getvalue())
+
+
+def jpeg(width, height, **kwargs):
+    """One whose header promises more than there is."""
+    file = encoded('JPEG', **kwargs)
+    frame = file.index(b'\xff\xc2' if kwargs.get('progressive') else b'\xff\xc0')
+    file[frame + 5 : frame + 9] = struct.pack('>HH', height, width)
+    return bytes(file)
+
+
+def gif(width, height):
+    file = encoded('GIF')
+    file[6:10] = struct.pack('<HH', width, height)
+    return bytes(file)
+
+
+def bmp(width, height):
+    file = encoded('BMP')
+    file[18:26] = struct.pack('<ii', width, height)
+    return bytes(file)
+
+
+def bombs():
+    """Each of 160 million pixels or more."""
+    small = chunk(b'aaAa', struct.pack('>II', 10, 10))  # where a header would have its sides
+    return {
+        'huge png': png(16_000, 10_000),
+        'huge png behind another chunk': png(16_000, 10_000, first=small),
+        'huge jpeg': jpeg(14_000, 12_000),
+        'huge progressive jpeg': jpeg(65_000, 65_000, progressive=True),
+        'huge gif': gif(60_000, 60_000),
+        'huge bmp': bmp(30_000, 30_000),
+    }
+
+
+def others():
+    """Formats that other decoders take, animated and not."""
+    return {
+        kind.lower() + ('' if still else ' that moves'): bytes(encoded(kind, save_all=not still))
+        for kind, still in [
+            ('GIF', True), ('GIF', False), ('WEBP', True), ('WEBP', False),
+            ('TIFF', True), ('TIFF', False), ('BMP', True), ('PPM', True), ('ICO', True),
+        ]
+    }  # fmt: skip
+
+
+def keys(number):
+    return np.zeros((number, 2), np.int64)
+
+
+PROGRAM = f"""
+import json, resource, sys
+import numpy as np
+from ssanet_jax.config import base
+from ssanet_jax.data import images
+
+files = {{name: bytes.fromhex(file) for name, file in json.load(sys.stdin).items()}}
+dataset = base().dataset
+dataset.max_image_pixels = int(sys.argv[1])
+out, key = np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 2), np.int64)
+decode = images.random_crops, images.center_crops
+for file in (files.pop('good jpeg'), files.pop('good png')):  # what starts threads
+    assert [function([file], key, out, dataset) for function in decode] == [{{}}, {{}}]
+with open('/proc/self/statm') as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + ({MEGABYTES} << 20),) * 2)
+reasons = [
+    (name, function([file], key, out, dataset)[0])
+    for name, file in files.items()
+    for function in decode
+]
+print(json.dumps(reasons))
+"""
+
+
+def decoded_with_little_memory(files, max_pixels):
+    rng = np.random.default_rng(0)
+    good = {
+        f'good {kind.lower()}': fabricate.photograph(rng, kind=kind) for kind in ('JPEG', 'PNG')
+    }
+    content = json.dumps({name: file.hex() for name, file in (good | files).items()})
+    command = [sys.executable, '-c', PROGRAM, str(max_pixels)]
+    return subprocess.run(
+        command, input=content, capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='/proc')
+def test_bombs_are_refused_before_they_take_memory():
+    done = decoded_with_little_memory(bombs(), 2**27)
+    assert done.returncode == 0, done.stderr[-2000:]
+    reasons = json.loads(done.stdout)
+    assert len(reasons) == 2 * len(bombs())
+    for name, reason in reasons:
+        known = 'pixels; dataset.max_image_pixels is 134,217,728' in reason
+        assert known or reason.startswith('It is neither JPEG nor PNG'), name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='/proc')
+def test_and_one_would_take_it_otherwise():
+    done = decoded_with_little_memory({'png': bombs()['huge png']}, 2**31)
+    assert 'OOM when allocating' in done.stderr
+
+
+@BOTH
+@pytest.mark.parametrize('name', others())
+def test_no_other_format_is_decoded(imagenet, function, name):
+    out = np.zeros((1, 32, 32, 3), np.uint8)
+    bad = function([others()[name]], keys(1), out, imagenet.dataset)
+    assert bad[0].startswith('It is neither JPEG nor PNG')
+
+
+@BOTH
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+def test_a_file_of_too_many_bytes_is_refused_alone(imagenet, function, kind):
+    rng = np.random.default_rng(0)
+    good = fabricate.photograph(rng)
+    large = fabricate.photograph(rng, kind=kind) + bytes(len(good))  # would be decoded
+    files = [good, large, good]
+    out = np.zeros((3, 32, 32, 3), np.uint8)
+    assert function(files, keys(3), out, imagenet.dataset) == {}
+    assert out[1].any()
+    imagenet.dataset.max_image_bytes = max(len(good), len(large) - 1)
+    bad = function(files, keys(3), out, imagenet.dataset)
+    assert bad == {1: f'It has over {len(large) - 1:,} bytes, dataset.max_image_bytes.'}
+    assert [image.any() for image in out] == [True, False, True]
+    imagenet.dataset.max_image_bytes += 1
+    assert function(files, keys(3), out, imagenet.dataset) == {}
+
+
+@pytest.fixture
+def folder(imagenet, tmp_path):
+    imagenet.dataset.name = 'folder'
+    imagenet.dataset.data_dir = str(fabricate.image_folder(tmp_path / 'trees'))
+    return imagenet
+
+
+def test_a_large_file_of_a_folder_is_not_read_whole(folder, monkeypatch):
+    path = f'{folder.dataset.data_dir}/train/ash/3.jpg'
+    with open(path, 'r+b') as file:
+        file.truncate(2**40)  # takes no room
+    folder.dataset.max_image_bytes = 2**16
+    lengths = []
+    read = sources._read
+    monkeypatch.setattr(
+        sources, '_read', lambda *args: lengths.append(len(read(*args))) or read(*args)
+    )
+    with pytest.raises(ConfigError, match=r'ash/3\.jpg cannot be decoded: It has over 65,536 byte'):
+        list(data.eval_batches(folder, 'train'))
+    assert max(lengths) == 2**16 + 1
+    folder.dataset.bad_eval_images, folder.dataset.max_bad_fraction = 'wrong', 0.1
+    label = np.concatenate([batch['label'] for batch in data.eval_batches(folder, 'train')])
+    assert (label == -1).sum() == 1
+
+
+@pytest.mark.parametrize('name', [*bombs(), *others()])
+def test_shrinking_leaves_what_is_not_read_as_it_is(name, monkeypatch):
+    """Pillow knows more formats; none of the others is even looked at."""
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 2**26)  # an error above twice as many
+    file = (bombs() | others())[name]
+    assert conversion.Shrink(max_side=8, quality=90).smaller(file) == file
+
+
+def test_shrinking_leaves_what_pillow_cannot_handle_as_it_is():
+    shrink = conversion.Shrink(max_side=16, quality=90)
+    good = fabricate.photograph(np.random.default_rng(0), kind='PNG')
+    length = good.index(b'IDAT') - 4
+    broken = good[:length] + struct.pack('>I', 99) + good[length + 4 :]  # no chunk follows there
+    assert shrink.smaller(good) != good
+    assert shrink.smaller(broken) == broken
+    wide = png(70_000, 17)  # more than a JPEG may have
+    assert shrink.smaller(wide) == wide
