@@ -1,0 +1,82 @@
+"""What launch/ and its page say, and stand-ins for what is not here: clusters, and long runs."""
+
+import os
+import re
+import stat
+import subprocess
+import time
+
+from tests.helpers import ROOT
+
+LAUNCH = ROOT / 'launch'
+PAGE = ROOT / 'docs/launch.md'
+
+# The page's table: exit code -> what until_done.sh, a SLURM job and a Kubernetes job do with it.
+TABLE = {
+    int(code): tuple(does)
+    for codes, *does in re.findall(
+        r'^\| ([\d, ]+) \| .+? \| (ends|runs again).*? \| (.+?) \| (.+?) \|$',
+        PAGE.read_text(),
+        re.MULTILINE,
+    )
+    for code in codes.split(', ')
+}
+ENDS = sorted(code for code, (does, *_) in TABLE.items() if does == 'ends')
+RUNS_AGAIN = sorted(set(TABLE) - set(ENDS))
+
+
+def program(path, text):
+    """An executable bash script."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/usr/bin/env bash\n{text}\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def fails_with(tmp_path, *codes):
+    """A command that ends with these codes, one a run, and then with 0; see `runs`."""
+    cases = '\n'.join(f'{i}) {how_to_end(code)} ;;' for i, code in enumerate(codes))
+    count = f'$(($(wc -l <{tmp_path}/runs) - 1))'
+    return program(
+        tmp_path / 'command', f'echo "$@" >>{tmp_path}/runs\ncase {count} in\n{cases}\nesac'
+    )
+
+
+def how_to_end(code):
+    return f'kill -{code - 128} $$' if code in (130, 137, 143) else f'exit {code}'
+
+
+def saves(tmp_path):
+    """A run in miniature: after a signal it saves for up to a second. It writes both in `runs`."""
+    return f"""
+trap 'echo signal >>{tmp_path}/runs' TERM INT
+echo started >>{tmp_path}/runs
+while ! grep -q signal {tmp_path}/runs; do sleep 0.05; done
+end=$((SECONDS + 1)); while ((SECONDS < end)); do sleep 0.05; done
+exit 75"""
+
+
+def runs(tmp_path):
+    """The arguments of each run of `fails_with`, or what `saves` went through."""
+    return (tmp_path / 'runs').read_text().splitlines()
+
+
+def wait_for(condition):
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+def run(*command, path=None, **environment):
+    """Runs it at the top of the checkout; `path` comes first in PATH."""
+    before = f'{path}{os.pathsep}' if path else ''
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, 'PATH': before + os.environ['PATH'], **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
