@@ -1,5 +1,6 @@
 """Runs a command whose user may make mistakes: one line to stderr and an exit code."""
 
+import contextlib
 import os
 import re
 import runpy
@@ -40,33 +41,35 @@ def run(main: Callable[[list[str]], None]) -> None:
         _leave(error)
     except KeyboardInterrupt:
         _leave(StoppedError('Interrupted before there was anything to save.'))
-    except jax.errors.JaxRuntimeError as error:
+    except Exception as error:
         if not jax.distributed.is_initialized():
             raise
+        from ssanet_jax.training import parallel  # imports optax
+
+        if not parallel.host_lost(error):
+            flags.FLAGS.traceback = True  # nobody expected it
+            _leave(error)
         reason = ' '.join(str(error).split())[:300]
-        lost = HostLostError(
-            f'Another host was lost: {reason} Its own log says why; checkpoints are as they were. '
-            'Start all hosts again with the same command.'
+        _leave(
+            HostLostError(
+                f'Another host was lost: {reason} Its own log says why; checkpoints are as they '
+                'were. Start all hosts again with the same command.'
+            )
         )
-        lost.__cause__ = error
-        _leave(lost)
-    except Exception:
-        if not jax.distributed.is_initialized():
-            raise
-        traceback.print_exc()
-        _leave(RunError('Stopped by the error above, which is not one of use.'))
 
 
-def _leave(error: ConfigError | RunError) -> NoReturn:
+def _leave(error: Exception) -> NoReturn:
     """Exits with the error's code; at once, where other hosts might be waited for in vain."""
-    if flags.FLAGS.is_parsed() and flags.FLAGS.get_flag_value('traceback', False):
-        traceback.print_exception(error)
-    print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr, flush=True)
+    code = getattr(error, 'exit_code', 1)
+    with contextlib.suppress(OSError):  # stderr may be closed
+        if flags.FLAGS.is_parsed() and flags.FLAGS.get_flag_value('traceback', False):
+            traceback.print_exception(error)
+        print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr, flush=True)
     if jax.distributed.is_initialized():
         if jax.process_index() == 0:  # the others' runtime aborts when the first host is gone
             time.sleep(2)
-        os._exit(error.exit_code)
-    sys.exit(error.exit_code)
+        os._exit(code)
+    sys.exit(code)
 
 
 def recipe(argv: list[str]) -> ConfigDict:

@@ -80,6 +80,16 @@ class Interruption:
                 os.kill(os.getpid(), signal.SIGTERM)  # tells all hosts
         self._ear.close()
 
+    def begin(self, start: int) -> None:
+        """Call it before the first step, which follows `start`, on all hosts."""
+        if jax.process_count() == 1:
+            return
+        # JAX stops at the largest step that it was asked for, and one; at first it knows of 0.
+        if multihost_utils.reached_preemption_sync_point(1):
+            raise StoppedError('Stopped before the first step. Run the same command to begin again.')
+        if start > 1:
+            multihost_utils.reached_preemption_sync_point(start)
+
     def _requested(self) -> bool:
         return self._name is not None and jax.process_count() == 1
 

@@ -179,6 +179,7 @@ def _train(
         Interruption() as interruption,
     ):
         step = start
+        interruption.begin(start)
         while True:
             if run.plan.evaluates_at(step) and step not in checkpoints.evaluations:
                 evaluation = evaluate(config, run, state, partial(interruption.check, step, folder))

@@ -1,5 +1,6 @@
 """Data parallelism: a mesh of one axis, steps mapped over it, batches split along it."""
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
@@ -76,6 +77,15 @@ def together(attempt: Callable[[], T]) -> T:
         if text:
             raise ConfigError(f'Host {host}: {text}')
     return cast(T, result)
+
+
+# How XLA's errors begin where a connection is gone; some are ValueErrors.
+_CONNECTION = re.compile('(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED): ')
+
+
+def host_lost(error: Exception) -> bool:
+    """Whether an error tells that another host is gone."""
+    return jax.process_count() > 1 and bool(_CONNECTION.match(str(error)))
 
 
 def check_same_on_all_hosts(value: int | None, what: str) -> None:

@@ -9,6 +9,7 @@ from absl import logging
 from etils import epath
 
 from ssanet_jax.errors import SaveError
+from ssanet_jax.training import parallel
 
 PAUSES = [5.0, 10.0, 20.0, 40.0]  # seconds before each further attempt
 
@@ -30,6 +31,8 @@ def patiently(write: Callable[[], None], what: str, after: str) -> None:
         try:
             return write()
         except (OSError, ValueError) as error:  # ValueError: TensorStore's
+            if parallel.host_lost(error):
+                raise
             reason = _one_line(error)
             if pause is None:
                 raise SaveError(f'{what} could not be written: {reason} {after}') from error

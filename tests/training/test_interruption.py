@@ -1,0 +1,118 @@
+"""Signals, sent to main.py as a scheduler or a user sends them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from etils import epath
+
+from ssanet_jax.training import loop
+from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.metrics_file import read_metrics
+from tests.helpers import ROOT, assert_trees_equal
+
+
+def start(workdir, data_dir):
+    """A run of 300 steps with an evaluation and a checkpoint every 20th."""
+    return subprocess.Popen(
+        [
+            sys.executable, 'main.py', '--config=configs/digits_ssa20.py', f'--workdir={workdir}',
+            f'--config.dataset.data_dir={data_dir}',
+            '--config.num_train_steps=300', '--config.eval_every_steps=20',
+            '--config.log_every_steps=10', '--config.batch_size=16',
+        ],
+        cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for(process, text):
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(process.stderr.read())
+
+
+def lines(workdir):
+    return [
+        {name: value for name, value in line.items() if name != 'images_per_second'}
+        for line in read_metrics(epath.Path(workdir))
+    ]
+
+
+def last_state(workdir):
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        step = checkpoints.steps()[-1]
+        return step, checkpoints.restore_variables(step)
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory, data_dir):
+    """The workdir of a run that nothing happened to."""
+    workdir = tmp_path_factory.mktemp('whole')
+    process = start(workdir, data_dir)
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (0, '')
+    return workdir
+
+
+def assert_same_run(workdir, whole):
+    assert lines(workdir) == lines(whole)
+    assert_trees_equal(last_state(workdir), last_state(whole))
+    assert not (workdir / 'run.lock').exists()
+
+
+def test_signals_save_and_the_run_goes_on_bit_for_bit(whole, tmp_path, data_dir):
+    for number, text in ((signal.SIGTERM, 'step 40/300  eval'), (signal.SIGINT, 'step 120/300')):
+        process = start(tmp_path, data_dir)
+        wait_for(process, text)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 75, errors
+        step = int(errors.rpartition('after step ')[2].partition(',')[0])
+        assert f'main.py: Stopped by {number.name} after step {step}, which is saved' in errors
+        assert last_state(tmp_path)[0] == step
+    process = start(tmp_path, data_dir)
+    printed, _ = process.communicate()
+    assert process.returncode == 0
+    assert f'Going on from the checkpoint of step {step}.' in printed
+    assert_same_run(tmp_path, whole)
+
+
+def test_kills_change_nothing(whole, tmp_path, data_dir):
+    process = start(tmp_path, data_dir)
+    wait_for(process, 'step 30/300  train')
+    process.kill()
+    process.wait()
+    process = start(tmp_path, data_dir)
+    wait_for(process, 'step 80/300  eval')
+    while not list((tmp_path / 'checkpoints').glob('*tmp*')):  # it is saving
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    process = start(tmp_path, data_dir)
+    process.communicate()
+    assert process.returncode == 0
+    assert not list((tmp_path / 'checkpoints').glob('*tmp*'))
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_second_signal_stops_at_once(tmp_path, data_dir):
+    process = start(tmp_path, data_dir)
+    wait_for(process, 'step 20/300  train')
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM)  # either comes first
+    assert errors.endswith('stopped at once, nothing more saved.\n')
+
+
+def test_a_run_in_the_same_process_leaves_signals_as_they_were(digits, tmp_path):
+    digits.num_train_steps = 1
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    loop.train_and_evaluate(digits, str(tmp_path))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
