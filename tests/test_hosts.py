@@ -1,10 +1,12 @@
-"""Two processes, as on two hosts, train as one process with as many devices."""
+"""Several processes, as on several hosts, train as one process with as many devices."""
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -22,40 +24,103 @@ def start(workdir, data_dir, devices, *flags):
         [
             sys.executable, 'main.py', '--config=configs/digits_ssa20.py',
             f'--workdir={workdir}', f'--config.dataset.data_dir={data_dir}',
-            '--config.num_train_steps=6', '--config.log_every_steps=2',
-            '--config.eval_every_steps=3', '--config.optimizer.learning_rate=0.01', *flags,
+            '--config.num_train_steps=120', '--config.log_every_steps=10',
+            '--config.eval_every_steps=30', '--config.optimizer.learning_rate=0.001',
+            '--config.optimizer.schedule=constant', *flags,
         ],
-        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
-def finish(processes):
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), outputs
-    return outputs
+def start_hosts(number, workdir, data_dir, *flags):
+    """So many processes of one run, with four devices in all."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    hosts = [f'--coordinator_address=127.0.0.1:{port}', f'--num_processes={number}', *flags]
+    return [
+        start(workdir, data_dir, 4 // number, *hosts, f'--process_id={i}') for i in range(number)
+    ]
 
 
-def losses(workdir):
+def finish(processes, *codes):
+    """What each printed, and its errors; all of them must exit with one of `codes`."""
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert {process.returncode for process in processes} <= set(codes), outputs
+    return [output for output, _ in outputs], [errors for _, errors in outputs]
+
+
+def wait_for(process, text):
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(process.stderr.read())
+
+
+def metrics(workdir):
+    """The lines without timings, and apart from them their losses."""
     lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
     return [(x['step'], x['split'], x['num_examples']) for x in lines], [x['loss'] for x in lines]
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path, data_dir):
-    finish([start(tmp_path / 'one', data_dir, 4)])
+@pytest.fixture(scope='module')
+def one(tmp_path_factory, data_dir):
+    """The metrics of a run of one process with four devices."""
+    workdir = tmp_path_factory.mktemp('one')
+    finish([start(workdir, data_dir, 4)], 0)
+    return metrics(workdir)
+
+
+def assert_as_one(workdir, one):
+    assert metrics(workdir)[0] == one[0]
+    assert {count for _, split, count in one[0] if split == 'eval'} == {360}
+    losses = metrics(workdir)[1]
+    np.testing.assert_allclose(losses[:3], one[1][:3], rtol=1e-4)
+    np.testing.assert_allclose(losses, one[1], rtol=2e-2)  # sums in another order, 120 steps on
+
+
+def test_two_processes_are_stopped_and_killed_and_train_as_one(one, tmp_path, data_dir):
+    processes = start_hosts(2, tmp_path, data_dir)
+    wait_for(processes[0], 'step 30/120  eval')
+    processes[1].send_signal(signal.SIGTERM)  # one is told, both agree on a step
+    _, errors = finish(processes, 75)
+    step = int(errors[0].rpartition('after step ')[2].partition(',')[0])
+    assert f'after step {step}, which is saved' in errors[1]
+
+    processes = start_hosts(2, tmp_path, data_dir)
+    wait_for(processes[0], 'step 80/120  train')
+    processes[1].kill()
+    killed = time.monotonic()
+    (_, errors), _ = processes[0].communicate(timeout=60), processes[1].communicate()
+    assert processes[0].returncode in (69, -signal.SIGABRT)
+    assert time.monotonic() - killed < 60
+    assert 'Another host was lost' in errors or 'another task died' in errors
+
+    printed, _ = finish(start_hosts(2, tmp_path, data_dir), 0)
+    assert 'Going on from the checkpoint of step' in printed[0]
+    assert 'step' not in printed[1]  # only the first host speaks
+    assert_as_one(tmp_path, one)
+
+
+def test_a_mistake_that_one_host_sees_stops_all(tmp_path, data_dir):
+    """The second has no data; the first would wait for it in its first step."""
+    good, bad = (tmp_path / name for name in ('good', 'bad'))
+    bad.write_text('not a folder')
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     hosts = [f'--coordinator_address=127.0.0.1:{port}', '--num_processes=2']
-    for _ in range(2):  # the second time from the last checkpoint
-        outputs = finish(
-            [start(tmp_path / 'two', data_dir, 2, *hosts, f'--process_id={i}') for i in range(2)]
-        )
-    assert 'Going on from the checkpoint of step 6' in outputs[0]
-    assert 'step' not in outputs[1]  # only the first host speaks
-    (one_steps, one_losses), (two_steps, two_losses) = (
-        losses(tmp_path / name) for name in ('one', 'two')
-    )
-    assert one_steps == two_steps
-    assert {count for _, split, count in two_steps if split == 'eval'} == {360}
-    np.testing.assert_allclose(two_losses, one_losses, rtol=1e-3)
+    processes = [
+        start(good, data, 2, *hosts, f'--process_id={i}') for i, data in enumerate((data_dir, bad))
+    ]
+    _, errors = finish(processes, 2)
+    assert all('main.py: Host 1: digits could not be written to' in text for text in errors)
+    assert not good.exists()
+
+
+@pytest.mark.slow
+def test_four_processes_train_as_one_and_two_go_on_from_their_checkpoint(one, tmp_path, data_dir):
+    steps = '--config.num_train_steps={}'
+    finish(start_hosts(4, tmp_path, data_dir, steps.format(60)), 0)
+    finish(start_hosts(2, tmp_path, data_dir, steps.format(120)), 0)
+    assert_as_one(tmp_path, one)

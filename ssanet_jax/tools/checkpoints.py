@@ -104,16 +104,18 @@ def _size(folder: epath.Path) -> int:
 
 
 def _verify(workdir: epath.Path) -> None:
-    from ssanet_jax.training.checksums import damage, has_checksums
+    from ssanet_jax.training.checkpoint import Checkpoints
+    from ssanet_jax.training.checksums import has_checksums
 
     steps = sorted(int(p.name) for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit())
     damaged = 0
-    for step in steps:
-        folder = workdir / 'checkpoints' / str(step)
-        reason = damage(folder)
-        damaged += bool(reason)
-        good = 'as written' if has_checksums(folder) else 'written before there were checksums'
-        print(f'{step}: {f"damaged: {reason}" if reason else good}', flush=True)
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        for step in steps:
+            reason = checkpoints.damage(step)
+            damaged += bool(reason)
+            checked = has_checksums(checkpoints.directory / str(step))
+            good = 'as written' if checked else 'written before there were checksums'
+            print(f'{step}: {f"damaged: {reason}" if reason else good}', flush=True)
     print(f'{len(steps)} checkpoints, {damaged} damaged')
     sys.exit(1 if damaged else 0)
 

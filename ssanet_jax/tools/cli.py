@@ -47,7 +47,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         from ssanet_jax.training import parallel  # imports optax
 
         if not parallel.host_lost(error):
-            flags.FLAGS.traceback = True  # nobody expected it
+            flags.FLAGS['traceback'].value = True  # nobody expected it
             _leave(error)
         reason = ' '.join(str(error).split())[:300]
         _leave(

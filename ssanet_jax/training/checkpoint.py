@@ -58,6 +58,7 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_NewestAndBest(self._wanted),
                 create=False,
+                lightweight_initialize=True,  # reads no file that may be damaged
                 read_only=self._read_only,
             ),
         )
@@ -85,7 +86,7 @@ class Checkpoints:
             try:
                 if step not in self._manager.all_steps():
                     self._manager.save(
-                        step, args=checksums.Save(tree), custom_metadata=checksums.MARK
+                        step, args=checksums.Save(tree, step=step), custom_metadata=checksums.MARK
                     )
                 if wait:
                     self._manager.wait_until_finished()
@@ -174,7 +175,13 @@ class Checkpoints:
 
     def damage(self, step: int) -> str:
         """Which file of a checkpoint is not what was written, and how; '' if none is."""
-        return checksums.damage(self.directory / str(step))
+        if reason := checksums.damage(self.directory / str(step)):
+            return reason
+        try:
+            self._manager.metadata(step)
+        except Exception as error:  # Orbax's, of what is not in its item's folder
+            return f'its metadata cannot be read ({" ".join(str(error).split())}).'
+        return ''
 
     def newest_good(self) -> tuple[int | None, dict[int, str]]:
         """The newest checkpoint that is not damaged, if there is any, once all hosts agree.

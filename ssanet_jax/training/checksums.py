@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -21,16 +22,23 @@ class CheckedHandler(ocp.StandardCheckpointHandler):
     that there is no checkpoint without them.
     """
 
+    async def async_save(self, directory: Any, *, args: 'Save') -> Any:
+        self._step = args.step
+        return await super().async_save(directory, args=args)
+
     def finalize(self, directory: epath.Path) -> None:
         super().finalize(directory)
         if jax.process_index() == 0:
-            (directory / _NAME).write_text(_text(_digests(directory)))
+            written = {'step': self._step, 'files': _digests(directory)}
+            (directory / _NAME).write_text(_text(written))
 
 
 @ocp.args.register_with_handler(CheckedHandler, for_save=True)
 @dataclasses.dataclass
 class Save(ocp.args.StandardSave):
-    """What `CheckedHandler` saves."""
+    """What `CheckedHandler` saves, and the step that it is of."""
+
+    step: int = 0
 
 
 @ocp.args.register_with_handler(CheckedHandler, for_restore=True)
@@ -56,13 +64,15 @@ def damage(checkpoint: epath.Path) -> str:
         expected = json.loads(text)
         if _text(expected) != text:
             return f'{_ITEM}/{_NAME} is not what was written.'
-        for name, digest in expected.items():
+        if expected['step'] != int(checkpoint.name):
+            return f'it is the checkpoint of step {expected["step"]}.'
+        for name, digest in expected['files'].items():
             if not (folder / name).exists():
                 return f'{_ITEM}/{name} is missing.'
             if _digest(folder / name) != digest:
                 return f'{_ITEM}/{name} is not what was written.'
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        return ' '.join(f'{type(error).__name__}: {error}'.split())
+        return f'its files cannot be read ({" ".join(f"{type(error).__name__}: {error}".split())}).'
     return ''
 
 
@@ -70,8 +80,8 @@ def has_checksums(checkpoint: epath.Path) -> bool:
     return (checkpoint / _ITEM / _NAME).exists()
 
 
-def _text(digests: dict[str, str]) -> str:
-    return json.dumps(digests, indent=1) + '\n'
+def _text(written: dict[str, Any]) -> str:
+    return json.dumps(written, indent=1) + '\n'
 
 
 def _digests(folder: epath.Path) -> dict[str, str]:

@@ -86,7 +86,9 @@ class Interruption:
             return
         # JAX stops at the largest step that it was asked for, and one; at first it knows of 0.
         if multihost_utils.reached_preemption_sync_point(1):
-            raise StoppedError('Stopped before the first step. Run the same command to begin again.')
+            raise StoppedError(
+                'Stopped before the first step. Run the same command to begin again.'
+            )
         if start > 1:
             multihost_utils.reached_preemption_sync_point(start)
 

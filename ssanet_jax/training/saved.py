@@ -41,7 +41,7 @@ def load_run(workdir: epath.PathLike, checkpoint: str = 'best') -> SavedRun:
       ConfigError: there is no run, or no such checkpoint.
     """
     folder = epath.Path(workdir)
-    config = _with_defaults(saved_config(folder))
+    config = with_defaults(saved_config(folder))
     with Checkpoints(folder, read_only=True) as checkpoints:
         step = checkpoints.find(checkpoint)
         variables = checkpoints.restore_variables(step)
@@ -51,7 +51,7 @@ def load_run(workdir: epath.PathLike, checkpoint: str = 'best') -> SavedRun:
     return SavedRun(config, build_model(alone, num_classes), jax.device_get(variables), step)
 
 
-def _with_defaults(saved: Mapping[str, Any]) -> ConfigDict:
+def with_defaults(saved: Mapping[str, Any]) -> ConfigDict:
     """A config with the fields of config.json; those that are newer have their defaults."""
     config = base()
     known = flatten(config)
@@ -69,4 +69,10 @@ def saved_config(folder: epath.Path) -> dict[str, Any]:
     path = folder / 'config.json'
     if not path.exists():
         raise ConfigError(f'{folder} holds checkpoints but no config.json; choose a new workdir.')
-    return json.loads(path.read_text())
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f'{path} cannot be read: {" ".join(str(error).split())}. Put a copy back, or choose a '
+            'new workdir.'
+        ) from error

@@ -67,9 +67,14 @@ def record(config: ConfigDict, info: DatasetInfo, workdir: epath.Path, step: int
 
 
 def read_starts(workdir: epath.Path) -> list[dict[str, Any]]:
-    """The lines of starts.jsonl, one a start, if there are any."""
-    path = workdir / 'starts.jsonl'
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The lines of starts.jsonl, one a start, up to one that is not whole."""
+    path, starts = workdir / 'starts.jsonl', []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            starts.append(dict(json.loads(line)))
+        except (ValueError, TypeError):
+            break
+    return starts
 
 
 def _found(step: int, info: DatasetInfo) -> dict[str, Any]:

@@ -116,6 +116,11 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def replace(folder, other):
+    shutil.rmtree(folder)
+    shutil.copytree(other, folder)
+
+
 DAMAGE = {
     'a bit of the data': lambda step: flip(largest(step), 0.5),
     'the first bit': lambda step: flip(largest(step), 0.0),
@@ -128,6 +133,11 @@ DAMAGE = {
     'the checksums cut': lambda step: cut(step / 'default' / 'checksums.json'),
     'the checksums deleted': lambda step: (step / 'default' / 'checksums.json').unlink(),
     'its arrays deleted': lambda step: shutil.rmtree(step / 'default'),
+    'a bit of its own metadata': lambda step: flip(step / '_CHECKPOINT_METADATA', 0.4),
+    'another checkpoint': lambda step: replace(step, step.with_name('2')),
+    'the arrays of another': lambda step: replace(
+        step / 'default', step.with_name('2') / 'default'
+    ),
     'its own metadata cut': lambda step: (step / '_CHECKPOINT_METADATA').write_text('{"item'),
     'nothing left': lambda step: [shutil.rmtree(step), step.mkdir()],
 }

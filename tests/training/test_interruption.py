@@ -86,14 +86,14 @@ def test_kills_change_nothing(whole, tmp_path, data_dir):
     process = start(tmp_path, data_dir)
     wait_for(process, 'step 30/300  train')
     process.kill()
-    process.wait()
+    process.communicate()
     process = start(tmp_path, data_dir)
     wait_for(process, 'step 80/300  eval')
     while not list((tmp_path / 'checkpoints').glob('*tmp*')):  # it is saving
         assert process.poll() is None
         time.sleep(0.001)
     process.kill()
-    process.wait()
+    process.communicate()
     process = start(tmp_path, data_dir)
     process.communicate()
     assert process.returncode == 0

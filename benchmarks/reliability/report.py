@@ -1,0 +1,152 @@
+"""Writes the tables of docs/reliability.md from the results in benchmarks/results/reliability.
+
+    python benchmarks/reliability/report.py
+
+Replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`; a table whose result is not
+there stays as it is.
+"""
+
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import ROOT, described, fill, markdown, rates, spread
+
+RESULTS = ROOT / 'benchmarks/results/reliability'
+DOCUMENT = ROOT / 'docs/reliability.md'
+
+
+def kills(result: dict[str, Any]) -> str:
+    trials = result['trials']
+    phases = [
+        (phase, [t for t in trials if t['phase'] == phase])
+        for phase in ('starting', 'training', 'evaluating', 'ending')
+    ]
+    rows = [
+        (phase, f'{len(found)}', f'{sum(t["saving"] for t in found)}')
+        for phase, found in [*phases, ('together', trials)]
+    ]
+    table = markdown(['killed while', 'kills', 'of these while a checkpoint was written'], rows)
+    known = [t for t in trials if t['went_on_from'] is not None]
+    newest = sum(t['went_on_from'] == t['newest_checkpoint'] for t in known)
+    lost = [
+        t['last_logged_step'] - t['newest_checkpoint']
+        for t in trials
+        if t['last_logged_step'] is not None
+    ]
+    killed = [run for run in result['runs'] if run['kills']]
+    return (
+        f'{table}\n\n{identical(killed)} A run has {result["arrays"]} arrays and '
+        f'{result["metrics_lines"]} lines of metrics. {newest} of {len(known)} starts that came so '
+        f'far went on from the newest checkpoint; at most {max(lost, default=0)} steps were '
+        f'trained again. Checkpoints found damaged after a kill: '
+        f'{sum(run["checkpoints_set_aside"] for run in killed)}.'
+    )
+
+
+def identical(runs: list[dict[str, Any]]) -> str:
+    same = sum(run['identical'] for run in runs)
+    return f'{same} of {len(runs)} runs ended exactly as one that was left alone.'
+
+
+def corruption(result: dict[str, Any]) -> str:
+    rows = [
+        (t['way'], t['verdict'], '-' if t['went_on_from'] is None else f'{t["went_on_from"]}')
+        for t in result['trials']
+    ]
+    counts = Counter(t['verdict'] for t in result['trials'])
+    table = markdown(['damage', 'result', 'went on from step'], rows)
+    return f'{table}\n\n{", ".join(f"{count} {verdict}" for verdict, count in counts.items())}.'
+
+
+def signals(result: dict[str, Any]) -> str:
+    rows = [
+        (f'{kind}, {name}', f'{len(found)}', codes(found), times(found))
+        for (kind, name), found in grouped(result['trials'], 'kind', 'signal')
+    ]
+    table = markdown(['signal', 'trials', 'exit codes', 'seconds to exit'], rows)
+    return f'{table}\n\n{identical(result["runs"])}'
+
+
+def hosts(result: dict[str, Any]) -> str:
+    rows = [
+        (('first', 'second')[host], f'{len(found)}', codes(found), times(found))
+        for (host,), found in grouped(result['trials'], 'killed_host')
+    ]
+    table = markdown(['host killed', 'kills', "the other's exit codes", 'seconds to exit'], rows)
+    return f'{table}\n\n{identical(result["runs"])}'
+
+
+def soak(result: dict[str, Any]) -> str:
+    names = {
+        'rss_mb': 'memory (RSS), MiB',
+        'threads': 'threads',
+        'open_files': 'open files',
+        'folder_mb': 'size of the workdir, MB',
+    }
+    measured = result['trials'][0]['growth']
+    columns = ('start', 'start_highest', 'end', 'highest', 'slope_per_1000_steps')
+    rows = [
+        (text, *(f'{measured[name][column]:.1f}' for column in columns))
+        for name, text in names.items()
+    ]
+    header = ['', 'second tenth, median', 'most', 'last tenth, median', 'most of all']
+    header += ['growth per 1,000 checkpoints']
+    return f'{markdown(header, rows)}\n\nOne process, {result["run_seconds"] / 60:.0f} minutes.'
+
+
+def configs(result: dict[str, Any]) -> str:
+    names = ('cases', 'refused', 'tracebacks', 'started', 'changed_files')
+    header = ['cases', 'refused', 'tracebacks', 'runs started', 'files changed']
+    return markdown(header, [[f'{result[name]:,}' for name in names]])
+
+
+def grouped(
+    trials: Iterable[dict[str, Any]], *names: str
+) -> list[tuple[tuple[Any, ...], list[dict[str, Any]]]]:
+    """Trials with the same values of `names`, in order of their first."""
+    found = defaultdict(list)
+    for trial in trials:
+        found[tuple(trial[name] for name in names)].append(trial)
+    return list(found.items())
+
+
+def codes(trials: list[dict[str, Any]]) -> str:
+    counts = Counter(trial['exit_code'] for trial in trials)
+    return ', '.join(f'{code} ({count})' for code, count in sorted(counts.items()))
+
+
+def times(trials: list[dict[str, Any]]) -> str:
+    return rates(spread([trial['seconds_to_exit'] for trial in trials]), 1)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    'kills': kills,
+    'corruption': corruption,
+    'signals': signals,
+    'hosts': hosts,
+    'soak': soak,
+    'configs': configs,
+}
+
+
+def main() -> None:
+    blocks = {}
+    for name, make in TABLES.items():
+        path = RESULTS / f'{name}.json'
+        if not path.exists():
+            print(f'No {path}; run benchmarks/reliability/{name}.py')
+            continue
+        result = json.loads(path.read_text())
+        source = f'[{name}.json](../benchmarks/results/reliability/{name}.json)'
+        minutes = f', {result["seconds"] / 60:.0f} minutes' if 'seconds' in result else ''
+        blocks[name] = f'{make(result)}\n\n{source}: {described(result["machine"])}{minutes}.'
+    fill(DOCUMENT, blocks)
+
+
+if __name__ == '__main__':
+    main()
