@@ -1,0 +1,161 @@
+"""The command on runs that stopped, and what it says of what is found."""
+
+import contextlib
+import io
+import re
+
+import pytest
+from absl import flags
+
+from ssanet_jax.analysis.nonfinite import Diagnosis, Place
+from ssanet_jax.analysis.watching import Call, Values
+from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import DivergedError
+from ssanet_jax.tools import nonfinite as module
+from ssanet_jax.training import loop
+from tests.helpers import own_flags
+
+
+def nonfinite(workdir, *arguments):
+    """Runs the command in this process; what it printed."""
+    with own_flags(module), contextlib.redirect_stdout(io.StringIO()) as printed:
+        flags.FLAGS(['nonfinite', f'--workdir={workdir}', *arguments])
+        module.main(['nonfinite'])
+    return printed.getvalue()
+
+
+def files(folder):
+    """Every file with what is in it."""
+    return {
+        path.relative_to(folder): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob('*')
+    }
+
+
+@pytest.fixture
+def tiny(digits):
+    """12 steps, with checkpoints at 3, 6, ..."""
+    digits.num_train_steps = 12
+    digits.log_every_steps = 3
+    digits.eval_every_steps = 12
+    digits.checkpoint_every_steps = 3
+    digits.model.name = 'resnet20'
+    return digits
+
+
+def stops_at(config, workdir):
+    """The step of the DivergedError."""
+    with pytest.raises(DivergedError) as raised:
+        loop.train_and_evaluate(config, str(workdir))
+    return re.match(r'At step ([\d,]+) ', str(raised.value)).group(1)
+
+
+def test_a_diverged_run_without_a_checkpoint(tiny, tmp_path):
+    tiny.optimizer.learning_rate, tiny.optimizer.schedule = 1e30, 'constant'
+    step = stops_at(tiny, tmp_path)
+    before = files(tmp_path)
+    first, *lines = nonfinite(tmp_path).splitlines()
+    assert re.match(rf'Step {step}: loss \S+, learning rate 1e\+30\.$', first)
+    assert re.search(r'First to turn non-finite: \S+ \(\w+\), ', '\n'.join(lines))
+    assert files(tmp_path) == before
+    with pytest.raises(ConfigError, match='holds no checkpoint; train there'):
+        nonfinite(tmp_path, '--checkpoint=best')
+    good = int(step) - 1
+    assert f'None of the {good} steps' in nonfinite(tmp_path, f'--max_steps={good}')
+
+
+def test_an_exploding_loss_is_looked_for_from_the_checkpoint(tiny, tmp_path):
+    tiny.num_train_steps = 6
+    loop.train_and_evaluate(tiny, str(tmp_path))
+    assert 'None of the 0 steps from 6 to 6 is bad.' in nonfinite(tmp_path)
+    assert 'None of the 3 steps from 3 to 6 is bad.' in nonfinite(tmp_path, '--checkpoint=3')
+    tiny.num_train_steps, tiny.max_loss = 12, 1e-3
+    step = stops_at(tiny, tmp_path)
+    printed = nonfinite(tmp_path)
+    assert printed.startswith(f'Step {step}: loss ')
+    assert step == '7'
+    assert 'Everything is finite' in printed
+    assert 'The loss is above config.max_loss=0.001.' in printed
+    (row,) = (line for line in printed.splitlines() if 'conv1' in line and 'layer' not in line)
+    assert row.count('│') == 4
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match='holds no checkpoints/') as raised:
+        nonfinite(tmp_path)
+    assert '\n' not in str(raised.value)
+
+
+GOOD, BAD = Values(0, 4096, 3.2e37), Values(12, 4096, 1.0)
+
+
+def diagnosis(loss=2.5, image=GOOD, params=GOOD, grads=GOOD, forward=None, backward=None):
+    call = Call('', 'ResNet', None, 0, 1, image, GOOD, GOOD, GOOD)
+    names = [f'layer{i}_0/bn/scale' for i in range(5)]
+    return Diagnosis(
+        loss,
+        dict.fromkeys(names, params),
+        {'bn1/var': GOOD},
+        dict.fromkeys(names, grads),
+        [call],
+        forward,
+        backward,
+    )
+
+
+@pytest.mark.parametrize(
+    ('found', 'lines'),
+    [
+        (
+            diagnosis(float('nan'), forward=Place('layer3_1/bn2', 'BatchNorm', '', BAD, GOOD)),
+            [
+                'First to turn non-finite: layer3_1/bn2 (BatchNorm), 12 of 4,096 values; its '
+                'input is finite, up to 3.2e+37.'
+            ],
+        ),
+        (
+            diagnosis(float('nan'), forward=Place('layer3_1', 'Basic', 'layer3_1/ssa', BAD, GOOD)),
+            [
+                'First to turn non-finite: layer3_1 (Basic), where it meets layer3_1/ssa, 12 of '
+                '4,096 values; its input is finite, up to 3.2e+37.'
+            ],
+        ),
+        (
+            diagnosis(grads=BAD, backward=Place('', 'ResNet', 'fc', BAD, GOOD)),
+            [
+                'The forward pass is finite. First on the way back to turn non-finite: the '
+                'network (ResNet) itself, where it meets fc, 12 of 4,096 values; its gradient is '
+                'finite, up to 3.2e+37.',
+                'Not finite are the gradients of layer0_0/bn/scale (12 of 4,096 values), '
+                'layer1_0/bn/scale (12 of 4,096 values), layer2_0/bn/scale (12 of 4,096 values) '
+                'and 2 more.',
+            ],
+        ),
+        (
+            diagnosis(float('inf')),
+            [
+                'Every module gives finite values, the network up to 3.2e+37; the loss made of '
+                'them is not finite.'
+            ],
+        ),
+        (
+            diagnosis(grads=Values(0, 4096, 1e20, 3e20)),
+            [
+                'Everything is finite; the largest |parameter| is 3.2e+37, in '
+                "layer0_0/bn/scale. The gradient's norm, 6.7e+20, is too large to be squared in "
+                'float32.'
+            ],
+        ),
+        (
+            diagnosis(float('nan'), image=BAD, params=Values(4096, 4096, 0.0)),
+            [
+                'Not finite before the step: the parameters layer0_0/bn/scale (all 4,096 values), '
+                'layer1_0/bn/scale (all 4,096 values), layer2_0/bn/scale (all 4,096 values) and '
+                '2 more.',
+                'The preprocessed images are not finite: 12 of 4,096 values.',
+            ],
+        ),
+    ],
+)
+def test_what_is_found_is_said_in_plain_lines(found, lines):
+    assert module.describe(found, max_loss=1000.0) == lines
