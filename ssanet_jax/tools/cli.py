@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from logging import LogRecord
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,6 +34,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     def quiet_main(argv: list[str]) -> None:
         if not flags.FLAGS['verbosity'].present:
             logging.set_verbosity(logging.WARNING)
+            logging.get_absl_handler().addFilter(_not_raised_too)
         main(argv)
 
     try:
@@ -56,6 +58,11 @@ def run(main: Callable[[list[str]], None]) -> None:
                 'were. Start all hosts again with the same command.'
             )
         )
+
+
+def _not_raised_too(record: LogRecord) -> bool:
+    """False for what Orbax and asyncio log of errors that they raise besides."""
+    return not {'orbax', 'asyncio'} & set(Path(record.pathname).parts)
 
 
 def _leave(error: Exception) -> NoReturn:

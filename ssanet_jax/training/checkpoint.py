@@ -15,7 +15,7 @@ from orbax.checkpoint import checkpoint_managers
 from ssanet_jax.config import ConfigError
 from ssanet_jax.training import checksums, parallel
 from ssanet_jax.training.metrics_file import read_metrics
-from ssanet_jax.training.writing import patiently
+from ssanet_jax.training.writing import check_room, patiently
 
 Tree = TypeVar('Tree')
 
@@ -83,6 +83,7 @@ class Checkpoints:
         def write() -> None:
             if not self.directory.is_dir():  # which Orbax would make anew
                 raise FileNotFoundError(f'{self.directory} is gone')
+            check_room(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
             try:
                 if step not in self._manager.all_steps():
                     self._manager.save(
@@ -94,13 +95,14 @@ class Checkpoints:
                 self._reopen()
                 raise
 
-        intact = ', '.join(map(str, self.steps())) or 'none'
-        patiently(
-            write,
-            f'A checkpoint at step {step} in {self.directory}',
-            f'Those of steps {intact} are as they were; make room or give the folder back, then '
-            'run the same command again.',
-        )
+        def others() -> str:
+            intact = ', '.join(str(s) for s in self._on_disk() if s != step) or 'none'
+            return (
+                f'Those of steps {intact} are as they were; make room or give the folder back, '
+                'then run the same command again.'
+            )
+
+        patiently(write, f'A checkpoint at step {step} in {self.directory}', others)
 
     def _reopen(self) -> None:
         """Forgets what could not be written."""
@@ -202,10 +204,13 @@ class Checkpoints:
         self._manager.reload()
         return good, damaged
 
+    def _on_disk(self) -> list[int]:
+        names = [path.name for path in self.directory.iterdir()] if self.directory.exists() else []
+        return sorted(int(name) for name in names if name.isdigit())
+
     def _find_newest_good(self) -> tuple[int | None, dict[int, str]]:
-        names = [path.name for path in self.directory.iterdir()]
         damaged: dict[int, str] = {}
-        for step in sorted((int(name) for name in names if name.isdigit()), reverse=True):
+        for step in reversed(self._on_disk()):
             if not (reason := self.damage(step)):
                 return step, damaged
             damaged[step] = reason

@@ -1,6 +1,9 @@
 """Writing that waits out a full or absent disk, and is never seen half done."""
 
+import errno
 import os
+import re
+import shutil
 import time
 from collections.abc import Callable
 
@@ -11,10 +14,11 @@ from etils import epath
 from ssanet_jax.errors import SaveError
 from ssanet_jax.training import parallel
 
+_AGAIN = 'Make room or give it back, then run the same command again.'
 PAUSES = [5.0, 10.0, 20.0, 40.0]  # seconds before each further attempt
 
 
-def patiently(write: Callable[[], None], what: str, after: str) -> None:
+def patiently(write: Callable[[], None], what: str, after: Callable[[], str]) -> None:
     """Calls `write` until it works; five times in a bit more than a minute.
 
     Several hosts try once: they could not tell each other to wait.
@@ -22,7 +26,7 @@ def patiently(write: Callable[[], None], what: str, after: str) -> None:
     Args:
       write: raises where it cannot write.
       what: what it writes, for messages.
-      after: what a user should know and do if nothing helps.
+      after: says what a user should know and do if nothing helps.
 
     Raises:
       SaveError: the last attempt failed too.
@@ -35,16 +39,30 @@ def patiently(write: Callable[[], None], what: str, after: str) -> None:
                 raise
             reason = _one_line(error)
             if pause is None:
-                raise SaveError(f'{what} could not be written: {reason} {after}') from error
+                raise SaveError(f'{what} could not be written: {reason} {after()}') from error
             logging.warning(
                 '%s could not be written: %s Trying again in %g s.', what, reason, pause
             )
             time.sleep(pause)
 
 
+def check_room(folder: epath.Path, size: int) -> None:
+    """Raises OSError where `size` bytes more do not fit on the disk of `folder`."""
+    if '://' in str(folder):
+        return
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        text = (
+            f'{os.strerror(errno.ENOSPC)}: {size / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} free'
+        )
+        raise OSError(errno.ENOSPC, text)
+
+
 def _one_line(error: Exception) -> str:
     text = ' '.join(str(error).split())
-    return f'{type(error).__name__}: {text[:300].rstrip(".")}.'
+    cause = re.search(r'([^:\[]+) \[os_error_code', text)  # at the end of TensorStore's
+    text = cause.group(1).strip() if cause else text[:300]
+    return f'{type(error).__name__}: {text.rstrip(".")}.'
 
 
 def replace_text(path: epath.Path, text: str) -> None:
@@ -55,7 +73,7 @@ def replace_text(path: epath.Path, text: str) -> None:
         temporary.write_text(text)
         temporary.replace(path)
 
-    patiently(write, str(path), 'Make room or give it back, then run the same command again.')
+    patiently(write, str(path), lambda: _AGAIN)
 
 
 class AppendedFile:
@@ -81,4 +99,4 @@ class AppendedFile:
                 file.write(line)
             self._size += len(line.encode())
 
-        patiently(write, str(self._path), 'Give it back, then run the same command again.')
+        patiently(write, str(self._path), lambda: _AGAIN)

@@ -61,6 +61,8 @@ def _read_safetensors(path: str) -> dict[str, Any]:
         return load_file(path)
     except broken as error:
         raise ValueError(f'{path} is no complete safetensors file: {error}.') from error
+    except AttributeError as error:  # float8
+        raise ValueError(f'{path} has arrays of a type that NumPy lacks: {error}.') from error
 
 
 def _safetensors(module: str = '') -> Any:
