@@ -1,0 +1,123 @@
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import pytest
+from absl import flags
+
+from ssanet_jax.config import ConfigError
+from ssanet_jax.tools import checkpoints as module
+from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.lock import Lock
+from tests.helpers import assert_trees_equal, own_flags
+
+
+def tool(*arguments):
+    """Runs the command in this process, as `checkpoints VERB --flag=value`."""
+    with own_flags(module):
+        try:
+            left = flags.FLAGS(['checkpoints', *map(str, arguments)])
+            module.main(left)
+        finally:
+            flags.FLAGS.set_gnu_getopt(False)
+
+
+def tree(step):
+    return {'params': {'fc': jnp.full((3, 4), step / 7)}}
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """Three checkpoints, of which the second is the best."""
+    folder = tmp_path / 'run'
+    with Checkpoints(folder, keep=3) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, tree(step), wait=True)
+    lines = [
+        {'step': step, 'split': 'eval', 'top1': top1, 'loss': 1.0}
+        for step, top1 in ((1, 50.0), (2, 70.0), (3, 60.0))
+    ]
+    (folder / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    (folder / 'config.json').write_text('{"seed": 3}')
+    return folder
+
+
+def damage(workdir, step):
+    path = next((workdir / 'checkpoints' / str(step) / 'default' / 'd').iterdir())
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def test_the_list_has_each_checkpoint_with_its_evaluation(workdir, capsys):
+    tool('list', f'--workdir={workdir}', '--format=json')
+    (table,) = json.loads(capsys.readouterr().out)
+    assert [row['step'] for row in table['rows']] == [1, 2, 3]
+    assert [row['top-1'] for row in table['rows']] == [50.0, 70.0, 60.0]
+    assert [row['best'] for row in table['rows']] == [False, True, False]
+    assert all(row['checksums'] and row['MB'] > 100 for row in table['rows'])
+
+
+def test_a_damaged_checkpoint_is_named_and_exits_with_1(workdir, capsys):
+    with pytest.raises(SystemExit, match='0'):
+        tool('verify', f'--workdir={workdir}')
+    assert capsys.readouterr().out.endswith('3 checkpoints, 0 damaged\n')
+    damage(workdir, 3)
+    with pytest.raises(SystemExit, match='1'):
+        tool('verify', f'--workdir={workdir}')
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:2] == ['1: as written', '2: as written']
+    assert printed[2].startswith('3: damaged: default/d/')
+    assert printed[3] == '3 checkpoints, 1 damaged'
+
+
+def test_pruning_keeps_the_newest_and_the_best(workdir, capsys):
+    tool('prune', f'--workdir={workdir}', '--keep=1')
+    assert capsys.readouterr().out == 'Deleted 1; kept 2, 3.\n'
+    assert sorted(path.name for path in (workdir / 'checkpoints').iterdir()) == ['2', '3']
+
+
+def test_a_run_that_goes_on_is_not_pruned(workdir):
+    with Lock(workdir), pytest.raises(ConfigError, match='runs in this workdir'):
+        tool('prune', f'--workdir={workdir}', '--keep=1')
+
+
+def test_an_export_is_a_workdir_of_its_own(workdir, tmp_path):
+    tool('export', f'--workdir={workdir}', f'--out={tmp_path}/best')
+    before = sorted(workdir.rglob('*'))
+    shutil.rmtree(workdir)
+    assert before
+    with Checkpoints(tmp_path / 'best', read_only=True) as checkpoints:
+        assert (checkpoints.steps(), checkpoints.find('best')) == ([2], 2)
+        assert_trees_equal(jax.device_get(checkpoints.restore(2, tree(0))), tree(2))
+    assert list(checkpoints.evaluations) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ([], 'Say one of list, verify, prune, export before the flags; got nothing'),
+        (['erase'], 'got erase'),
+        (['list', '--keep=1'], '--keep has no effect with list'),
+        (['prune'], 'prune needs --keep'),
+        (['export'], 'export needs --out'),
+        (['export', '--out=/'], '--out=/ exists'),
+        (['export', '--out=/proc/none', '--checkpoint=9'], '--checkpoint=9 is not in'),
+        (['export', '--out=/proc/none'], '--out=/proc/none could not be written'),
+    ],
+)
+def test_a_mistake_is_told(arguments, message, workdir):
+    with pytest.raises(ConfigError, match=message):
+        tool(*arguments, f'--workdir={workdir}')
+
+
+def test_a_damaged_checkpoint_is_not_exported(workdir, tmp_path):
+    damage(workdir, 2)
+    with pytest.raises(ConfigError, match=r'step 2 .* is damaged'):
+        tool('export', f'--workdir={workdir}', f'--out={tmp_path}/best')
+    assert not (tmp_path / 'best').exists()
+
+
+def test_where_there_is_no_run_nothing_is_made(tmp_path):
+    with pytest.raises(ConfigError, match='name the workdir of a run'):
+        tool('list', f'--workdir={tmp_path}/none')
+    assert not (tmp_path / 'none').exists()
