@@ -4,7 +4,9 @@ import os
 import re
 import stat
 import subprocess
+import sys
 import time
+from contextlib import contextmanager
 
 from tests.helpers import ROOT
 
@@ -31,6 +33,22 @@ def program(path, text):
     path.write_text(f'#!/usr/bin/env bash\n{text}\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
+
+
+@contextmanager
+def started(*command, **options):
+    """A process that obeys signals, also where the tests ignore some, as under nohup."""
+    obey = (
+        'import os, signal, sys; '
+        'names = ("SIGTERM", "SIGINT", "SIGHUP"); '
+        '[signal.signal(getattr(signal, name), signal.SIG_DFL) for name in names]; '
+        'os.execv(sys.argv[1], sys.argv[1:])'
+    )
+    with subprocess.Popen([sys.executable, '-c', obey, *command], **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def fails_with(tmp_path, *codes):

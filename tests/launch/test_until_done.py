@@ -17,6 +17,7 @@ from tests.launch.helpers import (
     run,
     runs,
     saves,
+    started,
     wait_for,
 )
 
@@ -83,7 +84,7 @@ def test_without_a_command_it_says_how():
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGHUP', 'Ctrl-C'])
 def test_a_signal_reaches_the_command_once_and_ends_both(name, tmp_path):
     command = [UNTIL_DONE, program(tmp_path / 'command', saves(tmp_path))]
-    with subprocess.Popen(command, start_new_session=True) as process:
+    with started(*command, start_new_session=True) as process:
         wait_for((tmp_path / 'runs').exists)
         if name == 'Ctrl-C':
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -95,7 +96,7 @@ def test_a_signal_reaches_the_command_once_and_ends_both(name, tmp_path):
 
 def test_it_stays_until_the_command_has_ended_however_many_signals_come(tmp_path):
     command = [UNTIL_DONE, program(tmp_path / 'command', saves(tmp_path))]
-    with subprocess.Popen(command) as process:
+    with started(*command) as process:
         wait_for((tmp_path / 'runs').exists)
         for count in (2, 3):
             process.terminate()
@@ -105,7 +106,7 @@ def test_it_stays_until_the_command_has_ended_however_many_signals_come(tmp_path
 
 def test_a_signal_ends_a_pause(tmp_path):
     command = [UNTIL_DONE, fails_with(tmp_path, 69)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with started(*command, stderr=subprocess.PIPE, text=True) as process:
         assert 'restart 1' in process.stderr.readline()
         process.terminate()
         assert process.wait(timeout=5) == 69
