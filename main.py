@@ -17,9 +17,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from ssanet_jax import compilation_cache
+from ssanet_jax.config import ConfigError
 from ssanet_jax.tools import cli
 
-config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/.')
+config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/.', sys_argv=cli.ARGV)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of everything that the run leaves.')
 _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'What to do.')
 _CHECKPOINT = flags.DEFINE_string(
@@ -34,14 +35,18 @@ _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'This host, from 0.', low
 
 
 def main(argv: list[str]) -> None:
-    config = cli.recipe(argv)  # A mistake is found before TensorFlow, which takes seconds.
-    import tensorflow as tf
+    config = cli.recipe(argv)  # Mistakes are found before TensorFlow, which takes seconds.
+    if _MODE.value == 'train' and flags.FLAGS['checkpoint'].present:
+        raise ConfigError('--checkpoint has no effect without --mode=eval; leave it out.')
+    from ssanet_jax.training import parallel
 
-    from ssanet_jax.training import loop, parallel
-
-    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
     parallel.initialize_hosts(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     compilation_cache.enable()
+    import tensorflow as tf
+
+    from ssanet_jax.training import loop
+
+    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
     if _MODE.value == 'train':
         loop.train_and_evaluate(config, _WORKDIR.value, allow_config_change=_ALLOW.value)
     else:

@@ -160,7 +160,7 @@ def find_builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.D
     try:
         return tfds.builder(name, data_dir=data_dir, **options)
     except (tfds.core.DatasetNotFoundError, *_BAD_NAME) as error:
-        known = [*LOCAL_BUILDERS, *tfds.list_builders()]
+        known = sorted({*LOCAL_BUILDERS, *tfds.list_builders()})
         nearest = difflib.get_close_matches(name.partition(':')[0], known, n=3)
         raise ConfigError(
             f'config.dataset.name={name!r} is not a data set of TFDS or of ssanet_jax; '

@@ -24,6 +24,9 @@ from ssanet_jax.fields import field_types
 flags.DEFINE_bool('traceback', False, 'Show where an error was raised, besides its one line.')
 
 
+ARGV: list[str] = []  # what is parsed; ml_collections would look at sys.argv when it is imported
+
+
 def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags and calls main(argv); exits with 2 on a wrong flag or ConfigError.
 
@@ -44,12 +47,14 @@ def run(main: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
         _leave(StoppedError('Interrupted before there was anything to save.'))
     except Exception as error:
+        if str(error).startswith('RESOURCE_EXHAUSTED'):  # of an accelerator, or XLA's on a CPU
+            memory = ' '.join(str(error).split())[:200]
+            _leave(RunError(f'{memory} Lower config.batch_size, or set config.dtype=bfloat16.'))
         if not jax.distributed.is_initialized():
             raise
         from ssanet_jax.training import parallel  # imports optax
 
         if not parallel.host_lost(error):
-            flags.FLAGS['traceback'].value = True  # nobody expected it
             _leave(error)
         reason = ' '.join(str(error).split())[:300]
         _leave(
@@ -69,9 +74,10 @@ def _leave(error: Exception) -> NoReturn:
     """Exits with the error's code; at once, where other hosts might be waited for in vain."""
     code = getattr(error, 'exit_code', 1)
     with contextlib.suppress(OSError):  # stderr may be closed
-        if flags.FLAGS.is_parsed() and flags.FLAGS.get_flag_value('traceback', False):
+        if '--traceback' in sys.argv or not hasattr(error, 'exit_code'):
             traceback.print_exception(error)
-        print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr, flush=True)
+        text = ' '.join(str(error).splitlines())
+        print(f'{Path(sys.argv[0]).name}: {text}', file=sys.stderr, flush=True)
     if jax.distributed.is_initialized():
         if jax.process_index() == 0:  # the others' runtime aborts when the first host is gone
             time.sleep(2)
@@ -126,6 +132,7 @@ def _in_recipe(file: str, error: BaseException) -> str:
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
+    ARGV[:] = argv
     try:
         _check_config_flags(argv)
         if 'config' in flags.FLAGS:

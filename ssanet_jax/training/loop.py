@@ -55,6 +55,7 @@ def train_and_evaluate(
     run, info = _set_up(config, training=True)
     folder, console = epath.Path(workdir), _console()
     notes = together(partial(starts.check_same_run, config, info, folder, allow_config_change))
+    state, total = together(partial(_init, config, run, folder)), run.zero_metrics()
     with contextlib.ExitStack() as stack:
         together(partial(_claim, folder, stack))
         checkpoints = stack.enter_context(Checkpoints(folder, keep=config.keep_checkpoints))
@@ -69,7 +70,10 @@ def train_and_evaluate(
                 f'{folder} holds step {start}, but the run ends after '
                 f'{run.plan.num_train_steps}; make it longer, or choose a new workdir.'
             )
-        state, total = together(partial(_restore_or_init, config, run, checkpoints, start))
+        if start is not None:
+            like = (state, total.sums())
+            state, sums = together(partial(checkpoints.restore, start, like))
+            total = dataclasses.replace(total, **sums)
         if jax.process_index() == 0:
             starts.record(config, info, folder, start or 0)
         report.announce(console, config, run, info, state, notes)
@@ -248,15 +252,12 @@ def _build(config: ConfigDict) -> tuple[Experiment, data.DatasetInfo]:
     return run, info
 
 
-def _restore_or_init(
-    config: ConfigDict, run: Experiment, checkpoints: Checkpoints, step: int | None
-) -> tuple[TrainState, Metrics]:
-    """The state and the metrics summed since the last log line, which a checkpoint holds too."""
-    state, total = run.init(), run.zero_metrics()
-    if step is not None:
-        state, sums = checkpoints.restore(step, (state, total.sums()))
-        return state, dataclasses.replace(total, **sums)
-    return (load_weights(config, run, state) if config.init.weights else state), total
+def _init(config: ConfigDict, run: Experiment, folder: epath.Path) -> TrainState:
+    """The state before the first step; weights are read before the workdir is made."""
+    state = run.init()
+    if config.init.weights and not starts.has_checkpoints(folder):
+        return load_weights(config, run, state)
+    return state
 
 
 def _console() -> Console:

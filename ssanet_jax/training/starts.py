@@ -34,8 +34,7 @@ def check_same_run(
     Raises:
       ConfigError: listing what would change its meaning.
     """
-    folder = workdir / 'checkpoints'
-    if not folder.is_dir() or not any(path.name.isdigit() for path in folder.iterdir()):
+    if not has_checkpoints(workdir):
         return []
     saved = saved_config(workdir)
     order = saved.pop('data_order', info.order)
@@ -56,6 +55,12 @@ def check_same_run(
             'or what it was; or go on all the same with --allow_config_change.'
         )
     return [f'Changed since the last start: {text}.' for text in changed + notes]
+
+
+def has_checkpoints(workdir: epath.Path) -> bool:
+    """Whether there are any, good or not."""
+    folder = workdir / 'checkpoints'
+    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
 
 
 def record(config: ConfigDict, info: DatasetInfo, workdir: epath.Path, step: int) -> None:
