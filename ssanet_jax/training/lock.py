@@ -17,6 +17,14 @@ from ssanet_jax.config import ConfigError
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
+def make_workdir(folder: epath.Path) -> None:
+    """Makes the folder, if it is missing; raises ConfigError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f'--workdir={folder} cannot be made a folder: {error}.') from error
+
+
 class Lock:
     """Holds run.lock in a workdir while it is entered; a file of who holds it, since when.
 

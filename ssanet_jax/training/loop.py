@@ -21,7 +21,7 @@ from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.experiment import Experiment
 from ssanet_jax.training.initial import load_weights
 from ssanet_jax.training.interruption import Interruption
-from ssanet_jax.training.lock import Lock
+from ssanet_jax.training.lock import Lock, make_workdir
 from ssanet_jax.training.logs import MetricsLog, Progress, Stopwatch, Trace
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.metrics_file import finite
@@ -53,7 +53,7 @@ def train_and_evaluate(
       RunError: see `ssanet_jax.errors` for why a run ends before its last step.
     """
     run, info = _set_up(config, training=True)
-    folder, console = epath.Path(workdir), _console()
+    folder, console = epath.Path(workdir), report.console()
     notes = together(partial(starts.check_same_run, config, info, folder, allow_config_change))
     state, total = together(partial(_init, config, run, folder)), run.zero_metrics()
     with contextlib.ExitStack() as stack:
@@ -115,7 +115,7 @@ def evaluate_checkpoint(
     folder = epath.Path(workdir)
     if checkpoint == 'init':
         run, state, step = *_initial(config), 0
-        _make(folder)
+        make_workdir(folder)
     else:
         run, state, step = _restore(config, folder, checkpoint)
     metrics = finite({'step': step, **evaluate(config, *run.for_inference(state))})
@@ -126,7 +126,7 @@ def evaluate_checkpoint(
         f'{config.model.name}, step {step}, on {config.dataset.name} {config.dataset.eval_split}'
     )
     rows = report.cost_rows(model_cost(run.model, run.image_size))
-    report.print_table(_console(), title, {'': metrics}, rows)
+    report.print_table(report.console(), title, {'': metrics}, rows)
     return metrics
 
 
@@ -141,17 +141,10 @@ def _restore(
     return run, state, step
 
 
-def _make(folder: epath.Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f'--workdir={folder} cannot be made a folder: {error}.') from error
-
-
 def _claim(folder: epath.Path, stack: contextlib.ExitStack) -> None:
     """Makes the workdir, and locks it, if this is the first host."""
     if jax.process_index() == 0:
-        _make(folder)
+        make_workdir(folder)
         stack.enter_context(Lock(folder))
 
 
@@ -258,9 +251,3 @@ def _init(config: ConfigDict, run: Experiment, folder: epath.Path) -> TrainState
     if config.init.weights and not starts.has_checkpoints(folder):
         return load_weights(config, run, state)
     return state
-
-
-def _console() -> Console:
-    """Prints on the first host only, and plain text in notebooks, which cannot move a bar."""
-    plain = False if Console().is_jupyter else None
-    return Console(quiet=jax.process_index() != 0, force_jupyter=False, force_terminal=plain)

@@ -25,6 +25,12 @@ from ssanet_jax.training.writing import replace_text
 _VALUES = ('top1', 'top5', 'loss', 'num_examples')
 
 
+def console() -> Console:
+    """Prints on the first host only, and plain text in notebooks, which cannot move a bar."""
+    plain = False if Console().is_jupyter else None
+    return Console(quiet=jax.process_index() != 0, force_jupyter=False, force_terminal=plain)
+
+
 def announce(
     console: Console,
     config: ConfigDict,
