@@ -45,7 +45,7 @@ def start_hosts(number, workdir, data_dir, *flags):
 
 def finish(processes, *codes):
     """What each printed, and its errors; all of them must exit with one of `codes`."""
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate(timeout=300) for process in processes]
     assert {process.returncode for process in processes} <= set(codes), outputs
     return [output for output, _ in outputs], [errors for _, errors in outputs]
 
@@ -91,7 +91,7 @@ def test_two_processes_are_stopped_and_killed_and_train_as_one(one, tmp_path, da
     wait_for(processes[0], 'step 80/120  train')
     processes[1].kill()
     killed = time.monotonic()
-    (_, errors), _ = processes[0].communicate(timeout=60), processes[1].communicate()
+    (_, errors), _ = processes[0].communicate(timeout=120), processes[1].communicate()
     assert processes[0].returncode in (69, -signal.SIGABRT)
     assert time.monotonic() - killed < 60
     assert 'Another host was lost' in errors or 'another task died' in errors

@@ -163,6 +163,7 @@ def test_running_statistics_are_told_from_modules():
     assert np.isfinite(diagnosis.loss)
 
 
+@pytest.mark.slow
 def test_a_folded_tail_names_its_parts():
     model = create_model(
         'ssa_resnet50', num_classes=5, stem='cifar', stage_sizes=(1,), tail='folded'

@@ -35,16 +35,20 @@ def program(path, text):
     return str(path)
 
 
+# Before a command: it is to obey signals also where the tests ignore some, as under nohup.
+OBEY = (
+    sys.executable,
+    '-c',
+    'import os, signal, sys; '
+    'names = ("SIGTERM", "SIGINT", "SIGHUP"); '
+    '[signal.signal(getattr(signal, name), signal.SIG_DFL) for name in names]; '
+    'os.execvp(sys.argv[1], sys.argv[1:])',
+)
+
+
 @contextmanager
 def started(*command, **options):
-    """A process that obeys signals, also where the tests ignore some, as under nohup."""
-    obey = (
-        'import os, signal, sys; '
-        'names = ("SIGTERM", "SIGINT", "SIGHUP"); '
-        '[signal.signal(getattr(signal, name), signal.SIG_DFL) for name in names]; '
-        'os.execv(sys.argv[1], sys.argv[1:])'
-    )
-    with subprocess.Popen([sys.executable, '-c', obey, *command], **options) as process:
+    with subprocess.Popen([*OBEY, *command], **options) as process:
         try:
             yield process
         finally:
@@ -91,7 +95,7 @@ def run(*command, path=None, **environment):
     """Runs it at the top of the checkout; `path` comes first in PATH."""
     before = f'{path}{os.pathsep}' if path else ''
     return subprocess.run(
-        command,
+        [*OBEY, *command],
         cwd=ROOT,
         env={**os.environ, 'PATH': before + os.environ['PATH'], **environment},
         capture_output=True,

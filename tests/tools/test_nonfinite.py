@@ -64,6 +64,7 @@ def test_a_diverged_run_without_a_checkpoint(tiny, tmp_path):
     assert f'None of the {good} steps' in nonfinite(tmp_path, f'--max_steps={good}')
 
 
+@pytest.mark.slow
 def test_an_exploding_loss_is_looked_for_from_the_checkpoint(tiny, tmp_path):
     tiny.num_train_steps = 6
     loop.train_and_evaluate(tiny, str(tmp_path))
