@@ -50,6 +50,7 @@ def stops_at(config, workdir):
     return re.match(r'At step ([\d,]+) ', str(raised.value)).group(1)
 
 
+@pytest.mark.slow
 def test_a_diverged_run_without_a_checkpoint(tiny, tmp_path):
     tiny.optimizer.learning_rate, tiny.optimizer.schedule = 1e30, 'constant'
     step = stops_at(tiny, tmp_path)

@@ -203,6 +203,7 @@ def poison(monkeypatch, bad_steps):
     monkeypatch.setattr(loop.data, 'train_batches', marked_batches)
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_are_skipped_and_counted(short, tmp_path, monkeypatch):
     short.num_train_steps, short.eval_every_steps, short.log_every_steps = 10, 5, 1
     short.optimizer.schedule = 'constant'
@@ -234,6 +235,7 @@ def test_a_skipped_step_changes_nothing_else(short, tmp_path, monkeypatch):
     assert_trees_equal(states[3].opt_state.inner_state, states[2].opt_state.inner_state)
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_was_killed_is_done_again(short, tmp_path, monkeypatch):
     whole = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
     evaluate = loop.evaluate
@@ -272,6 +274,7 @@ def test_a_run_goes_on_from_the_newest_good_checkpoint(short, tmp_path, capsys):
     assert (tmp_path / 'damaged' / 'damaged' / '26').is_dir()
 
 
+@pytest.mark.slow
 def test_each_start_is_recorded_and_what_changed_is_told(short, tmp_path, capsys):
     short.num_train_steps = 2
     loop.train_and_evaluate(short, str(tmp_path))
