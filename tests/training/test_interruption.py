@@ -111,6 +111,7 @@ def test_a_second_signal_stops_at_once(tmp_path, data_dir):
     assert errors.endswith('stopped at once, nothing more saved.\n')
 
 
+@pytest.mark.slow
 def test_a_run_in_the_same_process_leaves_signals_as_they_were(digits, tmp_path):
     digits.num_train_steps = 1
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]

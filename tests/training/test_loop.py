@@ -175,6 +175,7 @@ def test_a_diverged_run_stops_and_names_the_step_and_the_last_good_checkpoint(sh
         json.loads(line, parse_constant=refuse)
 
 
+@pytest.mark.slow
 def test_an_exploding_loss_stops_the_run_with_its_checkpoints_good(short, tmp_path):
     short.num_train_steps, short.checkpoint_every_steps = 8, 8
     loop.train_and_evaluate(short, str(tmp_path))
@@ -223,6 +224,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(short, tmp_path, monk
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state)))
 
 
+@pytest.mark.slow
 def test_a_skipped_step_changes_nothing_else(short, tmp_path, monkeypatch):
     short.optimizer.schedule, short.max_bad_steps = 'constant', 1
     poison(monkeypatch, {3})
