@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import flags
+from etils import epath
 from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
@@ -18,6 +19,7 @@ from ssanet_jax import data
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.metrics_file import read_metrics
 from ssanet_jax.training.state import TrainState, init_state
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,6 +98,18 @@ def train_in_float64(model, config, num_steps, num_devices=1):
             state, metrics = step(state, batch, jax.tree.map(jnp.copy, zero))
             losses.append(float(metrics.loss) / config.batch_size)
     return losses
+
+
+def reproducible(workdir):
+    """metrics.jsonl without timings."""
+    return [
+        {
+            name: value
+            for name, value in line.items()
+            if not name.endswith(('_seconds', '_per_second'))
+        }
+        for line in read_metrics(epath.Path(workdir))
+    ]
 
 
 def assert_close(actual, expected):

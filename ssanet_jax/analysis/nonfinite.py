@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from ssanet_jax.analysis.watching import Call, Recorder, Values, over_devices, tally_with_norm
 from ssanet_jax.training.losses import LossFn
 from ssanet_jax.training.state import TrainState
-from ssanet_jax.training.steps import DATA_AXIS, DeviceBatch, Preprocess
+from ssanet_jax.training.steps import DATA_AXIS, DeviceBatch, Preprocess, dropout_key
 
 
 class Place(NamedTuple):
@@ -121,8 +121,7 @@ def _step(
     recorders: list[Recorder],
 ) -> dict[str, Any]:
     """On one device's share, what `first_nonfinite` needs; its recorder is added to `recorders`."""
-    key = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
-    key = jax.random.fold_in(key, jax.lax.axis_index(DATA_AXIS))
+    key = dropout_key(dropout_seed, state.step)
 
     def total_loss(params: Any, taps: jax.Array | None) -> tuple[jax.Array, Any]:
         recorders.append(recorder := Recorder(taps))

@@ -7,6 +7,8 @@ from typing import Any
 
 from etils import epath
 
+from ssanet_jax.config import ConfigError
+
 
 def line(step: int, split: str, **values: float) -> str:
     return json.dumps({'step': step, 'split': split, **finite(values)}) + '\n'
@@ -25,9 +27,14 @@ def lines_up_to(workdir: epath.Path, step: int) -> str:
 def read_metrics(workdir: epath.Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, if there are any, without a last one that was cut off.
 
-    A null is NaN again.
+    A null is NaN again. Raises ConfigError where a line is none.
     """
     path = workdir / 'metrics.jsonl'
-    lines = path.read_text().split('\n') if path.exists() else ['']
-    parsed = [json.loads(line) for line in lines[:-1]]
+    try:
+        lines = path.read_text().split('\n') if path.exists() else ['']
+        parsed = [dict(json.loads(line)) for line in lines[:-1]]
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f'{path} is damaged: {error}. Put a copy back, or choose a new workdir.'
+        ) from error
     return [{k: math.nan if v is None else v for k, v in line.items()} for line in parsed]

@@ -33,6 +33,12 @@ def preprocess(image: jax.Array, *, mean: Sequence[float], std: Sequence[float])
     return image.astype(jnp.float32) * scale - shift
 
 
+def dropout_key(seed: int, step: jax.Array) -> jax.Array:
+    """What dropout draws from in a step, another on each device; inside shard_map over 'data'."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return jax.random.fold_in(key, jax.lax.axis_index(DATA_AXIS))
+
+
 def train_step(
     state: TrainState,
     batch: DeviceBatch,
@@ -60,8 +66,7 @@ def train_step(
     Returns:
       The next state, and sums over unmasked images, both already summed over devices.
     """
-    key = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
-    key = jax.random.fold_in(key, jax.lax.axis_index(DATA_AXIS))
+    key = dropout_key(dropout_seed, state.step)
 
     def total_loss(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
         logits: Any
