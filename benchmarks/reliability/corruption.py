@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from outcomes import differences, outcome
-from runs import Start, never_broken, saved_steps
+from processes import Start, never_broken, saved_steps
 from trials import Trials, arguments, conclude, scratch
 
 FLAGS = (

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from outcomes import differences, outcome
-from runs import RECIPE, Start, newest_step
+from processes import RECIPE, Start, newest_step
 from trials import Trials, arguments, conclude, scratch
 
 BOUND = 60  # seconds

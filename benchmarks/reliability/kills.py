@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from outcomes import differences, outcome
-from runs import RECIPE, STEPS, Start, never_broken, newest_step
+from processes import RECIPE, STEPS, Start, never_broken, newest_step
 from trials import Trials, arguments, conclude, scratch
 
 KILLS_A_RUN = 10

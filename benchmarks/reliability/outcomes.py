@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from runs import newest_step, read, unfinished_saves
+from processes import newest_step, read, unfinished_saves
 
 jax.config.update('jax_platforms', 'cpu')  # as in the runs
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from outcomes import differences, outcome
-from runs import RECIPE, Start, never_broken, newest_step
+from processes import RECIPE, Start, never_broken, newest_step
 from trials import Trials, arguments, conclude, scratch
 
 FLAGS = (*RECIPE, '--config.log_every_steps=1')  # so that the newest step is known from outside

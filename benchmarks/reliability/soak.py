@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from runs import Start
+from processes import Start
 from trials import Trials, arguments, conclude, scratch
 
 FLAGS = (

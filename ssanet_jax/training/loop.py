@@ -179,11 +179,11 @@ def _train(
         interruption.begin(start)
         while True:
             if run.plan.evaluates_at(step) and step not in checkpoints.evaluations:
+                watch.pause(after=state)
                 evaluation = evaluate(config, run, state, partial(interruption.check, step, folder))
                 log.write(step, 'eval', evaluation)
                 progress.report(step, 'eval', evaluation)
                 checkpoints.evaluated(step, evaluation)
-                watch.resume(after=state)
             if step == stop:
                 break
 

@@ -1,6 +1,7 @@
 import json
 import os
 import socket
+import time
 
 import jax
 import numpy as np
@@ -82,6 +83,22 @@ def test_evaluation_of_a_checkpoint_repeats_the_runs_own(short, tmp_path):
         evaluated = loop.evaluate_checkpoint(short, str(tmp_path), which)
         assert evaluated == pytest.approx(expected, rel=1e-5)
     assert json.loads((tmp_path / 'evaluation.json').read_text())['step'] == 30
+
+
+def test_evaluations_are_no_part_of_the_rate(short, tmp_path, monkeypatch):
+    evaluate = loop.evaluate
+
+    def slowly(*arguments):
+        time.sleep(5)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(loop, 'evaluate', slowly)
+    short.num_train_steps, short.eval_every_steps, short.log_every_steps = 6, 3, 6
+    loop.train_and_evaluate(short, str(tmp_path))
+    (rate,) = (
+        x['images_per_second'] for x in read_metrics(epath.Path(tmp_path)) if x['split'] == 'train'
+    )
+    assert rate > 5 * 64 / 5
 
 
 def test_images_in_another_order_are_refused(short, tmp_path):
