@@ -4,6 +4,8 @@ Importing this package needs jax and flax only; the training loop and the data, 
 need more, are imported by name: `ssanet_jax.training`, `ssanet_jax.data`.
 """
 
+from typing import TYPE_CHECKING
+
 from ssanet_jax.analysis.feature_maps import feature_maps
 from ssanet_jax.attention import (
     CBAMBlock,
@@ -21,6 +23,27 @@ from ssanet_jax.inference import fold_batch_norm
 from ssanet_jax.models import Network, ResNet, create_model, model_names
 from ssanet_jax.version import __version__
 from ssanet_jax.weights import from_torch, insert_attention, to_torch
+
+if TYPE_CHECKING:
+    from ssanet_jax.training.saved import SavedRun
+
+
+def load(workdir: str, checkpoint: str = 'best') -> 'SavedRun':
+    """A trained run: its model, variables, preprocessing and the names of its classes.
+
+    Needs the packages of the extra `train`, and neither TensorFlow nor the data of the run.
+
+    Args:
+      workdir: of a run of main.py.
+      checkpoint: 'best', 'latest' or a step.
+
+    Raises:
+      ConfigError: there is no run, or no such checkpoint.
+    """
+    from ssanet_jax.training.saved import load_run
+
+    return load_run(workdir, checkpoint)
+
 
 __all__ = [
     'CBAMBlock',
@@ -41,6 +64,7 @@ __all__ = [
     'fold_batch_norm',
     'from_torch',
     'insert_attention',
+    'load',
     'model_names',
     'to_torch',
 ]

@@ -5,9 +5,23 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from ssanet_jax import layers
+from ssanet_jax.models.network import Network
 from ssanet_jax.models.resnet import ResNet
+
+
+def for_inference(
+    model: Network, variables: Mapping[str, Any]
+) -> tuple[Network, Mapping[str, Any]]:
+    """The model and variables with BatchNorms folded, where that is known and gives the same.
+
+    Not in bfloat16, in which folded kernels would be rounded to other numbers.
+    """
+    if model.dtype == jnp.bfloat16 or not isinstance(model, ResNet):
+        return model, variables
+    return fold_batch_norm(model, variables)
 
 
 def fold_batch_norm(

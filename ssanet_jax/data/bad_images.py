@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 
 from ssanet_jax.config import ConfigError
-from ssanet_jax.data.images import Decode
+from ssanet_jax.data.decoding import Decode
 from ssanet_jax.data.pipeline import Decoded, key
 from ssanet_jax.data.sources import Chunk, Source
 

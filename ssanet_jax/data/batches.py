@@ -13,6 +13,7 @@ from ssanet_jax.data import images, memory
 from ssanet_jax.data.bad_images import BadImages
 from ssanet_jax.data.batch import Batch, Share, pad
 from ssanet_jax.data.builders import open_builder, open_source, prepare_command, split_size
+from ssanet_jax.data.decoding import Decode
 from ssanet_jax.data.pipeline import Decoded, decode_batches
 from ssanet_jax.data.sources import Chunk, Source
 
@@ -106,7 +107,7 @@ def _eval_from_disk(config: ConfigDict, split: str, share: Share, rows: int) -> 
 
 
 def _decode(
-    config: ConfigDict, chunks: Iterator[Chunk], decode: images.Decode, rows: int
+    config: ConfigDict, chunks: Iterator[Chunk], decode: Decode, rows: int
 ) -> Iterator[Decoded]:
     return decode_batches(
         _readable(chunks, config.dataset),

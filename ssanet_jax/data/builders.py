@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from ssanet_jax.config import ConfigError
+from ssanet_jax.data.class_names import readable
 from ssanet_jax.data.digits import Digits
 from ssanet_jax.data.fashion_mnist import FILES, FashionMnistIdx
 from ssanet_jax.data.sources import ArrayRecords, Folder, Source
@@ -54,7 +55,7 @@ def dataset_info(config: ConfigDict) -> DatasetInfo:
         num_train=split_size(builder, config.dataset.train_split),
         num_eval=split_size(builder, config.dataset.eval_split),
         num_classes=label.num_classes,
-        class_names=tuple(label.names),
+        class_names=tuple(map(readable, label.names)),
         order=_order(config.dataset, builder),
         hint=_hint(config.dataset, builder),
         fingerprint=_fingerprint(builder),

@@ -5,8 +5,7 @@ lock; OpenCV resizes training crops, Pillow what has to be antialiased. docs/dat
 each choice costs and how far its result is from Pillow's.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -14,24 +13,14 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 from PIL import Image
 
-from ssanet_jax.data import jpeg
+from ssanet_jax.data import decoding, jpeg
 
-# (n files, key int64 [n, 2], out uint8 [n, size, size, 3]) to what went wrong: the reason for
-# each row that could not be decoded, which is left black.
-Decode = Callable[[Sequence[bytes], np.ndarray, np.ndarray], dict[int, str]]
-
-_JPEG = b'\xff\xd8\xff'
-_PNG = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'  # the sides follow; behind another chunk they would not
 _PIL = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 _CV2 = {'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
 
 _MAX_PIXELS_AT_ONCE = 2**26  # of whole images; more are decoded one by one
 
 cv2.setNumThreads(1)  # images are resized in parallel, not rows of one
-
-
-class BadImageError(ValueError):
-    """A file that no image can be decoded from; the message says why."""
 
 
 def random_crops(
@@ -75,7 +64,7 @@ def random_crops(
             finish(crop.numpy(), rows.start + i, mirror[i])
 
     def decode_png(row: int) -> None:
-        image = _decode_png(files[row], dataset)
+        image = decoding.decode_png(files[row], dataset)
         uniforms = jpeg.uniforms(key[row]).numpy()[None]
         sides = np.array([image.shape[:2]])
         window = crop_windows(sides, uniforms[:, 1:], dataset.crop_area, dataset.crop_aspect)
@@ -83,7 +72,7 @@ def random_crops(
         crop = image[top : top + height, left : left + width]
         finish(np.ascontiguousarray(crop), row, uniforms[0, 0] < 0.5)
 
-    return _in_groups(files, out, dataset, decode, decode_png)
+    return decoding.in_groups(files, out, dataset, decode, decode_png)
 
 
 def decode_only(
@@ -94,7 +83,9 @@ def decode_only(
     def decode(rows: slice) -> None:
         _decode_crops(files[rows], key[rows], out.shape[1], dataset)
 
-    return _in_groups(files, out, dataset, decode, lambda row: _decode_png(files[row], dataset))
+    return decoding.in_groups(
+        files, out, dataset, decode, lambda row: decoding.decode_png(files[row], dataset)
+    )
 
 
 def _decode_crops(
@@ -103,7 +94,7 @@ def _decode_crops(
     """Crops of JPEGs, not yet resized, and which of them are to be mirrored."""
     encoded = tf.constant(files)
     sides, uniforms = (x.numpy() for x in jpeg.draw(len(files))(encoded, key))
-    _check_pixels(sides, dataset)
+    decoding.check_pixels(sides, dataset)
     window = crop_windows(sides, uniforms[:, 1:], dataset.crop_area, dataset.crop_aspect)
     times = np.clip(window[:, 2:].min(axis=1) // size, 1, 8 if reduce else 1)
     halvings = np.log2(times).astype(np.int32)
@@ -134,7 +125,7 @@ def center_crops(
     def decode(rows: slice) -> None:
         encoded = tf.constant(files[rows])
         sides = jpeg.sides(len(encoded))(encoded).numpy()
-        _check_pixels(sides, dataset)
+        decoding.check_pixels(sides, dataset)
         few = sides.prod(axis=1, dtype=np.int64).sum() <= _MAX_PIXELS_AT_ONCE
         step = len(encoded) if few else 1
         for start in range(0, len(encoded), step):
@@ -143,9 +134,9 @@ def center_crops(
                 finish(image.numpy(), rows.start + start + i)
 
     def decode_png(row: int) -> None:
-        finish(_decode_png(files[row], dataset), row)
+        finish(decoding.decode_png(files[row], dataset), row)
 
-    return _in_groups(files, out, dataset, decode, decode_png)
+    return decoding.in_groups(files, out, dataset, decode, decode_png)
 
 
 def crop_windows(
@@ -183,60 +174,21 @@ def crop_windows(
     return np.concatenate([corner, chosen], axis=1).astype(np.int32)
 
 
-def _in_groups(
-    files: Sequence[bytes],
-    out: np.ndarray,
-    dataset: ConfigDict,
-    decode: Callable[[slice], None],
-    decode_png: Callable[[int], Any],
+def whole_images(
+    files: Sequence[bytes], key: np.ndarray, out: np.ndarray, dataset: ConfigDict
 ) -> dict[int, str]:
-    """Decodes rows many at a time, and one at a time where one of them is odd."""
-    bad: dict[int, str] = {}
-    most = dataset.max_image_bytes
-    is_jpeg = [file.startswith(_JPEG) for file in files]
-    small = [len(file) <= most for file in files]
-    start = 0
-    while start < len(out):
-        stop = start + min(jpeg.GROUP, 1 << (len(out) - start).bit_length() - 1)  # few sizes
-        try:
-            if not all(is_jpeg[start:stop] + small[start:stop]):
-                raise BadImageError('Some are not JPEG, or too large.')
-            decode(slice(start, stop))
-        except (tf.errors.InvalidArgumentError, BadImageError):
-            for row in range(start, stop):
-                try:
-                    if not small[row]:
-                        raise BadImageError(f'It has over {most:,} bytes, dataset.max_image_bytes.')
-                    if is_jpeg[row]:
-                        decode(slice(row, row + 1))
-                    else:
-                        decode_png(row)
-                except (tf.errors.InvalidArgumentError, BadImageError) as error:
-                    out[row] = 0
-                    message = getattr(error, 'message', str(error))
-                    bad[row] = ' '.join(message.split())[:200]
-        start = stop
-    return bad
+    """All of each image into `out`, as `memory.load_split` does it; the arguments as above."""
 
+    def decode(rows: slice) -> None:
+        for row in range(rows.start, rows.stop):
+            encoded = tf.constant(files[row : row + 1])
+            decoding.check_pixels(jpeg.sides(1)(encoded).numpy(), dataset)
+            out[row] = decoding.fit(jpeg.decode_whole(1)(encoded)[0], out.shape[1])
 
-def _decode_png(file: bytes, dataset: ConfigDict) -> np.ndarray:
-    """What is not a JPEG; a few of ImageNet's .JPEG are such. 16 bits become 8."""
-    if not file:
-        raise BadImageError('The file is empty.')
-    if not file.startswith(_PNG):
-        raise BadImageError(f'It is neither JPEG nor PNG: it begins with {file[:16]!r}.')
-    width, height = np.frombuffer(file[16:24].ljust(8, b'\0'), '>u4').astype(np.int64)
-    _check_pixels(np.array([[height, width]]), dataset)
-    return tf.io.decode_png(file, channels=3).numpy()
+    def decode_png(row: int) -> None:
+        out[row] = decoding.fit(tf.constant(decoding.decode_png(files[row], dataset)), out.shape[1])
 
-
-def _check_pixels(sides: np.ndarray, dataset: ConfigDict) -> None:
-    pixels = sides.astype(np.int64).prod(axis=1)
-    if pixels.max() > dataset.max_image_pixels or pixels.min() == 0:
-        raise BadImageError(
-            f'It has {pixels.max():,} pixels; dataset.max_image_pixels is '
-            f'{dataset.max_image_pixels:,}.'
-        )
+    return decoding.in_groups(files, out, dataset, decode, decode_png)
 
 
 def _pil_resize(

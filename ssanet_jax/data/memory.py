@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from ssanet_jax.config import ConfigError
 from ssanet_jax.data.batch import Batch, Share
+from ssanet_jax.data.decoding import fit
 
 Split = tuple[np.ndarray, np.ndarray]  # image uint8 [N, H, W, 3], label int32 [N]
 
@@ -28,20 +29,13 @@ def load_split(builder: tfds.core.DatasetBuilder, split: str, image_size: int) -
     examples: Iterable[tuple[np.ndarray, np.ndarray]]
     if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
         source = builder.as_data_source(split)
-        examples = ((_resize(tf.constant(x['image']), image_size), x['label']) for x in source)
+        examples = ((fit(tf.constant(x['image']), image_size), x['label']) for x in source)
     else:
         dataset = builder.as_dataset(split=split, shuffle_files=False)
-        dataset = dataset.map(lambda x: (_resize(x['image'], image_size), x['label']))
+        dataset = dataset.map(lambda x: (fit(x['image'], image_size), x['label']))
         examples = dataset.as_numpy_iterator()
     images, labels = zip(*examples, strict=True)
     return np.stack(images), np.asarray(labels, np.int32)
-
-
-def _resize(image: tf.Tensor, size: int) -> tf.Tensor:
-    if image.shape[:2] != (size, size):
-        image = tf.image.resize(tf.cast(image, tf.float32), (size, size), antialias=True)
-        image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
-    return tf.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
 
 
 def train_batches(

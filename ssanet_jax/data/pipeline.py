@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssanet_jax.data.images import Decode
+from ssanet_jax.data.decoding import Decode
 from ssanet_jax.data.jpeg import GROUP
 from ssanet_jax.data.sources import Chunk
 

@@ -14,10 +14,9 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.checks import check_batch_norm_devices
 from ssanet_jax.config import ConfigError, Plan, base, make_plan
-from ssanet_jax.inference import fold_batch_norm
+from ssanet_jax.inference import for_inference
 from ssanet_jax.models import Network, create_model
 from ssanet_jax.models.registry import split_name
-from ssanet_jax.models.resnet import ResNet
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
@@ -50,14 +49,8 @@ class Experiment(NamedTuple):
         )
 
     def for_inference(self, state: TrainState) -> tuple['Experiment', TrainState]:
-        """The same with BatchNorms folded into kernels: evaluates faster, cannot train.
-
-        Left as it is where folding is not known, and in bfloat16, in which folded kernels would
-        be rounded to other numbers.
-        """
-        if self.dtype == jnp.bfloat16 or not isinstance(self.model, ResNet):
-            return self, state
-        model, variables = fold_batch_norm(self.model, state.variables)
+        """The same in the form of `inference.for_inference`: evaluates faster, cannot train."""
+        model, variables = for_inference(self.model, state.variables)
         run = self._replace(model=model, eval_step=_eval_step(model, self.preprocess, self.mesh))
         return run, dataclasses.replace(state, **variables)
 
@@ -79,9 +72,7 @@ def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> E
     if config.max_bad_steps:
         tx = optax.apply_if_finite(tx, config.max_bad_steps)
     mesh = parallel.data_mesh()
-    preprocess = partial(
-        steps.preprocess, mean=tuple(config.dataset.mean), std=tuple(config.dataset.std)
-    )
+    preprocess = build_preprocess(config)
     loss = partial(cross_entropy, label_smoothing=config.label_smoothing)
     train_step = partial(
         steps.train_step,
@@ -107,6 +98,12 @@ def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> E
         image_size=config.dataset.image_size,
         dtype=jnp.dtype(config.dtype),
     )
+
+
+def build_preprocess(config: ConfigDict) -> steps.Preprocess:
+    """What `config` does to uint8 images [N, H, W, 3], on the device."""
+    mean, std = tuple(config.dataset.mean), tuple(config.dataset.std)
+    return partial(steps.preprocess, mean=mean, std=std)
 
 
 def _eval_step(model: nn.Module, preprocess: steps.Preprocess, mesh: Mesh) -> parallel.EvalStepFn:

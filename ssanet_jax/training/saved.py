@@ -1,4 +1,4 @@
-"""A finished or running run, read from its workdir: config, model and variables."""
+"""A finished or running run, read from its workdir: config, model, variables and classes."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from ssanet_jax.config import ConfigError, base, flatten
 from ssanet_jax.models import Network
 from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.experiment import build_model
+from ssanet_jax.training.experiment import build_model, build_preprocess
+from ssanet_jax.training.steps import Preprocess
 
 
 class SavedRun(NamedTuple):
@@ -22,12 +23,19 @@ class SavedRun(NamedTuple):
       model: as it was trained, with BatchNorms that share nothing between devices.
       variables: its 'params' and 'batch_stats' at `step`.
       step: of the checkpoint.
+      classes: their names, by label; numbers where the run did not leave classes.json.
     """
 
     config: ConfigDict
     model: Network
     variables: dict[str, Any]
     step: int
+    classes: tuple[str, ...]
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """From uint8 images [N, size, size, 3] to what the model takes."""
+        return build_preprocess(self.config)
 
 
 def load_run(workdir: epath.PathLike, checkpoint: str = 'best') -> SavedRun:
@@ -46,9 +54,11 @@ def load_run(workdir: epath.PathLike, checkpoint: str = 'best') -> SavedRun:
         step = checkpoints.find(checkpoint)
         variables = checkpoints.restore_variables(step)
     num_classes = variables['params']['fc']['bias'].shape[0]
+    classes = saved_classes(folder) or tuple(map(str, range(num_classes)))
     alone = config.copy_and_resolve_references()
     alone.model.batch_norm_devices = 1  # There may be fewer here, and inference shares nothing.
-    return SavedRun(config, build_model(alone, num_classes), jax.device_get(variables), step)
+    model = build_model(alone, num_classes)
+    return SavedRun(config, model, jax.device_get(variables), step, classes)
 
 
 def with_defaults(saved: Mapping[str, Any]) -> ConfigDict:
@@ -75,4 +85,15 @@ def saved_config(folder: epath.Path) -> dict[str, Any]:
         raise ConfigError(
             f'{path} cannot be read: {" ".join(str(error).split())}. Put a copy back, or choose a '
             'new workdir.'
+        ) from error
+
+
+def saved_classes(folder: epath.Path) -> tuple[str, ...]:
+    """The names of classes.json; none where there is no such file."""
+    path = folder / 'classes.json'
+    try:
+        return tuple(map(str, json.loads(path.read_text()))) if path.exists() else ()
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f'{path} cannot be read: {" ".join(str(error).split())}. Put a copy back, or remove it.'
         ) from error

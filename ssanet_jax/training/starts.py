@@ -64,9 +64,10 @@ def has_checkpoints(workdir: epath.Path) -> bool:
 
 
 def record(config: ConfigDict, info: DatasetInfo, workdir: epath.Path, step: int) -> None:
-    """Writes config.json, and a line of starts.jsonl; raises SaveError."""
+    """Writes config.json, classes.json and a line of starts.jsonl; raises SaveError."""
     fields = {**json.loads(config.to_json_best_effort()), 'data_order': info.order}
     replace_text(workdir / 'config.json', json.dumps(fields, indent=2) + '\n')
+    replace_text(workdir / 'classes.json', json.dumps(info.class_names, indent=0) + '\n')
     lines = [*read_starts(workdir), _found(step, info)]
     replace_text(workdir / 'starts.jsonl', ''.join(json.dumps(line) + '\n' for line in lines))
 
