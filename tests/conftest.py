@@ -45,6 +45,22 @@ def digits(data_dir):
     return config
 
 
+@pytest.fixture(scope='session')
+def trained_digits(tmp_path_factory, data_dir) -> Path:
+    """The workdir of an SSA-ResNet-20 after 60 steps; leave it as it is."""
+    from ssanet_jax.training import loop
+    from tests.helpers import load_config
+
+    config = load_config('digits_ssa20')
+    config.dataset.data_dir = str(data_dir)
+    config.num_train_steps = 60
+    config.eval_every_steps = 30
+    config.log_every_steps = 20
+    workdir = tmp_path_factory.mktemp('trained') / 'digits'
+    loop.train_and_evaluate(config, str(workdir))
+    return workdir
+
+
 def prepare_imagenet(data_dir: Path, file_format: str, **archives) -> Path:
     """imagenet2012 prepared by TFDS's own builder from a few images in ImageNet's archives."""
     import tensorflow_datasets as tfds

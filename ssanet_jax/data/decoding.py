@@ -1,5 +1,6 @@
 """What decoding has for any crop: limits, PNG, and files that are neither."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,10 +52,16 @@ def in_groups(
                         decode_png(row)
                 except (tf.errors.InvalidArgumentError, BadImageError) as error:
                     out[row] = 0
-                    message = getattr(error, 'message', str(error))
-                    bad[row] = ' '.join(message.split())[:200]
+                    bad[row] = _reason(error)
         start = stop
     return bad
+
+
+def _reason(error: Exception) -> str:
+    """One line, without TensorFlow's account of where in its graph that was."""
+    text = getattr(error, 'message', str(error)).partition('\n\t [[')[0]
+    text = re.sub(r'\{\{.*?\}\}|\[Op:.*?\]', '', text.rpartition('\n\n')[2])
+    return ' '.join(text.split())[:200]
 
 
 def decode_png(file: bytes, dataset: ConfigDict) -> np.ndarray:

@@ -1,0 +1,123 @@
+r"""Says what a trained network sees in images: the likeliest classes and their probabilities.
+
+    python -m ssanet_jax.tools.predict --workdir=runs/digits seven.png photos/ 'more/*.jpg'
+    find photos -name '*.jpg' | python -m ssanet_jax.tools.predict --workdir=runs/x --format=csv -
+    curl -s https://... | python -m ssanet_jax.tools.predict --workdir=runs/x -
+
+Images are JPEG or PNG files, folders of them, globs, or standard input: one image, or paths, one
+a line. They are decoded, resized and normalised exactly as in evaluation. One that cannot be read
+is reported, in its place and in a line to stderr, the others go on, and the exit code is 1.
+"""
+
+import os
+
+# TensorFlow only reads images here, and what it cannot read is reported below; JAX, which the
+# package has imported, has set a default of its own.
+os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from absl import flags
+from rich.console import Console
+from rich.progress import track
+
+from ssanet_jax import compilation_cache
+from ssanet_jax.tools import cli, image_files
+from ssanet_jax.tools.render import Column, Table, show
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Not at import: flags of several commands would collide."""
+    flags.FLAGS.set_gnu_getopt(True)  # Images and flags in any order.
+    flags.DEFINE_string('workdir', None, 'The run.', required=True)
+    flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
+    flags.DEFINE_enum('format', 'table', ['table', 'jsonl', 'csv'], 'How to print.')
+    flags.DEFINE_integer('top', 5, 'Classes to name for an image, the likeliest.', lower_bound=1)
+    flags.DEFINE_integer('batch_size', 64, 'Images at a time.', lower_bound=1)
+
+
+def main(argv: list[str]) -> None:
+    files = image_files.find(argv[1:])
+    from ssanet_jax.training.saved import load_run
+
+    run = load_run(FLAGS.workdir, FLAGS.checkpoint)  # A mistake is found before TensorFlow.
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
+    compilation_cache.enable()
+    bad = 0
+
+    def results() -> Iterator[dict[str, Any]]:
+        nonlocal bad
+        for result in predictions(run, files):
+            if 'error' in result:
+                bad += 1
+                print(f'{result["file"]}: {result["error"]}', file=sys.stderr)
+            yield result
+
+    _PRINT[FLAGS.format](results(), len(files))
+    if bad:
+        print(f'{bad:,} of {len(files):,} images could not be read.', file=sys.stderr)
+    sys.exit(1 if bad else 0)
+
+
+def predictions(run: Any, files: list[Any]) -> Iterator[dict[str, Any]]:
+    """{'file', 'top': [{'class', 'probability'}, ...]} of each, or {'file', 'error'}, in order."""
+    from ssanet_jax import data
+    from ssanet_jax.prediction import Predictor
+
+    predictor = Predictor(run, FLAGS.batch_size)
+    for batch in data.file_batches(files, run.config.dataset, FLAGS.batch_size):
+        tops = iter(predictor.top(batch.image[batch.good()], FLAGS.top))
+        for row, file in enumerate(batch.files):
+            result: dict[str, Any] = {'file': image_files.name(file)}
+            if row in batch.bad:
+                yield {**result, 'error': batch.bad[row]}
+            else:
+                top = [{'class': g.name, 'probability': g.probability} for g in next(tops)]
+                yield {**result, 'top': top}
+
+
+def _jsonl(results: Iterator[dict[str, Any]], count: int) -> None:
+    for result in _progress(results, count):
+        print(json.dumps(result), flush=True)
+
+
+def _csv(results: Iterator[dict[str, Any]], count: int) -> None:
+    writer = csv.writer(sys.stdout)
+    writer.writerow(['file', 'rank', 'class', 'probability', 'error'])
+    for result in _progress(results, count):
+        if 'error' in result:
+            writer.writerow([result['file'], '', '', '', result['error']])
+        for rank, guess in enumerate(result.get('top', []), start=1):
+            writer.writerow([result['file'], rank, guess['class'], guess['probability'], ''])
+
+
+def _table(results: Iterator[dict[str, Any]], count: int) -> None:
+    rows: list[tuple[str, str]] = []
+    for result in _progress(results, count):
+        guesses = [f'{g["class"]} {100 * g["probability"]:.1f} %' for g in result.get('top', [])]
+        rows.append((result['file'], ', '.join(guesses) or f'not read: {result["error"]}'))
+    columns = [Column('image', left=True), Column('likeliest first', left=True)]
+    show([Table(f'{FLAGS.workdir}, checkpoint {FLAGS.checkpoint}', columns, rows)], 'table')
+
+
+def _progress(results: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
+    console = Console(stderr=True)
+    hidden = not console.is_terminal or (sys.stdout.isatty() and FLAGS.format != 'table')
+    yield from track(results, 'predicting', total=count, console=console, disable=hidden)
+
+
+_PRINT = {'table': _table, 'jsonl': _jsonl, 'csv': _csv}
+
+
+if __name__ == '__main__':
+    define_flags()
+    cli.run(main)

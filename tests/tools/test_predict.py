@@ -1,0 +1,167 @@
+"""tools.predict on files that are the images of a data set."""
+
+import csv
+import io
+import json
+import struct
+
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+import ssanet_jax
+from ssanet_jax import data
+from ssanet_jax.config import ConfigError
+from ssanet_jax.prediction import Predictor
+from ssanet_jax.tools import predict as module
+from tests.helpers import own_flags
+
+
+def tool(capfd, *arguments):
+    """Exit code, standard output and standard error, of a call in this process."""
+    with own_flags(module):
+        try:
+            left = flags.FLAGS(['predict', *map(str, arguments)])
+            with pytest.raises(SystemExit) as ended:
+                module.main(left)
+        finally:
+            flags.FLAGS.set_gnu_getopt(False)
+    return ended.value.code, *capfd.readouterr()
+
+
+def png(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, 'png')
+    return file.getvalue()
+
+
+@pytest.fixture(scope='module')
+def run(trained_digits):
+    return ssanet_jax.load(str(trained_digits))
+
+
+@pytest.fixture(scope='module')
+def digits_test(run):
+    """The test split, uint8 [360, 8, 8, 3], and its labels."""
+    batches = list(data.eval_batches(run.config, 'test'))
+    return [
+        np.concatenate([batch[name][batch['mask']] for batch in batches])
+        for name in ('image', 'label')
+    ]
+
+
+@pytest.fixture(scope='module')
+def files(digits_test, tmp_path_factory):
+    """A folder with the grey PNG of each test image, in their order."""
+    folder = tmp_path_factory.mktemp('digits')
+    for number, image in enumerate(digits_test[0]):
+        (folder / f'{number:03}.png').write_bytes(png(image[..., 0]))
+    return folder
+
+
+def test_a_run_is_loaded_with_its_classes_and_its_preprocessing(run, digits_test):
+    assert run.classes == tuple('0123456789')
+    found = np.asarray(run.preprocess(digits_test[0][:2]))
+    np.testing.assert_allclose(found, (digits_test[0][:2] / 255 - 0.3) / 0.37, rtol=1e-5)
+
+
+def test_predictions_of_files_equal_the_runs_evaluation(
+    capfd, trained_digits, digits_test, files, run
+):
+    code, out, err = tool(capfd, f'--workdir={trained_digits}', '--format=jsonl', files)
+    results = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, '')
+    assert [result['file'] for result in results] == sorted(map(str, files.iterdir()))
+    labels = digits_test[1]
+    first = np.array([int(result['top'][0]['class']) for result in results])
+    five = np.array([[int(g['class']) for g in result['top']] for result in results])
+    lines = map(json.loads, (trained_digits / 'metrics.jsonl').read_text().splitlines())
+    (evaluated,) = (m for m in lines if m['split'] == 'eval' and m['step'] == run.step)
+    assert 100 * (first == labels).mean() == pytest.approx(evaluated['top1'], abs=1e-4)
+    assert 100 * (five == labels[:, None]).any(1).mean() == pytest.approx(
+        evaluated['top5'], abs=1e-4
+    )
+
+    # The probabilities, as the network gives them plainly, without folding or padding.
+    logits = run.model.apply(run.variables, run.preprocess(digits_test[0]), train=False)
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    for result, row in zip(results, np.asarray(expected), strict=True):
+        likeliest = sorted(row, reverse=True)[:5]
+        given = [guess['probability'] for guess in result['top']]
+        np.testing.assert_allclose(given, likeliest, rtol=1e-3, atol=1e-6)
+
+
+def bomb():
+    """A PNG that says it has 2**40 pixels."""
+    return b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR' + struct.pack('>II', 2**20, 2**20) + bytes(50)
+
+
+def test_of_1000_images_five_broken_ones_are_reported_and_the_others_predicted(
+    capfd, trained_digits, digits_test, tmp_path
+):
+    broken = {
+        100: b'',
+        333: b'not an image',
+        500: png(digits_test[0][0])[:60],
+        777: bomb(),
+        999: None,
+    }
+    for number in range(1000):
+        image = broken.get(number, png(digits_test[0][number % 360]))
+        path = tmp_path / f'{number:04}.png'
+        if image is None:
+            path.symlink_to('nowhere')
+        else:
+            path.write_bytes(image)
+    code, out, err = tool(capfd, f'--workdir={trained_digits}', '--format=jsonl', tmp_path)
+    results = [json.loads(line) for line in out.splitlines()]
+    assert code == 1
+    assert sum('top' in result for result in results) == 995
+    errors = {int(r['file'][-8:-4]): r['error'] for r in results if 'error' in r}
+    assert list(errors) == list(broken)
+    assert 'empty' in errors[100]
+    assert 'neither JPEG nor PNG' in errors[333]
+    assert 'pixels' in errors[777]
+    assert 'No such file' in errors[999]
+    assert all(f'{number:04}.png: {reason}' in err for number, reason in errors.items())
+    assert '5 of 1,000 images could not be read.' in err
+    again = [
+        result['top'] for result in results if result['file'].endswith(('0001.png', '0361.png'))
+    ]
+    assert again[0] == again[1]
+
+
+def test_csv_has_a_line_for_each_class_and_each_error(capfd, trained_digits, files):
+    code, out, _ = tool(
+        capfd,
+        f'--workdir={trained_digits}',
+        '--format=csv',
+        '--top=3',
+        files / '000.png',
+        'none.png',
+    )
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 1
+    assert [row['rank'] for row in rows] == ['1', '2', '3', '']
+    assert rows[3]['error'] == 'It cannot be read: No such file or directory.'
+    assert float(rows[0]['probability']) > float(rows[1]['probability'])
+
+
+def test_the_table_names_each_image(capfd, trained_digits, files):
+    code, out, _ = tool(capfd, f'--workdir={trained_digits}', '--top=1', files / '00[01].png')
+    assert code == 0
+    assert all(name in out for name in ('000.png', '001.png', 'likeliest first'))
+
+
+def test_a_mistake_is_found_before_anything_is_read(capfd, tmp_path):
+    with pytest.raises(ConfigError, match='holds no checkpoints'):
+        tool(capfd, f'--workdir={tmp_path}', 'a.png')
+
+
+def test_any_number_of_images_gives_the_same_logits(run, digits_test):
+    images = digits_test[0][:21]
+    whole = Predictor(run, batch_size=32).logits(images)
+    parts = Predictor(run, batch_size=8)
+    np.testing.assert_allclose(parts.logits(images), whole, rtol=1e-5, atol=1e-5)
+    assert parts.logits(images[:0]).shape == (0, 10)
