@@ -5,14 +5,16 @@ VENV    ?= .venv
 CONFIG  ?= configs/digits_ssa20.py
 WORKDIR ?= runs/$(subst _ssa20,,$(notdir $(basename $(CONFIG))))
 BIN      = $(VENV)/bin
+LOCK     = pip compile --universal pyproject.toml --no-annotate --generate-hashes \
+  --custom-compile-command 'make lock'
 RELIABILITY ?= kills corruption signals hosts soak configs
 
-.PHONY: help setup train test test-slow lint lock audit reliability clean
+.PHONY: help setup setup-test train test test-slow lint lock audit reliability clean
 
 help:  ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-setup: $(VENV)/installed  ## Create the virtual environment and install everything (2.5 GB).
+setup: $(VENV)/installed  ## Create the virtual environment and install what training needs (2.5 GB).
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed (TensorFlow, which reads the data, has no newer one); $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
@@ -22,30 +24,37 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+setup-test: $(VENV)/installed-test  ## Install what the tests, notebooks, exports and the demo need besides.
+
+$(VENV)/installed-test: requirements-test.txt $(VENV)/installed
+	@echo "Installing what the tests need besides ..."
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-test.txt
+	@sh tests/install_browser.sh
+	@touch $@
+
 train: setup  ## Train CONFIG in WORKDIR (digits, about two minutes on two cores).
 	$(BIN)/python main.py --config=$(CONFIG) --workdir=$(WORKDIR)
 
-test: setup  ## Run the tests.
+test: setup-test  ## Run the tests.
 	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
-test-slow: setup  ## Run the tests that take minutes.
+test-slow: setup-test  ## Run the tests that take minutes.
 	$(BIN)/python -m pytest -m slow
 
-lint: setup  ## Check style and types.
+lint: setup-test  ## Check style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-lock: setup  ## Renew the pins of requirements.txt from pyproject.toml.
+lock: setup  ## Renew the pins of requirements.txt and requirements-test.txt from pyproject.toml.
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --universal --extra test pyproject.toml --no-annotate \
-	  --generate-hashes --custom-compile-command 'make lock' --output-file requirements.txt \
-	  $(if $(UPGRADE),--upgrade)
+	$(BIN)/uv $(LOCK) --extra test --output-file requirements-test.txt $(if $(UPGRADE),--upgrade)
+	$(BIN)/uv $(LOCK) --extra train --constraint requirements-test.txt --output-file requirements.txt
 
-audit: setup  ## Look for known vulnerabilities of the versions in requirements.txt.
+audit: setup  ## Look for known vulnerabilities of the versions in requirements-test.txt.
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv tool run --python $(BIN)/python pip-audit --strict --disable-pip \
-	  --requirement requirements.txt
+	  --requirement requirements-test.txt
 
 reliability: setup  ## Break runs in many ways and compare what they leave (an hour on two cores).
 	@failed=; for part in $(RELIABILITY); do \
