@@ -23,12 +23,9 @@ from ssanet_jax.tools import cli
 config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/.', sys_argv=cli.ARGV)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of everything that the run leaves.')
 _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'What to do.')
-_CHECKPOINT = flags.DEFINE_string(
-    'checkpoint', 'best', 'With --mode=eval: best, latest, init or a step.'
-)
-_ALLOW = flags.DEFINE_bool(
-    'allow_config_change', False, 'Go on with another config or other data than before.'
-)
+_CHECKPOINT = flags.DEFINE_string('checkpoint', 'best', 'For eval: best, latest, init, a step.')
+_ALLOW = flags.DEFINE_bool('allow_config_change', False, 'Go on with another config or data.')
+_REPORT = flags.DEFINE_bool('report', True, 'Write report.html at the end.')
 _COORDINATOR = flags.DEFINE_string('coordinator_address', None, 'host:port of the first host.')
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Number of hosts.', lower_bound=1)
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'This host, from 0.', lower_bound=0)
@@ -44,11 +41,14 @@ def main(argv: list[str]) -> None:
     compilation_cache.enable()
     import tensorflow as tf
 
+    from ssanet_jax.report import report_at_end
     from ssanet_jax.training import loop
 
     tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
     if _MODE.value == 'train':
         loop.train_and_evaluate(config, _WORKDIR.value, allow_config_change=_ALLOW.value)
+        if _REPORT.value:
+            report_at_end(_WORKDIR.value)
     else:
         loop.evaluate_checkpoint(config, _WORKDIR.value, _CHECKPOINT.value)
 

@@ -151,6 +151,7 @@ _MAY_CHANGE = {
     'checkpoint_every_steps',
     'keep_checkpoints',
     'log_every_steps',
+    'log_gates',
     'profile_start_step',
     'profile_num_steps',
     'dataset.data_dir',

@@ -34,6 +34,7 @@ def base() -> ConfigDict:
     config.checkpoint_every_steps = -1  # besides those after each evaluation; -1: none besides
     config.keep_checkpoints = 3  # the newest ones; the best is kept besides
     config.log_every_steps = 50  # training metrics are sums over this many steps
+    config.log_gates = False  # write what attention's gates do beside them, see docs/gates.md
     config.profile_start_step = -1  # first step of a profiler trace, counted from 1; -1: none
     config.profile_num_steps = 3  # length of that trace
     config.dtype = 'float32'  # of the computation: float32 or bfloat16; parameters stay float32

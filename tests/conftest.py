@@ -13,6 +13,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from tests.browser import chromium  # noqa: F401
+
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 
 collect_ignore_glob = ['golden/make_*.py']  # need torch

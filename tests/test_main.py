@@ -26,15 +26,18 @@ def digits_flags(workdir, data_dir):
         '--config=configs/digits_ssa20.py',
         f'--workdir={workdir}',
         f'--config.dataset.data_dir={data_dir}',
+        '--noreport',
     ]
 
 
 def test_train_then_evaluate(tmp_path, data_dir):
     flags = digits_flags(tmp_path, data_dir)
-    trained = main(*flags, '--config.num_train_steps=10', '--config.batch_size=32')
+    trained = main(*flags, '--report', '--config.num_train_steps=10', '--config.batch_size=32')
     assert trained.returncode == 0, trained.stderr
     assert 'Learning rate 0.1 for 64 images is 0.05 for 32' in trained.stdout
     assert 'step 10/10  eval' in trained.stdout
+    assert f'Report: {tmp_path}/report.html' in trained.stdout
+    assert 'ssa_resnet20' in (tmp_path / 'report.html').read_text()
     evaluated = main(*flags, '--mode=eval', '--checkpoint=latest')
     assert evaluated.returncode == 0, evaluated.stderr
     summary = json.loads((tmp_path / 'summary.json').read_text())

@@ -45,7 +45,7 @@ class Start:
             self.process = subprocess.Popen(
                 [
                     sys.executable, 'main.py', '--config=configs/digits_ssa20.py',
-                    f'--workdir={workdir}', *flags,
+                    f'--workdir={workdir}', '--noreport', *flags,
                 ],
                 cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=out, stderr=err,
             )  # fmt: skip

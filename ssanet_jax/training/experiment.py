@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ssanet_jax.analysis.gates import GateShape, find_gates
 from ssanet_jax.checks import check_batch_norm_devices
 from ssanet_jax.config import ConfigError, Plan, base, make_plan
 from ssanet_jax.inference import for_inference
@@ -40,6 +41,7 @@ class Experiment(NamedTuple):
     seed: int
     image_size: int
     dtype: jnp.dtype
+    gates: dict[str, GateShape]  # whose statistics are logged
 
     def init(self) -> TrainState:
         """The state before the first step, replicated over the mesh."""
@@ -97,7 +99,18 @@ def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> E
         seed=config.seed,
         image_size=config.dataset.image_size,
         dtype=jnp.dtype(config.dtype),
+        gates=_gates(config, model) if config.log_gates else {},
     )
+
+
+def _gates(config: ConfigDict, model: Network) -> dict[str, GateShape]:
+    try:
+        return find_gates(model, config.dataset.image_size)
+    except ValueError as error:
+        raise ConfigError(
+            f'config.log_gates=True, but {config.model.name} has no gates; leave it out, or choose '
+            "a config.model.name with attention, as 'ssa_resnet50'."
+        ) from error
 
 
 def build_preprocess(config: ConfigDict) -> steps.Preprocess:

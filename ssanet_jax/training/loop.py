@@ -15,7 +15,6 @@ from ssanet_jax import data
 from ssanet_jax.analysis.cost import model_cost
 from ssanet_jax.checks import check, check_batch_size, check_same_model
 from ssanet_jax.config import ConfigError, is_due
-from ssanet_jax.errors import DivergedError
 from ssanet_jax.training import experiment, report, starts
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.experiment import Experiment
@@ -28,6 +27,7 @@ from ssanet_jax.training.metrics_file import finite
 from ssanet_jax.training.parallel import check_same_on_all_hosts, to_devices, together
 from ssanet_jax.training.saved import saved_config
 from ssanet_jax.training.state import TrainState
+from ssanet_jax.training.telemetry import GateLog, check_good
 from ssanet_jax.training.writing import replace_text
 
 
@@ -175,7 +175,7 @@ def _train(
         Progress(console, total=stop, start=start, batch_size=config.batch_size) as progress,
         Interruption() as interruption,
     ):
-        step = start
+        step, gates = start, GateLog(run, log, console)
         interruption.begin(start)
         while True:
             if run.plan.evaluates_at(step) and step not in checkpoints.evaluations:
@@ -189,7 +189,8 @@ def _train(
 
             step += 1
             trace.before(step)
-            state, total = run.train_step(state, next(batches), total)
+            batch = next(batches)
+            state, total = run.train_step(state, batch, total)
             trace.after(step, total)
             watch.add(config.batch_size)
             progress.advance(step)
@@ -202,32 +203,19 @@ def _train(
                     values['skipped_steps'] = int(state.opt_state.total_notfinite)
                 log.write(step, 'train', values)
                 progress.report(step, 'train', values)
-                _check_good(total, config, checkpoints)
+                check_good(total, config, checkpoints)
+                gates.write(step, state, batch)
                 total = run.zero_metrics()
 
             if stopping or run.plan.saves_at(step):
                 watch.pause(after=state)
-                _check_good(total, config, checkpoints)
+                check_good(total, config, checkpoints)
                 checkpoints.save(step, (state, total.sums()), wait=stopping or step == stop)
             if stopping:
                 interruption.stop(step, folder)
             watch.resume(after=state)
         checkpoints.prune()
     return state
-
-
-def _check_good(total: Metrics, config: ConfigDict, checkpoints: Checkpoints) -> None:
-    """Raises DivergedError if a step of `total` was bad."""
-    if bad := int(total.bad_step):
-        saved = checkpoints.steps()
-        last = f'that of step {saved[-1]:,}' if saved else 'none'
-        raise DivergedError(
-            f'At step {bad:,} the loss or the gradient is not finite, or the loss is above '
-            f'config.max_loss={config.max_loss:g}. The last good checkpoint in '
-            f'{checkpoints.directory} is {last}. Lower config.optimizer.learning_rate, or skip '
-            'steps that are not finite: --config.max_bad_steps=10; to see which module is first: '
-            f'python -m ssanet_jax.tools.nonfinite --workdir={checkpoints.directory.parent}'
-        )
 
 
 def _set_up(config: ConfigDict, *, training: bool) -> tuple[Experiment, data.DatasetInfo]:

@@ -1,0 +1,118 @@
+r"""Compares what tools.predict says of files with what evaluation says of the data set they are.
+
+    python benchmarks/predictions.py --workdir=runs/digits \
+        --out=benchmarks/results/predictions/digits.json
+
+Every image of the run's evaluation split is written to a PNG file, in the size that the data set
+has it; the command predicts them, and its answers are counted here with NumPy. `main.py
+--mode=eval` counts its own. Both must find as many right in the first place and in the first five,
+and the same mean loss up to rounding.
+"""
+
+import os
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from common import ROOT, machine, write
+from PIL import Image
+
+from ssanet_jax.data.builders import open_builder
+from ssanet_jax.training.saved import saved_classes, saved_config, with_defaults
+
+
+def write_images(dataset, folder: Path) -> np.ndarray:
+    """The images of the evaluation split as 00000.png, ...; their labels."""
+    labels = []
+    split = open_builder(dataset).as_dataset(split=dataset.eval_split, shuffle_files=False)
+    for number, example in enumerate(split.as_numpy_iterator()):
+        image = example['image']
+        grey = image.shape[-1] == 1
+        Image.fromarray(image[..., 0] if grey else image).save(folder / f'{number:05}.png')
+        labels.append(int(example['label']))
+    return np.array(labels)
+
+
+def predicted(workdir: Path, folder: Path, classes: list[str]) -> np.ndarray:
+    """Probabilities [N, K] that the command gives, in the order of the files."""
+    command = [
+        sys.executable, '-m', 'ssanet_jax.tools.predict', f'--workdir={workdir}',
+        '--format=jsonl', f'--top={len(classes)}', '--batch_size=250', str(folder),
+    ]  # fmt: skip
+    text = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    places = {name: place for place, name in enumerate(classes)}
+    rows = []
+    for line in text.splitlines():
+        row = np.zeros(len(classes))
+        for guess in json.loads(line)['top']:
+            row[places[guess['class']]] = guess['probability']
+        rows.append(row)
+    return np.array(rows)
+
+
+def evaluated(workdir: Path, config: Path) -> dict:
+    """What main.py --mode=eval finds, in a copy of the config that the run has."""
+    flags = ['--mode=eval', f'--config={config}', f'--workdir={workdir}']
+    subprocess.run([sys.executable, 'main.py', *flags], cwd=ROOT, check=True)
+    return json.loads((workdir / 'evaluation.json').read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--workdir', type=Path, required=True, help='a run of main.py')
+    parser.add_argument('--config', type=Path, default='configs/digits_ssa20.py')
+    parser.add_argument('--out', type=Path, required=True, help='JSON file to write')
+    given = parser.parse_args()
+
+    config, classes = with_defaults(saved_config(given.workdir)), saved_classes(given.workdir)
+    with tempfile.TemporaryDirectory() as folder:
+        labels = write_images(config.dataset, Path(folder))
+        begin = time.perf_counter()
+        probabilities = predicted(given.workdir, Path(folder), list(classes))
+        seconds = time.perf_counter() - begin
+    order = np.argsort(-probabilities, axis=1, kind='stable')
+    rank = np.argmax(order == labels[:, None], axis=1)
+    loss = float(-np.log(probabilities[np.arange(len(labels)), labels]).mean())
+    expected = evaluated(given.workdir, given.config)
+    found = {
+        'images': len(labels),
+        'right_first': int((rank < 1).sum()),
+        'right_in_five': int((rank < 5).sum()),
+        'loss': loss,
+    }
+    by_evaluation = {
+        'images': expected['num_examples'],
+        'right_first': round(expected['top1'] * expected['num_examples'] / 100),
+        'right_in_five': round(expected['top5'] * expected['num_examples'] / 100),
+        'loss': expected['loss'],
+    }
+    same = all(found[name] == by_evaluation[name] for name in list(found)[:3])
+    close = abs(loss - expected['loss']) <= 1e-5 * max(1.0, expected['loss'])
+    write(
+        given.out,
+        {
+            'config': str(given.config),
+            'step': expected['step'],
+            'machine': machine('jax', 'flax', 'tensorflow-cpu'),
+            'predicted': found,
+            'evaluated': by_evaluation,
+            'equal': same and close,
+            'seconds_of_the_command': round(seconds, 1),
+        },
+    )
+    sys.exit(0 if same and close else 1)
+
+
+if __name__ == '__main__':
+    main()

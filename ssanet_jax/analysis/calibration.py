@@ -1,0 +1,154 @@
+"""How far the probabilities of a network can be taken at their word, and what would mend them."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import scipy.optimize
+import scipy.special
+
+TEMPERATURES = (0.05, 20.0)  # that are tried
+
+
+class Reliability(NamedTuple):
+    """Images by how probable their likeliest class is, in bins of equal width; arrays [bins].
+
+    Attributes:
+      edges: [bins + 1], from 0 to 1; a bin holds its upper edge.
+      images: how many.
+      confidence: mean probability of the likeliest class; NaN where there is no image.
+      accuracy: share of images whose likeliest class is right; NaN likewise.
+    """
+
+    edges: np.ndarray
+    images: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error; see `expected_calibration_error`."""
+        gaps = np.abs(self.accuracy - self.confidence)
+        return float(np.sum(gaps * self.images, where=self.images > 0) / self.images.sum())
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> Reliability:
+    """What a reliability diagram shows (Guo et al. 2017, section 2).
+
+    Args:
+      probabilities: [N, K], rows sum to 1.
+      labels: int [N], from 0 to K - 1.
+      bins: how many, of equal width.
+
+    Raises:
+      ValueError: there is no image, or the shapes or values are not as above.
+    """
+    _check(probabilities, labels)
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    edges = np.linspace(0, 1, bins + 1)
+    index = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)
+    images = np.bincount(index, minlength=bins)
+    with np.errstate(invalid='ignore'):  # 0 / 0
+        return Reliability(
+            edges,
+            images,
+            np.bincount(index, weights=confidence, minlength=bins) / images,
+            np.bincount(index, weights=right, minlength=bins) / images,
+        )
+
+
+def expected_calibration_error(
+    probabilities: np.ndarray, labels: np.ndarray, bins: int = 15
+) -> float:
+    """The mean gap between how sure a network is and how often it is right.
+
+        ECE = sum_b n[b] / N * |accuracy[b] - confidence[b]|
+
+    over bins of the likeliest class's probability (Naeini et al. 2015; with its probability, not
+    that of one class, as in Guo et al. 2017, equation 3). 0: of the images of which it is 80%
+    sure, 80% are right, and so on. Arguments and errors are those of `reliability`.
+
+    >>> expected_calibration_error(np.array([[0.75, 0.25], [0.5, 0.5]]), np.array([0, 1]))
+    0.375
+    """
+    return reliability(probabilities, labels, bins).error
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The T for which softmax(logits / T) has the lowest mean cross-entropy (Guo et al. 2017).
+
+    Above 1 the network was too sure of itself, below 1 not sure enough. The loss is convex in
+    1 / T, and its derivative, mean_n(sum_k p[n, k] z[n, k] - z[n, label]), is brought to 0. A T
+    that would be outside of `TEMPERATURES` is the nearest of those: the lower one where every
+    image is right, of which a network can never be too sure. It is 1 where T changes nothing.
+
+    Args:
+      logits: float [N, K], finite.
+      labels: int [N], from 0 to K - 1.
+
+    Raises:
+      ValueError: there is no image, or the shapes or values are not as above.
+    """
+    _check(logits, labels)
+    z = logits - logits.max(axis=1, keepdims=True)
+    own = z[np.arange(len(z)), labels].mean(dtype=np.float64)
+
+    def slope(log_temperature: float) -> float:
+        p = scipy.special.softmax(z * np.exp(-log_temperature).astype(z.dtype), axis=1)
+        p *= z
+        return float(p.sum(axis=1).mean(dtype=np.float64) - own)
+
+    low, high = map(math.log, TEMPERATURES)
+    at_low, at_high = slope(low), slope(high)  # slope falls as the temperature rises
+    if at_low == at_high:
+        return 1.0
+    if at_low <= 0:
+        return TEMPERATURES[0]
+    if at_high >= 0:
+        return TEMPERATURES[1]
+    return math.exp(scipy.optimize.brentq(slope, low, high, xtol=1e-6))
+
+
+def cross_fitted(
+    logits: np.ndarray, labels: np.ndarray, seed: int = 0
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Probabilities at temperatures that were not fitted to the images themselves.
+
+    The images are split at random into halves; each half's temperature is fitted on the other.
+
+    Args:
+      logits, labels: as for `fit_temperature`, of at least 2 images.
+      seed: of the split.
+
+    Returns:
+      Probabilities [N, K], dtype of logits, and the temperatures of both halves.
+
+    Raises:
+      ValueError: there are fewer than 2 images, or as for `fit_temperature`.
+    """
+    if len(labels) < 2:
+        raise ValueError(f'Two halves need at least 2 images, got {len(labels)}.')
+    first, second = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
+    probabilities, temperatures = np.empty_like(logits), []
+    for half, other in ((first, second), (second, first)):
+        temperature = fit_temperature(logits[other], labels[other])
+        scaled = logits[half] / logits.dtype.type(temperature)
+        probabilities[half] = scipy.special.softmax(scaled, axis=1)
+        temperatures.append(temperature)
+    return probabilities, (temperatures[0], temperatures[1])
+
+
+def _check(values: np.ndarray, labels: np.ndarray) -> None:
+    """Raises ValueError unless values are finite [N, K] with labels [N] below K, and N > 0."""
+    if values.ndim != 2 or labels.shape != values.shape[:1]:
+        raise ValueError(f'Expected [N, K] and labels [N], got {values.shape} and {labels.shape}.')
+    if not len(labels):
+        raise ValueError('Calibration needs at least 1 image, got none.')
+    if labels.min() < 0 or labels.max() >= values.shape[1]:
+        raise ValueError(
+            f'Labels are from {labels.min()} to {labels.max()}, but there are '
+            f'{values.shape[1]} classes; leave images without a label out.'
+        )
+    if not np.isfinite(values).all():
+        raise ValueError('Some probabilities or logits are not finite; the network has diverged.')

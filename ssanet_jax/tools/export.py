@@ -1,0 +1,96 @@
+r"""Writes the network of a run for others, loads it back, and compares it with the checkpoint.
+
+    python -m ssanet_jax.tools.export --workdir=runs/digits --format=stablehlo --out=digits_hlo
+    python -m ssanet_jax.tools.export --workdir=runs/digits --format=saved_model --out=digits_tf
+    python -m ssanet_jax.tools.export --workdir=runs/digits --format=onnx --out=digits_onnx
+    python -m ssanet_jax.tools.export --workdir=runs/digits --format=safetensors --out=digits_st
+    python -m ssanet_jax.tools.export --workdir=/data/runs/ssa50 --checkpoint=latest \
+        --format=onnx --nopreprocessing --out=ssa50_onnx photographs/
+
+OUT becomes a folder with the network and a config.json that says what goes in and comes out, with
+the names of the classes. Images, in batches of 1 and 7, go through what was loaded back and
+through the checkpoint's network; logits that differ too much end the command with exit code 1, and
+the folder is then OUT.failed. The images are the first 7 of the run's evaluation split, or those
+named at the end: files, folders, globs, or - for standard input; use what the network was trained
+for, since logits of other images can be small. docs/export.md says how each format is loaded.
+"""
+
+import os
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # What is promised was measured there.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from etils import epath
+
+from ssanet_jax.config import ConfigError
+from ssanet_jax.tools import cli, image_files
+
+FLAGS = flags.FLAGS
+
+FORMATS = ('stablehlo', 'saved_model', 'onnx', 'safetensors')
+
+
+def define_flags() -> None:
+    flags.FLAGS.set_gnu_getopt(True)  # Images may come before flags.
+    flags.DEFINE_string('workdir', None, 'The run.', required=True)
+    flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
+    flags.DEFINE_enum('format', None, FORMATS, 'What to write.', required=True)
+    flags.DEFINE_string('out', None, 'The folder to write, which must not exist.', required=True)
+    flags.DEFINE_bool(
+        'preprocessing', True, 'Take uint8 images, not float32 ones that are normalised.'
+    )
+
+
+def main(argv: list[str]) -> None:
+    out = Path(FLAGS.out)
+    _check_out(out)
+    if FLAGS.format == 'safetensors' and FLAGS['preprocessing'].present:
+        raise ConfigError('--preprocessing has no effect with --format=safetensors; leave it out.')
+    files = image_files.find(argv[1:]) if argv[1:] else None
+    from ssanet_jax.training.saved import load_run, saved_config
+
+    saved_config(epath.Path(FLAGS.workdir))  # raises where there is no run
+    from ssanet_jax import export
+
+    export.require_packages(FLAGS.format)
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
+    run = load_run(FLAGS.workdir, FLAGS.checkpoint)
+    images = export.file_images(run, files) if files else export.evaluation_images(run)
+    try:
+        described = export.export_run(
+            run, FLAGS.format, out, images, preprocessing=FLAGS.preprocessing
+        )
+    except OSError as error:
+        raise ConfigError(f'--out={out} cannot be written: {error}.') from error
+    _report(described, out)
+
+
+def _check_out(out: Path) -> None:
+    for path in (out, out.with_name(f'{out.name}.failed')):
+        if path.exists():
+            raise ConfigError(f'--out={out}: {path} exists; remove it, or name another folder.')
+    if not out.parent.is_dir():
+        raise ConfigError(f'--out={out}: {out.parent} is no folder; make it first.')
+
+
+def _report(described: dict[str, Any], out: Path) -> None:
+    parity = described['parity']
+    print(f'{out}: {described["network"]}, step {described["step"]}, as {described["format"]}')
+    print(f'Loaded back and compared with the checkpoint on {parity["images"]} images:')
+    for size, difference in parity['differences'].items():
+        found = f'differ by {difference:.1e} of the largest, {parity["bound"]:.0e} allowed'
+        print(f'  batches of {size}: logits {found if parity["bound"] else "are equal"}')
+    if 'bfloat16' in parity:
+        print(f'  as trained, in bfloat16, they differ by {parity["bfloat16"]:.1e}')
+
+
+if __name__ == '__main__':
+    define_flags()
+    cli.run(main)

@@ -1,0 +1,52 @@
+r"""Writes a page about a run, in one file: results, curves, confusions, calibration, gates, cost.
+
+    python -m ssanet_jax.tools.report --workdir=runs/digits
+    python -m ssanet_jax.tools.report --workdir=runs/digits --checkpoint=latest --out=latest.html
+
+The checkpoint is evaluated once on the run's evaluation split; without its data the page has what
+needs no image, and says so. It needs no other file and no network, and fits a phone. The run may
+be going on.
+"""
+
+import os
+
+# TensorFlow only reads images here; it should do so without a word.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+from absl import flags
+from etils import epath
+
+from ssanet_jax import compilation_cache
+from ssanet_jax.config import ConfigError
+from ssanet_jax.tools import cli
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Not at import: flags of several commands would collide."""
+    flags.DEFINE_string('workdir', None, 'The run.', required=True)
+    flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
+    flags.DEFINE_string('out', None, 'HTML file to write; report.html in the workdir by default.')
+
+
+def main(argv: list[str]) -> None:
+    if argv[1:]:
+        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+    from ssanet_jax.training.saved import saved_config
+
+    saved_config(epath.Path(FLAGS.workdir))  # A mistake is found before TensorFlow.
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
+    compilation_cache.enable()
+    from ssanet_jax.report import write_report
+
+    path = write_report(FLAGS.workdir, FLAGS.checkpoint, FLAGS.out)
+    print(f'Written to {path}')
+
+
+if __name__ == '__main__':
+    define_flags()
+    cli.run(main)

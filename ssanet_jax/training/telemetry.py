@@ -1,0 +1,79 @@
+"""What a run says of itself between its steps: that it diverged, and what its gates do."""
+
+import jax
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from ssanet_jax.analysis.gate_tally import Tally
+from ssanet_jax.analysis.gates import summarize, tally_gates
+from ssanet_jax.errors import DivergedError
+from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.experiment import Experiment
+from ssanet_jax.training.logs import MetricsLog
+from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.parallel import replicated
+from ssanet_jax.training.state import TrainState
+from ssanet_jax.training.steps import DeviceBatch
+
+_DEAD = {
+    'constant': 'hardly varies, within images or between them',
+    'closed': 'is closed nearly everywhere',
+    'open': 'is open nearly everywhere',
+}
+
+
+class GateLog:
+    """Writes what gates do on a batch, in inference, and says once of each that it is dead.
+
+    Lines of metrics.jsonl of split 'gates', with values as 'layer1_0/ssa/mean', and the same in
+    TensorBoard. A program of its own computes them, after a training step; that of training is the
+    same with and without. Of all devices and hosts together; the first host writes.
+
+    Args:
+      run: writes nothing where its `gates` are none.
+      log: to write to.
+      console: to say it on.
+    """
+
+    def __init__(self, run: Experiment, log: MetricsLog, console: Console):
+        self._shapes = run.gates
+        self._log = log
+        self._console = console
+        self._said: set[str] = set()
+
+        def tally(state: TrainState, batch: DeviceBatch) -> tuple[Tally, ...]:
+            images = run.preprocess(batch['image'])
+            return tally_gates(run.model, state.variables, images, batch['mask'])
+
+        self._tally = jax.jit(tally, out_shardings=replicated(run.mesh))
+
+    def write(self, step: int, state: TrainState, batch: DeviceBatch) -> None:
+        """Of the state after `step`, on the step's batch."""
+        if not self._shapes:
+            return
+        found = summarize(self._shapes, self._tally(state, batch))
+        values = {
+            f'{name}/{key}': value
+            for name, gate in found.items()
+            for key, value in gate.scalars().items()
+        }
+        self._log.write(step, 'gates', values)
+        for name, gate in found.items():
+            if gate.dead and name not in self._said:
+                self._said.add(name)
+                text = f'step {step}: gate {name} {_DEAD[gate.dead]} (mean {gate.mean:.3f}).'
+                self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def check_good(total: Metrics, config: ConfigDict, checkpoints: Checkpoints) -> None:
+    """Raises DivergedError if a step of `total` was bad."""
+    if bad := int(total.bad_step):
+        saved = checkpoints.steps()
+        last = f'that of step {saved[-1]:,}' if saved else 'none'
+        raise DivergedError(
+            f'At step {bad:,} the loss or the gradient is not finite, or the loss is above '
+            f'config.max_loss={config.max_loss:g}. The last good checkpoint in '
+            f'{checkpoints.directory} is {last}. Lower config.optimizer.learning_rate, or skip '
+            'steps that are not finite: --config.max_bad_steps=10; to see which module is first: '
+            f'python -m ssanet_jax.tools.nonfinite --workdir={checkpoints.directory.parent}'
+        )

@@ -1,0 +1,186 @@
+"""Scores of maps against loops, and boxes against images that are really transformed."""
+
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssanet_jax import data
+from ssanet_jax.analysis import saliency_boxes
+from ssanet_jax.analysis.saliency_scores import (
+    energy_in_box,
+    localization,
+    mean_scores,
+    pointing_game,
+)
+from ssanet_jax.config import ConfigError, base
+
+
+def random_boxes(rng, size):
+    corners = np.sort(rng.uniform(-1, size + 1, (3, 2, 2)), axis=1)  # [n, (first, last), (y, x)]
+    return [[*first, *last] for first, last in corners]
+
+
+def inside(boxes, y, x):
+    return any(a <= y + 0.5 < c and b <= x + 0.5 < d for a, b, c, d in boxes)
+
+
+@pytest.mark.parametrize('tolerance', [0, 1, 2.5])
+def test_the_pointing_game_is_won_where_the_largest_value_is_near_a_box(tolerance):
+    rng = np.random.default_rng(3)
+    maps = rng.normal(size=(40, 9, 11))
+    boxes = [random_boxes(rng, 9)[:1] for _ in maps]
+    boxes = [b if any(inside(b, *p) for p in np.ndindex(9, 11)) else [[0, 0, 2, 2]] for b in boxes]
+    expected = []
+    for values, some in zip(maps, boxes, strict=True):
+        best = max(np.ndindex(9, 11), key=lambda place, v=values: v[place])
+        near = [p for p in np.ndindex(9, 11) if math.dist(p, best) <= tolerance]
+        expected.append(any(inside(some, *p) for p in near))
+    assert 0 < sum(expected) < 40
+    np.testing.assert_array_equal(pointing_game(maps, boxes, tolerance), expected)
+
+
+def test_of_several_largest_values_the_share_in_the_box_counts():
+    values = np.zeros((1, 4, 4))
+    values[0, 1, 1] = values[0, 1, 2] = values[0, 3, 3] = 2
+    assert pointing_game(values, [[[0, 0, 2, 2]]]) == pytest.approx(1 / 3)
+    assert pointing_game(np.ones((1, 4, 4)), [[[0, 0, 2, 3]]]) == pytest.approx(6 / 16)
+
+
+def test_the_energy_is_the_share_of_the_sum_in_boxes_or_masks():
+    rng = np.random.default_rng(4)
+    maps = rng.uniform(size=(20, 7, 7))
+    boxes = [[*random_boxes(rng, 7), [0, 0, 1, 1]] for _ in maps]
+    masks = np.zeros(maps.shape, bool)
+    expected = []
+    for n, (values, some) in enumerate(zip(maps, boxes, strict=True)):
+        total = within = 0.0
+        for place in np.ndindex(7, 7):
+            masks[n][place] = inside(some, *place)
+            total += values[place]
+            within += values[place] if masks[n][place] else 0
+        expected.append(within / total)
+    np.testing.assert_allclose(energy_in_box(maps, boxes), expected, rtol=1e-12)
+    np.testing.assert_allclose(energy_in_box(maps, masks), expected, rtol=1e-12)
+    np.testing.assert_array_equal(pointing_game(maps, boxes), pointing_game(maps, masks))
+
+
+def test_a_map_without_energy_counts_as_uniform():
+    assert energy_in_box(np.zeros((1, 4, 4)), [[[0, 0, 4, 1]]]) == pytest.approx(1 / 4)
+
+
+@pytest.mark.parametrize(
+    ('maps', 'regions', 'message'),
+    [
+        (np.ones((2, 4, 4)), [[[0, 0, 1, 1]]], '1 regions do not fit'),
+        (np.ones((1, 4, 4)), [[[0, 0, 1]]], 'neither boxes'),
+        (np.ones((1, 4, 4)), np.ones((1, 4, 5), bool), 'neither boxes'),
+        (np.ones((1, 5, 5)), np.ones((1, 5, 5)), r'neither boxes .* float64'),
+        (np.ones((1, 4, 4)), [[[0, 0, 0.2, 4]]], 'no pixel'),
+        (-np.ones((1, 4, 4)), [[[0, 0, 1, 1]]], r'got -1; rescale\(\)'),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(maps, regions, message):
+    with pytest.raises(ValueError, match=message):
+        energy_in_box(maps, regions)
+
+
+def test_localization_has_maps_of_any_size_and_two_that_know_nothing():
+    corner = np.array([[4.0, 1.0], [1.0, 1.0]], np.float32)
+    mask = np.zeros((8, 8), bool)
+    mask[:4, :4] = True
+    scores = localization({'corner': corner, 'flat': np.ones((2, 2), np.float32)}, mask)
+    assert scores['corner'].hit == 1
+    assert scores['corner'].energy > 0.6
+    for name in ('flat', 'uniform'):
+        assert scores[name] == (0.25, 0.25)
+    assert scores['centre'] == (0.25, None)  # one of the four pixels around the middle
+    odd = localization({}, np.pad(np.ones((1, 1), bool), 2))
+    assert odd == {'centre': (1, None), 'uniform': (1 / 25, pytest.approx(1 / 25))}
+    means = mean_scores([scores, {**scores, 'corner': (0, 0)} | {'corner': scores['flat']}])
+    assert means['corner'].hit == pytest.approx((1 + 0.25) / 2)
+    assert means['centre'] == (0.25, None)
+    assert mean_scores([]) == {}
+
+
+def dataset(reader, size=48):
+    config = base().dataset
+    config.reader, config.image_size = reader, size
+    return config
+
+
+def encoded(image, form):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, form, quality=100, subsampling=0)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize('reader', ['disk', 'memory'])
+@pytest.mark.parametrize(
+    ('height', 'width'), [(90, 120), (301, 200), (40, 40), (61, 203), (48, 48), (55, 57)]
+)
+def test_boxes_go_where_evaluation_puts_what_is_in_them(reader, height, width):
+    config = dataset(reader)
+    box = [0.25 * height, 0.3 * width, 0.7 * height, 0.65 * width]
+    top, left, bottom, right = map(round, box)
+    image = np.zeros((height, width, 3), np.uint8)
+    image[top:bottom, left:right] = 255
+    files = [encoded(image, 'png'), encoded(image, 'jpeg')]
+    assert [saliency_boxes.image_sides(file) for file in files] == [(height, width)] * 2
+    boxes = np.array([[top, left, bottom, right]], float)
+    mask = saliency_boxes.to_evaluation(boxes, height, width, config)
+    (batch,) = data.file_batches(files, config, 2)
+    for shown in batch.image.mean(axis=-1):
+        assert np.all(mask[shown > 160])
+        assert not np.any(mask[shown < 50])
+        assert mask.sum() == pytest.approx((shown / 255).sum(), rel=0.06)
+
+
+def test_what_the_crop_cuts_off_is_no_region():
+    boxes = np.array([[0.0, 0, 90, 10]])
+    assert saliency_boxes.to_evaluation(boxes, 90, 200, dataset('disk')) is None
+    assert saliency_boxes.to_evaluation(boxes, 90, 200, dataset('memory')).sum() == 48 * 2
+    assert (
+        saliency_boxes.to_evaluation(np.array([[3.0, 3, 3.1, 3.1]]), 90, 200, dataset('memory'))
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('{"a.png": [[0, 0, 1, 1]', 'cannot be read'),
+        ('[[0, 0, 1, 1]]', 'but a list'),
+        ('{"a.png": []}', r"'a.png': \[\] is no box"),
+        ('{"a.png": [0, 0, 1, 1]}', "'a.png': 0 is no box"),
+        ('{"a.png": [[0, 0, 1]]}', 'is no box'),
+        ('{"a.png": [[0, 0, 1, "1"]]}', 'is no box'),
+        ('{"a.png": [[0, 0, 1, NaN]]}', 'is no box'),
+        ('{"a.png": [[0, 0, 1, true]]}', 'is no box'),
+        (f'{{"a.png": [[0, 0, 1, 1{"0" * 400}]]}}', 'is no box'),
+        ('{"a.png": [[5, 0, 1, 1]]}', r'top above bottom'),
+    ],
+    ids=range(10),
+)
+def test_boxes_that_are_none_are_refused(tmp_path, content, message):
+    path = tmp_path / 'boxes.json'
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        saliency_boxes.read_boxes(path)
+
+
+def test_boxes_are_found_by_path_before_name(tmp_path):
+    first, second, third = (tmp_path / name for name in ('x/1.png', 'y/1.png', 'y/2.png'))
+    path = tmp_path / 'boxes.json'
+    one, two = [[0, 0, 1, 1]], [[2, 2, 3, 3], [0, 0, 9.5, 9]]
+    path.write_text(json.dumps({str(first): one, '1.png': two, '-': one}))
+    boxes = saliency_boxes.read_boxes(path)
+    found = saliency_boxes.boxes_by_file(boxes, [first, second, third, b'image'])
+    assert [b if b is None else b.tolist() for b in found] == [one, two, None, one]
+    with pytest.raises(ConfigError, match='give their boxes by their paths'):
+        saliency_boxes.boxes_by_file({'1.png': found[0]}, [first, second])
+    with pytest.raises(ConfigError, match='None of the 1 images has boxes'):
+        saliency_boxes.boxes_by_file(boxes, [third])

@@ -1,0 +1,91 @@
+"""A real browser for tests of pages: headless Chromium, which reaches nothing but this machine.
+
+A test that imports the fixture `chromium`, or has it from a conftest.py, gets a selenium driver.
+"""
+
+import base64
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PHONE, DESKTOP = (390, 844), (1280, 900)
+_BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
+
+
+@pytest.fixture(scope='module')
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """A selenium driver of Chromium; skips where it, or its driver, is not installed."""
+    webdriver = pytest.importorskip('selenium.webdriver', reason='selenium is not installed')
+    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    driver = shutil.which('chromedriver')
+    if not browser or not driver:
+        pytest.skip('needs Chromium and chromedriver: apt-get install chromium-driver')
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    profile = tmp_path_factory.mktemp('chromium')
+    for flag in (
+        'headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run',
+        'disable-background-networking', 'disable-component-update', 'disable-sync',
+        'disable-dev-shm-usage', f'user-data-dir={profile}',
+    ):  # fmt: skip
+        options.add_argument(f'--{flag}')
+    options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
+    service = webdriver.ChromeService(driver)
+    with webdriver.Chrome(options=options, service=service) as opened:
+        opened.set_page_load_timeout(60)
+        yield opened
+
+
+def open_page(
+    driver, address: str | os.PathLike, size: tuple[int, int], scheme: str = 'light'
+) -> None:
+    """Opens a file or an address as in a window, or on a phone, of `size` CSS pixels.
+
+    Args:
+      size: width and height; below 600 a phone, which scales a page that does not fit.
+      scheme: 'light' or 'dark'.
+    """
+    width, height = size
+    driver.execute_cdp_cmd(
+        'Emulation.setDeviceMetricsOverride',
+        {'width': width, 'height': height, 'deviceScaleFactor': 1, 'mobile': width < 600},
+    )
+    driver.execute_cdp_cmd(
+        'Emulation.setEmulatedMedia',
+        {'features': [{'name': 'prefers-color-scheme', 'value': scheme}]},
+    )
+    for log in ('browser', 'performance'):
+        driver.get_log(log)  # reading it empties it
+    driver.get(address if isinstance(address, str) else Path(address).resolve().as_uri())
+
+
+def requests(driver) -> list[str]:
+    """What the page asked for since `open_page`, in order, without what it holds itself."""
+    events = [json.loads(entry['message'])['message'] for entry in driver.get_log('performance')]
+    addresses = [
+        event['params']['request']['url']
+        for event in events
+        if event['method'] == 'Network.requestWillBeSent'
+    ]
+    return [address for address in addresses if not address.startswith('data:')]
+
+
+def messages(driver) -> list[str]:
+    """Errors and warnings of the console since `open_page`."""
+    return [
+        entry['message']
+        for entry in driver.get_log('browser')
+        if entry['level'] in ('SEVERE', 'WARNING')
+    ]
+
+
+def screenshot(driver, path: Path) -> None:
+    """Writes a PNG of the whole page, below the window's edge too."""
+    taken = driver.execute_cdp_cmd(
+        'Page.captureScreenshot', {'captureBeyondViewport': True, 'format': 'png'}
+    )
+    path.write_bytes(base64.b64decode(taken['data']))

@@ -1,0 +1,149 @@
+"""The page of tools.demo, as served by the command and seen in a browser."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+import ssanet_jax
+from ssanet_jax import data
+from ssanet_jax.config import ConfigError
+from ssanet_jax.prediction import Predictor
+from ssanet_jax.tools import demo as module
+from tests import browser
+from tests.helpers import ROOT, own_flags
+
+MAX_UPLOAD_MB = 1
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope='module')
+def address(trained_digits, tmp_path_factory):
+    """Where the command serves the page of a run on the digits."""
+    port, log = free_port(), tmp_path_factory.mktemp('demo') / 'log'
+    command = [
+        sys.executable, '-m', 'ssanet_jax.tools.demo', f'--workdir={trained_digits}',
+        f'--port={port}', f'--max_upload_mb={MAX_UPLOAD_MB}',
+    ]  # fmt: skip
+    environment = {**os.environ, 'XLA_FLAGS': '', 'GRADIO_TEMP_DIR': str(log.parent)}
+    with log.open('w') as file:
+        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
+    try:
+        for _ in range(240):
+            time.sleep(0.5)
+            with socket.socket() as probe:
+                if probe.connect_ex(('127.0.0.1', port)) == 0:
+                    break
+            assert server.poll() is None, log.read_text()
+        assert f'http://127.0.0.1:{port} shows {trained_digits}, step 60.' in log.read_text()
+        yield f'http://127.0.0.1:{port}'
+    finally:
+        server.kill()
+        server.wait()
+
+
+def listening(port):
+    """The addresses at which the machine listens to a port, as the kernel has them."""
+    rows = [line.split() for name in ('tcp', 'tcp6') for line in lines(f'/proc/net/{name}')]
+    places = [row[1].split(':') for row in rows if row[3] == '0A']
+    return {host for host, number in places if int(number, 16) == port}
+
+
+def lines(path):
+    return Path(path).read_text().splitlines()[1:] if Path(path).exists() else []
+
+
+def test_it_listens_to_this_machine_alone(address):
+    assert listening(int(address.rpartition(':')[2])) == {'0100007F'}
+
+
+def test_a_file_above_the_limit_is_refused(address):
+    for size, status in ((MAX_UPLOAD_MB * 10**6 + 1, 413), (1000, 200)):
+        files = {'files': ('large.png', bytes(size))}
+        reply = httpx.post(f'{address}/gradio_api/upload', files=files, timeout=60)
+        assert reply.status_code == status
+
+
+def show(driver, path, until):
+    """Drops a file into the page and waits for a text; returns the page's."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def text(_=None):
+        return driver.find_element(By.TAG_NAME, 'body').text
+
+    wait = WebDriverWait(driver, 120)
+    wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, 'input[type=file]'))
+    driver.find_element(By.CSS_SELECTOR, 'input[type=file]').send_keys(str(path))
+    wait.until(lambda _: until in text())
+    return text()
+
+
+def test_an_image_gets_its_classes_and_its_maps_and_a_broken_one_its_reason(
+    address, chromium, trained_digits, tmp_path
+):
+    run = ssanet_jax.load(str(trained_digits))
+    batch = next(data.eval_batches(run.config, 'test'))
+    image, path = batch['image'][0], tmp_path / 'digit.png'
+    Image.fromarray(image).save(path)
+    label = Predictor(run).top(image[None])[0][0].name
+
+    browser.open_page(chromium, address, browser.PHONE)
+    text = show(chromium, path, 'Grad-CAM')
+    assert re.search(rf'likeliest classes\s+{label}\s', text)
+    assert all(f'stage{number}' in text for number in (1, 2, 3))
+    asked = browser.requests(chromium)
+    assert asked
+    assert all(request.startswith((address, 'blob:')) for request in asked)
+    assert chromium.execute_script('return document.documentElement.scrollWidth') <= 390
+
+    broken = tmp_path / 'broken.jpg'
+    broken.write_bytes(b'\xff\xd8\xff\xe0junk')
+    browser.open_page(chromium, address, browser.DESKTOP)
+    assert 'Invalid JPEG data' in show(chromium, broken, 'Invalid JPEG data')
+
+
+@pytest.mark.parametrize(
+    ('host', 'expected'),
+    [('127.0.0.1', True), ('localhost', True), ('::1', True), ('0.0.0.0', False), ('a.b', False)],
+)
+def test_which_addresses_are_this_machine_alone(host, expected):
+    assert module._is_loopback(host) is expected
+
+
+def test_a_port_that_is_taken_is_one_line(trained_digits):
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = [
+            sys.executable, '-m', 'ssanet_jax.tools.demo', f'--workdir={trained_digits}',
+            f'--port={port}',
+        ]  # fmt: skip
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 2
+    assert f'--port={port} cannot be listened to' in ended.stderr.splitlines()[-1]
+    assert 'Traceback' not in ended.stderr
+
+
+def test_without_gradio_it_says_what_to_install(trained_digits, monkeypatch):
+    from absl import flags
+
+    monkeypatch.setitem(sys.modules, 'gradio', None)
+    monkeypatch.delitem(sys.modules, 'ssanet_jax.demo', raising=False)
+    with own_flags(module):
+        flags.FLAGS(['demo', f'--workdir={trained_digits}'])
+        with pytest.raises(ConfigError, match=r'pip install \.\[demo\]'):
+            module.main(['demo'])

@@ -1,0 +1,145 @@
+import io
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from ssanet_jax import export
+from ssanet_jax.config import ConfigError
+from ssanet_jax.tools import export as module
+from tests.export.fabricated import make_run
+from tests.helpers import own_flags
+
+
+def tool(*arguments):
+    """Runs the command in this process."""
+    with own_flags(module):
+        try:
+            module.main(flags.FLAGS(['export', *map(str, arguments)]))
+        finally:
+            flags.FLAGS.set_gnu_getopt(False)
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory, data_dir):
+    """Of a ResNet-20."""
+    folder = tmp_path_factory.mktemp('run') / 'digits'
+    return make_run(folder, data_dir, **{'model.name': 'resnet20'})
+
+
+@pytest.fixture
+def options(workdir, tmp_path):
+    return [f'--workdir={workdir}', f'--out={tmp_path}/out', '--format=onnx']
+
+
+def test_what_was_compared_is_printed(options, tmp_path, capsys):
+    tool(*options)
+    first, second, one, seven = capsys.readouterr().out.splitlines()
+    assert first == f'{tmp_path}/out: resnet20, step 3, as onnx'
+    assert second == 'Loaded back and compared with the checkpoint on 7 images:'
+    found = json.loads((tmp_path / 'out/config.json').read_text())['parity']['differences']
+    for line, size in ((one, '1'), (seven, '7')):
+        differ = f'logits differ by {found[size]:.1e} of the largest, 1e-04 allowed'
+        assert line == f'  batches of {size}: {differ}'
+    assert not (tmp_path / 'out/model.safetensors').exists()
+
+
+def test_images_may_be_named_and_weights_are_equal(workdir, tmp_path, capsys):
+    photos = tmp_path / 'photos'
+    photos.mkdir()
+    for name, photo in zip(('china', 'flower'), load_sample_images().images, strict=True):
+        Image.fromarray(photo).save(photos / f'{name}.jpg')
+    tool(f'--workdir={workdir}', f'--out={tmp_path}/out', '--format=safetensors', photos)
+    assert capsys.readouterr().out.splitlines() == [
+        f'{tmp_path}/out: resnet20, step 3, as safetensors',
+        'Loaded back and compared with the checkpoint on 2 images:',
+        '  batches of 1: logits are equal',
+        '  batches of 7: logits are equal',
+    ]
+    assert export.load(tmp_path / 'out').step == 3
+
+
+def test_images_may_come_from_standard_input(workdir, tmp_path, capsys, monkeypatch):
+    buffer = io.BytesIO()
+    Image.fromarray(load_sample_images().images[0]).save(buffer, 'PNG')
+    buffer.seek(0)
+    monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(buffer))
+    tool('-', f'--workdir={workdir}', f'--out={tmp_path}/out', '--format=safetensors')
+    assert 'on 1 images' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--out=/'], r'--out=/: / exists'),
+        (['--out=/nowhere/out'], '--out=/nowhere/out: /nowhere is no folder'),
+        (['--workdir=/nowhere'], '/nowhere holds no checkpoints/'),
+        (['--checkpoint=9'], '--checkpoint=9 is not in'),
+        (['--format=safetensors', '--nopreprocessing'], 'has no effect with --format=safetensors'),
+        (['/nowhere/*.jpg'], 'matches no file'),
+        (['/nowhere/a.jpg'], '/nowhere/a.jpg cannot be compared on: It cannot be read'),
+    ],
+    ids=['exists', 'no_parent', 'no_run', 'no_checkpoint', 'no_effect', 'no_match', 'no_image'],
+)
+def test_a_mistake_is_told_in_a_line(arguments, message, options, tmp_path):
+    with pytest.raises(ConfigError, match=message) as raised:
+        tool(*options, *arguments)
+    assert '\n' not in str(raised.value)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_a_failure_left_is_not_overwritten(options, tmp_path):
+    (tmp_path / 'out.failed').mkdir()
+    with pytest.raises(ConfigError, match=r'out\.failed exists; remove it'):
+        tool(*options)
+
+
+def test_a_run_whose_data_are_elsewhere_asks_for_images(workdir, tmp_path):
+    elsewhere = shutil.copytree(workdir, tmp_path / 'run')
+    config = json.loads((elsewhere / 'config.json').read_text())
+    config['dataset'] |= {'name': 'folder', 'reader': 'disk', 'data_dir': '/nowhere'}
+    (elsewhere / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match='/nowhere .*Or name images') as raised:
+        tool(f'--workdir={elsewhere}', f'--out={tmp_path}/out', '--format=onnx')
+    assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize('package', ['onnx', 'onnxruntime'])
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    package, options, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf'needs {package}, not installed here: pip install \.\[export\]'
+    with pytest.raises(ConfigError, match=message):
+        tool(*options)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_network_that_onnx_cannot_express_is_told(options, tmp_path, monkeypatch):
+    from ssanet_jax.export import onnx_tracing
+
+    monkeypatch.delitem(onnx_tracing.RULES, 'conv_general_dilated')
+    with pytest.raises(ConfigError, match='a rule for conv_general_dilated; choose another'):
+        tool(*options)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_every_format_can_be_asked_for():
+    assert set(module.FORMATS) == set(export.FORMATS)
+
+
+def test_black_images_are_no_failure(workdir, tmp_path):
+    """Their logits are what the biases make of them."""
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / 'black.png')
+    tool(
+        f'--workdir={workdir}',
+        f'--out={tmp_path}/out',
+        '--format=safetensors',
+        f'{tmp_path}/black.png',
+    )
+    assert (tmp_path / 'out/model.safetensors').exists()

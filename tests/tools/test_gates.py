@@ -1,0 +1,128 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from etils import epath
+
+import ssanet_jax
+from ssanet_jax import data, feature_maps
+from ssanet_jax.config import ConfigError
+from ssanet_jax.tools import gates as module
+from ssanet_jax.training import experiment
+from ssanet_jax.training.checkpoint import Checkpoints
+from tests.helpers import load_config, own_flags
+
+
+def tool(workdir, *arguments):
+    """Runs the command in this process."""
+    with own_flags(module):
+        left = flags.FLAGS(['gates', f'--workdir={workdir}', *arguments])
+        module.main(left)
+
+
+def save(config, folder):
+    """A run's config and a checkpoint of the first state."""
+    run = experiment.build(config, num_classes=10, num_train_examples=1437)
+    state = jax.device_get(run.init())
+    state.params['fc']['kernel'] *= 10  # or all classes were about as likely
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(7, (state, run.zero_metrics().sums()), wait=True)
+    (folder / 'config.json').write_text(config.to_json())
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory, data_dir):
+    """A run with two gates."""
+    folder = tmp_path_factory.mktemp('run')
+    config = load_config('digits_ssa20')
+    config.dataset.data_dir = str(data_dir)
+    config.model.attention_stages, config.model.attention_blocks = (1, 3), (0,)
+    save(config, epath.Path(folder))
+    return folder
+
+
+def test_it_prints_draws_and_knocks_out(workdir, tmp_path, capsys):
+    tool(
+        workdir, '--checkpoint=latest', '--format=json', '--knockout', f'--out={tmp_path}/gates.png'
+    )
+    printed = capsys.readouterr()
+    statistics, changes = json.loads(printed.out)
+    assert statistics['title'] == 'ssa_resnet20, step 7, on 360 images of digits test'
+    assert f'Written to {tmp_path}/gates.png' in printed.err
+    assert (tmp_path / 'gates.png').read_bytes().startswith(b'\x89PNG')
+
+    run = ssanet_jax.load(str(workdir), 'latest')
+    batches = list(data.eval_batches(run.config, 'test'))
+    image, label = (
+        np.concatenate([batch[name][batch['mask']] for batch in batches])
+        for name in ('image', 'label')
+    )
+    images = run.preprocess(image)
+    maps = feature_maps(run.model, run.variables, images, ['*/ssa/gate'])
+    assert [(row['gate'], row['size']) for row in statistics['rows']] == [
+        ('layer1_0/ssa', '8 x 8'),
+        ('layer3_0/ssa', '2 x 2'),
+    ]
+    for row in statistics['rows']:
+        gate = np.asarray(maps[f'{row["gate"]}/gate'], np.float64)
+        assert row['mean'] == pytest.approx(gate.mean(), rel=1e-5)
+        assert row['std within images'] == pytest.approx(gate.std(axis=(1, 2)).mean(), rel=1e-3)
+        assert (row['low'], row['high']) == ((gate < 0.05).mean(), (gate > 0.95).mean())
+
+    logits = np.asarray(run.model.apply(run.variables, images, train=False))
+    top1 = 100 * (logits.argmax(axis=1) == label).mean()
+    assert f'top-1 {top1:.2f} %' in changes['title']
+    assert [row['gate'] for row in changes['rows']] == ['all', 'layer1_0/ssa', 'layer3_0/ssa']
+    for row in changes['rows']:
+        found = [v for name, v in row.items() if name.startswith('loss, ')]
+        assert len(found) == 3
+        assert all(np.isfinite(found))
+        assert found[0] != 0
+
+
+def test_some_images_are_spread_over_the_split():
+    """Of 23 images in padded batches of 5."""
+    batches = []
+    for start in range(0, 23, 5):
+        number = start + np.arange(5)
+        batches.append({'image': number, 'mask': number < 23})
+    for count in (1, 7, 22, 23, 40):
+        found = module.evenly(batches, count, 23)
+        assert {len(b['image']) for b in found} == {5}
+        chosen = np.concatenate([b['image'][b['mask']] for b in found])
+        assert len(chosen) == min(count, 23)
+        gaps = np.diff([0, *chosen + 1, 23 + 1])
+        assert gaps.min() >= 1
+        assert gaps.max() <= -(-23 // count) + 1
+    assert len(module.evenly(batches, 7, 23)) == 2
+
+
+def test_fewer_images_and_another_split(workdir, capsys):
+    tool(workdir, '--checkpoint=7', '--format=markdown', '--split=train[:100]', '--images=10')
+    printed = capsys.readouterr().out
+    assert '**ssa_resnet20, step 7, on 10 images of digits train[:100]**' in printed
+    assert '| layer1_0/ssa | 8 x 8 |' in printed
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['more'], "Unexpected argument 'more'"),
+        (['--checkpoint=best'], 'No checkpoint .* was evaluated; choose'),
+        (['--out=gates.jpg'], r'--out=gates.jpg must end in .png, .svg or .pdf'),
+        (['--out=/nowhere/gates.png'], 'no folder /nowhere; make it first'),
+        (['--checkpoint=7', '--split=tset'], 'tset'),
+    ],
+)
+def test_a_mistake_is_told(arguments, message, workdir):
+    with pytest.raises(ConfigError, match=message):
+        tool(workdir, *arguments)
+
+
+def test_a_run_without_gates_is_refused(tmp_path, digits):
+    digits.model.name = 'resnet20'
+    save(digits, epath.Path(tmp_path))
+    with pytest.raises(ConfigError, match='resnet20 has no gates; name the run of a network'):
+        tool(tmp_path, '--checkpoint=latest')

@@ -1,0 +1,226 @@
+"""tools.saliency on digits in files: what it writes, what it prints, what it refuses."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+import ssanet_jax
+from ssanet_jax import data
+from ssanet_jax.analysis.saliency_runs import look
+from ssanet_jax.config import ConfigError
+from ssanet_jax.tools import saliency as module
+from tests.browser import DESKTOP, PHONE, messages, open_page, requests
+from tests.helpers import ROOT, own_flags
+
+
+def tool(capfd, *arguments):
+    """Exit code, standard output and standard error, of a call in this process."""
+    with own_flags(module):
+        try:
+            left = flags.FLAGS(['saliency', *map(str, arguments)])
+            with pytest.raises(SystemExit) as ended:
+                module.main(left)
+        finally:
+            flags.FLAGS.set_gnu_getopt(False)
+    return ended.value.code, *capfd.readouterr()
+
+
+@pytest.fixture(scope='module')
+def run(trained_digits):
+    return ssanet_jax.load(str(trained_digits))
+
+
+@pytest.fixture(scope='module')
+def images(run):
+    """Five of the test split, uint8 [5, 8, 8, 3]."""
+    return next(data.eval_batches(run.config, 'test'))['image'][:5]
+
+
+@pytest.fixture(scope='module')
+def folder(images, tmp_path_factory):
+    """Five digits, two of one name, one of an odd name, and a file that is no image."""
+    base = tmp_path_factory.mktemp('photos')
+    for name, image in zip(['a/1.png', 'a/2.png', 'b/1.png', 'b/3.png'], images, strict=False):
+        (base / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(image[..., 0]).save(base / name)
+    Image.fromarray(images[4]).save(base / 'b' / '4 <b>&"%\u00e9.png')
+    (base / 'b' / 'broken.png').write_bytes(b'nothing')
+    return base
+
+
+@pytest.fixture(scope='module')
+def written(trained_digits, folder, tmp_path_factory):
+    """The folder that a call with --raw has made, and what it returned."""
+    out = tmp_path_factory.mktemp('out') / 'new'
+    with pytest.MonkeyPatch.context() as patch, own_flags(module):
+        printed = []
+        patch.setattr('builtins.print', lambda *line, **_: printed.append(' '.join(line)))
+        call = ['saliency', f'--workdir={trained_digits}', f'--out={out}', '--raw', str(folder)]
+        try:
+            with pytest.raises(SystemExit) as ended:
+                module.main(flags.FLAGS([*call, '--batch_size=4']))
+        finally:
+            flags.FLAGS.set_gnu_getopt(False)
+    return out, ended.value.code, printed
+
+
+class Links(HTMLParser):
+    """What a page links to and shows, and its words."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.targets, self.words = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.targets += [value for name, value in attrs if name in ('href', 'src')]
+        assert tag != 'b'  # of the odd name
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_each_image_has_a_figure_of_its_own_and_the_page_shows_all(written, folder):
+    out, code, printed = written
+    names = [path.stem for path in sorted(out.glob('*.png'))]
+    assert [name[:6] for name in names] == ['0001_1', '0002_2', '0003_1', '0004_3', '0005_4']
+    page = (out / 'index.html').read_text()
+    links = Links(page)
+    assert links.targets == [f'{name}.png' for name in names for _ in range(2)]
+    assert all(re.fullmatch(r'[\w.-]+', name, re.ASCII) for name in names)
+    assert 'http' not in page
+    words = ' '.join(links.words)
+    assert str(folder / 'b' / '4 <b>&"%\u00e9.png') in words
+    assert f'{folder}/b/broken.png: It is neither JPEG nor PNG' in words
+    assert code == 1
+    assert printed[-2:] == [
+        f'5 images, shown in {out}/index.html',
+        '1 of 6 images could not be read.',
+    ]
+
+
+def test_raw_maps_are_those_of_the_run(written, run, images):
+    out, _, _ = written
+    for one, path in zip(look(run, images), sorted(out.glob('*.npz')), strict=True):
+        with np.load(path) as arrays:
+            assert list(arrays) == ['image', *one.maps, *one.blocks]
+            np.testing.assert_array_equal(arrays['image'], one.image)
+            for name, value in (one.maps | one.blocks).items():
+                np.testing.assert_allclose(arrays[name], value, rtol=1e-4, atol=1e-5)
+            assert len(one.blocks) == 9
+
+
+def test_the_page_fits_a_phone_and_a_desk_and_asks_for_nothing_else(written, chromium):
+    out, _, _ = written
+    for size in (PHONE, DESKTOP):
+        open_page(chromium, out / 'index.html', size)
+        chromium.execute_script(
+            'for (const image of document.images) image.loading = "eager"; '
+            'return Promise.all([...document.images].map(image => image.decode()))'
+        )
+        widths = chromium.execute_script(
+            'return [...document.images].map(image => [image.naturalWidth, image.width])'
+        )
+        assert all(natural > 300 and 300 < shown <= size[0] for natural, shown in widths)
+        assert chromium.execute_script('return document.documentElement.scrollWidth') <= size[0]
+        assert all(request.startswith('file://') for request in requests(chromium))
+        assert messages(chromium) == []
+
+
+def test_boxes_give_a_table_of_how_well_each_map_points(
+    capfd, trained_digits, folder, tmp_path, run, images
+):
+    boxes = {
+        '2.png': [[2, 2, 7, 6]],
+        f'{folder}/a/1.png': [[0, 0, 8, 3]],
+        '3.png': [[9, 9, 20, 20]],
+    }
+    path = tmp_path / 'boxes.json'
+    path.write_text(json.dumps(boxes))
+    code, out, _ = tool(
+        capfd,
+        f'--workdir={trained_digits}',
+        f'--out={tmp_path}/out',
+        f'--boxes={path}',
+        '--format=json',
+        folder / 'a',
+        folder / 'b' / '3.png',
+    )
+    (table,) = json.loads(out)
+    rows = {row['map']: row for row in table['rows']}
+    assert list(rows) == ['stage1', 'stage2', 'stage3', 'mean', 'Grad-CAM', 'centre', 'uniform']
+    hits, shares = [], []
+    regions = [(slice(0, 8), slice(0, 3)), (slice(2, 7), slice(2, 6))]
+    for one, region in zip(look(run, images[:2]), regions, strict=True):
+        values = one.maps['stage1'].astype(np.float64)  # as large as the image
+        hits.append(values[region].max() == values.max())
+        shares.append((values - values.min())[region].sum() / (values - values.min()).sum())
+    assert rows['stage1']['pointing game'] == np.mean(hits)
+    assert rows['stage1']['energy in the boxes'] == pytest.approx(np.mean(shares), rel=1e-3)
+    area = (24 + 20) / 2 / 64
+    assert rows['uniform'] == {
+        'map': 'uniform',
+        'pointing game': pytest.approx(area),
+        'energy in the boxes': pytest.approx(area),
+    }
+    assert rows['centre']['pointing game'] == 0.5
+    assert table['notes'][0].startswith('2 of 3 images. 0 without boxes and 1 of whose boxes')
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        (['--out={tmp}/new'], 'Name images'),
+        (['--out={tmp}', '1.png'], '--out=.* is there already'),
+        (['--out={tmp}/file', '1.png'], '--out=.*file is there already'),
+        (
+            ['--out={tmp}/new', '1.png', '--tolerance=3'],
+            '--tolerance has no effect without --boxes',
+        ),
+        (['--out={tmp}/new', '1.png', '--format=json'], '--format has no effect without --boxes'),
+        (['--out={tmp}/new', '1.png', '--boxes={tmp}/none'], 'none cannot be read'),
+        (['--out={tmp}/new', '1.png', '--boxes={tmp}/file'], 'None of the 1 images has boxes'),
+        (['--out={tmp}/new', '1.png', '--checkpoint=7'], '--checkpoint=7 is not in'),
+        (['--out={tmp}/file/new', '1.png'], '--out=.*file/new cannot be written'),
+    ],
+    ids=range(9),
+)
+def test_a_mistake_is_told(capfd, trained_digits, tmp_path, given, message):
+    (tmp_path / 'file').write_text('{"other.png": [[0, 0, 1, 1]]}')
+    given = [argument.format(tmp=tmp_path) for argument in given]
+    with pytest.raises(ConfigError, match=message):
+        tool(capfd, f'--workdir={trained_digits}', *given)
+    assert not (tmp_path / 'new').exists()
+
+
+def test_a_network_without_maps_is_told_and_nothing_is_written(
+    capfd, trained_digits, folder, tmp_path
+):
+    workdir = tmp_path / 'se'
+    shutil.copytree(trained_digits, workdir)
+    config = json.loads((workdir / 'config.json').read_text())
+    config['model']['name'] = 'resnet20'  # which leaves the gates' parameters unused
+    (workdir / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r'it has no attention\); choose ssa'):
+        tool(capfd, f'--workdir={workdir}', f'--out={tmp_path}/new', folder / 'a')
+    assert not (tmp_path / 'new').exists()
+
+
+def test_what_the_page_on_saliency_says_runs(trained_digits, tmp_path, monkeypatch):
+    """Its Python, in order, on a run of a few steps."""
+    page = (ROOT / 'docs/saliency.md').read_text()
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in re.findall(r'```python\n(.*?)```', page, re.DOTALL):
+        code = code.replace('runs/digits', str(trained_digits))
+        exec(code.replace('docs/saliency_digits.png', 'picture.png'), names)
+    with Image.open('picture.png') as picture:
+        assert picture.width > 500
+    assert set(names['table']) >= {'stage1', 'mean', 'Grad-CAM', 'uniform'}

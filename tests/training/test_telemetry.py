@@ -1,0 +1,151 @@
+import itertools
+import json
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
+
+from ssanet_jax import data, feature_maps
+from ssanet_jax.checks import changed_fields
+from ssanet_jax.config import ConfigError
+from ssanet_jax.training import experiment, loop, parallel, report
+from ssanet_jax.training.telemetry import GateLog
+from tests.helpers import assert_trees_equal, reproducible
+from tests.test_hosts import finish, start_hosts
+
+
+class KilledError(Exception):
+    pass
+
+
+def stop_after(monkeypatch, steps):
+    """Ends the run, unsaved, when it asks for one batch too many."""
+    batches = data.train_batches
+
+    def cut_short(config, *, start_step=0):
+        for number, batch in enumerate(batches(config, start_step=start_step)):
+            if start_step + number == steps:
+                raise KilledError
+            yield batch
+
+    monkeypatch.setattr(loop.data, 'train_batches', cut_short)
+
+
+@pytest.fixture
+def logged(short):
+    """12 steps, with lines of training at 5, 10 and 12 and checkpoints at 4, 8 and 12."""
+    short.log_gates = True
+    short.num_train_steps = short.eval_every_steps = 12
+    short.log_every_steps = 5
+    return short
+
+
+def test_training_is_the_same_with_and_without(logged, tmp_path, monkeypatch):
+    """And a run that was killed goes on to the same lines, of gates too."""
+    on = loop.train_and_evaluate(logged, str(tmp_path / 'on'))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 11)
+        with pytest.raises(KilledError):
+            loop.train_and_evaluate(logged, str(tmp_path / 'killed'))
+    loop.train_and_evaluate(logged, str(tmp_path / 'killed'))
+    assert reproducible(tmp_path / 'killed') == reproducible(tmp_path / 'on')
+
+    logged.log_gates = False
+    off = loop.train_and_evaluate(logged, str(tmp_path / 'off'))
+    assert_trees_equal(jax.device_get(on), jax.device_get(off))
+    lines = reproducible(tmp_path / 'on')
+    gates = [line for line in lines if line['split'] == 'gates']
+    assert [line for line in lines if line['split'] != 'gates'] == reproducible(tmp_path / 'off')
+    assert [line['step'] for line in gates] == [5, 10, 12]
+    _check_values(logged, on, gates[-1])
+    _check_events(tmp_path / 'on', gates)
+
+
+def _check_values(config, state, line):
+    """Those of the last line, by NumPy from feature maps of its batch, in the last state."""
+    batch = next(data.train_batches(config, start_step=11))
+    images = (batch['image'] / np.float32(255) - np.float32(0.3)) / np.float32(0.37)
+    variables = jax.device_get(state.variables)
+    run = experiment.build(config, num_classes=10, num_train_examples=1437)
+    maps = feature_maps(run.model, variables, images, ['*/ssa/gate'])
+    assert len(maps) == 9
+    for name, gate in maps.items():
+        block, gate = name.removesuffix('/gate'), np.asarray(gate, np.float64)
+        found = {key: line[f'{block}/{key}'] for key in ('mean', 'std', 'spatial_std', 'low')}
+        expected = {
+            'mean': gate.mean(),
+            'std': gate.std(),
+            'spatial_std': gate.std(axis=(1, 2)).mean(),
+            'low': (gate < 0.05).mean(),
+        }
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+def _check_events(workdir, lines):
+    events = EventAccumulator(str(workdir), size_guidance={'tensors': 0}).Reload()
+    written = events.Tensors('gates/layer3_2/ssa/mean')
+    assert [event.step for event in written] == [line['step'] for line in lines]
+    values = [make_ndarray(event.tensor_proto) for event in written]
+    assert values == pytest.approx([line['layer3_2/ssa/mean'] for line in lines], rel=1e-6)
+
+
+def test_the_compiled_training_step_is_the_same_with_and_without(digits):
+    texts = []
+    for digits.log_gates in (False, True):
+        run = experiment.build(digits, num_classes=10, num_train_examples=1437)
+        (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), run.mesh)
+        state = jax.eval_shape(run.init)
+        lowered = run.train_step.lower(state, batch, run.zero_metrics())
+        texts.append(lowered.as_text())
+    assert texts[0] == texts[1]
+    assert len(run.gates) == 9
+
+
+def test_a_dead_gate_is_told_once(digits, capsys):
+    """Where scales begin at 0, 2 sigmoid(0) is 1 everywhere."""
+    digits.log_gates = True
+    digits.model.ssa.gate = '2sigmoid'
+    run = experiment.build(digits, num_classes=10, num_train_examples=1437)
+    (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), run.mesh)
+    lines = []
+    gates = GateLog(run, SimpleNamespace(write=lambda *line: lines.append(line)), report.console())
+    state = run.init()
+    for step in (50, 100):
+        gates.write(step, state, batch)
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 9
+    assert told[0] == (
+        'step 50: gate layer1_0/ssa hardly varies, within images or between them (mean 1.000).'
+    )
+    assert [line[:2] for line in lines] == [(50, 'gates'), (100, 'gates')]
+    assert (lines[0][2]['layer1_0/ssa/mean'], lines[0][2]['layer1_0/ssa/std']) == (1, 0)
+
+
+def test_a_network_without_gates_is_refused_before_anything_is_made(logged, tmp_path):
+    logged.model.name = 'resnet20'
+    message = r'config.log_gates=True, but resnet20 has no gates; leave it out, or choose'
+    with pytest.raises(ConfigError, match=message):
+        loop.train_and_evaluate(logged, str(tmp_path / 'run'))
+    assert not (tmp_path / 'run').exists()
+
+
+def test_it_may_be_turned_on_and_off_between_starts(logged):
+    saved = {**json.loads(logged.to_json()), 'log_gates': False}
+    assert changed_fields(logged, saved) == ([], ['log_gates was False and is True'])
+
+
+@pytest.mark.slow
+def test_two_hosts_log_the_gates_of_all_images(tmp_path, data_dir):
+    flags = ['--config.log_gates', '--config.num_train_steps=20']
+    found = []
+    for hosts in (1, 2):
+        workdir = tmp_path / str(hosts)
+        finish(start_hosts(hosts, workdir, data_dir, *flags), 0)
+        found.append([line for line in reproducible(workdir) if line['split'] == 'gates'])
+    one, two = found
+    assert [line['step'] for line in two] == [10, 20]
+    for line, expected in zip(two, one, strict=True):
+        assert line == pytest.approx(expected, rel=1e-2, abs=1e-4)
