@@ -1,7 +1,12 @@
+import re
+
+import jax
+import jax.numpy as jnp
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from ssanet_jax import create_model, weights
 from tests.helpers import ROOT
 
 NOTEBOOKS = sorted((ROOT / 'notebooks').glob('*.ipynb'))
@@ -14,20 +19,57 @@ def test_outputs_are_stripped(path):
         assert not cell.get('execution_count')
 
 
-@pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of the kernel's own start
-def test_quickstart_runs_on_the_digits(monkeypatch, tmp_path, data_dir):
-    monkeypatch.setenv('TFDS_DATA_DIR', str(data_dir))
-    monkeypatch.setenv('SSANET_DATASET', 'digits')
-    monkeypatch.setenv('XLA_FLAGS', '')
-    monkeypatch.setenv('TMPDIR', str(tmp_path))
-    notebook = nbformat.read(ROOT / 'notebooks' / 'quickstart.ipynb', as_version=4)
-    client = NotebookClient(
-        notebook, timeout=600, resources={'metadata': {'path': str(ROOT / 'notebooks')}}
-    )
-    client.execute()
-    outputs = [output for cell in notebook.cells for output in cell.get('outputs', [])]
-    printed = ''.join(output.get('text', '') for output in outputs)
+@pytest.fixture
+def execute(monkeypatch, tmp_path, data_dir):
+    """Runs a notebook; returns what it printed and how many pictures it drew."""
+
+    def run(name, **environment):
+        for variable, value in {
+            'TFDS_DATA_DIR': str(data_dir),
+            'XLA_FLAGS': '',
+            'TMPDIR': str(tmp_path),
+            **environment,
+        }.items():
+            monkeypatch.setenv(variable, value)
+        notebook = nbformat.read(ROOT / 'notebooks' / f'{name}.ipynb', as_version=4)
+        resources = {'metadata': {'path': str(ROOT / 'notebooks')}}
+        NotebookClient(notebook, timeout=600, resources=resources).execute()
+        outputs = [output for cell in notebook.cells for output in cell.get('outputs', [])]
+        printed = ''.join(output.get('text', '') for output in outputs)
+        return printed, sum('image/png' in output.get('data', {}) for output in outputs)
+
+    return run
+
+
+pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of the kernel's own start
+
+
+def test_quickstart_runs_on_the_digits(execute):
+    printed, pictures = execute('quickstart', SSANET_DATASET='digits')
     assert 'images evaluated' in printed
     assert "'bias': (1,), 'scale': (1,)" in printed
-    pictures = [o for o in outputs if 'image/png' in o.get('data', {})]
-    assert len(pictures) == 2
+    assert pictures == 2
+
+
+def test_inside_looks_at_a_run(execute, trained_digits):
+    printed, pictures = execute('inside', SSANET_WORKDIR=str(trained_digits))
+    assert 'ssa_resnet20, step 60, classes: 0, 1, 2' in printed
+    assert 'layer3_2/ssa mean' in printed
+    assert 'all gates, shuffled: ' in printed
+    assert pictures == 3
+
+
+def test_finetune_puts_ssa_into_trained_weights_and_learns_the_tiles(execute, tmp_path):
+    """From weights of the plain network, as a file by torchvision's names."""
+    model = create_model('resnet20', num_classes=7)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    path = tmp_path / 'plain.safetensors'
+    weights.write(path, weights.to_arrays(variables, model, naming='torchvision'))
+    printed, pictures = execute(
+        'finetune', SSANET_WEIGHTS=str(path), SSANET_MODEL='ssa_resnet20', SSANET_IMAGES=''
+    )
+    assert 'Weights of all layers but the last' in printed
+    assert 'with SSA put in' in printed
+    top1 = float(re.search(r'top-1 +│ +([0-9.]+) %', printed).group(1))
+    assert top1 > 80  # of two classes
+    assert pictures == 1
