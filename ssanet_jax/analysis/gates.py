@@ -83,8 +83,7 @@ class GateStatistics(NamedTuple):
     def scalars(self) -> dict[str, float]:
         """{'mean': 0.5, 'std': 0.1, ...}: the single numbers that there are."""
         names = ('mean', 'std', 'spatial_std', 'image_std', 'low', 'high', 'entropy')
-        values = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: v for name in names if (v := getattr(self, name)) is not None}
 
 
 def gate_statistics(
@@ -106,8 +105,8 @@ def gate_statistics(
       bins: of the histograms; 0: none.
 
     Returns:
-      {'layer1_0/ssa': ..., 'layer1_1/ssa': ...}, in the order in which they are computed. A block
-      that has several gates, as CBAM's, has an entry for each: 'layer1_0/cbam/channel'.
+      {'layer1_0/ssa': ..., 'layer1_1/ssa': ...}, in the order of computation. A block of several
+      gates, as CBAM's, has an entry for each: 'layer1_0/cbam/channel'.
 
     Raises:
       ValueError: no module of the network has a gate, or there is no batch.
@@ -120,9 +119,11 @@ def gate_statistics(
     >>> list(found)[:2], found['layer1_0/ssa'].mean, found['layer1_0/ssa'].dead
     (['layer1_0/ssa', 'layer1_1/ssa'], 0.5, 'constant')
     """
+    variables = jax.tree.map(jnp.asarray, variables)  # moved to the device once
     shapes: dict[str, GateShape] = {}
     total: tuple[Tally, ...] = ()
-    for batch in [{'image': batches}] if hasattr(batches, 'ndim') else batches:
+    dicts: Any = [{'image': batches}] if hasattr(batches, 'ndim') else batches
+    for batch in dicts:
         image = batch['image']
         mask = batch.get('mask', np.ones(len(image), bool))
         shapes = shapes or _shapes(model, preprocess, variables, image)
@@ -169,7 +170,7 @@ def sown_gate(module: nn.Module) -> jax.Array | None:
     """The gate [N, h, w, maps] that a bound module has sown, while it is applied, if it has."""
     if not module.has_variable('intermediates', 'gate'):
         return None
-    sown = module.get_variable('intermediates', 'gate')
+    sown: Any = module.get_variable('intermediates', 'gate')
     gate = sown[-1] if isinstance(sown, tuple) else None  # A submodule may be called gate.
     return gate if getattr(gate, 'ndim', 0) == 4 else None
 
@@ -190,10 +191,8 @@ def _gates(
     with nn.intercept_methods(watch):
         model.apply(variables, images, train=False, mutable=['intermediates'])
     if not found:
-        raise ValueError(
-            f'No module of this {type(model).__name__} has a gate; choose a network with '
-            "attention, as 'ssa_resnet50'."
-        )
+        kind = type(model).__name__
+        raise ValueError(f"No module of this {kind} has a gate; choose another, as 'ssa_resnet50'.")
     return found
 
 
@@ -205,7 +204,8 @@ def _shapes(
     def find(variables: Mapping[str, Any], image: jax.Array) -> None:
         gates = _gates(model, variables, preprocess(image) if preprocess else image)
         for name, (gate, top) in gates.items():
-            shapes[name] = GateShape(*gate.shape[1:], top)
+            _, height, width, maps = gate.shape
+            shapes[name] = GateShape(height, width, maps, top)
 
     jax.eval_shape(find, variables, image)
     return shapes

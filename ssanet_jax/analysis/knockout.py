@@ -94,17 +94,19 @@ def knock_out(
     for kind in kinds:
         if kind not in KINDS:
             raise ValueError(f'kind={kind!r} is not known; choose of {", ".join(KINDS)}.')
+    variables = jax.tree.map(jnp.asarray, variables)  # moved to the device once
     names, means = tuple(statistics), tuple(found.map_means for found in statistics.values())
-    trials = [(_AS_IT_IS, _ALL)]
-    trials += [(1 + KINDS.index(kind), n) for kind in kinds for n in range(_ALL, len(names))]
+    numbers = [np.int32(n) for n in range(_ALL, len(names))]
+    trials = [(np.int32(_AS_IT_IS), numbers[0])]
+    trials += [(np.int32(1 + KINDS.index(kind)), n) for kind in kinds for n in numbers]
     totals, start = [Metrics.zero() for _ in trials], 0
     for batch in batches:
         rows = np.arange(start, start + len(batch['label']), dtype=np.int32)
         start += len(rows)
-        example = {'mask': np.ones(len(rows), bool), **batch}
-        for place, (kind, number) in enumerate(trials):
-            numbers = np.int32(kind), np.int32(number), means, np.uint32(seed), rows
-            found = _evaluate(model, preprocess, names, variables, example, _Replacement(*numbers))
+        example = jax.tree.map(jnp.asarray, {'mask': np.ones(len(rows), bool), **batch})
+        for place, (index, number) in enumerate(trials):
+            replacement = _Replacement(index, number, means, np.uint32(seed), rows)
+            found = _evaluate(model, preprocess, names, variables, example, replacement)
             totals[place] = jax.block_until_ready(_add(totals[place], found))  # no queue builds up
             advance()
     if not start:
@@ -172,7 +174,8 @@ def _replace(
         lambda: jnp.broadcast_to(means[number].astype(gate.dtype), gate.shape),
         lambda: _shuffled(gate, key, rows),
     ]
-    results = [lambda: y, *(partial(_multiply, other, args[0], y.dtype) for other in gates)]
+    results: list[Callable[[], jax.Array]] = [lambda: y]
+    results += [partial(_multiply, other, args[0], y.dtype) for other in gates]
     is_chosen = (chosen == number) | (chosen == _ALL)
     return jax.lax.switch(jnp.where(is_chosen, kind, _AS_IT_IS), results)
 

@@ -17,7 +17,7 @@ ALPHA = 0.6
 
 _PANEL = 1.5  # inches
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
-_LABEL_LENGTH = 22
+_LABEL_LENGTH = 20
 
 
 def overlay(image: np.ndarray, saliency: np.ndarray, alpha: float = ALPHA) -> np.ndarray:

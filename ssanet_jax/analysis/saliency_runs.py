@@ -52,17 +52,22 @@ def look(run: 'SavedRun', images: np.ndarray) -> list[Look]:
     probabilities = np.asarray(_probabilities(run.model, run.variables, given))
     labels = probabilities.argmax(axis=1)
     cam = grad_cam(run.model, run.variables, given, labels)
-    maps = {**found.stages, 'mean': found.mean, 'Grad-CAM': cam}
+    maps = _on_host({**found.stages, 'mean': found.mean, 'Grad-CAM': cam})
+    blocks = _on_host(found.blocks)
     return [
         Look(
             images[row],
             run.classes[label],
             float(probabilities[row, label]),
-            {name: np.asarray(value[row]) for name, value in maps.items()},
-            {name: np.asarray(value[row]) for name, value in found.blocks.items()},
+            {name: value[row] for name, value in maps.items()},
+            {name: value[row] for name, value in blocks.items()},
         )
         for row, label in enumerate(labels)
     ]
+
+
+def _on_host(maps: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in maps.items()}  # in this order
 
 
 @partial(jax.jit, static_argnums=0)
@@ -89,9 +94,9 @@ def stage_maps(
       ValueError: its attention has no maps, see `saliency_maps`.
     """
     found = saliency_maps(run.model, run.variables, run.preprocess(jnp.asarray(images)))
-    maps = {**found.stages, 'mean': found.mean}
+    maps = _on_host({**found.stages, 'mean': found.mean})
     size = images.shape[1] if size is None else size
-    return {name: enlarge(np.asarray(value), size) for name, value in maps.items()}
+    return {name: enlarge(value, size) for name, value in maps.items()}
 
 
 def enlarge(maps: np.ndarray, size: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import export
 
 from ssanet_jax.export.parity import Loaded
 from ssanet_jax.export.program import INPUT, Program
@@ -27,6 +28,10 @@ def write(program: Program, folder: Path, described: Mapping[str, Any]) -> None:
         polymorphic_shapes=[None, '(n, ...)'],
         with_gradient=False,
         native_serialization_platforms=PLATFORMS,
+        # TensorFlow checks shapes by the signature; 2.21 cannot read the checks of JAX 0.11.
+        native_serialization_disabled_checks=[
+            export.DisabledSafetyCheck.shape_assertions(),
+        ],
     )
     image = tf.TensorSpec((None, *program.shape), program.dtype.name, INPUT)
 

@@ -73,9 +73,11 @@ def main(argv: list[str]) -> None:
 
 
 def _check_out(out: Path) -> None:
-    for path in (out, out.with_name(f'{out.name}.failed')):
-        if path.exists():
-            raise ConfigError(f'--out={out}: {path} exists; remove it, or name another folder.')
+    if out.exists():
+        raise ConfigError(f'--out={out} exists; name a folder that does not.')
+    failed = out.with_name(f'{out.name}.failed')
+    if failed.exists():
+        raise ConfigError(f'{failed} is there, of an export that failed; remove it first.')
     if not out.parent.is_dir():
         raise ConfigError(f'--out={out}: {out.parent} is no folder; make it first.')
 

@@ -21,6 +21,13 @@ OPEN = 100.0  # sigmoid(100) is 1 in float32
 apply = jax.jit(lambda model, *arguments: model.apply(*arguments, train=False), static_argnums=0)
 
 
+@partial(jax.jit, static_argnums=0)
+def sown(model, variables, images):
+    """What attention blocks sow."""
+    _, state = model.apply(variables, images, train=False, mutable=['intermediates'])
+    return state['intermediates']
+
+
 def build(name, **options):
     """A tiny network, the images that its statistics are of, and labels, many as it says."""
     norm = {'momentum': 0.0}
@@ -129,8 +136,7 @@ def test_gates_of_any_shape_are_replaced(kind):
     model, variables, batch = small(kind)
     image, label = batch['image'], batch['label']
     found = knock_out(model, variables, [batch], gate_statistics(model, variables, [batch]))
-    _, state = model.apply(variables, image, train=False, mutable=['intermediates'])
-    gate = np.asarray(state['intermediates']['attention']['gate'][0], np.float64)
+    gate = np.asarray(sown(model, variables, image)['attention']['gate'][0], np.float64)
     maps = gate.shape[-1]
     mean = np.array([gate[..., k].mean() for k in range(maps)]).repeat(64 // maps)
     one, mean = (mean_loss(variables, factor * image, label) for factor in (1, mean))
@@ -148,10 +154,9 @@ def test_halves_of_a_block_are_replaced_one_at_a_time():
     found = knock_out(
         model, variables, [batch], gate_statistics(model, variables, [batch]), kinds=['one']
     )
-    _, state = model.apply(variables, image, train=False, mutable=['intermediates'])
-    sown = state['intermediates']['attention']
+    gates = sown(model, variables, image)['attention']
     for half, other in (('sse', 'se'), ('se', 'sse')):
-        y = image + sown[other]['gate'][0] * image
+        y = image + gates[other]['gate'][0] * image
         change = found.changes['one'][f'attention/{half}']
         expected = mean_loss(variables, y, label)
         assert found.loss + change.loss == pytest.approx(expected, rel=1e-5)

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -10,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssanet_jax import create_model
+from ssanet_jax import SSABlock, create_model
 from ssanet_jax.analysis.feature_maps import feature_maps
 from ssanet_jax.analysis.saliency import grad_cam, rescale, saliency_maps
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.inference import for_inference
+from ssanet_jax.models.network import Network, attend
 from ssanet_jax.models.resnet import BasicBlock
 from tests.helpers import float64
 
@@ -132,6 +134,23 @@ def test_every_network_has_stages_of_maps_of_one_size(name, stages):
     assert list(found.stages) == [f'stage{number}' for number in stages]
     assert len(found.blocks) == sum(model.blocks)
     assert found.mean.shape == (1, 32, 32)
+
+
+class Own(Network, kw_only=True):
+    """Whose block has no number in its name."""
+
+    blocks = (1,)
+
+    def features(self, x, *, train):
+        x = nn.Conv(4, (3, 3), name='conv')(x)
+        return attend(self.slot(1, 0), x, train=train)
+
+
+def test_a_block_without_a_number_is_a_stage_of_its_own():
+    model = Own(num_classes=5, attention=partial(SSABlock, name='attention'))
+    maps = saliency_maps(model, trained(model), IMAGES)
+    assert list(maps.blocks) == list(maps.stages) == ['attention']
+    np.testing.assert_allclose(maps.mean, maps.blocks['attention'], rtol=1e-6)
 
 
 def test_blocks_come_in_the_order_of_computation():

@@ -56,7 +56,8 @@ def run():
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
-        lambda leaf: rng.uniform(-0.5 if leaf.ndim > 1 else 0.5, 1, leaf.shape).astype('f4'), shapes
+        lambda leaf: rng.uniform(-(leaf.ndim > 1), 1, leaf.shape).astype('f4') / leaf.size**0.3,
+        shapes,
     )
     return SavedRun(config, model, variables, 7, ('a', 'b', 'c', 'd', 'e, a long name'))
 
@@ -110,14 +111,16 @@ def test_sizes_to_draw_at_are_multiples():
 
 def test_a_figure_has_each_panel_and_names_it(run, images):
     looks = look(run, images)
-    looks[0] = looks[0]._replace(name='$1 a name_ with $ and, more')
+    looks[0] = looks[0]._replace(name='$1_a and $, or more')
+    looks[1] = looks[1]._replace(name='a name of 23 characters')
     one, all_of_them = draw(looks[:1]), draw(looks)
     titles = ['image', 'stage 1', 'stage 2', 'mean', 'Grad-CAM']
     panels = one.axes[:-1]  # without the colour bar
     assert [ax.get_title() for ax in panels] == titles
-    assert panels[0].get_xlabel() == f'$1 a name_ with $ and\n{looks[0].probability:.1%}'
+    assert panels[0].get_xlabel() == f'$1_a and $\n{looks[0].probability:.1%}'
     assert panels[2].get_xlabel().endswith('4 \u00d7 4')
     assert len(all_of_them.axes) == 15 + 1
+    assert all_of_them.axes[5].get_xlabel().startswith('a name of 23 charac…\n')
     assert [ax.get_title() for ax in all_of_them.axes[:6]] == [*titles, '']
     for figure in (one, all_of_them):
         file = io.BytesIO()

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from ssanet_jax import create_model, export
+from ssanet_jax import export
 from tests.helpers import ROOT
 
 CODE = dict(
@@ -23,6 +23,8 @@ FOLDERS = {
     'ONNX': 'onnx',
     'safetensors': 'safetensors',
 }
+# Of logits, relative; Predictor folds BatchNorms, which safetensors does not.
+BOUNDS = {'stablehlo': 1e-5, 'saved_model': 1e-5, 'onnx': 1e-4, 'safetensors': 1e-5}
 # What must not be there.
 HIDDEN = {
     'StableHLO': ['flax', 'ssanet_jax', 'tensorflow'],
@@ -50,7 +52,7 @@ def test_a_consumers_code_gives_the_logits_of_the_checkpoint(
     )
     assert done.returncode == 0, done.stderr
     logits = np.load(tmp_path / 'logits.npy')
-    assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert np.abs(logits - expected).max() <= BOUNDS[form] * np.abs(expected).max()
     best = f'digit {expected[0].argmax()}'
     assert done.stdout.splitlines()[-1] == best
 
@@ -66,7 +68,6 @@ def test_weights_are_read_by_this_package_without_what_training_needs(run, image
         (ROOT / 'docs/export.md').read_text(),
         re.DOTALL,
     )
-    hidden = ['orbax', 'ml_collections', 'optax.losses', 'tensorflow', 'clu', 'sklearn', 'etils']
+    hidden = ['orbax', 'ml_collections', 'optax', 'tensorflow', 'clu', 'sklearn', 'etils']
     script = f'import sys\nfor name in {hidden}: sys.modules[name] = None\n{code}'
     subprocess.run([sys.executable, '-c', script], cwd=tmp_path, timeout=300, check=True)
-    assert create_model('ssa_resnet20', num_classes=10) is not None

@@ -3,7 +3,6 @@ import json
 import shutil
 import sys
 
-import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
@@ -39,7 +38,7 @@ def options(workdir, tmp_path):
 
 def test_what_was_compared_is_printed(options, tmp_path, capsys):
     tool(*options)
-    first, second, one, seven = capsys.readouterr().out.splitlines()
+    first, second, one, seven = capsys.readouterr().out.splitlines()[-4:]
     assert first == f'{tmp_path}/out: resnet20, step 3, as onnx'
     assert second == 'Loaded back and compared with the checkpoint on 7 images:'
     found = json.loads((tmp_path / 'out/config.json').read_text())['parity']['differences']
@@ -76,7 +75,7 @@ def test_images_may_come_from_standard_input(workdir, tmp_path, capsys, monkeypa
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--out=/'], r'--out=/: / exists'),
+        (['--out=/'], '--out=/ exists; name a folder'),
         (['--out=/nowhere/out'], '--out=/nowhere/out: /nowhere is no folder'),
         (['--workdir=/nowhere'], '/nowhere holds no checkpoints/'),
         (['--checkpoint=9'], '--checkpoint=9 is not in'),
@@ -95,7 +94,7 @@ def test_a_mistake_is_told_in_a_line(arguments, message, options, tmp_path):
 
 def test_what_a_failure_left_is_not_overwritten(options, tmp_path):
     (tmp_path / 'out.failed').mkdir()
-    with pytest.raises(ConfigError, match=r'out\.failed exists; remove it'):
+    with pytest.raises(ConfigError, match=r'out\.failed is there, .*; remove it'):
         tool(*options)
 
 
@@ -104,7 +103,7 @@ def test_a_run_whose_data_are_elsewhere_asks_for_images(workdir, tmp_path):
     config = json.loads((elsewhere / 'config.json').read_text())
     config['dataset'] |= {'name': 'folder', 'reader': 'disk', 'data_dir': '/nowhere'}
     (elsewhere / 'config.json').write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match='/nowhere .*Or name images') as raised:
+    with pytest.raises(ConfigError, match=r'/nowhere .*Or name images') as raised:
         tool(f'--workdir={elsewhere}', f'--out={tmp_path}/out', '--format=onnx')
     assert '\n' not in str(raised.value)
 
@@ -131,15 +130,3 @@ def test_a_network_that_onnx_cannot_express_is_told(options, tmp_path, monkeypat
 
 def test_every_format_can_be_asked_for():
     assert set(module.FORMATS) == set(export.FORMATS)
-
-
-def test_black_images_are_no_failure(workdir, tmp_path):
-    """Their logits are what the biases make of them."""
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / 'black.png')
-    tool(
-        f'--workdir={workdir}',
-        f'--out={tmp_path}/out',
-        '--format=safetensors',
-        f'{tmp_path}/black.png',
-    )
-    assert (tmp_path / 'out/model.safetensors').exists()
