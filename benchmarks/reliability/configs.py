@@ -72,8 +72,14 @@ class Bench:
             'started': ' steps of ' in result.stdout,
             'changed_files': changed,
             'seconds': round(seconds, 1),
-            'message': result.stderr[-500:].replace(str(folder), '.'),
+            'message': self._portable(result.stderr[-500:], folder),
         }
+
+    def _portable(self, text: str, folder: Path) -> str:
+        """Without the folders of this machine."""
+        for path in (folder, self._folder, ROOT):
+            text = text.replace(str(path), '.')
+        return text
 
     def _start(self, case: Case, folder: Path, workdir: Path) -> subprocess.CompletedProcess[str]:
         recipe = ROOT / 'configs' / 'digits_ssa20.py' if case.recipe is None else 'recipe.py'

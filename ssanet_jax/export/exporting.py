@@ -81,11 +81,13 @@ def export_run(
 
     Raises:
       ParityError: they are too far; the folder is left as OUT.failed.
-      ConfigError: a package is missing, or the format cannot express the network.
+      ConfigError: a package is missing, or the format cannot express what is asked for.
       OSError: it cannot be written.
     """
     require_packages(form)
     fmt = FORMATS[form]
+    if fmt.weights_only and not preprocessing:
+        raise ConfigError(f'What is written as {form} is the same without preprocessing; leave it.')
     make = program.as_trained if fmt.weights_only else program.exported
     ours = make(run, preprocessing=preprocessing)
     described = description.describe(run, ours, form, fmt.packages)
@@ -103,7 +105,9 @@ def export_run(
     except parity.ParityError as error:
         failed = out.with_name(f'{out.name}.failed')
         unfinished.rename(failed)
-        raise parity.ParityError(f'{error} The folder is left as {failed}.') from error
+        raise parity.ParityError(
+            f'{out} was not written. {error} What was is left as {failed}.'
+        ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return described
@@ -116,7 +120,13 @@ def _compare(
     make = program.as_trained if fmt.weights_only else program.reference
     expected = make(run, preprocessing=preprocessing)
     given = images if preprocessing else np.asarray(run.preprocess(jnp.asarray(images)))
-    found = parity.check(fmt.load(folder), expected, given, bound=fmt.bound)
+    try:
+        loaded = fmt.load(folder)
+        loaded(given[:1])
+    except Exception as error:  # whatever the consumer's library raises
+        reason = ' '.join(str(error).split())[:300]
+        raise parity.ParityError(f'It cannot be loaded back: {reason}.') from error
+    found = parity.check(loaded, expected, given, bound=fmt.bound)
     result = {'images': len(images), 'bound': fmt.bound, 'differences': found}
     if run.model.dtype == jnp.bfloat16 and not fmt.weights_only:
         trained = program.as_trained(run, preprocessing=preprocessing)

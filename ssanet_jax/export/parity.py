@@ -55,11 +55,11 @@ def check(
         difference = relative_difference(a, b)
         if not difference <= bound:
             raise ParityError(
-                f'In batches of {size} its logits differ from those of the checkpoint by '
+                f'In batches of {size}, logits differ from those of the checkpoint by '
                 f'{difference:.2g} of the largest; at most {bound:g} was expected.'
             )
         if not np.allclose(probabilities, scipy.special.softmax(a, axis=1), rtol=1e-4, atol=1e-6):
-            raise ParityError('Its probabilities are not the softmax of its logits.')
+            raise ParityError('The probabilities are not the softmax of the logits.')
         found[str(size)] = difference
     return found
 

@@ -1,4 +1,8 @@
-"""TensorFlow's SavedModel, through `jax2tf`: run by TensorFlow and its servers without JAX."""
+"""TensorFlow's SavedModel, run by TensorFlow and its servers without JAX.
+
+As jax2tf makes it, a StableHLO program in the operator that TensorFlow has for one, but written for
+an older StableHLO: TensorFlow 2.21, the newest, cannot read what jax2tf of JAX 0.11 writes.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,13 +10,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import export
+from jax.extend import mlir
 
 from ssanet_jax.export.parity import Loaded
 from ssanet_jax.export.program import INPUT, Program
-from ssanet_jax.export.stablehlo import PLATFORMS
+from ssanet_jax.export.stablehlo import to_stablehlo
 
 FOLDER = 'model'
+
+_STABLEHLO = '1.10.0'  # TensorFlow 2.21 knows 1.13.7, JAX 0.11.2 writes 1.18.0
 
 
 def write(program: Program, folder: Path, described: Mapping[str, Any]) -> None:
@@ -21,46 +27,60 @@ def write(program: Program, folder: Path, described: Mapping[str, Any]) -> None:
     Weights are its variables, and so are the names of the classes, as `classes`.
     """
     import tensorflow as tf
-    from jax.experimental import jax2tf
 
-    apply = jax2tf.convert(
-        program.apply,
-        polymorphic_shapes=[None, '(n, ...)'],
-        with_gradient=False,
-        native_serialization_platforms=PLATFORMS,
-        # TensorFlow checks shapes by the signature; 2.21 cannot read the checks of JAX 0.11.
-        native_serialization_disabled_checks=[
-            export.DisabledSafetyCheck.shape_assertions(),
-        ],
-    )
-    image = tf.TensorSpec((None, *program.shape), program.dtype.name, INPUT)
+    variables = dict(program.variables)
+    operator = _operator(program, variables)
 
     class Network(tf.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.weights = jax.tree.map(
-                lambda array: tf.Variable(array, trainable=False), dict(program.variables)
-            )
+            self.weights = [tf.Variable(a, trainable=False) for a in jax.tree.leaves(variables)]
             self.classes = tf.Variable(described['classes'], trainable=False)
 
-        @tf.function(input_signature=[image], autograph=False)
+        @tf.function(
+            input_signature=[tf.TensorSpec((None, *program.shape), program.dtype.name, INPUT)],
+            autograph=False,
+        )
         def __call__(self, image: Any) -> Any:
-            return apply(self.weights, image)
+            return operator([*self.weights, image])
 
     network = Network()
-    tf.saved_model.save(
-        network, str(folder / FOLDER), signatures={'serving_default': network.__call__}
-    )
+    signatures = {'serving_default': network.__call__}
+    tf.saved_model.save(network, str(folder / FOLDER), signatures=signatures)
+
+
+def _operator(program: Program, variables: Mapping[str, Any]) -> Any:
+    """A function of TensorFlow: weights and images as one list, to named outputs."""
+    import tensorflow as tf
+    from tensorflow.compiler.tf2xla.python import xla
+
+    exported = to_stablehlo(program.apply, program, variables)
+    module = mlir.serialize_portable_artifact(exported.mlir_module(), _STABLEHLO)
+
+    def call(arguments: list[Any]) -> dict[str, Any]:
+        used = [tf.convert_to_tensor(arguments[i]) for i in exported.module_kept_var_idx]
+        outputs = xla.call_module(
+            used,
+            version=exported.calling_convention_version,
+            module=module,
+            Tout=[aval.dtype.name for aval in exported.out_avals],
+            Sout=[(None, *aval.shape[1:]) for aval in exported.out_avals],
+            platforms=[platform.upper() for platform in exported.platforms],
+        )
+        names = jax.tree.unflatten(exported.out_tree, range(len(outputs)))
+        return {name: outputs[place] for name, place in names.items()}
+
+    return call
 
 
 def load(folder: Path) -> Loaded:
-    """The network as a user of TensorFlow calls it."""
+    """The network as a server of TensorFlow calls it."""
     import tensorflow as tf
 
     network = tf.saved_model.load(str(folder / FOLDER))
 
     def call(image: np.ndarray) -> dict[str, np.ndarray]:
-        served = network.signatures['serving_default'](**{INPUT: tf.constant(image)})
-        return {name: value.numpy() for name, value in served.items()}
+        outputs = network.signatures['serving_default'](**{INPUT: tf.constant(image)})
+        return {name: value.numpy() for name, value in outputs.items()}
 
     return call

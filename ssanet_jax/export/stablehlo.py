@@ -1,10 +1,9 @@
 """StableHLO, through `jax.export`: one file for CPUs, GPUs and TPUs and any number of images.
 
-JAX promises to read it for six months, and that of older programs for as long as it can; keep
-weights as safetensors for longer.
+JAX promises to read it for six months; keep weights as safetensors for longer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,15 @@ PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 def write(program: Program, folder: Path, described: Mapping[str, Any]) -> None:
     """Writes the serialized program, weights and all, to folder/model.stablehlo."""
+    (folder / FILE).write_bytes(to_stablehlo(program, program).serialize())
+
+
+def to_stablehlo(fn: Callable[..., Any], program: Program, *before: Any) -> export.Exported:
+    """What `fn` does to arguments like `before` and then any number of images of `program`."""
     (n,) = export.symbolic_shape('n')
     image = jax.ShapeDtypeStruct((n, *program.shape), program.dtype)
-    exported = export.export(jax.jit(program), platforms=PLATFORMS)(image)
-    (folder / FILE).write_bytes(exported.serialize())
+    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), before)
+    return export.export(jax.jit(fn), platforms=PLATFORMS)(*shapes, image)
 
 
 def load(folder: Path) -> Loaded:

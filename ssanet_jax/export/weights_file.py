@@ -50,14 +50,15 @@ def load_exported(folder: str | Path) -> SavedRun:
             f'{folder} holds a network as {described["format"]}, which docs/export.md says how to '
             f'load; this needs one written with --format={FORMAT}.'
         )
-    config = with_defaults(described['run'])
-    alone = config.copy_and_resolve_references()
-    alone.model.batch_norm_devices = 1  # as in saved.load_run
-    model = build_model(alone, len(described['classes']))
     try:
+        config = with_defaults(described['run'])
+        alone = config.copy_and_resolve_references()
+        alone.model.batch_norm_devices = 1  # as in saved.load_run
+        model = build_model(alone, len(described['classes']))
         variables = _read(folder, model, config.dataset.image_size)
-    except (ImportError, OSError, ValueError) as error:
-        raise ConfigError(str(error)) from error
+    except (AttributeError, ImportError, OSError, TypeError, ValueError) as error:
+        reason = ' '.join(str(error).split())
+        raise ConfigError(f'{folder} cannot be loaded: {reason}') from error
     return SavedRun(config, model, variables, described['step'], tuple(described['classes']))
 
 

@@ -11,8 +11,8 @@ OUT becomes a folder with the network and a config.json that says what goes in a
 the names of the classes. Images, in batches of 1 and 7, go through what was loaded back and
 through the checkpoint's network; logits that differ too much end the command with exit code 1, and
 the folder is then OUT.failed. The images are the first 7 of the run's evaluation split, or those
-named at the end: files, folders, globs, or - for standard input; use what the network was trained
-for, since logits of other images can be small. docs/export.md says how each format is loaded.
+named at the end: files, folders, globs, or - for standard input. docs/export.md says how each
+format is loaded.
 """
 
 import os

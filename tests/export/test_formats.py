@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 
 from ssanet_jax.config import ConfigError
-from ssanet_jax.export import FORMATS, ParityError, evaluation_images, export_run, load
-from ssanet_jax.export.program import exported
+from ssanet_jax.export import (
+    FORMATS,
+    ParityError,
+    description,
+    evaluation_images,
+    export_run,
+    load,
+    weights_file,
+)
+from ssanet_jax.export.program import as_trained, exported
 from ssanet_jax.prediction import Predictor
 from ssanet_jax.training.saved import load_run
 from tests.export.fabricated import make_run
@@ -97,21 +105,28 @@ def test_weights_alone_give_back_the_run(weights_folder, run, images):
     np.testing.assert_array_equal(Predictor(back).logits(images), Predictor(run).logits(images))
 
 
+def test_weights_alone_have_no_other_form_without_preprocessing(run, images, tmp_path):
+    with pytest.raises(ConfigError, match='the same without preprocessing'):
+        export_run(run, 'safetensors', tmp_path / 'out', images, preprocessing=False)
+
+
 def test_a_run_in_bfloat16_is_exported_in_float32_and_its_weights_as_they_are(
     data_dir, images, normalised, tmp_path
 ):
     fields = {'dtype': 'bfloat16', 'model.name': 'resnet20'}
     run = load_run(make_run(tmp_path / 'run', data_dir, **fields))
-    described = export_run(run, 'stablehlo', tmp_path / 'program', images)
+    described = export_run(run, 'stablehlo', tmp_path / 'program', images[:1])
     assert 1e-4 < described['parity']['bfloat16'] < 0.1
     in_float32 = run.model.clone(dtype=jnp.float32)
-    expected = in_float32.apply(run.variables, normalised, train=False)
-    logits = FORMATS['stablehlo'].load(tmp_path / 'program')(images)['logits']
+    expected = in_float32.apply(run.variables, normalised[:1], train=False)
+    logits = FORMATS['stablehlo'].load(tmp_path / 'program')(images[:1])['logits']
     assert relative(logits, np.asarray(expected)) <= 1e-5
 
-    described = export_run(run, 'safetensors', tmp_path / 'weights', images)
-    assert described['parity']['differences'] == {'1': 0.0, '7': 0.0}
-    assert 'bfloat16' not in described['parity']
+    (tmp_path / 'weights').mkdir()
+    trained = as_trained(run, preprocessing=True)
+    described = {**described, 'format': 'safetensors'}
+    weights_file.write(trained, tmp_path / 'weights', described)
+    description.write(tmp_path / 'weights', described)
     back = load(tmp_path / 'weights')
     assert back.model.dtype == jnp.bfloat16
     assert_trees_equal(back.variables, run.variables)
@@ -136,7 +151,7 @@ def test_what_computes_something_else_is_left_under_another_name(
 ):
     wrong = FORMATS['stablehlo']._replace(write=with_wrong_weights(factor))
     monkeypatch.setitem(FORMATS, 'onnx', wrong._replace(bound=1e-5))
-    with pytest.raises(ParityError, match=r'batches of 1 .*at most 1e-05.*out\.failed') as raised:
+    with pytest.raises(ParityError, match=r'batches of 1, .*at most 1e-05.*out\.failed') as raised:
         export_run(run, 'onnx', tmp_path / 'out', images)
     assert raised.value.exit_code == 1
     assert [path.name for path in tmp_path.iterdir()] == ['out.failed']
@@ -162,6 +177,16 @@ def test_probabilities_that_are_not_of_the_logits_are_found(run, images, tmp_pat
     monkeypatch.setitem(FORMATS, 'onnx', wrong)
     with pytest.raises(ParityError, match='not the softmax'):
         export_run(run, 'onnx', tmp_path / 'out', images)
+
+
+def test_what_its_own_library_cannot_load_is_told_in_a_line(run, images, tmp_path, monkeypatch):
+    def cut(program, folder, described):
+        (folder / 'model.onnx').write_bytes(b'no graph')
+
+    monkeypatch.setitem(FORMATS, 'onnx', FORMATS['onnx']._replace(write=cut))
+    with pytest.raises(ParityError, match=r'cannot be loaded back: .*out\.failed') as raised:
+        export_run(run, 'onnx', tmp_path / 'out', images)
+    assert '\n' not in str(raised.value)
 
 
 def test_what_cannot_be_written_leaves_nothing(run, images, tmp_path, monkeypatch):
@@ -193,10 +218,23 @@ def replace(path, old, new):
         (lambda folder: (folder / 'config.json').write_text('{"format": "onnx"}'), 'not describe'),
         (lambda folder: replace(folder / 'config.json', 'safetensors', 'onnx'), 'network as onnx'),
         (lambda folder: replace(folder / 'config.json', 'ssa_resnet20', 'vgg11'), 'another'),
+        (
+            lambda folder: replace(folder / 'config.json', '"image_size": 8', '"image_size": "8"'),
+            'int',
+        ),
         (lambda folder: (folder / 'model.safetensors').unlink(), 'is no file'),
         (lambda folder: (folder / 'model.safetensors').write_bytes(b'x' * 99), 'no complete'),
     ],
-    ids=['no file', 'no dict', 'half', 'another format', 'another network', 'no weights', 'bytes'],
+    ids=[
+        'no file',
+        'no dict',
+        'half',
+        'another format',
+        'another network',
+        'no number',
+        'no weights',
+        'bytes',
+    ],
 )
 def test_a_folder_that_is_damaged_is_told_in_a_line(damage, message, weights_folder, tmp_path):
     damage(shutil.copytree(weights_folder, tmp_path / 'out'))

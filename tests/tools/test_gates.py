@@ -1,6 +1,9 @@
+import dataclasses
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
@@ -24,15 +27,24 @@ def tool(workdir, *arguments):
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory, data_dir):
-    """A run with two gates, at its beginning."""
+    """A run with two gates, of any weights."""
     folder = epath.Path(tmp_path_factory.mktemp('run'))
     config = load_config('digits_ssa20')
     config.dataset.data_dir = str(data_dir)
     config.model.attention_stages, config.model.attention_blocks = (1, 3), (0,)
     info = data.dataset_info(config)
     run = experiment.build(config, num_classes=info.num_classes, num_train_examples=info.num_train)
+    rng = np.random.default_rng(0)
+
+    def weights(path, leaf):
+        value = rng.normal(size=leaf.shape, scale=0.2)
+        return (np.abs(value) if path[-1].key == 'var' else value).astype(leaf.dtype)
+
+    state = jax.eval_shape(run.init)
+    variables = jax.tree_util.tree_map_with_path(weights, state.variables)
+    state = dataclasses.replace(state, step=jnp.int32(7), opt_state=(), **variables)
     with Checkpoints(folder) as checkpoints:
-        checkpoints.save(7, (run.init(), run.zero_metrics().sums()), wait=True)
+        checkpoints.save(7, (state, run.zero_metrics().sums()), wait=True)
     (folder / 'config.json').write_text(config.to_json())
     return folder
 
