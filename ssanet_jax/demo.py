@@ -16,8 +16,6 @@ from ssanet_jax.prediction import Predictor
 from ssanet_jax.training.saved import SavedRun
 
 _SHOWN = 320  # pixels of a side, at the least, of the pictures on the page
-# None of the machine's users should have to reach a font server.
-_FONTS = {'font': ['system-ui', 'sans-serif'], 'font_mono': ['ui-monospace', 'monospace']}
 
 
 class Page:
@@ -111,7 +109,10 @@ def serve(run: SavedRun, *, host: str, port: int, max_upload_bytes: int, block: 
         footer_links=[],
         max_file_size=max_upload_bytes,
         prevent_thread_lock=not block,
-        theme=gr.themes.Default(**_FONTS),
+        # Fonts of the browser's own: Gradio's would be asked for at a server.
+        theme=gr.themes.Default(
+            font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']
+        ),
         css='.grid-wrap { max-height: none !important; }',  # All rows of the pictures.
     )
     return page

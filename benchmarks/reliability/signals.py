@@ -142,7 +142,8 @@ def plan(count: int, seed: int, run_seconds: float) -> list[Any]:
 
 
 def main() -> None:
-    given, began = arguments(__doc__, 40, 'signals in training, half of them SIGTERM'), time.perf_counter()
+    given = arguments(__doc__, 40, 'signals in training, half of them SIGTERM')
+    began = time.perf_counter()
     with scratch(given.folder) as folder:
         never_broken(folder / 'reference', *FLAGS)
         reference = outcome(folder / 'reference')

@@ -42,13 +42,14 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> Non
       ValueError: the name does not end in .safetensors.
       ImportError: safetensors is not installed.
     """
-    save_file = _safetensors('numpy').save_file
+    save = _safetensors('numpy').save
     path = os.fspath(path)
     if not path.endswith('.safetensors'):
         raise ValueError(f'{path} must end in .safetensors.')
     partial = f'{path}.{os.getpid()}.partial'
     try:
-        save_file({**arrays}, partial, metadata={'format': 'pt'})
+        with open(partial, 'wb') as file:  # save_file would let nobody else read it
+            file.write(save({**arrays}, metadata={'format': 'pt'}))
         os.replace(partial, path)
     finally:
         if os.path.exists(partial):
