@@ -11,7 +11,7 @@ import numpy as np
 
 from ssanet_jax import data
 from ssanet_jax.analysis.saliency_figures import overlay
-from ssanet_jax.analysis.saliency_runs import enlarge, look
+from ssanet_jax.analysis.saliency_runs import enlarge, legible_size, look
 from ssanet_jax.prediction import Predictor
 from ssanet_jax.training.saved import SavedRun
 
@@ -33,7 +33,9 @@ class Page:
         self._predictor = Predictor(run, batch_size=1)
         dataset, size = run.config.dataset, run.config.dataset.image_size
         title = f'{run.config.model.name} on {dataset.name}'
-        with gr.Blocks(title=title, analytics_enabled=False) as self.blocks:
+        # What is dropped is deleted after ten minutes, and at the end.
+        forget = (600, 600)
+        with gr.Blocks(title=title, analytics_enabled=False, delete_cache=forget) as self.blocks:
             gr.Markdown(
                 f'# {title}\nStep {run.step:,}; {len(run.classes):,} classes. Drop an image: it is '
                 f'seen at {size} x {size} pixels, as in evaluation.'
@@ -56,7 +58,7 @@ class Page:
         (batch,) = data.file_batches([Path(path)], dataset, 1)
         if batch.bad:
             raise gr.Error(batch.bad[0], print_exception=False)
-        (top,) = self._predictor.top(batch.image, len(self._run.classes))
+        (top,) = self._predictor.top(batch.image)
         probabilities = {guess.name: guess.probability for guess in top}
         pictures, note = self._pictures(batch.image)
         return probabilities, [(_enlarged(picture), name) for name, picture in pictures], note
@@ -68,7 +70,7 @@ class Page:
             (found,) = look(self._run, image)
         except ValueError as error:  # Its attention has no maps.
             return [seen], str(error)
-        size = len(found.image)
+        size = legible_size(len(found.image))
         overlays = [
             (name, overlay(found.image, enlarge(values[None], size)[0]))
             for name, values in found.maps.items()

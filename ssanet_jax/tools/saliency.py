@@ -13,8 +13,9 @@ docs/saliency.md says what the maps are.
 
 import os
 
-# TensorFlow only reads images here, and what it cannot read is reported below.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+# TensorFlow only reads images here, and what it cannot read is reported below; JAX, which the
+# package has imported, has set a default of its own.
+os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 import sys
