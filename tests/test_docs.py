@@ -5,7 +5,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from PIL import Image
 
 from ssanet_jax import create_model, weights
 from ssanet_jax.analysis.cost import model_cost
@@ -43,6 +45,22 @@ def test_a_block_and_a_network_of_ones_own_work_as_the_page_says():
     assert_trees_equal(weights.from_torch(arrays, model), variables)
     _, state = model.apply(variables, images, train=False, mutable=['intermediates'])
     assert state['intermediates']['layer2_0']['mine']['gate'][0].shape == (2, 8, 8, 1)
+
+
+def test_a_trained_run_is_used_as_the_page_says(trained_digits, tmp_path, capsys):
+    page = (ROOT / 'docs/trained.md').read_text().replace('runs/digits', str(trained_digits))
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    paths = [tmp_path / f'{number}.png' for number in range(4)]
+    for path, image in zip(paths, images, strict=False):  # the last is missing
+        Image.fromarray(image).save(path)
+    names = {'images': images, 'paths': paths}
+    for block in re.findall(r'```python\n(.*?)```', page, re.DOTALL):
+        exec(block, names)
+    assert names['logits'].shape == (3, 10)
+    *guesses, bad = capsys.readouterr().out.splitlines()
+    likeliest = [str(label) for label in np.argmax(names['logits'], axis=1)]
+    assert [guess.split()[0] for guess in guesses] == likeliest
+    assert bad == "{3: 'It cannot be read: No such file or directory.'}"
 
 
 @pytest.mark.parametrize('name', ['resnet20', 'densenet121', 'mobilenet_v2'])
