@@ -41,13 +41,14 @@ def main(argv: list[str]) -> None:
     compilation_cache.enable()
     import tensorflow as tf
 
-    from ssanet_jax.report import report_at_end
     from ssanet_jax.training import loop
 
     tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
     if _MODE.value == 'train':
         loop.train_and_evaluate(config, _WORKDIR.value, allow_config_change=_ALLOW.value)
         if _REPORT.value:
+            from ssanet_jax.report import report_at_end
+
             report_at_end(_WORKDIR.value)
     else:
         loop.evaluate_checkpoint(config, _WORKDIR.value, _CHECKPOINT.value)

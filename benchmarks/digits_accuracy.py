@@ -23,7 +23,7 @@ def run(config: str, seed: int, overrides: list[str]) -> dict:
     with tempfile.TemporaryDirectory() as workdir:
         command = [
             sys.executable, 'main.py', f'--config={config}', f'--workdir={workdir}',
-            f'--config.seed={seed}', *overrides,
+            f'--config.seed={seed}', '--noreport', *overrides,
         ]  # fmt: skip
         start = time.perf_counter()
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

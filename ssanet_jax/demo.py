@@ -88,18 +88,20 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
     return np.repeat(np.repeat(image, times, axis=0), times, axis=1)
 
 
-def serve(run: SavedRun, *, host: str, port: int, max_upload_bytes: int, block: bool) -> Page:
-    """Serves the page of a run at http://host:port.
+def serve(run: SavedRun, *, host: str, port: int, max_upload_bytes: int) -> Page:
+    """Serves the page of a run at http://host:port, from threads of its own.
+
+    `page.blocks.block_thread()` waits for Ctrl-C.
 
     Args:
       run: from `ssanet_jax.load`.
       host: address to listen to; anyone who can reach it can use the page: there is no password.
       port: of that address.
-      max_upload_bytes: larger files are refused before they are stored.
-      block: return when the server ends, not at once.
+      max_upload_bytes: larger files are refused.
 
     Raises:
       OSError: the port is taken.
+      ValueError: this machine cannot reach its own page, as behind a proxy.
     """
     page = Page(run)
     page.blocks.queue(max_size=32, default_concurrency_limit=1).launch(
@@ -109,8 +111,12 @@ def serve(run: SavedRun, *, host: str, port: int, max_upload_bytes: int, block: 
         quiet=True,
         ssr_mode=False,
         footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        allowed_paths=[],
         max_file_size=max_upload_bytes,
-        prevent_thread_lock=not block,
+        prevent_thread_lock=True,
         # Fonts of the browser's own: Gradio's would be asked for at a server.
         theme=gr.themes.Default(
             font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']

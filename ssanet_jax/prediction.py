@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ssanet_jax.inference import for_inference
-from ssanet_jax.training.parallel import data_mesh, replicated
+from ssanet_jax.training.parallel import local_mesh, replicated
 from ssanet_jax.training.saved import SavedRun
 from ssanet_jax.training.steps import DATA_AXIS
 
@@ -31,17 +31,29 @@ class Predictor:
     """
 
     def __init__(self, run: SavedRun, batch_size: int = 64):
-        mesh = data_mesh()
+        mesh = local_mesh()
         model, variables = for_inference(run.model, run.variables)
         self._variables = jax.device_put(dict(variables), replicated(mesh))
         self._split = NamedSharding(mesh, P(DATA_AXIS))
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._classes = run.classes
+        size = run.config.dataset.image_size
+        self._shape = (size, size, 3)
         preprocess = run.preprocess
         self._logits = jax.jit(lambda v, image: model.apply(v, preprocess(image), train=False))
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Float32 [N, K] of uint8 images [N, size, size, 3], sized as by `data.file_batches`."""
+        """Float32 [N, K] of uint8 images [N, size, size, 3], sized as by `data.file_batches`.
+
+        Raises:
+          ValueError: images are of another type or size.
+        """
+        if images.dtype != np.uint8 or images.shape[1:] != self._shape:
+            wanted = ', '.join(map(str, self._shape))
+            raise ValueError(
+                f'Predictor expects uint8 images [N, {wanted}], got {images.dtype} '
+                f'{list(images.shape)}; make them with data.file_batches.'
+            )
         parts = [np.zeros((0, len(self._classes)), np.float32)]
         for start in range(0, len(images), self._batch_size):
             some = images[start : start + self._batch_size]

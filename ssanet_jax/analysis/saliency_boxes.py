@@ -94,8 +94,14 @@ def image_sides(file: Path | bytes) -> tuple[int, int]:
     """Height and width of an image in a file, of which only the beginning is read."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # nothing is decompressed
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-            return image.height, image.width
+        try:
+            with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+                return image.height, image.width
+        except (OSError, Image.DecompressionBombError) as error:
+            name = '-' if isinstance(file, bytes) else file
+            raise ConfigError(
+                f'The size of {name} cannot be read: {error} Leave it out.'
+            ) from error
 
 
 def evaluation_window(height: int, width: int, dataset: ConfigDict) -> tuple[float, ...]:

@@ -1,5 +1,6 @@
 """Image files that belong to no data set, decoded as evaluation decodes."""
 
+import stat
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -69,8 +70,8 @@ def _chunks(
         contents.append(b'')
         try:
             contents[-1] = file if isinstance(file, bytes) else _read(file, limit)
-        except OSError as error:
-            bad[number] = f'It cannot be read: {error.strerror}.'
+        except (OSError, ValueError) as error:  # ValueError: no path at all
+            bad[number] = f'It cannot be read: {getattr(error, "strerror", error)}.'
         if len(contents) == CHUNK:
             yield _chunk(contents)
             contents = []
@@ -79,6 +80,8 @@ def _chunks(
 
 
 def _read(path: Path, limit: int) -> bytes:
+    if not stat.S_ISREG(path.stat().st_mode):  # A pipe would be waited for.
+        raise OSError(0, 'it is no regular file')
     with path.open('rb') as file:
         return file.read(limit)
 

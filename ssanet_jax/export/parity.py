@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import scipy.special
+from absl import logging
 
 from ssanet_jax.config import ConfigError
 from ssanet_jax.errors import RunError
@@ -14,6 +15,7 @@ from ssanet_jax.export.program import Program
 from ssanet_jax.training.saved import SavedRun
 
 BATCH_SIZES = (1, 7)
+_MOST_IMAGES = 64
 
 # What a consumer calls: images to 'logits' and 'probabilities'.
 Loaded = Callable[[np.ndarray], Mapping[str, Any]]
@@ -87,16 +89,25 @@ def evaluation_images(run: SavedRun, count: int = 7) -> np.ndarray:
             f'The images of the run are not here to compare on: {error} Or name images, whatever '
             'they show, at the end of the command.'
         ) from error
-    return batch['image'][batch['mask'] & (batch['label'] >= 0)][:count]
+    good = batch['mask'] & (batch['label'] >= 0)
+    if not good.any():
+        raise ConfigError('The first images of the run cannot be decoded; name others at the end.')
+    return batch['image'][good][:count]
 
 
 def file_images(run: SavedRun, files: Sequence[Path | bytes]) -> np.ndarray:
-    """Images that a user names, decoded as in evaluation; raises ConfigError for a bad one."""
+    """The first 64 images that a user names, decoded as in evaluation; bad ones are logged.
+
+    Raises:
+      ConfigError: none of them can be read.
+    """
     from ssanet_jax import data  # needs TensorFlow
 
-    (batch,) = data.file_batches(files, run.config.dataset, len(files))
+    (batch,) = data.file_batches(files[:_MOST_IMAGES], run.config.dataset, _MOST_IMAGES)
     for row, reason in batch.bad.items():
         file = batch.files[row]
         name = 'The image of standard input' if isinstance(file, bytes) else file
-        raise ConfigError(f'{name} cannot be compared on: {reason} Leave it out.')
-    return batch.image
+        logging.warning('%s is left out: %s', name, reason)
+    if not len(batch.good()):
+        raise ConfigError(f'None of the images can be compared on: {batch.bad[0]} Name others.')
+    return batch.image[batch.good()]

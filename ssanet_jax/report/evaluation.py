@@ -3,14 +3,13 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from ssanet_jax import data
 from ssanet_jax.config import ConfigError
 from ssanet_jax.prediction import Predictor
-from ssanet_jax.training.losses import cross_entropy
+from ssanet_jax.training.losses import evaluation_loss
 from ssanet_jax.training.metrics import label_rank
 from ssanet_jax.training.saved import SavedRun
 
@@ -113,9 +112,7 @@ def _checked(run: SavedRun) -> tuple[ConfigDict, data.DatasetInfo]:
 @jax.jit
 def _judge(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The loss and the rank of each image, both [N], as `training.steps.eval_step` has them."""
-    uniform = jnp.log(jnp.asarray(logits.shape[1], logits.dtype))
-    loss = jnp.where(label < 0, uniform, cross_entropy(logits, jnp.maximum(label, 0)))
-    return loss, label_rank(logits, label)
+    return evaluation_loss(logits, label), label_rank(logits, label)
 
 
 def _hardest(

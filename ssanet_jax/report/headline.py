@@ -74,7 +74,8 @@ def _comparison(means: Mapping[str, Any], logged: Mapping[str, Any]) -> str:
         return 'The run logged the same at this step.'
     return (
         f'The run logged {logged["top1"]:.2f} % and a loss of {logged["loss"]:.4f} on '
-        f'{logged["num_examples"]:,} images at this step: data or versions have changed since.'
+        f'{logged["num_examples"]:,} images at this step; the data, the versions or the device are '
+        'others now.'
     )
 
 

@@ -68,8 +68,9 @@ def report_at_end(workdir: epath.PathLike) -> None:
         return
     try:
         print(f'Report: {write_report(workdir)}')
-    except ConfigError as error:
-        print(f'No report: {error}')
+    except (Exception, KeyboardInterrupt) as error:  # The run is done all the same.
+        reason = ' '.join(str(error).split())[:300] or type(error).__name__
+        print(f'No report: {reason} Write it with tools.report --workdir={workdir}')
 
 
 def _page(folder: epath.Path, checkpoint: str) -> str:

@@ -12,10 +12,6 @@ but the newest ones and the best. export copies one checkpoint, with the config 
 to it, to a new workdir, which can be evaluated, converted and gone on from.
 """
 
-import os
-
-os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # No accelerator is to be taken for files.
-
 import datetime
 import sys
 
@@ -46,6 +42,7 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
+    cli.use_cpu()  # No accelerator is to be taken for files.
     verb = argv[1] if len(argv) == 2 else None
     if verb not in _VERBS:
         given = ' '.join(argv[1:]) or 'nothing'

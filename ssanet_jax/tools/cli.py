@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import runpy
+import signal
 import sys
 import time
 import traceback
@@ -16,6 +17,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from ssanet_jax import compilation_cache
 from ssanet_jax.checks import check_names, check_overrides, unknown_field
 from ssanet_jax.config import ConfigError, base
 from ssanet_jax.errors import HostLostError, RunError, StoppedError
@@ -23,6 +25,11 @@ from ssanet_jax.fields import field_types
 
 flags.DEFINE_bool('traceback', False, 'Show where an error was raised, besides its one line.')
 
+
+_NEEDS_MEMORY = (
+    'Lower the batch size (--config.batch_size, or --batch_size of a tool), or set '
+    'config.dtype=bfloat16.'
+)
 
 ARGV: list[str] = []  # what is parsed; ml_collections would look at sys.argv when it is imported
 
@@ -44,12 +51,15 @@ def run(main: Callable[[list[str]], None]) -> None:
         app.run(quiet_main, flags_parser=_parse_flags)
     except (ConfigError, RunError) as error:
         _leave(error)
+    except BrokenPipeError:  # whoever read the output has enough, as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         _leave(StoppedError('Interrupted before there was anything to save.'))
     except Exception as error:
         if str(error).startswith('RESOURCE_EXHAUSTED'):  # of an accelerator, or XLA's on a CPU
             memory = ' '.join(str(error).split())[:200]
-            _leave(RunError(f'{memory} Lower config.batch_size, or set config.dtype=bfloat16.'))
+            _leave(RunError(f'{memory} {_NEEDS_MEMORY}'))
         if not jax.distributed.is_initialized():
             raise
         from ssanet_jax.training import parallel  # imports optax
@@ -83,6 +93,29 @@ def _leave(error: Exception) -> NoReturn:
             time.sleep(2)
         os._exit(code)
     sys.exit(code)
+
+
+def start_tensorflow() -> None:
+    """Imports it without a word, leaves GPUs to JAX, and keeps what JAX compiles.
+
+    It only reads images, and what it cannot read is reported by whoever asked for it.
+    """
+    # Not by setdefault: importing JAX has set another level.
+    os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], 'GPU')
+    compilation_cache.enable()
+
+
+def use_cpu() -> None:
+    """Has JAX compute on the CPU, unless the environment's JAX_PLATFORMS says otherwise.
+
+    The variable itself would be too late: the package imports JAX before any command runs.
+    """
+    if 'JAX_PLATFORMS' not in os.environ:
+        jax.config.update('jax_platforms', 'cpu')
 
 
 def recipe(argv: list[str]) -> ConfigDict:
@@ -177,6 +210,8 @@ def _given(argv: Sequence[str], kinds: Mapping[str, type]) -> Iterator[tuple[str
     arguments = iter(flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False))
     for argument in arguments:
         if not argument.startswith('-') or not argument.strip('-'):
+            if argument != '--' and flags.FLAGS.is_gnu_getopt():
+                continue
             return  # absl reads no flag after this
         name, equals, value = argument.removeprefix('-').removeprefix('-').partition('=')
         if name.startswith('config.'):

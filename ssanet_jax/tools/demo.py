@@ -7,18 +7,10 @@ Look at it from another through `ssh -L 7860:127.0.0.1:7860 HOST`. With --host=0
 the network can use it: there is no password.
 """
 
-import os
-
-# TensorFlow only reads images here, and what it cannot read is reported on the page; JAX, which
-# the package has imported, has set a default of its own.
-os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-
 import ipaddress
 
 from absl import flags
 
-from ssanet_jax import compilation_cache
 from ssanet_jax.config import ConfigError
 from ssanet_jax.tools import cli
 
@@ -40,31 +32,27 @@ def main(argv: list[str]) -> None:
     from ssanet_jax.training.saved import load_run
 
     run = load_run(FLAGS.workdir, FLAGS.checkpoint)
+    cli.start_tensorflow()
     try:
         from ssanet_jax import demo
     except ModuleNotFoundError as error:
         raise ConfigError(
             f'The page needs {error.name}, which is not installed: pip install .[demo]'
         ) from error
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
-    compilation_cache.enable()
-    print(f'http://{FLAGS.host}:{FLAGS.port} shows {FLAGS.workdir}, step {run.step:,}.', flush=True)
+    limit = FLAGS.max_upload_mb * 10**6
+    try:
+        page = demo.serve(run, host=FLAGS.host, port=FLAGS.port, max_upload_bytes=limit)
+    except (OSError, ValueError) as error:
+        reason = ' '.join(str(error).split())
+        raise ConfigError(
+            f'--host={FLAGS.host} --port={FLAGS.port} cannot be listened to: {reason} Choose '
+            'others, or set NO_PROXY=127.0.0.1,localhost.'
+        ) from error
+    host = f'[{FLAGS.host}]' if ':' in FLAGS.host else FLAGS.host
+    print(f'http://{host}:{FLAGS.port} shows {FLAGS.workdir}, step {run.step:,}.', flush=True)
     if not _is_loopback(FLAGS.host):
         print('Everyone who can reach this address can use the page: it has no password.')
-    try:
-        demo.serve(
-            run,
-            host=FLAGS.host,
-            port=FLAGS.port,
-            max_upload_bytes=FLAGS.max_upload_mb * 10**6,
-            block=True,
-        )
-    except OSError as error:
-        raise ConfigError(
-            f'--host={FLAGS.host} --port={FLAGS.port} cannot be listened to: {error} Choose others.'
-        ) from error
+    page.blocks.block_thread()
 
 
 def _is_loopback(host: str) -> bool:

@@ -15,12 +15,6 @@ named at the end: files, folders, globs, or - for standard input. docs/export.md
 format is loaded.
 """
 
-import os
-
-os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # What is promised was measured there.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +30,7 @@ FORMATS = ('stablehlo', 'saved_model', 'onnx', 'safetensors')
 
 
 def define_flags() -> None:
+    """Not at import: flags of several commands would collide."""
     flags.FLAGS.set_gnu_getopt(True)  # Images may come before flags.
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
@@ -47,6 +42,7 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
+    cli.use_cpu()  # What is promised was measured there.
     out = Path(FLAGS.out)
     _check_out(out)
     if FLAGS.format == 'safetensors' and FLAGS['preprocessing'].present:
@@ -58,11 +54,9 @@ def main(argv: list[str]) -> None:
     from ssanet_jax import export
 
     export.require_packages(FLAGS.format)
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
+    cli.start_tensorflow()
     run = load_run(FLAGS.workdir, FLAGS.checkpoint)
-    images = export.file_images(run, files) if files else export.evaluation_images(run)
+    images = export.file_images(run, files) if files is not None else export.evaluation_images(run)
     try:
         described = export.export_run(
             run, FLAGS.format, out, images, preprocessing=FLAGS.preprocessing

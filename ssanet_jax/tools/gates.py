@@ -10,12 +10,6 @@ each gate in turn, and all at once, are set to 1, to their mean, and shuffled, a
 evaluated again each time. docs/gates.md says what the numbers mean.
 """
 
-import os
-
-# TensorFlow only reads images here; it should do so without a word.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +20,6 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress
 
-from ssanet_jax import compilation_cache
 from ssanet_jax.analysis.gates import GateShape, GateStatistics, find_gates, gate_statistics
 from ssanet_jax.analysis.knockout import KINDS, KnockOut, knock_out
 from ssanet_jax.config import ConfigError
@@ -63,10 +56,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError(
             f'{config.model.name} has no gates; name the run of a network with attention.'
         ) from error
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
-    compilation_cache.enable()
+    cli.start_tensorflow()
     config.dataset.eval_split = FLAGS.split or config.dataset.eval_split
     config.eval_batch_size = FLAGS.batch_size
     statistics, knockout = look(run, images=FLAGS.images, with_knockout=FLAGS.knockout)
@@ -97,9 +87,9 @@ def look(
 
     from ssanet_jax.analysis.gate_figures import BINS
     from ssanet_jax.inference import for_inference
-    from ssanet_jax.training.parallel import data_mesh, replicated, to_devices
+    from ssanet_jax.training.parallel import local_mesh, replicated, to_devices
 
-    mesh, preprocess = data_mesh(), run.preprocess
+    mesh, preprocess = local_mesh(), run.preprocess
     model, variables = for_inference(run.model, run.variables)
     variables = jax.device_put(dict(variables), replicated(mesh))
     batches = _batches(run.config, images)

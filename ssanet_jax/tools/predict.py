@@ -9,13 +9,6 @@ a line. They are decoded, resized and normalised exactly as in evaluation. One t
 is reported, in its place and in a line to stderr, the others go on, and the exit code is 1.
 """
 
-import os
-
-# TensorFlow only reads images here, and what it cannot read is reported below; JAX, which the
-# package has imported, has set a default of its own.
-os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-
 import csv
 import json
 import sys
@@ -26,7 +19,6 @@ from absl import flags
 from rich.console import Console
 from rich.progress import track
 
-from ssanet_jax import compilation_cache
 from ssanet_jax.tools import cli, image_files
 from ssanet_jax.tools.render import Column, Table, show
 
@@ -48,10 +40,7 @@ def main(argv: list[str]) -> None:
     from ssanet_jax.training.saved import load_run
 
     run = load_run(FLAGS.workdir, FLAGS.checkpoint)  # A mistake is found before TensorFlow.
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
-    compilation_cache.enable()
+    cli.start_tensorflow()
     bad = 0
 
     def results() -> Iterator[dict[str, Any]]:

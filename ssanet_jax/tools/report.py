@@ -8,16 +8,9 @@ needs no image, and says so. It needs no other file and no network, and fits a p
 be going on.
 """
 
-import os
-
-# TensorFlow only reads images here; it should do so without a word.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-
 from absl import flags
 from etils import epath
 
-from ssanet_jax import compilation_cache
 from ssanet_jax.config import ConfigError
 from ssanet_jax.tools import cli
 
@@ -37,10 +30,7 @@ def main(argv: list[str]) -> None:
     from ssanet_jax.training.saved import saved_config
 
     saved_config(epath.Path(FLAGS.workdir))  # A mistake is found before TensorFlow.
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
-    compilation_cache.enable()
+    cli.start_tensorflow()
     from ssanet_jax.report import write_report
 
     path = write_report(FLAGS.workdir, FLAGS.checkpoint, FLAGS.out)

@@ -11,13 +11,6 @@ right], ...], ...} in their pixels, by path or name, it prints how well each map
 docs/saliency.md says what the maps are.
 """
 
-import os
-
-# TensorFlow only reads images here, and what it cannot read is reported below; JAX, which the
-# package has imported, has set a default of its own.
-os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +20,6 @@ from absl import flags
 from rich.console import Console
 from rich.progress import track
 
-from ssanet_jax import compilation_cache
 from ssanet_jax.config import ConfigError
 from ssanet_jax.tools import cli, image_files
 from ssanet_jax.tools.render import FORMATS, Column, Table, show
@@ -62,10 +54,7 @@ def main(argv: list[str]) -> None:
     from ssanet_jax.training.saved import load_run
 
     run = load_run(FLAGS.workdir, FLAGS.checkpoint)  # A mistake is found before TensorFlow.
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
-    compilation_cache.enable()
+    cli.start_tensorflow()
     try:
         bad, scores = _write(run, files, boxes, out)
     except OSError as error:

@@ -17,6 +17,7 @@ from ssanet_jax.checks import check, check_batch_size, check_same_model
 from ssanet_jax.config import ConfigError, is_due
 from ssanet_jax.training import experiment, report, starts
 from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.divergence import check_good
 from ssanet_jax.training.experiment import Experiment
 from ssanet_jax.training.initial import load_weights
 from ssanet_jax.training.interruption import Interruption
@@ -27,7 +28,7 @@ from ssanet_jax.training.metrics_file import finite
 from ssanet_jax.training.parallel import check_same_on_all_hosts, to_devices, together
 from ssanet_jax.training.saved import saved_config
 from ssanet_jax.training.state import TrainState
-from ssanet_jax.training.telemetry import GateLog, check_good
+from ssanet_jax.training.telemetry import GateLog
 from ssanet_jax.training.writing import replace_text
 
 
@@ -206,6 +207,7 @@ def _train(
                 check_good(total, config, checkpoints)
                 gates.write(step, state, batch)
                 total = run.zero_metrics()
+            del batch  # and with it the room that it takes on the devices
 
             if stopping or run.plan.saves_at(step):
                 watch.pause(after=state)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import optax
 
 LossFn = Callable[[jax.Array, jax.Array], jax.Array]
@@ -28,3 +29,9 @@ def cross_entropy(
         return optax.softmax_cross_entropy_with_integer_labels(logits, label)
     one_hot = jax.nn.one_hot(label, logits.shape[-1], dtype=logits.dtype)
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(one_hot, label_smoothing))
+
+
+def evaluation_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """The cross-entropy [N]; for label -1, that nothing is right for, a uniform guess's, log K."""
+    uniform = jnp.log(jnp.asarray(logits.shape[1], logits.dtype))
+    return jnp.where(label < 0, uniform, cross_entropy(logits, jnp.maximum(label, 0)))

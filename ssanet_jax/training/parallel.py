@@ -103,6 +103,14 @@ def data_mesh() -> Mesh:
     return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
+def local_mesh() -> Mesh:
+    """The devices of this host in one axis."""
+    devices = jax.local_devices()
+    return jax.make_mesh(
+        (len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices
+    )
+
+
 def batch_norm_axis(devices_sharing: int) -> dict[str, Any]:
     """Flax BatchNorm's arguments for statistics over so many devices; 1: local, -1: all."""
     if devices_sharing == 1:

@@ -55,6 +55,11 @@ def load_run(workdir: epath.PathLike, checkpoint: str = 'best') -> SavedRun:
         variables = checkpoints.restore_variables(step)
     num_classes = variables['params']['fc']['bias'].shape[0]
     classes = saved_classes(folder) or tuple(map(str, range(num_classes)))
+    if len(classes) != num_classes:
+        raise ConfigError(
+            f'{folder / "classes.json"} names {len(classes)} classes, and the network has '
+            f'{num_classes}; put a copy back, or remove it.'
+        )
     alone = config.copy_and_resolve_references()
     alone.model.batch_norm_devices = 1  # There may be fewer here, and inference shares nothing.
     model = build_model(alone, num_classes)
@@ -92,7 +97,10 @@ def saved_classes(folder: epath.Path) -> tuple[str, ...]:
     """The names of classes.json; none where there is no such file."""
     path = folder / 'classes.json'
     try:
-        return tuple(map(str, json.loads(path.read_text()))) if path.exists() else ()
+        names = json.loads(path.read_text()) if path.exists() else []
+        if not isinstance(names, list):
+            raise TypeError(f'expected a list of names, got {type(names).__name__}')
+        return tuple(map(str, names))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
             f'{path} cannot be read: {" ".join(str(error).split())}. Put a copy back, or remove it.'

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from ssanet_jax.training.losses import LossFn, cross_entropy
+from ssanet_jax.training.losses import LossFn, evaluation_loss
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.state import TrainState
 
@@ -130,6 +130,5 @@ def eval_step(
     """
     label = batch['label']
     logits: Any = model.apply(state.variables, preprocess(batch['image']), train=False)
-    uniform = jnp.log(jnp.asarray(logits.shape[1], logits.dtype))
-    losses = jnp.where(label < 0, uniform, cross_entropy(logits, jnp.maximum(label, 0)))
+    losses = evaluation_loss(logits, label)
     return jax.lax.psum(Metrics.of(logits, label, losses, batch['mask']), DATA_AXIS)

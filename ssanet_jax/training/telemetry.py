@@ -1,16 +1,12 @@
-"""What a run says of itself between its steps: that it diverged, and what its gates do."""
+"""What gates do while a network trains."""
 
 import jax
-from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssanet_jax.analysis.gate_tally import Tally
 from ssanet_jax.analysis.gates import summarize, tally_gates
-from ssanet_jax.errors import DivergedError
-from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.experiment import Experiment
 from ssanet_jax.training.logs import MetricsLog
-from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.parallel import replicated
 from ssanet_jax.training.state import TrainState
 from ssanet_jax.training.steps import DeviceBatch
@@ -63,17 +59,3 @@ class GateLog:
                 self._said.add(name)
                 text = f'step {step}: gate {name} {_DEAD[gate.dead]} (mean {gate.mean:.3f}).'
                 self._console.print(text, soft_wrap=True, highlight=False, markup=False)
-
-
-def check_good(total: Metrics, config: ConfigDict, checkpoints: Checkpoints) -> None:
-    """Raises DivergedError if a step of `total` was bad."""
-    if bad := int(total.bad_step):
-        saved = checkpoints.steps()
-        last = f'that of step {saved[-1]:,}' if saved else 'none'
-        raise DivergedError(
-            f'At step {bad:,} the loss or the gradient is not finite, or the loss is above '
-            f'config.max_loss={config.max_loss:g}. The last good checkpoint in '
-            f'{checkpoints.directory} is {last}. Lower config.optimizer.learning_rate, or skip '
-            'steps that are not finite: --config.max_bad_steps=10; to see which module is first: '
-            f'python -m ssanet_jax.tools.nonfinite --workdir={checkpoints.directory.parent}'
-        )

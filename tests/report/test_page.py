@@ -263,3 +263,18 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, digits_run):
     with pytest.raises(ConfigError, match='name a file in a folder that exists'):
         write_report(digits_run, out=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('error', [RuntimeError('no\nmemory'), KeyboardInterrupt()])
+def test_a_report_that_fails_at_the_end_of_a_run_is_no_failure_of_the_run(
+    monkeypatch, capsys, error
+):
+    def fail(workdir):
+        raise error
+
+    monkeypatch.setattr(page, 'write_report', fail)
+    page.report_at_end('runs/x')
+    reason = 'no memory' if str(error) else 'KeyboardInterrupt'
+    assert capsys.readouterr().out == (
+        f'No report: {reason} Write it with tools.report --workdir=runs/x\n'
+    )

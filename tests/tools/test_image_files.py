@@ -1,4 +1,5 @@
 import io
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,6 +52,25 @@ def test_what_stands_for_no_image_is_a_mistake(folder, arguments, message):
         image_files.find(arguments)
 
 
+def test_folders_are_no_images_whatever_their_names(folder):
+    (folder / 'empty' / 'in.png').mkdir(parents=True)
+    (folder / 'x.png').mkdir()
+    assert 'x.png' not in names('.')
+    for argument in ('emp*', 'empty'):
+        with pytest.raises(ConfigError, match=r'matches no file|holds no image'):
+            image_files.find([argument])
+
+
+def test_names_that_no_file_can_have_are_left_to_whoever_reads(folder):
+    assert names('n' * 300) == ['n' * 300]
+
+
+def test_names_that_are_not_utf8_can_be_printed(folder):
+    (folder / os.fsdecode(b'\xff.png')).touch()
+    (file,) = image_files.find([os.fsdecode(b'\xff.png')])
+    assert image_files.name(file) == '\\xff.png'
+
+
 def standard_input(monkeypatch, data):
     monkeypatch.setattr(sys, 'stdin', SimpleNamespace(buffer=io.BytesIO(data)))
 
@@ -61,6 +81,8 @@ def test_standard_input_is_one_image_or_paths(monkeypatch):
         assert image_files.find(['-']) == [image]
     standard_input(monkeypatch, b'a.jpg\nb c.png\n\n')
     assert names('-') == ['a.jpg', 'b c.png']
+    standard_input(monkeypatch, b'a.jpg\0two\nlines.png\0')
+    assert names('-') == ['a.jpg', 'two\nlines.png']
     standard_input(monkeypatch, b'')
     with pytest.raises(ConfigError, match='Standard input is empty'):
         image_files.find(['-'])

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 import struct
 
 import numpy as np
@@ -157,6 +159,50 @@ def test_the_table_names_each_image(capfd, trained_digits, files):
 def test_a_mistake_is_found_before_anything_is_read(capfd, tmp_path):
     with pytest.raises(ConfigError, match='holds no checkpoints'):
         tool(capfd, f'--workdir={tmp_path}', 'a.png')
+
+
+def test_names_that_are_none_and_pipes_are_reported(capfd, trained_digits, files, tmp_path):
+    pipe = tmp_path / 'pipe.png'
+    os.mkfifo(pipe)
+    long = 'n' * 300
+    code, out, _ = tool(
+        capfd, f'--workdir={trained_digits}', '--format=jsonl', files / '000.png', long, pipe
+    )
+    first, *others = map(json.loads, out.splitlines())
+    assert code == 1
+    assert 'top' in first
+    assert [other['error'] for other in others] == [
+        'It cannot be read: File name too long.',
+        'It cannot be read: it is no regular file.',
+    ]
+
+
+@pytest.mark.parametrize(
+    'images',
+    [
+        np.zeros((2, 8, 8, 3), np.float32),
+        np.zeros((2, 9, 9, 3), np.uint8),
+        np.zeros((8, 8, 3), np.uint8),
+    ],
+    ids=['float', 'size', 'one'],
+)
+def test_other_images_than_the_networks_are_refused(run, images):
+    with pytest.raises(ValueError, match=r'expects uint8 images \[N, 8, 8, 3\], got'):
+        Predictor(run).logits(images)
+
+
+def test_names_of_other_classes_than_the_networks_are_refused(trained_digits, tmp_path):
+    workdir = shutil.copytree(trained_digits, tmp_path / 'run')
+    for text, message in (
+        ('["a", "b"]', 'names 2 classes, and the network has 10'),
+        ('{"a": 1}', 'expected a list of names, got dict'),
+        ('[', 'cannot be read'),
+    ):
+        (workdir / 'classes.json').write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            ssanet_jax.load(str(workdir))
+    (workdir / 'classes.json').unlink()
+    assert ssanet_jax.load(str(workdir)).classes == tuple('0123456789')
 
 
 def test_any_number_of_images_gives_the_same_logits(run, digits_test):
