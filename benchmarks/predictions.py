@@ -1,7 +1,7 @@
 r"""Compares what tools.predict says of files with what evaluation says of the data set they are.
 
-    python benchmarks/predictions.py --workdir=runs/digits \
-        --out=benchmarks/results/predictions/digits.json
+    python benchmarks/predictions.py configs/digits_ssa20.py=runs/digits \
+        configs/fashion_mnist_ssa20.py=runs/fashion_mnist --out=benchmarks/results/predictions.json
 
 Every image of the run's evaluation split is written to a PNG file, in the size that the data set
 has it; the command predicts them, and its answers are counted here with NumPy. `main.py
@@ -59,59 +59,62 @@ def predicted(workdir: Path, folder: Path, classes: list[str]) -> np.ndarray:
     return np.array(rows)
 
 
-def evaluated(workdir: Path, config: Path) -> dict:
+def evaluated(workdir: Path, config: str) -> dict:
     """What main.py --mode=eval finds, in a copy of the config that the run has."""
     flags = ['--mode=eval', f'--config={config}', f'--workdir={workdir}']
     subprocess.run([sys.executable, 'main.py', *flags], cwd=ROOT, check=True)
     return json.loads((workdir / 'evaluation.json').read_text())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--workdir', type=Path, required=True, help='a run of main.py')
-    parser.add_argument('--config', type=Path, default='configs/digits_ssa20.py')
-    parser.add_argument('--out', type=Path, required=True, help='JSON file to write')
-    given = parser.parse_args()
-
-    config, classes = with_defaults(saved_config(given.workdir)), saved_classes(given.workdir)
+def compare(config_file: str, workdir: Path) -> dict:
+    """Counts of the command and of evaluation, and whether they are equal."""
+    config, classes = with_defaults(saved_config(workdir)), saved_classes(workdir)
     with tempfile.TemporaryDirectory() as folder:
         labels = write_images(config.dataset, Path(folder))
         begin = time.perf_counter()
-        probabilities = predicted(given.workdir, Path(folder), list(classes))
+        probabilities = predicted(workdir, Path(folder), list(classes))
         seconds = time.perf_counter() - begin
     order = np.argsort(-probabilities, axis=1, kind='stable')
     rank = np.argmax(order == labels[:, None], axis=1)
     loss = float(-np.log(probabilities[np.arange(len(labels)), labels]).mean())
-    expected = evaluated(given.workdir, given.config)
+    expected = evaluated(workdir, config_file)
+    count = expected['num_examples']
     found = {
         'images': len(labels),
         'right_first': int((rank < 1).sum()),
         'right_in_five': int((rank < 5).sum()),
-        'loss': loss,
     }
     by_evaluation = {
-        'images': expected['num_examples'],
-        'right_first': round(expected['top1'] * expected['num_examples'] / 100),
-        'right_in_five': round(expected['top5'] * expected['num_examples'] / 100),
-        'loss': expected['loss'],
+        'images': count,
+        'right_first': round(expected['top1'] * count / 100),
+        'right_in_five': round(expected['top5'] * count / 100),
     }
-    same = all(found[name] == by_evaluation[name] for name in list(found)[:3])
     close = abs(loss - expected['loss']) <= 1e-5 * max(1.0, expected['loss'])
-    write(
-        given.out,
-        {
-            'config': str(given.config),
-            'step': expected['step'],
-            'machine': machine('jax', 'flax', 'tensorflow-cpu'),
-            'predicted': found,
-            'evaluated': by_evaluation,
-            'equal': same and close,
-            'seconds_of_the_command': round(seconds, 1),
-        },
+    return {
+        'config': config_file,
+        'step': expected['step'],
+        'predicted': found | {'loss': loss},
+        'evaluated': by_evaluation | {'loss': expected['loss']},
+        'equal': found == by_evaluation and close,
+        'seconds_of_the_command': round(seconds, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    sys.exit(0 if same and close else 1)
+    parser.add_argument('runs', nargs='+', help='CONFIG=WORKDIR of runs of main.py')
+    parser.add_argument('--out', type=Path, required=True, help='JSON file to write')
+    given = parser.parse_args()
+
+    results = []
+    for run in given.runs:
+        config_file, _, workdir = run.partition('=')
+        results.append(compare(config_file, Path(workdir)))
+        print(json.dumps(results[-1]), flush=True)
+    write(given.out, {'machine': machine('jax', 'flax', 'tensorflow-cpu'), 'runs': results})
+    sys.exit(0 if all(result['equal'] for result in results) else 1)
 
 
 if __name__ == '__main__':

@@ -180,6 +180,24 @@ def input_choices(result: dict[str, Any]) -> str:
     return markdown(['bytes in memory', 'images/s', 'grey levels from Pillow'], rows)
 
 
+def predictions(result: dict[str, Any]) -> str:
+    rows = []
+    for run in result['runs']:
+        name = run['config'].removeprefix('configs/').removesuffix('.py')
+        for by in ('predicted', 'evaluated'):
+            found = run[by]
+            rows.append(
+                (
+                    f'{name}, step {run["step"]}, {by}',
+                    f'{found["images"]:,}',
+                    f'{found["right_first"]:,}',
+                    f'{found["right_in_five"]:,}',
+                    f'{found["loss"]:.7f}',
+                )
+            )
+    return markdown(['run', 'images', 'right', 'right in five', 'mean loss'], rows)
+
+
 DATA_TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     'input': ('input.json', input_rates),
     'choices': ('input.json', input_choices),
@@ -187,7 +205,11 @@ DATA_TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 
 
 def main() -> None:
-    for document, tables in {'performance.md': TABLES, 'data.md': DATA_TABLES}.items():
+    for document, tables in {
+        'performance.md': TABLES,
+        'data.md': DATA_TABLES,
+        'trained.md': {'predictions': ('predictions.json', predictions)},
+    }.items():
         blocks = {}
         for name, (file, make) in tables.items():
             result = json.loads((RESULTS / file).read_text())

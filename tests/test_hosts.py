@@ -79,6 +79,7 @@ def assert_as_one(workdir, one):
     np.testing.assert_allclose(losses, one[1], rtol=2e-2)  # sums in another order, 120 steps on
 
 
+@pytest.mark.slow
 def test_two_processes_are_stopped_and_killed_and_train_as_one(one, tmp_path, data_dir):
     processes = start_hosts(2, tmp_path, data_dir)
     wait_for(processes[0], 'step 30/120  eval')

@@ -111,6 +111,7 @@ def test_evaluating_where_nothing_was_trained_makes_nothing(tmp_path, data_dir):
     assert not (tmp_path / 'typo').exists()
 
 
+@pytest.mark.slow
 def test_another_config_in_the_same_workdir_is_refused_and_nothing_is_lost(tmp_path, data_dir):
     flags = [*digits_flags(tmp_path, data_dir), '--config.num_train_steps=4']
     assert main(*flags).returncode == 0

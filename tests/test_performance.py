@@ -30,6 +30,7 @@ def cost(name, tail, num_devices=1, image_size=224):
     return program_cost(run.train_step.lower(*arguments).compile())
 
 
+@pytest.mark.slow
 def test_ssa_moves_less_than_a_plain_resnet():
     ssa, plain = cost('ssa_resnet50', 'auto'), cost('resnet50', 'plain')
     assert ssa.bytes_accessed < 0.92 * plain.bytes_accessed
@@ -51,6 +52,7 @@ def test_a_step_moves_no_more_than_it_did():
     assert ssa.flops < 815e9
 
 
+@pytest.mark.slow
 def test_devices_exchange_the_gradients_and_statistics_once():
     numbers = 25_557_064 + 2 * 26_560 + 16 * 2 + 4  # parameters, statistics, SSA's, metrics
     exchange = cost('ssa_resnet50', 'auto', num_devices=8, image_size=32)

@@ -48,10 +48,11 @@ def look(run: 'SavedRun', images: np.ndarray) -> list[Look]:
       ValueError: its attention has no maps, see `saliency_maps`.
     """
     given = run.preprocess(jnp.asarray(images))
-    found = saliency_maps(run.model, run.variables, given)
-    probabilities = np.asarray(_probabilities(run.model, run.variables, given))
+    variables = jax.device_put(run.variables)  # once for all three
+    found = saliency_maps(run.model, variables, given)
+    probabilities = np.asarray(_probabilities(run.model, variables, given))
     labels = probabilities.argmax(axis=1)
-    cam = grad_cam(run.model, run.variables, given, labels)
+    cam = grad_cam(run.model, variables, given, labels)
     maps = _on_host({**found.stages, 'mean': found.mean, 'Grad-CAM': cam})
     blocks = _on_host(found.blocks)
     return [

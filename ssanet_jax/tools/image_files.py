@@ -48,8 +48,8 @@ def _expand(argument: str) -> Sequence[Path | bytes]:
             raise ConfigError(f'{argument} holds no image: no {", ".join(sorted(_SUFFIXES))}.')
         return found
     if glob.has_magic(argument) and not os.path.lexists(argument):
-        found = sorted(glob.glob(argument, recursive=True))
-        matches = [Path(match) for match in found if not os.path.isdir(match)]
+        named = sorted(glob.glob(argument, recursive=True))
+        matches = [Path(match) for match in named if not os.path.isdir(match)]
         if not matches:
             raise ConfigError(f'{argument} matches no file; correct the pattern.')
         return matches

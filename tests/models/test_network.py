@@ -94,6 +94,7 @@ ONCE = set(zip(sorted(ATTENTION), SMALL, strict=True))
 
 
 @pytest.mark.parametrize(('kind', 'name'), pairs(SMALL, ONCE))
+@pytest.mark.slow
 def test_a_bfloat16_training_step_on_eight_devices_moves_every_parameter(kind, name):
     model = small(name, kind, dtype=jnp.bfloat16)
     rng = np.random.default_rng(0)

@@ -39,7 +39,7 @@ def test_the_page_is_in_the_workdir_or_where_it_is_wanted(workdir, tmp_path, cap
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['more', '--workdir=x'], "Unexpected argument 'more'"),
+        (['--workdir=x', 'more'], "Unexpected argument 'more'"),
         (['--workdir=/proc/none'], 'name the workdir of a run'),
     ],
     ids=['argument', 'no run'],

@@ -66,6 +66,7 @@ def assert_same_run(workdir, whole):
     assert not (workdir / 'run.lock').exists()
 
 
+@pytest.mark.slow
 def test_signals_save_and_the_run_goes_on_bit_for_bit(whole, tmp_path, data_dir):
     for number, text in ((signal.SIGTERM, 'step 40/300  eval'), (signal.SIGINT, 'step 120/300')):
         process = start(tmp_path, data_dir)
@@ -83,6 +84,7 @@ def test_signals_save_and_the_run_goes_on_bit_for_bit(whole, tmp_path, data_dir)
     assert_same_run(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_kills_change_nothing(whole, tmp_path, data_dir):
     process = start(tmp_path, data_dir)
     wait_for(process, 'step 30/300  train')

@@ -85,6 +85,7 @@ def test_evaluation_of_a_checkpoint_repeats_the_runs_own(short, tmp_path):
     assert json.loads((tmp_path / 'evaluation.json').read_text())['step'] == 30
 
 
+@pytest.mark.slow
 def test_evaluations_are_no_part_of_the_rate(short, tmp_path, monkeypatch):
     evaluate = loop.evaluate
 
@@ -124,6 +125,7 @@ def test_a_checkpoint_that_is_not_there_is_told_which_are(short, tmp_path):
         loop.evaluate_checkpoint(short, str(tmp_path), '7')
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_in_bfloat16_with_smoothing_and_adamw(short, tmp_path):
     short.dtype = 'bfloat16'
     short.label_smoothing = 0.1
@@ -174,6 +176,7 @@ def test_an_evaluation_that_was_killed_is_done_again(short, tmp_path, monkeypatc
     assert reproducible(tmp_path / 'killed') == reproducible(tmp_path / 'whole')
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_newest_good_checkpoint(short, tmp_path, capsys):
     short.optimizer.schedule = 'constant'
     whole = loop.train_and_evaluate(short, str(tmp_path / 'whole'))

@@ -31,6 +31,7 @@ def train(run, config, steps):
     return losses, state
 
 
+@pytest.mark.slow
 def test_global_batch_norm_makes_eight_devices_train_as_one(digits, monkeypatch):
     digits.model.batch_norm_devices = -1
     digits.optimizer.learning_rate = 0.01
@@ -39,6 +40,7 @@ def test_global_batch_norm_makes_eight_devices_train_as_one(digits, monkeypatch)
     np.testing.assert_allclose(eight, one, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one_for_fifty_steps(digits):
     """In float64: training amplifies the rounding of float32 until it shows."""
     norm = partial(layers.BatchNorm, axis_name='data')
@@ -48,6 +50,7 @@ def test_eight_devices_train_as_one_for_fifty_steps(digits):
     np.testing.assert_allclose(eight, one, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_grouped_batch_norm_is_between_local_and_global(digits, monkeypatch):
     """Two groups of four equal global statistics when both groups see the same images."""
     batch = next(data.train_batches(digits))

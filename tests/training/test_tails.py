@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from ssanet_jax import create_model, data
 from ssanet_jax.models.resnet import Bottleneck
@@ -34,6 +35,7 @@ def network(tail, dtype=jnp.float32):
     )
 
 
+@pytest.mark.slow
 def test_fifty_steps_are_the_same(digits):
     """In float64: training amplifies the rounding of float32 until it shows."""
     folded, plain = (
@@ -43,6 +45,7 @@ def test_fifty_steps_are_the_same(digits):
     np.testing.assert_allclose(folded, plain, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_training_goes_on_in_the_other_form(digits, tmp_path):
     """A checkpoint of either is read by the other, and the next losses are the same."""
     batches = list(itertools.islice(data.train_batches(digits), 6))

@@ -45,6 +45,7 @@ def logged(short):
     return short
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_and_without(logged, tmp_path, monkeypatch):
     """A run without, killed after step 11, goes on with, from step 8, as one that always was."""
     state = loop.train_and_evaluate(logged, str(tmp_path / 'whole'))
