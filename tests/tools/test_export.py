@@ -76,7 +76,7 @@ def test_images_may_be_named_or_come_from_standard_input(workdir, tmp_path, caps
         (['--checkpoint=9'], '--checkpoint=9 is not in'),
         (['--format=safetensors', '--nopreprocessing'], 'has no effect with --format=safetensors'),
         (['/nowhere/*.jpg'], 'matches no file'),
-        (['/nowhere/a.jpg'], '/nowhere/a.jpg cannot be compared on: It cannot be read'),
+        (['/nowhere/a.jpg'], 'None of the images can be compared on: It cannot be read'),
     ],
     ids=['exists', 'no_parent', 'no_run', 'no_checkpoint', 'no_effect', 'no_match', 'no_image'],
 )
