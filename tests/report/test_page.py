@@ -236,7 +236,9 @@ def test_numbers_that_are_no_longer_those_of_the_run_are_told(fabricated):
     logged = {'step': 7, 'split': 'eval', 'top1': 99.0, 'top5': 100.0, 'loss': 0.1}
     (workdir / 'metrics.jsonl').write_text(json.dumps({**logged, 'num_examples': 20}) + '\n')
     words = read(write_report(workdir))
-    assert 'The run logged 99.00 % and a loss of 0.1000 on 20 images at this step; the data' in words
+    assert (
+        'The run logged 99.00 % and a loss of 0.1000 on 20 images at this step; the data' in words
+    )
 
 
 def test_the_published_curve_is_beside_the_runs(tmp_path):
