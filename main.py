@@ -55,5 +55,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
+    cli.obey_interrupts()
     flags.mark_flags_as_required(['config', 'workdir'])
     cli.run(main)

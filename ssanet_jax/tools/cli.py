@@ -95,6 +95,23 @@ def _leave(error: Exception) -> NoReturn:
     sys.exit(code)
 
 
+def obey_interrupts() -> None:
+    """Ctrl-C ends this process at once, wherever it is.
+
+    As a KeyboardInterrupt it would be lost in a destructor or a callback of a library, and a run
+    that is only starting would go on.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupted)
+
+
+def _interrupted(number: int, frame: object) -> None:
+    text = 'Interrupted. What was saved is as it was; run the same command to go on.'
+    with contextlib.suppress(OSError):
+        print(f'{Path(sys.argv[0]).name}: {text}', file=sys.stderr, flush=True)
+    os._exit(StoppedError.exit_code)
+
+
 def start_tensorflow() -> None:
     """Imports it without a word, leaves GPUs to JAX, and keeps what JAX compiles.
 

@@ -46,6 +46,23 @@ def test_a_command_for_the_cpu_is_not_too_late_to_say_so():
         assert ran.stdout.strip() == expected, ran.stderr
 
 
+@pytest.mark.parametrize(('obeys', 'code'), [(True, 75), (False, 0)])
+def test_an_interrupt_that_python_would_lose_ends_the_process(obeys, code):
+    """In a destructor a KeyboardInterrupt is printed and ignored."""
+    code_text = (
+        'import os, signal, time\nfrom ssanet_jax.tools import cli\n'
+        f'if {obeys}: cli.obey_interrupts()\n'
+        'class Lost:\n'
+        '    def __del__(self):\n'
+        '        os.kill(os.getpid(), signal.SIGINT); time.sleep(1)\n'
+        'lost = Lost(); del lost\n'
+    )
+    command = [sys.executable, '-c', code_text]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert ran.returncode == code
+    assert ('run the same command to go on' in ran.stderr) == obeys
+
+
 def test_flags_behind_images_are_checked_too():
     from ssanet_jax.tools import predict
 
