@@ -56,7 +56,7 @@ audit: setup  ## Look for known vulnerabilities of the versions in requirements-
 	$(BIN)/uv tool run --python $(BIN)/python pip-audit --strict --disable-pip \
 	  --requirement requirements-test.txt
 
-reliability: setup  ## Break runs in many ways and compare what they leave (an hour on two cores).
+reliability: setup  ## Break runs in many ways and compare what they leave (1.5 hours on two cores).
 	@failed=; for part in $(RELIABILITY); do \
 	  $(BIN)/python benchmarks/reliability/$$part.py \
 	    --out=benchmarks/results/reliability/$$part.json || failed="$$failed $$part"; \
