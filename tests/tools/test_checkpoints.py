@@ -16,11 +16,8 @@ from tests.helpers import assert_trees_equal, own_flags
 def tool(*arguments):
     """Runs the command in this process, as `checkpoints VERB --flag=value`."""
     with own_flags(module):
-        try:
-            left = flags.FLAGS(['checkpoints', *map(str, arguments)])
-            module.main(left)
-        finally:
-            flags.FLAGS.set_gnu_getopt(False)
+        left = flags.FLAGS(['checkpoints', *map(str, arguments)])
+        module.main(left)
 
 
 def tree(step):

@@ -23,12 +23,9 @@ TOOLS = sorted(
 def test_a_command_says_how_it_is_called_and_what_each_flag_is(name):
     module = importlib.import_module(f'ssanet_jax.tools.{name}')
     assert f'python -m ssanet_jax.tools.{name}' in module.__doc__
-    try:
-        with own_flags(module):
-            own = flags.FLAGS.flags_by_module_dict()[module.__name__]
-            assert all(flag.help for flag in own)
-    finally:
-        flags.FLAGS.set_gnu_getopt(False)
+    with own_flags(module):
+        own = flags.FLAGS.flags_by_module_dict()[module.__name__]
+        assert all(flag.help for flag in own)
 
 
 def test_a_command_for_the_cpu_is_not_too_late_to_say_so():
@@ -66,11 +63,8 @@ def test_an_interrupt_that_python_would_lose_ends_the_process(obeys, code):
 def test_flags_behind_images_are_checked_too():
     from ssanet_jax.tools import predict
 
-    try:
-        with own_flags(predict), pytest.raises(ConfigError, match=r'the shell leaves this ~'):
-            cli._parse_flags(['predict', 'a.png', '--workdir=~/runs'])
-    finally:
-        flags.FLAGS.set_gnu_getopt(False)
+    with own_flags(predict), pytest.raises(ConfigError, match=r'the shell leaves this ~'):
+        cli._parse_flags(['predict', 'a.png', '--workdir=~/runs'])
 
 
 def test_a_reader_that_has_enough_is_no_error(trained_digits, tmp_path):

@@ -18,10 +18,7 @@ from tests.helpers import own_flags
 def tool(*arguments):
     """Runs the command in this process."""
     with own_flags(module):
-        try:
-            module.main(flags.FLAGS(['export', *map(str, arguments)]))
-        finally:
-            flags.FLAGS.set_gnu_getopt(False)
+        module.main(flags.FLAGS(['export', *map(str, arguments)]))
 
 
 @pytest.fixture(scope='module')

@@ -23,12 +23,9 @@ from tests.helpers import own_flags
 def tool(capfd, *arguments):
     """Exit code, standard output and standard error, of a call in this process."""
     with own_flags(module):
-        try:
-            left = flags.FLAGS(['predict', *map(str, arguments)])
-            with pytest.raises(SystemExit) as ended:
-                module.main(left)
-        finally:
-            flags.FLAGS.set_gnu_getopt(False)
+        left = flags.FLAGS(['predict', *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            module.main(left)
     return ended.value.code, *capfd.readouterr()
 
 

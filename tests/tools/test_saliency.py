@@ -22,12 +22,9 @@ from tests.helpers import ROOT, own_flags
 def tool(capfd, *arguments):
     """Exit code, standard output and standard error, of a call in this process."""
     with own_flags(module):
-        try:
-            left = flags.FLAGS(['saliency', *map(str, arguments)])
-            with pytest.raises(SystemExit) as ended:
-                module.main(left)
-        finally:
-            flags.FLAGS.set_gnu_getopt(False)
+        left = flags.FLAGS(['saliency', *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            module.main(left)
     return ended.value.code, *capfd.readouterr()
 
 
@@ -62,11 +59,8 @@ def written(trained_digits, folder, tmp_path_factory):
         printed = []
         patch.setattr('builtins.print', lambda *line, **_: printed.append(' '.join(line)))
         call = ['saliency', f'--workdir={trained_digits}', f'--out={out}', '--raw', str(folder)]
-        try:
-            with pytest.raises(SystemExit) as ended:
-                module.main(flags.FLAGS([*call, '--batch_size=3']))
-        finally:
-            flags.FLAGS.set_gnu_getopt(False)
+        with pytest.raises(SystemExit) as ended:
+            module.main(flags.FLAGS([*call, '--batch_size=3']))
     return out, ended.value.code, printed
 
 

@@ -99,14 +99,14 @@ def _check_events(workdir, lines):
     assert values == pytest.approx([line['layer3_2/ssa/mean'] for line in lines], rel=1e-6)
 
 
-def test_the_compiled_training_step_is_the_same_with_and_without(digits):
+def test_what_is_compiled_of_a_training_step_is_the_same_with_and_without(digits):
     texts = []
     for digits.log_gates in (False, True):
         run = experiment.build(digits, num_classes=10, num_train_examples=1437)
         (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), run.mesh)
         state = jax.eval_shape(run.init)
         lowered = run.train_step.lower(state, batch, run.zero_metrics())
-        texts.append(lowered.as_text())
+        texts.append(lowered.as_text())  # what XLA compiles
     assert texts[0] == texts[1]
     assert len(run.gates) == 9
 
