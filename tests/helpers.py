@@ -41,7 +41,6 @@ def own_flags(tool):
     try:
         yield
     finally:
-        flags.FLAGS.set_gnu_getopt(False)  # as it was; some commands set it
         for name in set(flags.FLAGS) - before:
             delattr(flags.FLAGS, name)
         for name, flag in others.items():

@@ -33,7 +33,6 @@ _VERBS = {
 
 
 def define_flags() -> None:
-    flags.FLAGS.set_gnu_getopt(True)  # The verb comes before the flags.
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_enum('format', 'table', FORMATS, 'list: how to print.')
     flags.DEFINE_integer('keep', None, 'prune: how many of the newest to keep.', lower_bound=1)

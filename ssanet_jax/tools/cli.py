@@ -226,10 +226,10 @@ def _given(argv: Sequence[str], kinds: Mapping[str, type]) -> Iterator[tuple[str
     """The flags with their values as absl will take them; '' where none is needed."""
     arguments = iter(flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False))
     for argument in arguments:
-        if not argument.startswith('-') or not argument.strip('-'):
-            if argument != '--' and flags.FLAGS.is_gnu_getopt():
-                continue
+        if argument == '--':
             return  # absl reads no flag after this
+        if not argument.startswith('-') or argument == '-':
+            continue
         name, equals, value = argument.removeprefix('-').removeprefix('-').partition('=')
         if name.startswith('config.'):
             needed = kinds.get(name.removeprefix('config.')) is not bool

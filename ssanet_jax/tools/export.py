@@ -31,7 +31,6 @@ FORMATS = ('stablehlo', 'saved_model', 'onnx', 'safetensors')
 
 def define_flags() -> None:
     """Not at import: flags of several commands would collide."""
-    flags.FLAGS.set_gnu_getopt(True)  # Images may come before flags.
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_enum('format', None, FORMATS, 'What to write.', required=True)

@@ -29,7 +29,6 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Not at import: flags of several commands would collide."""
-    flags.FLAGS.set_gnu_getopt(True)  # Images and flags in any order.
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('out', None, 'Folder to write; new or empty.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
