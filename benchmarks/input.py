@@ -33,6 +33,7 @@ from PIL import Image
 
 from ssanet_jax import data
 from ssanet_jax.config import base, cifar
+from ssanet_jax.crops import crop_windows
 from ssanet_jax.data import images, jpeg, memory, pipeline
 from ssanet_jax.data.builders import open_source
 from ssanet_jax.data.sources import CHUNK, Chunk
@@ -203,7 +204,7 @@ def differences() -> dict[str, Any]:
         file, key = photographs.encoded(number), np.array([[0, number]])
         _, uniforms = jpeg.draw(1)([file], key)
         sides = np.array([photographs.SIZE[::-1]])
-        window = images.crop_windows(sides, uniforms.numpy()[:, 1:], area, aspect)
+        window = crop_windows(sides, uniforms.numpy()[:, 1:], area, aspect)
         top, left, height, width = window[0].tolist()
         photo = Image.open(io.BytesIO(file)).crop((left, top, left + width, top + height))
         expected = np.asarray(photo.resize((224, 224), Image.Resampling.BILINEAR), float)

@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from ssanet_jax.config import base
-from ssanet_jax.data import images, pipeline
+from ssanet_jax.crops import crop_windows
+from ssanet_jax.data import pipeline
 from ssanet_jax.data.builders import find_builder
 
 Images = Iterator[np.ndarray]  # batches
@@ -51,7 +52,7 @@ def draw_window(dataset: ConfigDict, number: int) -> np.ndarray:
     rng = np.random.default_rng(number)
     uniforms = rng.random((1, 22), np.float32)
     area, aspect = dataset.crop_area, dataset.crop_aspect
-    window = images.crop_windows(np.array([photographs.SIZE[::-1]]), uniforms, area, aspect)
+    window = crop_windows(np.array([photographs.SIZE[::-1]]), uniforms, area, aspect)
     return window[0]
 
 

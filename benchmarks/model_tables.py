@@ -20,8 +20,8 @@ from ssanet_jax.analysis.cost import model_cost
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.layers import class_of
 from ssanet_jax.models.registry import NETWORKS
+from ssanet_jax.render import show
 from ssanet_jax.tools.paper_tables import paper_tables
-from ssanet_jax.tools.render import show
 
 
 def networks() -> str:

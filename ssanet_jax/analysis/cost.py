@@ -26,7 +26,7 @@ from ssanet_jax.analysis.equations import equations, products_of
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.layers import class_of
 from ssanet_jax.models.resnet import ResidualBlock
-from ssanet_jax.models.tail import FoldedTail
+from ssanet_jax.models.tail import FoldedTail, plain_form
 
 Shape = tuple[int, ...]
 
@@ -116,8 +116,7 @@ def layer_costs(model: nn.Module, image_size: int, channels: int = 3) -> list[La
       image_size: height and width of the image.
       channels: of the image.
     """
-    if hasattr(model, 'tail'):
-        model = model.clone(tail='plain')
+    model = plain_form(model)
     image = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
     calls: list[_Call] = []
     with nn.intercept_methods(_recorder(calls)):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ssanet_jax.models.network import Network
+from ssanet_jax.models.tail import plain_form
 
 
 def feature_maps(
@@ -48,21 +49,17 @@ def feature_maps(
     """
     known = feature_shapes(model, images.shape[1])
     chosen = _choose(names, list(known))
-    outputs = _compiled(_plain(model), tuple(chosen), variables, images)
+    outputs = _compiled(plain_form(model), tuple(chosen), variables, images)
     return {name: outputs[name] for name in chosen}
 
 
 def feature_shapes(model: Network, image_size: int) -> dict[str, tuple[int, ...]]:
     """{'layer1_0': (1, 56, 56, 256), ...}: every name that `feature_maps` knows, for one image."""
     image = jnp.zeros((1, image_size, image_size, 3))
-    plain = _plain(model)
+    plain = plain_form(model)
     variables = jax.eval_shape(lambda x: plain.init(jax.random.key(0), x, train=False), image)
     outputs = jax.eval_shape(partial(_outputs, plain, None), variables, image)
     return {name: outputs[name].shape for name in sorted(outputs, key=_by_number)}
-
-
-def _plain(model: Network) -> Network:
-    return model.clone(tail='plain') if hasattr(model, 'tail') else model
 
 
 def _outputs(

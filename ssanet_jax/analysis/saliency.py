@@ -15,6 +15,7 @@ import numpy as np
 
 from ssanet_jax import layers
 from ssanet_jax.models.network import Network
+from ssanet_jax.models.tail import plain_form
 
 
 class SaliencyMaps(NamedTuple):
@@ -152,8 +153,7 @@ def grad_cam(
             f'grad_cam needs {images.shape[0]} labels from 0 to {model.num_classes - 1}, one for '
             f'each image; got {asked.tolist()}.'
         )
-    plain = model.clone(tail='plain') if hasattr(model, 'tail') else model  # as in feature_maps
-    return _grad_cam(plain, layer, variables, images, jnp.asarray(asked, jnp.int32))
+    return _grad_cam(plain_form(model), layer, variables, images, jnp.asarray(asked, jnp.int32))
 
 
 @partial(jax.jit, static_argnums=(0, 1))

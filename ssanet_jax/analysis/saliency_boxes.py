@@ -13,6 +13,7 @@ from PIL import Image
 
 from ssanet_jax.analysis.saliency_scores import box_mask
 from ssanet_jax.config import ConfigError
+from ssanet_jax.crops import center_window
 
 _FAR = 1e9  # pixels
 
@@ -104,23 +105,6 @@ def image_sides(file: Path | bytes) -> tuple[int, int]:
             ) from error
 
 
-def evaluation_window(height: int, width: int, dataset: ConfigDict) -> tuple[float, ...]:
-    """What evaluation shows of an image: (top, left, bottom, right) in its own pixels.
-
-    With dataset.reader='disk' the centre, as `data.images.center_crops` has it; with 'memory' all
-    of it.
-    """
-    if dataset.reader != 'disk':
-        return 0.0, 0.0, float(height), float(width)
-    sides, size = np.array([height, width]), dataset.image_size
-    resized = sides * round(size / dataset.eval_crop_fraction) // sides.min()
-    corner = np.round((resized - size) / 2)
-    scale = sides / resized
-    top, left = corner * scale
-    bottom, right = np.minimum((corner + size) * scale, sides)
-    return float(top), float(left), float(bottom), float(right)
-
-
 def to_evaluation(
     boxes: np.ndarray, height: int, width: int, dataset: ConfigDict
 ) -> np.ndarray | None:
@@ -135,8 +119,9 @@ def to_evaluation(
       Bool [size, size], the pixels whose middle is in a box; None where there are none: the crop
       has cut the boxes off, or they are too small.
     """
-    size = dataset.image_size
-    top, left, bottom, right = evaluation_window(height, width, dataset)
-    scale = np.array([size / (bottom - top), size / (right - left)] * 2)
-    mask = box_mask((boxes - np.array([top, left, top, left])) * scale, size, size)
+    size, shown = dataset.image_size, np.array([[0, 0], [height, width]])
+    if dataset.reader == 'disk':
+        shown = center_window((height, width), size, dataset.eval_crop_fraction)
+    corner, sides = shown[0], shown[1] - shown[0]
+    mask = box_mask((boxes - np.tile(corner, 2)) * np.tile(size / sides, 2), size, size)
     return mask if mask.any() else None

@@ -13,6 +13,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 from PIL import Image
 
+from ssanet_jax.crops import center_window, crop_windows
 from ssanet_jax.data import decoding, jpeg
 
 _PIL = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
@@ -111,16 +112,12 @@ def center_crops(
     do it with Pillow. Arguments and result as `random_crops`.
     """
     size = out.shape[1]
-    short = round(size / dataset.eval_crop_fraction)
 
     def finish(image: np.ndarray, row: int) -> None:
-        sides = np.array(image.shape[:2])
-        resized = sides * short // sides.min()  # the long side is rounded down
-        corner = np.round((resized - size) / 2)
-        scale = sides / resized
-        (top, left), (bottom, right) = corner * scale, (corner + size) * scale
-        box = (left, top, min(right, sides[1]), min(bottom, sides[0]))
-        out[row] = _pil_resize(image, size, dataset.interpolation, box)
+        (top, left), (bottom, right) = center_window(
+            image.shape[:2], size, dataset.eval_crop_fraction
+        )
+        out[row] = _pil_resize(image, size, dataset.interpolation, (left, top, right, bottom))
 
     def decode(rows: slice) -> None:
         encoded = tf.constant(files[rows])
@@ -137,41 +134,6 @@ def center_crops(
         finish(decoding.decode_png(files[row], dataset), row)
 
     return decoding.in_groups(files, out, dataset, decode, decode_png)
-
-
-def crop_windows(
-    sides: np.ndarray, uniforms: np.ndarray, area: Sequence[float], aspect: Sequence[float]
-) -> np.ndarray:
-    """Where random resized crops are: int32 [n, 4], each (top, left, height, width).
-
-    The share of the image's area is uniform in `area`, the logarithm of width over height in
-    that of `aspect`, the place among those where the crop fits. The first of ten attempts
-    that fits is taken, else the largest central crop of an allowed aspect. This is
-    torchvision's RandomResizedCrop, with which the SSANet authors trained; TensorFlow's
-    sample_distorted_bounding_box draws smaller crops.
-
-    Args:
-      sides: the images' height and width, int [n, 2].
-      uniforms: in [0, 1), float32 [n, 22]: for the place's top and left, for ten areas and
-        for ten aspects.
-      area: lowest and highest share.
-      aspect: lowest and highest width over height.
-    """
-    whole = np.asarray(sides, np.float64)  # [n, 2]
-    place, areas, aspects = np.split(uniforms.astype(np.float64), [2, 2 + jpeg.ATTEMPTS], axis=1)
-    low, high = np.log(aspect)
-    side = np.sqrt(whole.prod(axis=1, keepdims=True) * (area[0] + (area[1] - area[0]) * areas))
-    stretch = np.exp((low + (high - low) * aspects) / 2)
-    attempts = np.round(np.stack([side / stretch, side * stretch], axis=2))  # [n, 10, 2]
-    fits = np.all((attempts <= whole[:, None]) & (attempts >= 1), axis=2)  # [n, 10]
-    rows, first = np.arange(len(whole)), fits.argmax(axis=1)
-    any_fits = fits[rows, first][:, None]
-
-    largest = np.round(np.stack([whole[:, 1] / aspect[0], whole[:, 0] * aspect[1]], axis=1))
-    chosen = np.where(any_fits, attempts[rows, first], np.clip(largest, 1, whole))
-    free = whole - chosen
-    corner = np.floor(np.where(any_fits, place * (free + 1), free / 2))
-    return np.concatenate([corner, chosen], axis=1).astype(np.int32)
 
 
 def whole_images(

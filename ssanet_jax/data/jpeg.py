@@ -10,9 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from ssanet_jax.crops import ATTEMPTS
+
 GROUP = 64  # files of one call, at the most
 
-ATTEMPTS = 10
 _UNIFORMS = 3 + 2 * ATTEMPTS  # that one random crop needs
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ssanet_jax.config import ConfigError
 from ssanet_jax.export.parity import Loaded
 from ssanet_jax.export.program import INPUT, Program
-from ssanet_jax.models import ResNet
+from ssanet_jax.models.tail import plain_form
 
 FILE = 'model.onnx'
 
@@ -26,8 +26,8 @@ def write(program: Program, folder: Path, described: Mapping[str, Any]) -> None:
 
     from ssanet_jax.export.onnx_tracing import to_onnx
 
-    if isinstance(program.model, ResNet):  # Folded, its kernels would be stored twice.
-        program = dataclasses.replace(program, model=program.model.clone(tail='plain'))
+    # Folded, kernels would be stored twice.
+    program = dataclasses.replace(program, model=plain_form(program.model))
     try:
         model = to_onnx(program, program.shape, program.dtype)
     except NotImplementedError as error:

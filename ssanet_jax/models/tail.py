@@ -21,6 +21,11 @@ ModuleFn = Callable[..., nn.Module]
 Tail = Literal['auto', 'folded', 'plain']
 
 
+def plain_form(model: nn.Module) -> nn.Module:
+    """The same network with plain tails, where every layer is a call of its own."""
+    return model.clone(tail='plain') if hasattr(model, 'tail') else model
+
+
 class _Traffic(NamedTuple):
     """By how many passes over an array the two forms of a training step differ.
 

@@ -14,10 +14,10 @@ from ssanet_jax.analysis.calibration import (
     reliability,
 )
 from ssanet_jax.analysis.gates import GateStatistics, find_gates, gate_statistics
+from ssanet_jax.render import Column, Table
 from ssanet_jax.report.charts import gates_chart, reliability_chart
 from ssanet_jax.report.evaluation import Evaluation
 from ssanet_jax.report.pictures import picture
-from ssanet_jax.tools.render import Column, Table
 from ssanet_jax.training.saved import SavedRun
 
 _BATCH_SIZE = 64  # images that gates are computed of at a time

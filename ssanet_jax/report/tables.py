@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.cost import LayerCost, total_cost
 from ssanet_jax.config import base, flatten
-from ssanet_jax.tools.render import Column, Table, thousands
+from ssanet_jax.render import Column, Table, thousands
 
 _STARTS = 50  # in the table; a run on machines that are taken away may have hundreds
 _FIRST = ('time', 'host', 'step', 'hosts', 'devices', 'device_kind', 'dataset')

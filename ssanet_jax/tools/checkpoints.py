@@ -19,8 +19,8 @@ from absl import flags
 from etils import epath
 
 from ssanet_jax.config import ConfigError
+from ssanet_jax.render import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli
-from ssanet_jax.tools.render import FORMATS, Column, Table, show
 
 FLAGS = flags.FLAGS
 

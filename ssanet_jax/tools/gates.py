@@ -23,8 +23,8 @@ from rich.progress import Progress
 from ssanet_jax.analysis.gates import GateShape, GateStatistics, find_gates, gate_statistics
 from ssanet_jax.analysis.knockout import KINDS, KnockOut, knock_out
 from ssanet_jax.config import ConfigError
+from ssanet_jax.render import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli
-from ssanet_jax.tools.render import FORMATS, Column, Table, show
 
 FLAGS = flags.FLAGS
 

@@ -33,8 +33,8 @@ from ssanet_jax.analysis.nonfinite import Diagnosis, Place, first_nonfinite
 from ssanet_jax.analysis.watching import Values
 from ssanet_jax.checks import check, check_batch_size
 from ssanet_jax.config import ConfigError
+from ssanet_jax.render import Column, Table, show
 from ssanet_jax.tools import cli
-from ssanet_jax.tools.render import Column, Table, show
 
 FLAGS = flags.FLAGS
 

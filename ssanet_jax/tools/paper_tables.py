@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ssanet_jax.analysis.cost import Cost, model_cost
 from ssanet_jax.models import create_model
-from ssanet_jax.tools.render import Column, Table, thousands
+from ssanet_jax.render import Column, Table, thousands
 
 
 class Published(NamedTuple):

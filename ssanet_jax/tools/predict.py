@@ -19,8 +19,8 @@ from absl import flags
 from rich.console import Console
 from rich.progress import track
 
+from ssanet_jax.render import Column, Table, show
 from ssanet_jax.tools import cli, image_files
-from ssanet_jax.tools.render import Column, Table, show
 
 FLAGS = flags.FLAGS
 

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.progress import track
 
 from ssanet_jax.config import ConfigError
+from ssanet_jax.render import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli, image_files
-from ssanet_jax.tools.render import FORMATS, Column, Table, show
 
 FLAGS = flags.FLAGS
 

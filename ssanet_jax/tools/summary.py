@@ -29,9 +29,9 @@ from ssanet_jax.config import ConfigError
 from ssanet_jax.layers import class_of
 from ssanet_jax.models import Network, create_model
 from ssanet_jax.models.registry import NETWORKS
+from ssanet_jax.render import FORMATS, Column, Table, show, thousands
 from ssanet_jax.tools import cli
 from ssanet_jax.tools.paper_tables import paper_tables
-from ssanet_jax.tools.render import FORMATS, Column, Table, show, thousands
 
 FLAGS = flags.FLAGS
 

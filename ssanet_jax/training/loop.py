@@ -15,7 +15,7 @@ from ssanet_jax import data
 from ssanet_jax.analysis.cost import model_cost
 from ssanet_jax.checks import check, check_batch_size, check_same_model
 from ssanet_jax.config import ConfigError, is_due
-from ssanet_jax.training import experiment, report, starts
+from ssanet_jax.training import experiment, starts, summary
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.divergence import check_good
 from ssanet_jax.training.experiment import Experiment
@@ -54,7 +54,7 @@ def train_and_evaluate(
       RunError: see `ssanet_jax.errors` for why a run ends before its last step.
     """
     run, info = _set_up(config, training=True)
-    folder, console = epath.Path(workdir), report.console()
+    folder, console = epath.Path(workdir), summary.console()
     notes = together(partial(starts.check_same_run, config, info, folder, allow_config_change))
     state, total = together(partial(_init, config, run, folder)), run.zero_metrics()
     with contextlib.ExitStack() as stack:
@@ -77,10 +77,10 @@ def train_and_evaluate(
             total = dataclasses.replace(total, **sums)
         if jax.process_index() == 0:
             starts.record(config, info, folder, start or 0)
-        report.announce(console, config, run, info, state, notes)
+        summary.announce(console, config, run, info, state, notes)
         state = _train(config, run, state, total, checkpoints, folder, console)
     if jax.process_index() == 0:
-        report.finish(console, config, run, folder)
+        summary.finish(console, config, run, folder)
     return state
 
 
@@ -126,8 +126,8 @@ def evaluate_checkpoint(
     title = (
         f'{config.model.name}, step {step}, on {config.dataset.name} {config.dataset.eval_split}'
     )
-    rows = report.cost_rows(model_cost(run.model, run.image_size))
-    report.print_table(report.console(), title, {'': metrics}, rows)
+    rows = summary.cost_rows(model_cost(run.model, run.image_size))
+    summary.print_table(summary.console(), title, {'': metrics}, rows)
     return metrics
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssanet_jax.crops import crop_windows
 from ssanet_jax.data import images, jpeg
-from ssanet_jax.data.images import center_crops, crop_windows, random_crops
+from ssanet_jax.data.images import center_crops, random_crops
 from tests import fabricate
 
 

@@ -11,7 +11,7 @@ from etils import epath
 from ssanet_jax import data
 from ssanet_jax.analysis.cost import model_cost
 from ssanet_jax.report import evaluation, page
-from ssanet_jax.training import experiment, loop, report, starts
+from ssanet_jax.training import experiment, loop, starts, summary
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.metrics_file import line
 from ssanet_jax.training.saved import SavedRun, with_defaults
@@ -37,7 +37,7 @@ def digits_run(tmp_path_factory, data_dir):
             lines.append(line(step, 'train', loss=2.0 / step, top1=50.0, learning_rate=0.1))
             lines.append(line(step, 'eval', **loop.evaluate(config, run, state)))
     (workdir / 'metrics.jsonl').write_text(''.join(lines))
-    report.write_summary(workdir, model_cost(run.model, 8), {'folded': 0, 'plain': 9})
+    summary.write_summary(workdir, model_cost(run.model, 8), {'folded': 0, 'plain': 9})
     return workdir
 
 

@@ -8,30 +8,12 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ssanet_jax import data
 from ssanet_jax.config import ConfigError
 from ssanet_jax.training import loop
 from ssanet_jax.training.lock import Lock
 from ssanet_jax.training.logs import MetricsLog
 from ssanet_jax.training.metrics_file import read_metrics
-from tests.helpers import assert_trees_equal, reproducible
-
-
-class KilledError(Exception):
-    pass
-
-
-def stop_after(monkeypatch, steps):
-    """Ends the run, unsaved, when it asks for one batch too many."""
-    batches = data.train_batches
-
-    def cut_short(config, *, start_step=0):
-        for number, batch in enumerate(batches(config, start_step=start_step)):
-            if start_step + number == steps:
-                raise KilledError
-            yield batch
-
-    monkeypatch.setattr(loop.data, 'train_batches', cut_short)
+from tests.helpers import KilledError, assert_trees_equal, reproducible, stop_after
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(short, tmp_path, monkeypatch):

@@ -12,28 +12,11 @@ from tensorboard.util.tensor_util import make_ndarray
 from ssanet_jax import data, feature_maps
 from ssanet_jax.checks import changed_fields
 from ssanet_jax.config import ConfigError
-from ssanet_jax.training import experiment, loop, parallel, report
+from ssanet_jax.training import experiment, loop, parallel, summary
 from ssanet_jax.training.metrics_file import read_metrics
 from ssanet_jax.training.telemetry import GateLog
-from tests.helpers import assert_trees_equal, reproducible
+from tests.helpers import KilledError, assert_trees_equal, reproducible, stop_after
 from tests.test_hosts import finish, start_hosts
-
-
-class KilledError(Exception):
-    pass
-
-
-def stop_after(monkeypatch, steps):
-    """Ends the run, unsaved, when it asks for one batch too many."""
-    batches = data.train_batches
-
-    def cut_short(config, *, start_step=0):
-        for number, batch in enumerate(batches(config, start_step=start_step)):
-            if start_step + number == steps:
-                raise KilledError
-            yield batch
-
-    monkeypatch.setattr(loop.data, 'train_batches', cut_short)
 
 
 @pytest.fixture
@@ -118,7 +101,7 @@ def test_a_dead_gate_is_told_once(digits, capsys):
     run = experiment.build(digits, num_classes=10, num_train_examples=1437)
     (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), run.mesh)
     lines = []
-    gates = GateLog(run, SimpleNamespace(write=lambda *line: lines.append(line)), report.console())
+    gates = GateLog(run, SimpleNamespace(write=lambda *line: lines.append(line)), summary.console())
     state = run.init()
     for step in (50, 100):
         gates.write(step, state, batch)

@@ -1,4 +1,4 @@
-"""Tables of a tool, printed for a terminal, as Markdown or as JSON."""
+"""Tables, printed for a terminal, as Markdown or as JSON."""
 
 import json
 import sys
