@@ -21,8 +21,6 @@ _READ_BY = {
     'dataset.antialias': ('dataset.reader', 'disk'),
     'dataset.shuffle_buffer': ('dataset.reader', 'disk'),
     'dataset.num_threads': ('dataset.reader', 'disk'),
-    'dataset.max_image_pixels': ('dataset.reader', 'disk'),
-    'dataset.max_image_bytes': ('dataset.reader', 'disk'),
     'dataset.max_bad_fraction': ('dataset.reader', 'disk'),
     'dataset.bad_eval_images': ('dataset.reader', 'disk'),
     'optimizer.momentum': ('optimizer.name', 'sgd'),
@@ -177,7 +175,9 @@ def changed_fields(config: ConfigDict, saved: Mapping[str, Any]) -> tuple[list[s
         for field in sorted(before.keys() | now.keys())
         if before.get(field) != now.get(field)
     }
-    harmless = [text for field, text in changed.items() if field in _MAY_CHANGE]
+    # A cosine ends with the run: another length is another learning rate at every step.
+    length = {'num_epochs', 'num_train_steps'} if now['optimizer.schedule'] == 'cosine' else set()
+    harmless = [text for field, text in changed.items() if field in _MAY_CHANGE - length]
     return [text for text in changed.values() if text not in harmless], harmless
 
 

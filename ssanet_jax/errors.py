@@ -28,6 +28,12 @@ class SaveError(RunError):
     exit_code = 74
 
 
+class WorkdirInUseError(RunError):
+    """Another run has this workdir."""
+
+    exit_code = 73
+
+
 class StoppedError(RunError):
     """A signal asked the run to stop; it is saved, and the same command goes on."""
 

@@ -3,7 +3,7 @@ r"""Damages checkpoints in many ways and resumes: is it noticed, and is what is 
     python benchmarks/reliability/corruption.py \
       --out=benchmarks/results/reliability/corruption.json
 
-A run of 30 steps leaves checkpoints of steps 10, 20 and 30. For each way a copy of its folder
+A run of 30 steps leaves checkpoints of steps 20, 25 and 30. For each way a copy of its folder
 is damaged, nearly always in the newest checkpoint, and resumed up to step 40. It must name what
 is damaged, go on from the newest good checkpoint, and end exactly as a run of 40 steps that was
 neither damaged nor stopped. Damage of which it says nothing is 'harmless' if it ends so, too, and

@@ -73,9 +73,11 @@ def stop_early(start: Start, chosen: signal.Signals, wait: float) -> dict[str, A
     phase = start.phase()
     start.process.send_signal(chosen)
     sent = time.perf_counter()
-    start.finish()
+    code = start.finish()
     seconds = time.perf_counter() - sent
-    problems = [f'it took more than {BOUND} s'] if seconds > BOUND else []
+    problems = [] if code == 75 else [f'exit code {code}: {start.last_words}']
+    if seconds > BOUND:
+        problems.append(f'it took more than {BOUND} s')
     saved = newest_step(start.workdir)
     return record(start, 'early', chosen.name, phase, seconds, saved, problems)
 

@@ -8,14 +8,13 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from ssanet_jax.config import ConfigError
 from ssanet_jax.data import images, memory
 from ssanet_jax.data.bad_images import BadImages
 from ssanet_jax.data.batch import Batch, Share, pad
 from ssanet_jax.data.builders import open_builder, open_source, prepare_command, split_size
 from ssanet_jax.data.decoding import Decode
 from ssanet_jax.data.pipeline import Decoded, decode_batches
-from ssanet_jax.data.sources import Chunk, Source
+from ssanet_jax.data.sources import Chunk, Source, unreadable
 
 
 def train_batches(
@@ -120,15 +119,12 @@ def _decode(
 
 
 def _readable(chunks: Iterator[Chunk], dataset: ConfigDict) -> Iterator[Chunk]:
-    """The same; what reading raises becomes a ConfigError."""
+    """The same; what reading raises becomes a line."""
     try:
         yield from chunks
     except (tf.errors.OpError, RuntimeError, OSError) as error:  # RuntimeError: array_record's
-        reason = ' '.join(getattr(error, 'message', str(error)).split())[:300]
-        raise ConfigError(
-            f'{open_builder(dataset).data_path} cannot be read: {reason} Nothing was lost; mend '
-            f'it, or remove it and prepare it again with: {prepare_command(dataset)}'
-        ) from error
+        remedy = f'mend it, or remove it and prepare it again with: {prepare_command(dataset)}'
+        raise unreadable(open_builder(dataset).data_path, error, remedy) from error
 
 
 def _batch(decoded: Decoded, label: np.ndarray) -> Batch:

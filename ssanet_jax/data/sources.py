@@ -5,7 +5,9 @@ array_record files and folders of images are read by number, in an order that is
 """
 
 import dataclasses
+import errno
 import functools
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +20,7 @@ import tensorflow_datasets as tfds
 
 from ssanet_jax.config import ConfigError
 from ssanet_jax.data.batch import Share
+from ssanet_jax.errors import RunError
 
 CHUNK = 64  # images that are read together
 _READERS = 4  # chunks that are read at a time
@@ -201,7 +204,32 @@ def _read(path: str, limit: int) -> bytes:
         with tf.io.gfile.GFile(path, 'rb') as file:
             return file.read(min(file.size(), limit))
     except tf.errors.OpError as error:
-        raise ConfigError(f'{path} cannot be read: {error.message}') from error
+        raise unreadable(path, error, 'mend it, or take it out of the folder.') from error
+
+
+_PASSING = (
+    tf.errors.UnavailableError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.AbortedError,
+    tf.errors.ResourceExhaustedError,
+)
+_PASSING_TEXTS = [  # which array_record and TensorFlow quote
+    os.strerror(number)
+    for number in (
+        errno.EAGAIN, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE,
+        errno.ETIMEDOUT, errno.ECONNRESET, errno.ENOTCONN, errno.EHOSTUNREACH,
+    )
+]  # fmt: skip
+
+
+def unreadable(path: object, error: Exception, remedy: str) -> ConfigError | RunError:
+    """What to raise of data that cannot be read: a RunError where another try may help."""
+    text = ' '.join(getattr(error, 'message', str(error)).split())
+    if isinstance(error, _PASSING) or any(passing in text for passing in _PASSING_TEXTS):
+        return RunError(
+            f'{path} cannot be read now: {text[:300]} Nothing was lost; run the same command again.'
+        )
+    return ConfigError(f'{path} cannot be read: {text[:300]} Nothing was lost; {remedy}')
 
 
 def parse(records: tf.Tensor) -> tuple[Sequence[bytes], np.ndarray]:

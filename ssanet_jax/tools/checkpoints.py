@@ -8,8 +8,9 @@ r"""Lists, verifies, prunes or exports the checkpoints of a run.
 
 list shows each checkpoint with its size and evaluation. verify reads every file and compares it
 with the checksum that was written with it; it exits with 1 if one is damaged. prune deletes all
-but the newest ones and the best. export copies one checkpoint, with the config and the metrics up
-to it, to a new workdir, which can be evaluated, converted and gone on from.
+but the newest ones and the best, unless one of these is damaged. export copies one checkpoint, with
+the config and the metrics up to it, to a new workdir, which can be evaluated, converted and gone on
+from.
 """
 
 import datetime
@@ -58,7 +59,6 @@ def main(argv: list[str]) -> None:
 
 def _list(workdir: epath.Path) -> None:
     from ssanet_jax.training.checkpoint import Checkpoints
-    from ssanet_jax.training.checksums import has_checksums
 
     with Checkpoints(workdir, read_only=True) as checkpoints:
         best, rows = checkpoints.best_step(), []
@@ -73,7 +73,6 @@ def _list(workdir: epath.Path) -> None:
                     _size(folder),
                     evaluation.get('top1'),
                     evaluation.get('loss'),
-                    has_checksums(folder),
                     step == best,
                 )
             )
@@ -83,14 +82,9 @@ def _list(workdir: epath.Path) -> None:
         Column('MB', lambda size: f'{size / 1e6:,.1f}'),
         Column('top-1', lambda top1: f'{top1:.2f} %'),
         Column('loss', lambda loss: f'{loss:.4f}'),
-        Column('checksums', _yes_or_no, left=True),
-        Column('best', _yes_or_no, left=True),
+        Column('best', lambda best: 'yes' if best else 'no', left=True),
     ]
     show([Table(f'{workdir}/checkpoints', columns, rows)], FLAGS.format)
-
-
-def _yes_or_no(value: bool) -> str:
-    return 'yes' if value else 'no'
 
 
 def _size(folder: epath.Path) -> int:
@@ -101,7 +95,6 @@ def _size(folder: epath.Path) -> int:
 
 def _verify(workdir: epath.Path) -> None:
     from ssanet_jax.training.checkpoint import Checkpoints
-    from ssanet_jax.training.checksums import has_checksums
 
     steps = sorted(int(p.name) for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit())
     damaged = 0
@@ -109,9 +102,7 @@ def _verify(workdir: epath.Path) -> None:
         for step in steps:
             reason = checkpoints.damage(step)
             damaged += bool(reason)
-            checked = has_checksums(checkpoints.directory / str(step))
-            good = 'as written' if checked else 'written before there were checksums'
-            print(f'{step}: {f"damaged: {reason}" if reason else good}', flush=True)
+            print(f'{step}: {f"damaged: {reason}" if reason else "as written"}', flush=True)
     print(f'{len(steps)} checkpoints, {damaged} damaged')
     sys.exit(1 if damaged else 0)
 
@@ -123,7 +114,7 @@ def _prune(workdir: epath.Path) -> None:
     if FLAGS.keep is None:
         raise ConfigError('prune needs --keep: how many of the newest to keep, besides the best.')
     with Lock(workdir), Checkpoints(workdir, keep=FLAGS.keep) as checkpoints:
-        deleted = checkpoints.prune()
+        deleted = checkpoints.prune(verify=True)
         print(f'Deleted {_named(deleted)}; kept {_named(checkpoints.steps())}.')
 
 
@@ -147,8 +138,9 @@ def _export(workdir: epath.Path) -> None:
         try:
             _copy(checkpoints.directory / str(step), out / 'checkpoints' / str(step))
             (workdir / 'config.json').copy(out / 'config.json')
-            if (workdir / 'starts.jsonl').exists():
-                (workdir / 'starts.jsonl').copy(out / 'starts.jsonl')
+            for name in ('classes.json', 'starts.jsonl'):
+                if (workdir / name).exists():
+                    (workdir / name).copy(out / name)
             replace_text(out / 'metrics.jsonl', lines_up_to(workdir, step))
         except OSError as error:
             raise ConfigError(f'--out={out} could not be written: {error}.') from error

@@ -96,17 +96,19 @@ def _leave(error: Exception) -> NoReturn:
 
 
 def obey_interrupts() -> None:
-    """Ctrl-C ends this process at once, wherever it is.
+    """Ctrl-C and SIGTERM end this process with the code of a run that is to be started again.
 
-    As a KeyboardInterrupt it would be lost in a destructor or a callback of a library, and a run
-    that is only starting would go on.
+    A KeyboardInterrupt would be lost in a destructor or a callback of a library, and a run that is
+    only starting would go on.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(number, _interrupted)
 
 
 def _interrupted(number: int, frame: object) -> None:
-    text = 'Interrupted. What was saved is as it was; run the same command to go on.'
+    name = signal.Signals(number).name
+    text = f'Stopped by {name}. What was saved is as it was; run the same command to go on.'
     with contextlib.suppress(OSError):
         print(f'{Path(sys.argv[0]).name}: {text}', file=sys.stderr, flush=True)
     os._exit(StoppedError.exit_code)

@@ -71,7 +71,12 @@ class Checkpoints:
     def __exit__(self, kind: type | None, *exception: object) -> None:
         if kind is not None and jax.process_count() > 1:
             return  # Another host may be gone, for whom Orbax would wait.
-        self._manager.close()
+        try:
+            self._manager.close()
+        except Exception as error:
+            if kind is None:
+                raise
+            logging.error('Besides, the last checkpoint could not be written: %s', error)
 
     def save(self, step: int, tree: Any, *, wait: bool = False) -> None:
         """Saves in the background, or at once if asked to `wait`.
@@ -86,9 +91,7 @@ class Checkpoints:
             check_room(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
             try:
                 if step not in self._manager.all_steps():
-                    self._manager.save(
-                        step, args=checksums.Save(tree, step=step), custom_metadata=checksums.MARK
-                    )
+                    self._manager.save(step, args=checksums.Save(tree, step=step))
                 if wait:
                     self._manager.wait_until_finished()
             except Exception:
@@ -121,11 +124,22 @@ class Checkpoints:
         """Takes note of how good `step` is."""
         self.evaluations[step] = metrics
 
-    def prune(self) -> list[int]:
-        """Deletes all but the newest `keep` and the best; returns the steps deleted."""
+    def prune(self, *, verify: bool = False) -> list[int]:
+        """Deletes all but the newest `keep` and the best; returns the steps deleted.
+
+        Raises:
+          ConfigError: one to be kept is damaged, if it is to `verify` them; none is deleted then.
+        """
         self._manager.wait_until_finished()
         steps = self.steps()
-        unwanted = sorted(set(steps) - self._wanted(steps))
+        wanted = self._wanted(steps)
+        for step in sorted(wanted) if verify else ():
+            if reason := self.damage(step):
+                raise ConfigError(
+                    f'The checkpoint of step {step} in {self.directory}, which would be kept, is '
+                    f'damaged: {reason} Move it away first; none was deleted.'
+                )
+        unwanted = sorted(set(steps) - wanted)
         for step in unwanted:
             self._manager.delete(step)
         return unwanted
@@ -141,6 +155,12 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Of all checkpoints, rising."""
         return sorted(self._manager.all_steps())
+
+    def written(self) -> list[int]:
+        """Steps of the checkpoints that are whole, rising, when what is under way has ended."""
+        with contextlib.suppress(Exception):  # It could not be written.
+            self._manager.wait_until_finished()
+        return self._on_disk()
 
     def best_step(self) -> int | None:
         """The best evaluated step that is kept, or None; of equals the latest."""
@@ -194,9 +214,11 @@ class Checkpoints:
           Its step, and what is wrong with each newer one.
 
         Raises:
-          ConfigError: all are damaged, or are gone.
+          ConfigError: all are damaged, or hosts see different ones.
+          RunError: they cannot be read now.
         """
         good, damaged = parallel.together(self._find_newest_good)
+        parallel.check_same_on_all_hosts(good, f'the newest checkpoint in {self._workdir}')
         self.evaluations = {
             step: metrics for step, metrics in self.evaluations.items() if step <= (good or 0)
         }
@@ -219,12 +241,6 @@ class Checkpoints:
             raise ConfigError(
                 f'All checkpoints in {self.directory} are damaged ({reasons}). Nothing was '
                 'changed; put a copy back, or choose a new workdir.'
-            )
-        if len(self.evaluations) > 1:  # Each was written before the next evaluation.
-            raise ConfigError(
-                f'{self._workdir}/metrics.jsonl has evaluations up to step '
-                f'{max(self.evaluations)}, but {self.directory} holds no checkpoint. Put them '
-                'back, or choose a new workdir.'
             )
         return None, {}
 

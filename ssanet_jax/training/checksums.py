@@ -1,6 +1,7 @@
 """What a checkpoint's files must hold: written with them, compared before they are read."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 from collections.abc import Iterator
@@ -10,9 +11,13 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-MARK = {'checksums': True}  # Orbax's custom_metadata of a checkpoint that has them
+from ssanet_jax.errors import RunError
+
 _NAME = 'checksums.json'
 _ITEM = 'default'  # Orbax's name for the only item of a checkpoint
+
+# Of reading: that a file is not what it was. Others, as of rights or of a network, may pass.
+_DAMAGE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO)
 
 
 class CheckedHandler(ocp.StandardCheckpointHandler):
@@ -50,16 +55,17 @@ class Restore(ocp.args.StandardRestore):
 def damage(checkpoint: epath.Path) -> str:
     """Which file of a checkpoint's folder is not what was written, and how; '' if none is.
 
-    Checkpoints from before there were checksums are taken as they are; see `has_checksums`.
+    Raises:
+      RunError: it cannot be read now, which says nothing of what it holds.
     """
     folder = checkpoint / _ITEM
     try:
         if not ocp.utils.is_checkpoint_finalized(checkpoint):
             return 'it is unfinished.'
-        metadata = json.loads((checkpoint / '_CHECKPOINT_METADATA').read_text())
-        marked = bool((metadata['custom_metadata'] or {}).get('checksums'))
-        if not marked and not (folder / _NAME).exists():
-            return ''
+        # Written by Orbax when it is whole, and so without a checksum.
+        handlers = json.loads((checkpoint / '_CHECKPOINT_METADATA').read_text())['item_handlers']
+        if handlers != {_ITEM: f'{__name__}.{CheckedHandler.__name__}'}:
+            return f'it was written by {handlers}.'
         text = (folder / _NAME).read_text()
         expected = json.loads(text)
         if _text(expected) != text:
@@ -72,12 +78,13 @@ def damage(checkpoint: epath.Path) -> str:
             if _digest(folder / name) != digest:
                 return f'{_ITEM}/{name} is not what was written.'
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and error.errno not in _DAMAGE:
+            raise RunError(
+                f'The checkpoint {checkpoint} cannot be read: {error}. Nothing was changed; run '
+                'the same command again when it can be.'
+            ) from error
         return f'its files cannot be read ({" ".join(f"{type(error).__name__}: {error}".split())}).'
     return ''
-
-
-def has_checksums(checkpoint: epath.Path) -> bool:
-    return (checkpoint / _ITEM / _NAME).exists()
 
 
 def _text(written: dict[str, Any]) -> str:

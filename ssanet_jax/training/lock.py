@@ -12,6 +12,7 @@ from absl import logging
 from etils import epath
 
 from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import WorkdirInUseError
 
 # A file system without locks says one of these.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -33,7 +34,8 @@ class Lock:
     gs://, know none, and nothing is locked there.
 
     Raises:
-      ConfigError: another run holds it, or the folder cannot be written.
+      WorkdirInUseError: another run holds it, or one whose host the file system has not given up.
+      ConfigError: the folder cannot be written.
     """
 
     def __init__(self, workdir: epath.Path):
@@ -51,7 +53,7 @@ class Lock:
         except BlockingIOError as error:
             with self._file:
                 self._file.seek(0)
-                raise ConfigError(_held(self._path, self._file.read())) from error
+                raise WorkdirInUseError(_held(self._path, self._file.read())) from error
         except OSError as error:
             raise ConfigError(
                 f'{self._path} cannot be written: {error.strerror}. Make room or allow it, or '

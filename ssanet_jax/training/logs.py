@@ -2,10 +2,13 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
+import tensorflow as tf
+from absl import logging
 from clu import metric_writers
 from etils import epath
 from ml_collections import ConfigDict
@@ -39,14 +42,24 @@ class MetricsLog:
         if not self._primary:
             return
         self._file.append(line(step, split, **values))
-        self._events.write_scalars(step, {f'{split}/{name}': v for name, v in values.items()})
+        scalars = {f'{split}/{name}': value for name, value in values.items()}
+        _or_warn(partial(self._events.write_scalars, step, scalars))
 
     def __enter__(self) -> 'MetricsLog':
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._primary:
-            self._events.close()
+            _or_warn(self._events.close)
+
+
+def _or_warn(write: Callable[[], None]) -> None:
+    """Writes events, which hold nothing that metrics.jsonl does not, if it can be done."""
+    try:
+        write()
+    except tf.errors.OpError as error:
+        reason = ' '.join(str(error.message).split())[:300]
+        logging.warning('Events for TensorBoard could not be written: %s', reason)
 
 
 class Trace:

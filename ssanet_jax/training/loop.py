@@ -25,7 +25,7 @@ from ssanet_jax.training.lock import Lock, make_workdir
 from ssanet_jax.training.logs import MetricsLog, Progress, Stopwatch, Trace
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.metrics_file import finite
-from ssanet_jax.training.parallel import check_same_on_all_hosts, to_devices, together
+from ssanet_jax.training.parallel import to_devices, together
 from ssanet_jax.training.saved import saved_config
 from ssanet_jax.training.state import TrainState
 from ssanet_jax.training.telemetry import GateLog
@@ -61,7 +61,6 @@ def train_and_evaluate(
         together(partial(_claim, folder, stack))
         checkpoints = stack.enter_context(Checkpoints(folder, keep=config.keep_checkpoints))
         start, damaged = checkpoints.newest_good()
-        check_same_on_all_hosts(start, f'the newest checkpoint in {folder}')
         notes += [
             f'The checkpoint of step {step} is damaged: {reason} It is in {folder}/damaged now.'
             for step, reason in damaged.items()
@@ -71,7 +70,9 @@ def train_and_evaluate(
                 f'{folder} holds step {start}, but the run ends after '
                 f'{run.plan.num_train_steps}; make it longer, or choose a new workdir.'
             )
-        if start is not None:
+        if start is None:
+            notes += together(partial(starts.check_nothing_lost, folder, run.plan))
+        else:
             like = (state, total.sums())
             state, sums = together(partial(checkpoints.restore, start, like))
             total = dataclasses.replace(total, **sums)

@@ -12,6 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import RunError
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.state import TrainState
 from ssanet_jax.training.steps import DATA_AXIS, DeviceBatch
@@ -20,6 +21,7 @@ T = TypeVar('T')
 
 _PATIENCE = 40  # seconds after which a host of which nothing was heard is given up
 _MESSAGE_BYTES = 1000
+_ERRORS = {kind.__name__: kind for kind in (ConfigError, RunError, *RunError.__subclasses__())}
 
 TrainStepFn = Callable[[TrainState, DeviceBatch, Metrics], tuple[TrainState, Metrics]]
 EvalStepFn = Callable[[TrainState, DeviceBatch, Metrics], Metrics]
@@ -60,7 +62,7 @@ def initialize_hosts(
 
 
 def together(attempt: Callable[[], T]) -> T:
-    """What `attempt` returns; if it raises ConfigError on one host, all hosts do.
+    """What `attempt` returns; if it raises ConfigError or a RunError on one host, all hosts do.
 
     Hosts wait here for each other. An error of one alone would leave the others waiting for it.
     """
@@ -69,13 +71,14 @@ def together(attempt: Callable[[], T]) -> T:
     result, message = None, b''
     try:
         result = attempt()
-    except ConfigError as error:
-        message = str(error).encode()[:_MESSAGE_BYTES]
+    except (ConfigError, RunError) as error:
+        message = f'{type(error).__name__}:{error}'.encode()[:_MESSAGE_BYTES]
     padded = np.frombuffer(message.ljust(_MESSAGE_BYTES, b'\0'), np.uint8)
     for host, received in enumerate(multihost_utils.process_allgather(padded)):
         text = received.tobytes().rstrip(b'\0').decode(errors='ignore')
         if text:
-            raise ConfigError(f'Host {host}: {text}')
+            kind, _, reason = text.partition(':')
+            raise _ERRORS[kind](f'Host {host}: {reason}')
     return cast(T, result)
 
 

@@ -14,8 +14,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from ssanet_jax.checks import changed_fields
-from ssanet_jax.config import ConfigError
+from ssanet_jax.config import ConfigError, Plan
 from ssanet_jax.data import DatasetInfo
+from ssanet_jax.training.metrics_file import read_metrics
 from ssanet_jax.training.saved import saved_config
 from ssanet_jax.training.writing import replace_text
 from ssanet_jax.version import __version__
@@ -61,6 +62,28 @@ def has_checkpoints(workdir: epath.Path) -> bool:
     """Whether there are any, good or not."""
     folder = workdir / 'checkpoints'
     return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+
+
+def check_nothing_lost(workdir: epath.Path, plan: Plan) -> list[str]:
+    """Checks that a workdir without a checkpoint has lost none; returns notes for people.
+
+    Raises:
+      ConfigError: a start went on from a checkpoint, or metrics.jsonl goes on behind the second
+        save, which waits for the first.
+    """
+    lines = read_metrics(workdir)
+    if not lines:
+        return []
+    trained = max(line['step'] - (line['split'] != 'eval') for line in lines)  # and saved then
+    saves = sum(plan.saves_at(step) for step in range(1, trained + 1))
+    if saves > 1 or any(start.get('step') for start in read_starts(workdir)):
+        raise ConfigError(
+            f'{workdir} has metrics up to step {lines[-1]["step"]}, but no checkpoint. Put '
+            'checkpoints/ back, or choose a new workdir.'
+        )
+    return [
+        f'{workdir} has metrics of a run that ended before its first checkpoint; it begins anew.'
+    ]
 
 
 def record(config: ConfigDict, info: DatasetInfo, workdir: epath.Path, step: int) -> None:

@@ -1,16 +1,20 @@
 """Orders and names of examples."""
 
+import errno
+import os
 import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from ssanet_jax import data
 from ssanet_jax.config import ConfigError
 from ssanet_jax.data import Share
 from ssanet_jax.data.builders import open_builder, open_source
-from ssanet_jax.data.sources import shuffled
+from ssanet_jax.data.sources import shuffled, unreadable
+from ssanet_jax.errors import RunError
 from tests import fabricate
 
 
@@ -152,6 +156,22 @@ def test_damaged_files_end_in_one_line(file_format, damage, imagenet, tmp_path, 
     with pytest.raises(ConfigError, match=r'imagenet2012/5\.1\.0 cannot be read: ') as raised:
         list(data.eval_batches(imagenet, 'train'))
     assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ('error', 'expected'),
+    [
+        (OSError(errno.ESTALE, os.strerror(errno.ESTALE)), RunError),
+        (tf.errors.UnavailableError(None, None, 'gs:// is away'), RunError),
+        (RuntimeError('read() failed: Input/output error; reading /x'), RunError),
+        (RuntimeError('Corrupted Riegeli/records file: block header hash mismatch'), ConfigError),
+        (tf.errors.NotFoundError(None, None, '/x; No such file or directory'), ConfigError),
+        (tf.errors.DataLossError(None, None, 'corrupted record at 0'), ConfigError),
+    ],
+    ids=['stale', 'unavailable', 'input', 'corrupt', 'missing', 'lost'],
+)
+def test_what_may_pass_is_no_mistake_of_the_user(error, expected):
+    assert type(unreadable('/data', error, 'mend it.')) is expected
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,14 @@ def test_a_tpu_is_asked_for_set_up_and_deleted(tpu, tmp_path):
     assert tpu('fly').returncode == 2
 
 
+@pytest.mark.parametrize('path', [PAGE, LAUNCH / 'Dockerfile', LAUNCH / 'tpu.sh'], ids=str)
+def test_what_is_installed_is_pinned(path):
+    """By uv: pip refuses --editable beside the hashes of requirements.txt."""
+    text = re.sub(r'\\\n\s*', '', path.read_text())
+    (install,) = re.findall(r'^.*--editable=.*$', text, re.MULTILINE)
+    assert re.search(r'uv pip install .*--constraint=requirements\.txt ', install)
+
+
 @pytest.mark.skipif(not shutil.which('pgrep'), reason='needs pgrep, of procps')
 def test_a_tpu_run_starts_once_and_stops_saved(tpu, tmp_path):
     python = 'echo "$@" $JAX_COMPILATION_CACHE_DIR' + saves(tmp_path)

@@ -43,15 +43,17 @@ def test_a_command_for_the_cpu_is_not_too_late_to_say_so():
         assert ran.stdout.strip() == expected, ran.stderr
 
 
-@pytest.mark.parametrize(('obeys', 'code'), [(True, 75), (False, 0)])
-def test_an_interrupt_that_python_would_lose_ends_the_process(obeys, code):
+@pytest.mark.parametrize(
+    ('obeys', 'name', 'code'), [(True, 'SIGINT', 75), (True, 'SIGTERM', 75), (False, 'SIGINT', 0)]
+)
+def test_a_signal_that_python_would_lose_ends_the_process(obeys, name, code):
     """In a destructor a KeyboardInterrupt is printed and ignored."""
     code_text = (
         'import os, signal, time\nfrom ssanet_jax.tools import cli\n'
         f'if {obeys}: cli.obey_interrupts()\n'
         'class Lost:\n'
         '    def __del__(self):\n'
-        '        os.kill(os.getpid(), signal.SIGINT); time.sleep(1)\n'
+        f'        os.kill(os.getpid(), signal.{name}); time.sleep(1)\n'
         'lost = Lost(); del lost\n'
     )
     command = [sys.executable, '-c', code_text]

@@ -30,6 +30,7 @@ def test_a_diverged_run_stops_and_names_the_step_and_the_last_good_checkpoint(sh
 @pytest.mark.slow
 def test_an_exploding_loss_stops_the_run_with_its_checkpoints_good(short, tmp_path):
     short.num_train_steps, short.checkpoint_every_steps = 8, 8
+    short.optimizer.schedule = 'constant'
     loop.train_and_evaluate(short, str(tmp_path))
     short.num_train_steps, short.max_loss = 30, 1e-3
     with pytest.raises(DivergedError, match=r'At step 9 .* is that of step 8\.'):

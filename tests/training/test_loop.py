@@ -9,6 +9,7 @@ import pytest
 from etils import epath
 
 from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import WorkdirInUseError
 from ssanet_jax.training import loop
 from ssanet_jax.training.lock import Lock
 from ssanet_jax.training.logs import MetricsLog
@@ -180,6 +181,7 @@ def test_a_run_goes_on_from_the_newest_good_checkpoint(short, tmp_path, capsys):
 @pytest.mark.slow
 def test_each_start_is_recorded_and_what_changed_is_told(short, tmp_path, capsys):
     short.num_train_steps = 2
+    short.optimizer.schedule = 'constant'
     loop.train_and_evaluate(short, str(tmp_path))
     path = tmp_path / 'starts.jsonl'
     first = json.loads(path.read_text())
@@ -201,8 +203,8 @@ def test_other_data_and_another_config_are_refused_unless_allowed(short, tmp_pat
     path.write_text(json.dumps({**first, 'dataset': 'digits/0.9.0 0123'}) + '\n')
     short.num_train_steps, short.optimizer.momentum = 3, 0.8
     message = (
-        r'another one: optimizer.momentum was 0.9 and is 0.8; its data were digits/0.9.0 0123 and '
-        r'are digits/1.0.0 .*--allow_config_change'
+        r'another one: num_train_steps was 2 and is 3; optimizer.momentum was 0.9 and is 0.8; '
+        r'its data were digits/0.9.0 0123 and are digits/1.0.0 .*--allow_config_change'
     )
     with pytest.raises(ConfigError, match=message):
         loop.train_and_evaluate(short, str(tmp_path))
@@ -217,7 +219,7 @@ def test_a_second_run_in_the_same_workdir_is_refused(short, tmp_path):
     short.num_train_steps = 2
     with Lock(epath.Path(tmp_path)):
         message = rf'Process {os.getpid()} on {socket.gethostname()}, for 0 minutes, runs in'
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(WorkdirInUseError, match=message):
             loop.train_and_evaluate(short, str(tmp_path))
     loop.train_and_evaluate(short, str(tmp_path))
     assert not (tmp_path / 'run.lock').exists()

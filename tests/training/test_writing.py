@@ -2,11 +2,14 @@ import errno
 
 import jax.numpy as jnp
 import pytest
+import tensorflow as tf
 from etils import epath
 
 from ssanet_jax.errors import SaveError
 from ssanet_jax.training import checksums, writing
 from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.logs import MetricsLog
+from ssanet_jax.training.metrics_file import read_metrics
 from ssanet_jax.training.writing import AppendedFile
 from tests.helpers import assert_trees_equal
 
@@ -87,3 +90,16 @@ def test_a_file_that_others_cut_or_removed_is_not_gone_on_with(tmp_path):
     path.unlink()
     with pytest.raises(SaveError, match='No such file'):
         file.append('two\n')
+
+
+def test_a_disk_that_is_full_for_events_only_does_not_end_a_run(tmp_path, monkeypatch, caplog):
+    def full(*arguments):
+        raise tf.errors.ResourceExhaustedError(None, None, 'No space left on device\n\tFailed')
+
+    with MetricsLog(epath.Path(tmp_path), 0) as log:
+        monkeypatch.setattr(log._events, 'write_scalars', full)
+        monkeypatch.setattr(log._events, 'close', full)
+        log.write(1, 'train', {'loss': 2.0})
+    (line,) = read_metrics(epath.Path(tmp_path))
+    assert line == {'step': 1, 'split': 'train', 'loss': 2.0}
+    assert caplog.text.count('could not be written: No space left on device Failed') == 2
