@@ -91,7 +91,8 @@ def _dataset() -> ConfigDict:
     dataset.antialias = False
     dataset.shuffle_buffer = 16384  # disk, tfrecord: encoded examples held for shuffling, per host
     dataset.num_threads = -1  # disk: each decodes 64 images at a time; -1: one more than cores
-    # disk: an image of more pixels, or a file of more bytes, counts as one that cannot be decoded.
+    # disk, and image files whatever the reader: an image of more pixels, or a file of more bytes,
+    # counts as one that cannot be decoded.
     dataset.max_image_pixels = 2**27
     dataset.max_image_bytes = 2**26
     dataset.max_bad_fraction = 0.001  # disk: of the split; more that cannot be decoded stop the run

@@ -88,7 +88,16 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
     return np.repeat(np.repeat(image, times, axis=0), times, axis=1)
 
 
-def serve(run: SavedRun, *, host: str, port: int, max_upload_bytes: int) -> Page:
+def limited(run: SavedRun, max_image_pixels: int) -> SavedRun:
+    """A run that decodes no image of more pixels, nor of more than it did."""
+    config = run.config.copy_and_resolve_references()
+    config.dataset.max_image_pixels = min(max_image_pixels, config.dataset.max_image_pixels)
+    return run._replace(config=config)
+
+
+def serve(
+    run: SavedRun, *, host: str, port: int, max_upload_bytes: int, max_image_pixels: int
+) -> Page:
     """Serves the page of a run at http://host:port, from threads of its own.
 
     `page.blocks.block_thread()` waits for Ctrl-C.
@@ -98,12 +107,13 @@ def serve(run: SavedRun, *, host: str, port: int, max_upload_bytes: int) -> Page
       host: address to listen to; anyone who can reach it can use the page: there is no password.
       port: of that address.
       max_upload_bytes: larger files are refused.
+      max_image_pixels: larger images are refused.
 
     Raises:
       OSError: the port is taken.
       ValueError: this machine cannot reach its own page, as behind a proxy.
     """
-    page = Page(run)
+    page = Page(limited(run, max_image_pixels))
     page.blocks.queue(max_size=32, default_concurrency_limit=1).launch(
         server_name=host,
         server_port=port,

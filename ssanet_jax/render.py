@@ -45,6 +45,15 @@ def thousands(value: int) -> str:
     return f'{value:,}'
 
 
+def amount(value: float) -> str:
+    """Four digits of it: 2547000 as '2.547 M', 15470000000 as '15.47 G'."""
+    for size, unit in ((1e6, 'M'), (1e9, 'G'), (1e12, 'T')):
+        text = f'{value / size:.4g} {unit}'
+        if value < 999.95 * size:
+            break
+    return text
+
+
 def show(tables: Sequence[Table], form: Format) -> None:
     """Prints tables to stdout; as JSON they are one list, with the values as they are."""
     if form == 'json':

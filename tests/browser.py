@@ -3,7 +3,6 @@
 A test that imports the fixture `chromium`, or has it from a conftest.py, gets a selenium driver.
 """
 
-import base64
 import json
 import os
 import shutil
@@ -81,11 +80,3 @@ def messages(driver) -> list[str]:
         for entry in driver.get_log('browser')
         if entry['level'] in ('SEVERE', 'WARNING')
     ]
-
-
-def screenshot(driver, path: Path) -> None:
-    """Writes a PNG of the whole page, below the window's edge too."""
-    taken = driver.execute_cdp_cmd(
-        'Page.captureScreenshot', {'captureBeyondViewport': True, 'format': 'png'}
-    )
-    path.write_bytes(base64.b64decode(taken['data']))

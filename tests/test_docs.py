@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from unittest.mock import create_autospec
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,13 @@ def test_a_block_and_a_network_of_ones_own_work_as_the_page_says():
     assert state['intermediates']['layer2_0']['mine']['gate'][0].shape == (2, 8, 8, 1)
 
 
-def test_a_trained_run_is_used_as_the_page_says(trained_digits, tmp_path, capsys):
+def test_a_trained_run_is_used_as_the_page_says(trained_digits, tmp_path, monkeypatch, capsys):
+    pytest.importorskip('gradio')
+    from ssanet_jax import demo
+
+    serve = create_autospec(demo.serve)  # takes the arguments that it takes, and opens no port
+    monkeypatch.setattr(demo, 'serve', serve)
+    monkeypatch.chdir(tmp_path)
     page = (ROOT / 'docs/trained.md').read_text().replace('runs/digits', str(trained_digits))
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     paths = [tmp_path / f'{number}.png' for number in range(4)]
@@ -57,10 +64,14 @@ def test_a_trained_run_is_used_as_the_page_says(trained_digits, tmp_path, capsys
     for block in re.findall(r'```python\n(.*?)```', page, re.DOTALL):
         exec(block, names)
     assert names['logits'].shape == (3, 10)
-    *guesses, bad = capsys.readouterr().out.splitlines()
+    *guesses, bad, difference = capsys.readouterr().out.splitlines()
     likeliest = [str(label) for label in np.argmax(names['logits'], axis=1)]
     assert [guess.split()[0] for guess in guesses] == likeliest
     assert bad == "{3: 'It cannot be read: No such file or directory.'}"
+    assert (tmp_path / 'digits.html').read_text().startswith('<!DOCTYPE html>')
+    assert float(difference) < 1e-5
+    assert (tmp_path / 'digits_hlo' / 'model.stablehlo').exists()
+    serve.return_value.blocks.block_thread.assert_called_once_with()
 
 
 @pytest.mark.parametrize('name', ['resnet20', 'densenet121', 'mobilenet_v2'])

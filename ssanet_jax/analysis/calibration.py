@@ -27,7 +27,17 @@ class Reliability(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The expected calibration error; see `expected_calibration_error`."""
+        """The expected calibration error: how far the network is from as right as it is sure.
+
+            ECE = sum_b n[b] / N * |accuracy[b] - confidence[b]|
+
+        over bins of the likeliest class's probability (Naeini et al. 2015; with its probability,
+        not that of one class, as in Guo et al. 2017, equation 3). 0: of the images of which it is
+        80% sure, 80% are right, and so on.
+
+        >>> reliability(np.array([[0.75, 0.25], [0.5, 0.5]]), np.array([0, 1])).error
+        0.375
+        """
         gaps = np.abs(self.accuracy - self.confidence)
         return float(np.sum(gaps * self.images, where=self.images > 0) / self.images.sum())
 
@@ -56,23 +66,6 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
             np.bincount(index, weights=confidence, minlength=bins) / images,
             np.bincount(index, weights=right, minlength=bins) / images,
         )
-
-
-def expected_calibration_error(
-    probabilities: np.ndarray, labels: np.ndarray, bins: int = 15
-) -> float:
-    """The mean gap between how sure a network is and how often it is right.
-
-        ECE = sum_b n[b] / N * |accuracy[b] - confidence[b]|
-
-    over bins of the likeliest class's probability (Naeini et al. 2015; with its probability, not
-    that of one class, as in Guo et al. 2017, equation 3). 0: of the images of which it is 80%
-    sure, 80% are right, and so on. Arguments and errors are those of `reliability`.
-
-    >>> expected_calibration_error(np.array([[0.75, 0.25], [0.5, 0.5]]), np.array([0, 1]))
-    0.375
-    """
-    return reliability(probabilities, labels, bins).error
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

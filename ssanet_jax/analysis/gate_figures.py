@@ -6,19 +6,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ssanet_jax.analysis.gate_tally import SATURATED
+from ssanet_jax.analysis.gate_tally import BINS, SATURATED
 from ssanet_jax.analysis.gates import GateStatistics
-from ssanet_jax.analysis.knockout import ALL, Kind, KnockOut
-
-BINS = 100  # of the histograms that are drawn; a saturated share is a whole number of them
+from ssanet_jax.analysis.knockout import ALL, KIND_NAMES, Kind, KnockOut
 
 # Of Okabe and Ito's colours, which colour-blind readers tell apart.
 _GATE, _SATURATED, _INK = '#56b4e9', '#d55e00', '#333333'
-_KINDS: dict[Kind, tuple[str, str]] = {
-    'one': ('set to 1', '#0072b2'),
-    'mean': ('set to its mean', '#e69f00'),
-    'shuffled': ('shuffled', '#009e73'),
-}
+_COLORS: dict[Kind, str] = {'one': '#0072b2', 'mean': '#e69f00', 'shuffled': '#009e73'}
 _ROW = 0.32  # inches
 _RIDGE = 0.84  # height of a distribution, in rows
 _SMALL = 8  # points
@@ -103,9 +97,8 @@ def _bars(ax: Axes, names: Sequence[str], knockout: KnockOut) -> None:
     for place, (kind, changes) in enumerate(knockout.changes.items()):
         values = [changes[name].top1 for name in names]
         rows = np.arange(len(names)) - 0.4 + thickness * (place + 0.5)
-        text, color = _KINDS[kind]
-        label = f'{text}; all gates at once: {changes[ALL].top1:+.2f}'
-        ax.barh(rows, values, height=0.9 * thickness, color=color, label=label)
+        label = f'{KIND_NAMES[kind]}; all gates at once: {changes[ALL].top1:+.2f}'
+        ax.barh(rows, values, height=0.9 * thickness, color=_COLORS[kind], label=label)
         largest = max([largest, *map(abs, values)])
     ax.axvline(0, color=_INK, lw=0.8)
     for row in range(len(names) - 1):

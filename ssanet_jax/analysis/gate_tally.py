@@ -10,6 +10,7 @@ import jax.numpy as jnp
 # A value is saturated in the outer twentieths of its range, where a sigmoid's slope is below a
 # fifth of its largest.
 SATURATED = 0.05
+BINS = 100  # of histograms to draw; a saturated share is a whole number of them
 
 
 class Tally(NamedTuple):

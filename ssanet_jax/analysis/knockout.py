@@ -17,6 +17,11 @@ from ssanet_jax.training.metrics import Metrics
 
 Kind = Literal['one', 'mean', 'shuffled']
 KINDS: tuple[Kind, ...] = get_args(Kind)
+KIND_NAMES: dict[Kind, str] = {
+    'one': 'set to 1',
+    'mean': 'set to its mean',
+    'shuffled': 'shuffled',
+}
 ALL = 'all'  # in place of a gate's name
 
 _ALL = -1  # in place of a gate's number
@@ -86,7 +91,7 @@ def knock_out(
       preprocess: makes what the model takes of the images; None: they are normalised.
       kinds: of replacement.
       seed: of the random orders, which follow from it, the gate and the image's place in the data.
-      advance: called after each of a batch's 1 + len(kinds) * (1 + gates) evaluations.
+      advance: called after each of a batch's `evaluations`.
 
     Raises:
       ValueError: a kind is unknown, or there is no batch.
@@ -112,6 +117,11 @@ def knock_out(
     if not start:
         raise ValueError('knock_out was given no batch; pass batches of images and labels.')
     return _compare((ALL, *names), kinds, [total.means() for total in totals])
+
+
+def evaluations(statistics: Mapping[str, GateStatistics], kinds: Sequence[Kind] = KINDS) -> int:
+    """How often `knock_out` evaluates each batch."""
+    return 1 + len(kinds) * (1 + len(statistics))
 
 
 def _compare(

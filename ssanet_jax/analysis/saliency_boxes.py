@@ -92,17 +92,46 @@ def boxes_by_file(
 
 
 def image_sides(file: Path | bytes) -> tuple[int, int]:
-    """Height and width of an image in a file, of which only the beginning is read."""
+    """Height and width of a JPEG or PNG image, of which only the beginning is read.
+
+    Raises:
+      ValueError: they cannot be read; it says why.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # nothing is decompressed
         try:
-            with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            if isinstance(file, Path) and not file.is_file():  # A pipe would be waited for.
+                raise ValueError('it is no regular file')
+            source = io.BytesIO(file) if isinstance(file, bytes) else file
+            with Image.open(source, formats=('JPEG', 'PNG')) as image:
                 return image.height, image.width
-        except (OSError, Image.DecompressionBombError) as error:
-            name = '-' if isinstance(file, bytes) else file
-            raise ConfigError(
-                f'The size of {name} cannot be read: {error} Leave it out.'
-            ) from error
+        # ValueError: Pillow's own too, as of text in a PNG that unpacks to more than a limit.
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            reason = ' '.join(str(error).split())
+            raise ValueError(f'Its size cannot be read for its boxes: {reason}.') from error
+
+
+def regions(
+    boxes: Sequence[np.ndarray | None], files: Sequence[Path | bytes], dataset: ConfigDict
+) -> dict[int, np.ndarray | str | None]:
+    """Where the boxes of each file are, by the file's number, if it has any.
+
+    Args:
+      boxes: from `boxes_by_file`.
+      files: of which the beginnings are read.
+      dataset: of a run's config.
+
+    Returns:
+      {0: bool [size, size] or None, see `to_evaluation`; 2: why the image's size cannot be read}.
+    """
+    found: dict[int, np.ndarray | str | None] = {}
+    for number, (given, file) in enumerate(zip(boxes, files, strict=True)):
+        if given is not None:
+            try:
+                found[number] = to_evaluation(given, *image_sides(file), dataset)
+            except ValueError as error:
+                found[number] = str(error)
+    return found
 
 
 def to_evaluation(

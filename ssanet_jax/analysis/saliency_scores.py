@@ -9,11 +9,8 @@ import scipy.ndimage
 
 from ssanet_jax.analysis.saliency import rescale, resize
 
-# Of each image: boxes [top, left, bottom, right] in pixels of the map; or one mask.
-Regions = Sequence[np.ndarray | Sequence[Sequence[float]]] | np.ndarray
 
-
-def pointing_game(maps: np.ndarray, regions: Regions, tolerance: float = 0.0) -> np.ndarray:
+def pointing_game(maps: np.ndarray, masks: np.ndarray, tolerance: float = 0.0) -> np.ndarray:
     """Whether the largest value of each map is in its region (Zhang et al. 2016).
 
     https://arxiv.org/abs/1608.00507, whose measure is the mean of this, over images or over
@@ -23,8 +20,7 @@ def pointing_game(maps: np.ndarray, regions: Regions, tolerance: float = 0.0) ->
 
     Args:
       maps: [N, H, W].
-      regions: bool masks [N, H, W], or N lists of boxes [top, left, bottom, right] in pixels of
-        the map; a pixel is in a box if its middle is.
+      masks: bool [N, H, W], where the region is; `box_mask` makes them of boxes.
       tolerance: pixels by which a region may be missed; the paper has 15 on photographs.
 
     Returns:
@@ -33,14 +29,15 @@ def pointing_game(maps: np.ndarray, regions: Regions, tolerance: float = 0.0) ->
     Raises:
       ValueError: shapes do not fit, or a region has no pixel.
     """
+    _check(masks, np.shape(maps))
     hits = []
-    for values, mask in zip(maps, masks(regions, np.shape(maps)), strict=True):
+    for values, mask in zip(maps, masks, strict=True):
         near = scipy.ndimage.distance_transform_edt(~mask) <= tolerance
         hits.append(np.mean(near[values == values.max()]))
     return np.array(hits)
 
 
-def energy_in_box(maps: np.ndarray, regions: Regions) -> np.ndarray:
+def energy_in_box(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """The share of each map's sum that is in its region (Wang et al. 2020).
 
     The energy-based pointing game of Score-CAM, https://arxiv.org/abs/1910.01279. A map that is 0
@@ -48,7 +45,7 @@ def energy_in_box(maps: np.ndarray, regions: Regions) -> np.ndarray:
 
     Args:
       maps: [N, H, W], not negative; see `saliency.rescale`.
-      regions: as for `pointing_game`.
+      masks: as for `pointing_game`.
 
     Returns:
       Float64 [N], from 0 to 1.
@@ -61,32 +58,22 @@ def energy_in_box(maps: np.ndarray, regions: Regions) -> np.ndarray:
         raise ValueError(
             f'energy_in_box adds values from 0 up, got {np.min(maps):.3g}; rescale() the maps.'
         )
+    _check(masks, maps.shape)
     shares = []
-    for values, mask in zip(maps, masks(regions, maps.shape), strict=True):
+    for values, mask in zip(maps, masks, strict=True):
         values = values if values.any() else np.ones_like(values)
         shares.append(values[mask].sum() / values.sum())
     return np.array(shares)
 
 
-def masks(regions: Regions, shape: tuple[int, ...]) -> np.ndarray:
-    """Regions as bool [N, H, W], the shape of the maps; raises ValueError where that cannot be."""
-    if len(regions) != shape[0]:
-        raise ValueError(f'{len(regions)} regions do not fit maps {shape}; give one for each map.')
-    result = np.zeros(shape, bool)
-    for number, (region, mask) in enumerate(zip(regions, result, strict=True)):
-        given = np.asarray(region)
-        if given.dtype == bool and given.shape == mask.shape:
-            mask[:] = given
-        elif given.ndim == 2 and given.shape[1] == 4 and given.dtype != bool:
-            mask[:] = box_mask(given, *mask.shape)
-        else:
-            raise ValueError(
-                f'The region of map {number} is neither boxes [n, 4] nor a bool mask '
-                f'{mask.shape}: {given.dtype} {given.shape}.'
-            )
+def _check(masks: np.ndarray, shape: tuple[int, ...]) -> None:
+    if masks.dtype != bool or masks.shape != shape:
+        raise ValueError(
+            f'Maps {shape} need bool masks of that shape, got {masks.dtype} {masks.shape}.'
+        )
+    for number, mask in enumerate(masks):
         if not mask.any():
-            raise ValueError(f'The region of map {number} has no pixel in {mask.shape}; omit it.')
-    return result
+            raise ValueError(f'The region of map {number} has no pixel in {shape[1:]}; omit it.')
 
 
 def box_mask(boxes: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -8,7 +8,7 @@ neither its output nor a normalised copy is kept. docs/performance.md has the al
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import flax.linen as nn
 import jax
@@ -18,10 +18,11 @@ from ssanet_jax import layers, ops
 from ssanet_jax.affine_map import AffineMap, exact_dot, moments
 
 ModuleFn = Callable[..., nn.Module]
+ModuleT = TypeVar('ModuleT', bound=nn.Module)
 Tail = Literal['auto', 'folded', 'plain']
 
 
-def plain_form(model: nn.Module) -> nn.Module:
+def plain_form(model: ModuleT) -> ModuleT:
     """The same network with plain tails, where every layer is a call of its own."""
     return model.clone(tail='plain') if hasattr(model, 'tail') else model
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.cost import LayerCost, total_cost
+from ssanet_jax.render import amount
 from ssanet_jax.report.evaluation import Evaluation
 from ssanet_jax.training.saved import SavedRun
 
@@ -70,7 +71,10 @@ def headline(
 
 def _comparison(means: Mapping[str, Any], logged: Mapping[str, Any]) -> str:
     pairs = [(means[name], logged[name]) for name in _VALUES]
-    if all(math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-3) or math.isnan(a + b) for a, b in pairs):
+    if all(
+        math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-3) or (math.isnan(a) and math.isnan(b))
+        for a, b in pairs
+    ):
         return 'The run logged the same at this step.'
     return (
         f'The run logged {logged["top1"]:.2f} % and a loss of {logged["loss"]:.4f} on '
@@ -102,7 +106,7 @@ def _of_network(
         cost, size = total_cost(layers), config.dataset.image_size
         facts += [
             ('parameters', f'{cost.parameters:,}'),
-            ('multiply-adds', f'{cost.multiply_adds / 1e6:,.4g} M at {size}x{size}'),
+            ('multiply-adds', f'{amount(cost.multiply_adds)} at {size}x{size}'),
         ]
     return facts
 

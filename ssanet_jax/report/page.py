@@ -68,7 +68,7 @@ def report_at_end(workdir: epath.PathLike) -> None:
         return
     try:
         print(f'Report: {write_report(workdir)}')
-    except (Exception, KeyboardInterrupt) as error:  # The run is done all the same.
+    except Exception as error:  # The run is done all the same.
         reason = ' '.join(str(error).split())[:300] or type(error).__name__
         print(f'No report: {reason} Write it with tools.report --workdir={workdir}')
 

@@ -1,7 +1,7 @@
 """The parts of a report that are made of the evaluation images."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.special
@@ -13,7 +13,8 @@ from ssanet_jax.analysis.calibration import (
     fit_temperature,
     reliability,
 )
-from ssanet_jax.analysis.gates import GateStatistics, find_gates, gate_statistics
+from ssanet_jax.analysis.gate_tables import statistics_table
+from ssanet_jax.analysis.gates import find_gates, gate_statistics
 from ssanet_jax.render import Column, Table
 from ssanet_jax.report.charts import gates_chart, reliability_chart
 from ssanet_jax.report.evaluation import Evaluation
@@ -84,7 +85,8 @@ def gates_section(run: SavedRun, evaluation: Evaluation) -> Gates | None:
         return None
     batches = _batches(images)
     found = gate_statistics(run.model, run.variables, batches, preprocess=run.preprocess)
-    return Gates(gates_chart(found), _gates_table(found), len(images))
+    table = statistics_table(found, 'Gates, from the first block to the last')
+    return Gates(gates_chart(found), table, len(images))
 
 
 def _batches(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
@@ -94,27 +96,6 @@ def _batches(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         some = images[start : start + rows]
         mask = np.arange(rows) < len(some)
         yield {'image': np.pad(some, [(0, rows - len(some)), *[(0, 0)] * 3]), 'mask': mask}
-
-
-def _gates_table(gates: dict[str, GateStatistics]) -> Table:
-    number, share = '{:.3f}'.format, '{:.1f} %'.format
-    columns = [
-        Column('block', left=True),
-        Column('gate', left=True),
-        Column('mean', number),
-        Column('std', number),
-        Column('within an image', number),
-        Column('between images', number),
-        Column('near 0', share),
-        Column('near its top', share),
-        Column('does nothing', left=True),
-    ]
-    rows: list[tuple[Any, ...]] = []
-    for name, gate in gates.items():
-        size = f'{gate.shape.height}x{gate.shape.width}x{gate.shape.maps}'
-        spread = (gate.mean, gate.std, gate.spatial_std, gate.image_std)
-        rows.append((name, size, *spread, 100 * gate.low, 100 * gate.high, gate.dead))
-    return Table('Gates, from the first block to the last', columns, rows)
 
 
 def calibration_section(logits: np.ndarray, label: np.ndarray) -> Calibration | None:

@@ -24,6 +24,7 @@ def define_flags() -> None:
     flags.DEFINE_string('host', '127.0.0.1', 'Address to listen to.')
     flags.DEFINE_integer('port', 7860, 'Port to listen to.', lower_bound=1, upper_bound=65535)
     flags.DEFINE_integer('max_upload_mb', 16, 'Largest file to take, in MB.', lower_bound=1)
+    flags.DEFINE_integer('max_megapixels', 50, 'Of an image, at most.', lower_bound=1)
 
 
 def main(argv: list[str]) -> None:
@@ -39,9 +40,14 @@ def main(argv: list[str]) -> None:
         raise ConfigError(
             f'The page needs {error.name}, which is not installed: pip install .[demo]'
         ) from error
-    limit = FLAGS.max_upload_mb * 10**6
     try:
-        page = demo.serve(run, host=FLAGS.host, port=FLAGS.port, max_upload_bytes=limit)
+        page = demo.serve(
+            run,
+            host=FLAGS.host,
+            port=FLAGS.port,
+            max_upload_bytes=FLAGS.max_upload_mb * 10**6,
+            max_image_pixels=FLAGS.max_megapixels * 10**6,
+        )
     except (OSError, ValueError) as error:
         reason = ' '.join(str(error).split())
         raise ConfigError(

@@ -7,23 +7,25 @@ r"""Says what the gates of a trained network do, and what each of them is worth.
 
 Statistics are over the images of the split that the run evaluates on, or another. With --knockout
 each gate in turn, and all at once, are set to 1, to their mean, and shuffled, and the images are
-evaluated again each time. docs/gates.md says what the numbers mean.
+evaluated again each time. Images that cannot be decoded are in no statistic, and wrong in every
+evaluation. docs/gates.md says what the numbers mean.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress
 
-from ssanet_jax.analysis.gates import GateShape, GateStatistics, find_gates, gate_statistics
-from ssanet_jax.analysis.knockout import KINDS, KnockOut, knock_out
+from ssanet_jax.analysis import gate_runs
+from ssanet_jax.analysis.gate_tables import knockout_table, statistics_table
+from ssanet_jax.analysis.gates import GateStatistics, find_gates
+from ssanet_jax.analysis.knockout import KnockOut, evaluations
 from ssanet_jax.config import ConfigError
-from ssanet_jax.render import FORMATS, Column, Table, show
+from ssanet_jax.render import FORMATS, show
 from ssanet_jax.tools import cli
 
 FLAGS = flags.FLAGS
@@ -59,7 +61,7 @@ def main(argv: list[str]) -> None:
     cli.start_tensorflow()
     config.dataset.eval_split = FLAGS.split or config.dataset.eval_split
     config.eval_batch_size = FLAGS.batch_size
-    statistics, knockout = look(run, images=FLAGS.images, with_knockout=FLAGS.knockout)
+    statistics, knockout = _look(run, _batches(config))
     count = next(iter(statistics.values())).images
     title = (
         f'{config.model.name}, step {run.step}, on {count:,} images of {config.dataset.name} '
@@ -71,147 +73,39 @@ def main(argv: list[str]) -> None:
         _draw(statistics, title, knockout, FLAGS.out)
 
 
-def look(
-    run: Any, *, images: int | None = None, with_knockout: bool = False
+def _look(
+    run: Any, batches: Callable[[], Iterable[gate_runs.Batch]]
 ) -> tuple[dict[str, GateStatistics], KnockOut | None]:
-    """Statistics, with histograms, and the knock-out, if it is asked for, of a run's gates.
-
-    On all devices of this host, with a bar on stderr where that is a terminal.
-
-    Args:
-      run: from `ssanet_jax.load`, of a network with gates; its config says of which images.
-      images: at most so many, evenly spread; None: all.
-      with_knockout: also evaluates the network without its gates.
-    """
-    import jax
-
-    from ssanet_jax.analysis.gate_figures import BINS
-    from ssanet_jax.inference import for_inference
-    from ssanet_jax.training.parallel import local_mesh, replicated, to_devices
-
-    mesh, preprocess = local_mesh(), run.preprocess
-    model, variables = for_inference(run.model, run.variables)
-    variables = jax.device_put(dict(variables), replicated(mesh))
-    batches = _batches(run.config, images)
+    """Statistics and, if it is asked for, the knock-out, with a bar where stderr is a terminal."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task('statistics', total=None)
 
-        def counted() -> Iterator[Mapping[str, np.ndarray]]:
+        def counted() -> Iterator[gate_runs.Batch]:
             for batch in batches():
                 yield batch
                 progress.advance(bar)
 
-        statistics = gate_statistics(
-            model, variables, to_devices(counted(), mesh), preprocess=preprocess, bins=BINS
-        )
+        statistics = gate_runs.statistics_of(run, counted())
         number = progress.tasks[0].completed
         progress.update(bar, total=number)
-        if not with_knockout:
+        if not FLAGS.knockout:
             return statistics, None
-        trials = 1 + len(KINDS) * (1 + len(statistics))
-        bar = progress.add_task('knock-out', total=number * trials)
-        found = knock_out(
-            model,
-            variables,
-            to_devices(batches(), mesh),
-            statistics,
-            preprocess=preprocess,
-            advance=lambda: progress.advance(bar),
+        trials = progress.add_task('knock-out', total=number * evaluations(statistics))
+        return statistics, gate_runs.knock_out_of(
+            run, batches(), statistics, advance=lambda: progress.advance(trials)
         )
-    return statistics, found
 
 
-def _batches(config: ConfigDict, images: int | None) -> Callable[[], Iterable[Mapping[str, Any]]]:
+def _batches(config: ConfigDict) -> Callable[[], Iterable[gate_runs.Batch]]:
     from ssanet_jax import data
 
     split = config.dataset.eval_split
-    if images is None:
+    if FLAGS.images is None:
         return lambda: data.eval_batches(config, split)
     total = data.dataset_info(config).num_eval
-    chosen = evenly(data.eval_batches(config, split), images, total)
+    chosen = gate_runs.evenly(data.eval_batches(config, split), FLAGS.images, total)
     return lambda: chosen
-
-
-def evenly(
-    batches: Iterable[Mapping[str, np.ndarray]], count: int, total: int
-) -> list[Mapping[str, np.ndarray]]:
-    """At most `count` of the `total` images of padded batches, evenly spread, in such batches."""
-    found, size, start = [], 0, 0
-    for batch in batches:
-        size = len(batch['mask'])
-        places = start + np.cumsum(batch['mask'])  # from 1
-        start = places[-1]
-        share = min(count, total)
-        keep = batch['mask'] & (places * share // total > (places - 1) * share // total)
-        found.append({name: array[keep] for name, array in batch.items()})
-    whole = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-    missing = -len(whole['mask']) % size
-    padded = {
-        name: np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
-        for name, array in whole.items()
-    }
-    return [
-        {name: array[first : first + size] for name, array in padded.items()}
-        for first in range(0, len(padded['mask']), size)
-    ]
-
-
-def _percent(share: float) -> str:
-    return f'{100 * share:.1f} %'
-
-
-def _size(shape: GateShape) -> str:
-    """'8 x 8', '8 x 8, 4 maps' or '64 channels'."""
-    if shape.height * shape.width == 1:
-        return f'{shape.maps} channels' if shape.maps > 1 else '1 x 1'
-    maps = f', {shape.maps} maps' if shape.maps > 1 else ''
-    return f'{shape.height} x {shape.width}{maps}'
-
-
-_NUMBERS: dict[str, tuple[str, Callable[[Any], str]]] = {  # fields of GateStatistics
-    'mean': ('mean', '{:.3f}'.format),
-    'std': ('std', '{:.3f}'.format),
-    'spatial_std': ('std within images', '{:.3f}'.format),
-    'image_std': ('std between images', '{:.3f}'.format),
-    'low': ('low', _percent),
-    'high': ('high', _percent),
-    'entropy': ('entropy', '{:.4f}'.format),
-}
-
-
-def statistics_table(statistics: Mapping[str, GateStatistics], title: str) -> Table:
-    """A row for each gate; see `GateStatistics` for the columns."""
-    numbers = [Column(*heading) for heading in _NUMBERS.values()]
-    columns = [Column('gate', left=True), Column('size', left=True), *numbers]
-    rows = [
-        (name, _size(gate.shape), *(getattr(gate, field) for field in _NUMBERS), gate.dead)
-        for name, gate in statistics.items()
-    ]
-    return Table(title, [*columns, Column('dead', left=True)], rows)
-
-
-_HEADINGS = {'one': 'set to 1', 'mean': 'set to its mean', 'shuffled': 'shuffled'}
-
-
-def knockout_table(knockout: KnockOut) -> Table:
-    """A row for all gates at once, then one for each; see `knock_out` for the columns."""
-    columns = [Column('gate', left=True)]
-    for kind in knockout.changes:
-        columns += [
-            Column(f'top-1, {_HEADINGS[kind]}', '{:+.2f}'.format),
-            Column(f'loss, {_HEADINGS[kind]}', '{:+.4f}'.format),
-        ]
-    names = list(next(iter(knockout.changes.values())))
-    rows = [
-        (name, *(value for changes in knockout.changes.values() for value in changes[name]))
-        for name in names
-    ]
-    title = (
-        f'Changes from top-1 {knockout.top1:.2f} %, in percentage points, and from loss '
-        f'{knockout.loss:.4f}'
-    )
-    return Table(title, columns, rows, [f'One image is {100 / knockout.images:.2g} points.'])
 
 
 def _check_out(path: Path) -> None:

@@ -74,8 +74,9 @@ def predictions(run: Any, files: list[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _jsonl(results: Iterator[dict[str, Any]], count: int) -> None:
+    out = sys.stdout  # While the bar is shown, rich has another there, which writes beside the bar.
     for result in _progress(results, count):
-        print(json.dumps(result), flush=True)
+        print(json.dumps(result), file=out, flush=True)
 
 
 def _csv(results: Iterator[dict[str, Any]], count: int) -> None:

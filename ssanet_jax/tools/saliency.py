@@ -11,8 +11,9 @@ right], ...], ...} in their pixels, by path or name, it prints how well each map
 docs/saliency.md says what the maps are.
 """
 
+import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,38 +80,43 @@ def _boxes(files: Sequence[Path | bytes]) -> list[Any] | None:
     return None
 
 
-def looks(run: Any, files: Sequence[Path | bytes]) -> Iterator[tuple[str, Any]]:
+def looks(
+    run: Any, files: Sequence[Path | bytes], regions: Mapping[int, Any]
+) -> Iterator[tuple[str, Any]]:
     """The name of each file and its `Look`, or the reason why it cannot be read, in order."""
     from ssanet_jax import data
     from ssanet_jax.analysis.saliency_runs import look
 
+    numbers = itertools.count()
     for batch in data.file_batches(files, run.config.dataset, FLAGS.batch_size):
         try:
             found = look(run, batch.image)
         except ValueError as error:  # It has no maps.
             raise ConfigError(str(error)) from error
-        for row, file in enumerate(batch.files):
-            yield image_files.name(file), batch.bad.get(row, found[row])
+        for row, (file, number) in enumerate(zip(batch.files, numbers, strict=False)):
+            region = regions.get(number)
+            one = region if isinstance(region, str) else found[row]
+            yield image_files.name(file), batch.bad.get(row, one)
 
 
 def _write(
     run: Any, files: Sequence[Path | bytes], boxes: Sequence[Any] | None, out: Path
 ) -> tuple[list[tuple[str, str]], list[Any]]:
     """Writes figures and page; returns what could not be read and why, and the scores."""
-    from ssanet_jax.analysis.saliency_boxes import image_sides, to_evaluation
+    from ssanet_jax.analysis import saliency_boxes
     from ssanet_jax.analysis.saliency_scores import localization
     from ssanet_jax.analysis.saliency_sheet import write_figure, write_page
 
+    regions = saliency_boxes.regions(boxes, files, run.config.dataset) if boxes else {}
     cards, bad, scores = [], [], []
-    for number, (name, one) in enumerate(_progress(looks(run, files), len(files)), start=1):
+    for number, (name, one) in enumerate(_progress(looks(run, files, regions), len(files))):
         if isinstance(one, str):
             bad.append((name, one))
             continue
         out.mkdir(parents=True, exist_ok=True)
-        cards.append(write_figure(out, number, name, one, alpha=FLAGS.alpha, raw=FLAGS.raw))
-        if boxes is not None and (given := boxes[number - 1]) is not None:
-            sides = image_sides(files[number - 1])
-            mask = to_evaluation(given, *sides, run.config.dataset)
+        cards.append(write_figure(out, number + 1, name, one, alpha=FLAGS.alpha, raw=FLAGS.raw))
+        if number in regions:
+            mask: Any = regions[number]
             scores.append(None if mask is None else localization(one.maps, mask, FLAGS.tolerance))
     out.mkdir(parents=True, exist_ok=True)
     title = f'Where {run.config.model.name} looks'

@@ -21,7 +21,7 @@ T = TypeVar('T')
 
 _PATIENCE = 40  # seconds after which a host of which nothing was heard is given up
 _MESSAGE_BYTES = 1000
-_ERRORS = {kind.__name__: kind for kind in (ConfigError, RunError, *RunError.__subclasses__())}
+_TOLD: tuple[type[Exception], ...] = (ConfigError, RunError, *RunError.__subclasses__())
 
 TrainStepFn = Callable[[TrainState, DeviceBatch, Metrics], tuple[TrainState, Metrics]]
 EvalStepFn = Callable[[TrainState, DeviceBatch, Metrics], Metrics]
@@ -71,14 +71,14 @@ def together(attempt: Callable[[], T]) -> T:
     result, message = None, b''
     try:
         result = attempt()
-    except (ConfigError, RunError) as error:
+    except _TOLD as error:
         message = f'{type(error).__name__}:{error}'.encode()[:_MESSAGE_BYTES]
     padded = np.frombuffer(message.ljust(_MESSAGE_BYTES, b'\0'), np.uint8)
     for host, received in enumerate(multihost_utils.process_allgather(padded)):
         text = received.tobytes().rstrip(b'\0').decode(errors='ignore')
         if text:
             kind, _, reason = text.partition(':')
-            raise _ERRORS[kind](f'Host {host}: {reason}')
+            raise {error.__name__: error for error in _TOLD}[kind](f'Host {host}: {reason}')
     return cast(T, result)
 
 

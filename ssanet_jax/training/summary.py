@@ -15,6 +15,7 @@ from rich.table import Table
 from ssanet_jax.analysis.cost import Cost, count_tails, model_cost
 from ssanet_jax.config import ConfigError
 from ssanet_jax.data import DatasetInfo
+from ssanet_jax.render import amount
 from ssanet_jax.training.checkpoint import quality
 from ssanet_jax.training.experiment import Experiment
 from ssanet_jax.training.metrics_file import finite, read_metrics
@@ -141,5 +142,5 @@ def cost_rows(cost: Cost, rate: float | None = None) -> dict[str, str]:
     return {
         **rows,
         'parameters': f'{cost.parameters:,}',
-        'multiply-adds': f'{cost.multiply_adds / 1e6:,.4g} M',
+        'multiply-adds': amount(cost.multiply_adds),
     }

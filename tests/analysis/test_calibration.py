@@ -7,7 +7,6 @@ import scipy.optimize
 from ssanet_jax.analysis.calibration import (
     TEMPERATURES,
     cross_fitted,
-    expected_calibration_error,
     fit_temperature,
     reliability,
 )
@@ -24,6 +23,10 @@ def overconfident(n=400, k=7, factor=3.0, seed=0):
 def softmax(row):
     e = [math.exp(value - max(row)) for value in row]
     return np.array([value / sum(e) for value in e])
+
+
+def ece(probabilities, labels, bins=15):
+    return reliability(probabilities, labels, bins).error
 
 
 def loop_ece(probabilities, labels, bins):
@@ -47,7 +50,7 @@ def test_the_error_of_four_images_is_as_computed_by_hand():
     labels = np.array([0, 1, 1, 1])
     # Ten bins: (0.9, 1]: sure 0.935, right 1/2; (0.6, 0.7]: 0.65, 1; (0.5, 0.6]: 0.55, 0.
     expected = 2 / 4 * 0.435 + 1 / 4 * 0.35 + 1 / 4 * 0.55
-    assert expected_calibration_error(probabilities, labels, bins=10) == pytest.approx(expected)
+    assert ece(probabilities, labels, bins=10) == pytest.approx(expected)
     found = reliability(probabilities, labels, bins=10)
     assert found.images.tolist() == [0, 0, 0, 0, 0, 1, 1, 0, 0, 2]
     np.testing.assert_allclose(found.confidence[[5, 6, 9]], [0.55, 0.65, 0.935])
@@ -59,7 +62,7 @@ def test_the_error_of_four_images_is_as_computed_by_hand():
 def test_the_error_is_that_of_a_loop_over_images(bins):
     logits, labels = overconfident()
     probabilities = np.array([softmax(row) for row in logits])
-    error = expected_calibration_error(probabilities, labels, bins)
+    error = ece(probabilities, labels, bins)
     assert error == pytest.approx(loop_ece(probabilities, labels, bins), rel=1e-12)
     assert error > 0.1
 
@@ -107,7 +110,7 @@ def test_a_temperature_that_would_be_extreme_or_nothing(logits, expected):
 
 def test_a_single_class_has_nothing_to_fit():
     assert fit_temperature(np.array([[3.0], [-1.0]]), np.array([0, 0])) == 1.0
-    assert expected_calibration_error(np.ones((2, 1)), np.array([0, 0])) == 0
+    assert ece(np.ones((2, 1)), np.array([0, 0])) == 0
 
 
 def test_no_image_is_at_a_temperature_that_was_fitted_to_it():
@@ -131,8 +134,8 @@ def test_no_image_is_at_a_temperature_that_was_fitted_to_it():
 
 def test_cross_fitting_mends_most_of_the_error():
     logits, labels = overconfident(n=2000)
-    before = expected_calibration_error(np.array([softmax(row) for row in logits]), labels)
-    after = expected_calibration_error(cross_fitted(logits, labels)[0], labels)
+    before = ece(np.array([softmax(row) for row in logits]), labels)
+    after = ece(cross_fitted(logits, labels)[0], labels)
     assert after < before / 3
 
 
@@ -148,7 +151,7 @@ def test_cross_fitting_mends_most_of_the_error():
     ids=['none', 'label too high', 'bad image', 'lengths', 'nan'],
 )
 def test_a_mistake_is_told(values, labels, message):
-    for function in (expected_calibration_error, fit_temperature):
+    for function in (ece, fit_temperature):
         with pytest.raises(ValueError, match=message):
             function(values, np.array(labels, int))
 

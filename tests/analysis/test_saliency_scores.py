@@ -11,6 +11,7 @@ from PIL import Image
 from ssanet_jax import data
 from ssanet_jax.analysis import saliency_boxes
 from ssanet_jax.analysis.saliency_scores import (
+    box_mask,
     energy_in_box,
     localization,
     mean_scores,
@@ -28,6 +29,10 @@ def inside(boxes, y, x):
     return any(a <= y + 0.5 < c and b <= x + 0.5 < d for a, b, c, d in boxes)
 
 
+def masks_of(boxes, height, width):
+    return np.stack([box_mask(np.array(some), height, width) for some in boxes])
+
+
 @pytest.mark.parametrize('tolerance', [0, 1, 2.5])
 def test_the_pointing_game_is_won_where_the_largest_value_is_near_a_box(tolerance):
     rng = np.random.default_rng(3)
@@ -40,52 +45,55 @@ def test_the_pointing_game_is_won_where_the_largest_value_is_near_a_box(toleranc
         near = [p for p in np.ndindex(9, 11) if math.dist(p, best) <= tolerance]
         expected.append(any(inside(some, *p) for p in near))
     assert 0 < sum(expected) < 40
-    np.testing.assert_array_equal(pointing_game(maps, boxes, tolerance), expected)
+    np.testing.assert_array_equal(pointing_game(maps, masks_of(boxes, 9, 11), tolerance), expected)
 
 
 def test_of_several_largest_values_the_share_in_the_box_counts():
     values = np.zeros((1, 4, 4))
     values[0, 1, 1] = values[0, 1, 2] = values[0, 3, 3] = 2
-    assert pointing_game(values, [[[0, 0, 2, 2]]]) == pytest.approx(1 / 3)
-    assert pointing_game(np.ones((1, 4, 4)), [[[0, 0, 2, 3]]]) == pytest.approx(6 / 16)
+    corner, wider = masks_of([[[0, 0, 2, 2]], [[0, 0, 2, 3]]], 4, 4)
+    assert pointing_game(values, corner[None]) == pytest.approx(1 / 3)
+    assert pointing_game(np.ones((1, 4, 4)), wider[None]) == pytest.approx(6 / 16)
 
 
-def test_the_energy_is_the_share_of_the_sum_in_boxes_or_masks():
+def test_the_energy_is_the_share_of_the_sum_in_boxes():
     rng = np.random.default_rng(4)
     maps = rng.uniform(size=(20, 7, 7))
     boxes = [[*random_boxes(rng, 7), [0, 0, 1, 1]] for _ in maps]
-    masks = np.zeros(maps.shape, bool)
     expected = []
-    for n, (values, some) in enumerate(zip(maps, boxes, strict=True)):
+    for values, some in zip(maps, boxes, strict=True):
         total = within = 0.0
         for place in np.ndindex(7, 7):
-            masks[n][place] = inside(some, *place)
             total += values[place]
-            within += values[place] if masks[n][place] else 0
+            within += values[place] if inside(some, *place) else 0
         expected.append(within / total)
-    np.testing.assert_allclose(energy_in_box(maps, boxes), expected, rtol=1e-12)
-    np.testing.assert_allclose(energy_in_box(maps, masks), expected, rtol=1e-12)
-    np.testing.assert_array_equal(pointing_game(maps, boxes), pointing_game(maps, masks))
+    np.testing.assert_allclose(energy_in_box(maps, masks_of(boxes, 7, 7)), expected, rtol=1e-12)
 
 
 def test_a_map_without_energy_counts_as_uniform():
-    assert energy_in_box(np.zeros((1, 4, 4)), [[[0, 0, 4, 1]]]) == pytest.approx(1 / 4)
+    row = masks_of([[[0, 0, 4, 1]]], 4, 4)
+    assert energy_in_box(np.zeros((1, 4, 4)), row) == pytest.approx(1 / 4)
 
 
+@pytest.mark.parametrize('score', [pointing_game, energy_in_box])
 @pytest.mark.parametrize(
-    ('maps', 'regions', 'message'),
+    ('masks', 'message'),
     [
-        (np.ones((2, 4, 4)), [[[0, 0, 1, 1]]], '1 regions do not fit'),
-        (np.ones((1, 4, 4)), [[[0, 0, 1]]], 'neither boxes'),
-        (np.ones((1, 4, 4)), np.ones((1, 4, 5), bool), 'neither boxes'),
-        (np.ones((1, 5, 5)), np.ones((1, 5, 5)), r'neither boxes .* float64'),
-        (np.ones((1, 4, 4)), [[[0, 0, 0.2, 4]]], 'no pixel'),
-        (-np.ones((1, 4, 4)), [[[0, 0, 1, 1]]], r'got -1; rescale\(\)'),
+        (np.ones((1, 4, 4), bool), r'Maps \(2, 4, 4\) need bool masks of that shape'),
+        (np.ones((2, 4, 5), bool), r'got bool \(2, 4, 5\)'),
+        (np.ones((2, 4, 4)), 'got float64'),
+        (np.arange(2)[:, None, None] < np.ones((2, 4, 4)), 'region of map 1 has no pixel'),
     ],
+    ids=['count', 'shape', 'dtype', 'empty'],
 )
-def test_what_cannot_be_scored_is_refused(maps, regions, message):
+def test_what_cannot_be_scored_is_refused(score, masks, message):
     with pytest.raises(ValueError, match=message):
-        energy_in_box(maps, regions)
+        score(np.ones((2, 4, 4)), masks)
+
+
+def test_energies_below_0_are_refused():
+    with pytest.raises(ValueError, match=r'got -1; rescale\(\)'):
+        energy_in_box(-np.ones((1, 4, 4)), np.ones((1, 4, 4), bool))
 
 
 def test_localization_has_maps_of_any_size_and_two_that_know_nothing():

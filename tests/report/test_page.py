@@ -267,7 +267,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, digits_run):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize('error', [RuntimeError('no\nmemory'), KeyboardInterrupt()])
+@pytest.mark.parametrize('error', [RuntimeError('no\nmemory'), MemoryError()])
 def test_a_report_that_fails_at_the_end_of_a_run_is_no_failure_of_the_run(
     monkeypatch, capsys, error
 ):
@@ -276,7 +276,7 @@ def test_a_report_that_fails_at_the_end_of_a_run_is_no_failure_of_the_run(
 
     monkeypatch.setattr(page, 'write_report', fail)
     page.report_at_end('runs/x')
-    reason = 'no memory' if str(error) else 'KeyboardInterrupt'
+    reason = 'no memory' if str(error) else 'MemoryError'
     assert capsys.readouterr().out == (
         f'No report: {reason} Write it with tools.report --workdir=runs/x\n'
     )

@@ -1,14 +1,18 @@
 """Tables of a report, against what they are made of."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 
 import ssanet_jax
 from ssanet_jax import create_model
 from ssanet_jax.analysis.cost import layer_costs, model_cost
 from ssanet_jax.config import base, cifar
 from ssanet_jax.report.evaluation import evaluate_run
+from ssanet_jax.report.headline import headline
 from ssanet_jax.report.sections import calibration_section, gates_section
 from ssanet_jax.report.tables import config_tables, cost_table, starts_table
 
@@ -39,13 +43,16 @@ def test_the_gates_are_those_of_the_feature_maps(digits_run):
     maps = ssanet_jax.feature_maps(run.model, run.variables, images, ['*/ssa/gate'])
     assert [f'{row[0]}/gate' for row in found.table.rows] == list(maps)
     for row, gate in zip(found.table.rows, jax.device_get(maps).values(), strict=True):
-        assert row[1] == 'x'.join(map(str, gate.shape[1:]))
+        assert row[1] == f'{gate.shape[1]} x {gate.shape[2]}'
         within = np.mean([image.std() for image in gate])
         between = np.std([image.mean() for image in gate])
         expected = [gate.mean(), gate.std(), within, between]
         np.testing.assert_allclose(row[2:6], expected, rtol=1e-3, atol=1e-4)
-        assert row[6] == pytest.approx(100 * np.mean(gate < 0.05), abs=0.01)
-        assert row[7] == pytest.approx(100 * np.mean(gate > 0.95), abs=0.01)
+        assert row[6] == pytest.approx(np.mean(gate < 0.05), abs=1e-4)
+        assert row[7] == pytest.approx(np.mean(gate > 0.95), abs=1e-4)
+        pixels = np.asarray(gate, np.float64).reshape(len(gate), -1)
+        entropies = [scipy.stats.entropy(p) / np.log(len(p)) for p in pixels]
+        assert row[8] == pytest.approx(np.mean(entropies), rel=1e-4)
 
 
 def test_calibration_says_why_a_temperature_is_extreme():
@@ -59,6 +66,21 @@ def test_calibration_says_why_a_temperature_is_extreme():
     share = 100 * np.mean((right + noise).argmax(axis=1) == label)
     assert [row[3] for row in found.table.rows] == [pytest.approx(share)] * 2
     assert calibration_section(right[:1], label[:1]) is None
+
+
+@pytest.mark.parametrize(
+    ('now', 'logged', 'same'),
+    [(2.0, 2.0005, True), (2.0, 2.1, False), (np.nan, np.nan, True), (np.nan, 2.0, False),
+     (2.0, np.nan, False)],
+)  # fmt: skip
+def test_the_headline_says_whether_the_run_logged_the_same(now, logged, same):
+    values = {'top1': 10.0, 'top5': 50.0, 'loss': now, 'num_examples': 20}
+    line = {**values, 'step': 7, 'split': 'eval', 'loss': logged}
+    run = SimpleNamespace(step=7, classes=tuple('0123456789'))
+    evaluation = SimpleNamespace(means=lambda: values)
+    found = headline(base(), run, evaluation, [line], [], [], None)
+    assert ('logged the same' in found.source) == same
+    assert (f'a loss of {logged:.4f} on 20 images' in found.source) != same
 
 
 def test_the_config_is_what_differs_and_everything():

@@ -1,5 +1,6 @@
 """The page of tools.demo, as served by the command and seen in a browser."""
 
+import io
 import os
 import re
 import socket
@@ -19,7 +20,7 @@ from ssanet_jax.tools import demo as module
 from tests import browser
 from tests.helpers import ROOT
 
-MAX_UPLOAD_MB = 1
+MAX_UPLOAD_MB = MAX_MEGAPIXELS = 1
 
 
 def free_port():
@@ -34,7 +35,7 @@ def address(trained_digits, tmp_path_factory):
     port, log = free_port(), tmp_path_factory.mktemp('demo') / 'log'
     command = [
         sys.executable, '-m', 'ssanet_jax.tools.demo', f'--workdir={trained_digits}',
-        f'--port={port}', f'--max_upload_mb={MAX_UPLOAD_MB}',
+        f'--port={port}', f'--max_upload_mb={MAX_UPLOAD_MB}', f'--max_megapixels={MAX_MEGAPIXELS}',
     ]  # fmt: skip
     environment = {**os.environ, 'XLA_FLAGS': '', 'GRADIO_TEMP_DIR': str(log.parent)}
     with log.open('w') as file:
@@ -112,6 +113,30 @@ def test_an_image_gets_its_classes_and_its_maps_and_a_broken_one_its_reason(
     broken.write_bytes(b'\xff\xd8\xff\xe0junk')
     browser.open_page(chromium, address, browser.DESKTOP)
     assert 'Invalid JPEG data' in show(chromium, broken, 'Invalid JPEG data')
+
+    large = tmp_path / 'large.png'
+    Image.new('L', (1000, 1001)).save(large)
+    browser.open_page(chromium, address, browser.DESKTOP)
+    assert 'dataset.max_image_pixels is 1,000,000' in show(chromium, large, 'It has 1,001,000 pix')
+
+
+def test_pixels_are_limited_by_the_page_and_by_the_run(trained_digits):
+    pytest.importorskip('gradio')
+    from ssanet_jax.demo import limited
+
+    run = ssanet_jax.load(str(trained_digits))
+    run.config.dataset.max_image_pixels = 2000
+    for limit, lower in ((900, 900), (10**6, 2000)):
+        dataset = limited(run, limit).config.dataset
+        files = []
+        for sides in ((lower, 1), (lower + 1, 1)):
+            file = io.BytesIO()
+            Image.new('L', sides).save(file, 'png')
+            files.append(file.getvalue())
+        (batch,) = data.file_batches(files, dataset, 2)
+        assert list(batch.bad) == [1]
+        assert f'dataset.max_image_pixels is {lower:,}' in batch.bad[1]
+    assert run.config.dataset.max_image_pixels == 2000
 
 
 @pytest.mark.parametrize(

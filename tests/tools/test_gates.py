@@ -89,23 +89,6 @@ def test_it_prints_draws_and_knocks_out(workdir, tmp_path, capsys):
         assert found[0] != 0
 
 
-def test_some_images_are_spread_over_the_split():
-    """Of 23 images in padded batches of 5."""
-    batches = []
-    for start in range(0, 23, 5):
-        number = start + np.arange(5)
-        batches.append({'image': number, 'mask': number < 23})
-    for count in (1, 7, 22, 23, 40):
-        found = module.evenly(batches, count, 23)
-        assert {len(b['image']) for b in found} == {5}
-        chosen = np.concatenate([b['image'][b['mask']] for b in found])
-        assert len(chosen) == min(count, 23)
-        gaps = np.diff([0, *chosen + 1, 23 + 1])
-        assert gaps.min() >= 1
-        assert gaps.max() <= -(-23 // count) + 1
-    assert len(module.evenly(batches, 7, 23)) == 2
-
-
 def test_fewer_images_and_another_split(workdir, capsys):
     tool(workdir, '--checkpoint=7', '--format=markdown', '--split=train[:100]', '--images=10')
     printed = capsys.readouterr().out

@@ -147,6 +147,22 @@ def test_csv_has_a_line_for_each_class_and_each_error(capfd, trained_digits, fil
     assert float(rows[0]['probability']) > float(rows[1]['probability'])
 
 
+@pytest.mark.parametrize('form', ['jsonl', 'csv'])
+def test_a_bar_on_the_terminal_leaves_a_file_its_lines(
+    form, capfd, monkeypatch, trained_digits, files
+):
+    monkeypatch.setenv('FORCE_COLOR', '1')  # Standard error is a terminal for rich.
+    monkeypatch.setenv('TERM', 'xterm')
+    names = [files / '000.png', files / '001.png']
+    code, out, err = tool(capfd, f'--workdir={trained_digits}', f'--format={form}', *names)
+    assert code == 0
+    assert 'predicting' in err
+    lines = out.splitlines()
+    assert len(lines) == (2 if form == 'jsonl' else 1 + 2 * 5)
+    assert all(str(name) in out and str(name) not in err for name in names)
+    assert '\x1b' not in out
+
+
 def test_the_table_names_each_image(capfd, trained_digits, files):
     code, out, _ = tool(capfd, f'--workdir={trained_digits}', '--top=1', files / '00[01].png')
     assert code == 0

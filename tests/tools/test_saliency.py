@@ -1,6 +1,7 @@
 """tools.saliency on digits in files: what it writes, what it prints, what it refuses."""
 
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -8,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from absl import flags
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import ssanet_jax
 from ssanet_jax import data
@@ -167,6 +168,38 @@ def test_boxes_give_a_table_of_how_well_each_map_points(
     assert rows['centre']['pointing game'] == 0.5
     assert table['notes'][0].startswith('2 of 3 images. 0 without boxes and 1 of whose boxes')
     assert code == 0
+
+
+def test_an_image_whose_sides_cannot_be_read_is_reported_and_the_others_go_on(
+    capfd, trained_digits, tmp_path, images
+):
+    """TensorFlow decodes a PNG with text that Pillow refuses to unpack; a pipe has no end."""
+    photos = tmp_path / 'photos'
+    photos.mkdir()
+    for number, image in enumerate(images[:3]):
+        Image.fromarray(image).save(photos / f'{number}.png')
+    text = PngImagePlugin.PngInfo()
+    text.add_text('comment', 'a' * (PngImagePlugin.MAX_TEXT_CHUNK + 1), zip=True)
+    Image.fromarray(images[1]).save(photos / '1.png', pnginfo=text)
+    (photos / '3.png').write_bytes(b'\x89PNG')
+    os.mkfifo(photos / '4.png')
+    path = tmp_path / 'boxes.json'
+    path.write_text(json.dumps({f'{number}.png': [[1, 1, 7, 7]] for number in range(5)}))
+    code, out, err = tool(
+        capfd,
+        f'--workdir={trained_digits}',
+        f'--out={tmp_path}/out',
+        f'--boxes={path}',
+        '--batch_size=1',
+        *(photos / f'{number}.png' for number in range(5)),
+    )
+    assert code == 1
+    assert '2 of 2 images. 0 without boxes and 0 of whose' in ' '.join(out.split())
+    assert f'{photos}/1.png: Its size cannot be read for its boxes: Decompressed data too' in err
+    assert f'{photos}/4.png: It cannot be read: it is no regular file.' in err
+    assert '3 of 5 images could not be read.' in err
+    assert len(list((tmp_path / 'out').glob('*.png'))) == 2
+    assert (tmp_path / 'out' / 'index.html').exists()
 
 
 @pytest.mark.parametrize(

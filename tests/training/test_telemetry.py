@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 from etils import epath
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
@@ -13,9 +14,11 @@ from ssanet_jax import data, feature_maps
 from ssanet_jax.checks import changed_fields
 from ssanet_jax.config import ConfigError
 from ssanet_jax.training import experiment, loop, parallel, summary
+from ssanet_jax.training.logs import MetricsLog
 from ssanet_jax.training.metrics_file import read_metrics
 from ssanet_jax.training.telemetry import GateLog
 from tests.helpers import KilledError, assert_trees_equal, reproducible, stop_after
+from tests.report.runs import random_state
 from tests.test_hosts import finish, start_hosts
 
 
@@ -50,28 +53,50 @@ def test_training_is_the_same_with_and_without(logged, tmp_path, monkeypatch):
     first = [line for line in lines if (line['step'], line['split']) == (5, 'gates')]
     assert reproducible(tmp_path / 'killed') == [line for line in lines if line not in first]
     assert 'images_per_second' not in read_metrics(epath.Path(tmp_path / 'whole'))[1]
-    _check_values(logged, state, lines[5])
+    _check_values(logged, state, next(data.train_batches(logged, start_step=11)), lines[5])
     _check_events(tmp_path / 'whole', lines[1:6:2])
 
 
-def _check_values(config, state, line):
-    """Those of the last line, by NumPy from feature maps of its batch, in the last state."""
-    batch = next(data.train_batches(config, start_step=11))
+def test_what_gates_do_is_written_to_the_file_and_to_tensorboard(digits, tmp_path):
+    digits.log_gates = True
+    run = experiment.build(digits, num_classes=10, num_train_examples=1437)
+    batches = list(itertools.islice(data.train_batches(digits), 2))
+    states = [random_state(run, step, seed=step) for step in (5, 10)]
+    with MetricsLog(epath.Path(tmp_path), 0) as log:
+        gates = GateLog(run, log, summary.console())
+        for state, batch in zip(states, parallel.to_devices(batches, run.mesh), strict=True):
+            gates.write(int(state.step), state, batch)
+    lines = read_metrics(epath.Path(tmp_path))
+    assert [(line['step'], line['split']) for line in lines] == [(5, 'gates'), (10, 'gates')]
+    for state, batch, line in zip(states, batches, lines, strict=True):
+        _check_values(digits, state, batch, line)
+    _check_events(tmp_path, lines)
+    assert lines[0]['layer1_0/ssa/spatial_std'] > 0.01  # They vary, and from state to state.
+    assert lines[0]['layer1_0/ssa/mean'] != lines[1]['layer1_0/ssa/mean']
+
+
+def _check_values(config, state, batch, line):
+    """All of a line, by NumPy from feature maps of its batch in its state."""
     images = (batch['image'] / np.float32(255) - np.float32(0.3)) / np.float32(0.37)
     variables = jax.device_get(state.variables)
     run = experiment.build(config, num_classes=10, num_train_examples=1437)
     maps = feature_maps(run.model, variables, images, ['*/ssa/gate'])
     assert len(maps) == 9
+    expected = {}
     for name, gate in maps.items():
         block, gate = name.removesuffix('/gate'), np.asarray(gate, np.float64)
-        found = {key: line[f'{block}/{key}'] for key in ('mean', 'std', 'spatial_std', 'low')}
-        expected = {
-            'mean': gate.mean(),
-            'std': gate.std(),
-            'spatial_std': gate.std(axis=(1, 2)).mean(),
-            'low': (gate < 0.05).mean(),
+        pixels = gate.reshape(len(gate), -1)
+        expected |= {
+            f'{block}/mean': gate.mean(),
+            f'{block}/std': gate.std(),
+            f'{block}/spatial_std': gate.std(axis=(1, 2)).mean(),
+            f'{block}/image_std': gate.mean(axis=(1, 2)).std(),
+            f'{block}/low': (gate < 0.05).mean(),
+            f'{block}/high': (gate > 0.95).mean(),
+            f'{block}/entropy': scipy.stats.entropy(pixels, axis=1).mean() / np.log(pixels[0].size),
         }
-        assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    found = {name: value for name, value in line.items() if name not in ('step', 'split')}
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
 
 def _check_events(workdir, lines):
