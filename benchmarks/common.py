@@ -25,10 +25,15 @@ def machine(*packages: str) -> dict[str, Any]:
         'python': platform.python_version(),
     }
     described |= {name: metadata.version(name) for name in packages}
-    commit = subprocess.run(
-        ['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True
-    )
-    return described | ({'commit': commit.stdout.strip()} if commit.returncode == 0 else {})
+    commit = _git('describe', '--always')
+    code = ('--', ':!benchmarks/results', ':!docs')  # not what earlier benchmarks have written
+    dirty = '-dirty' if _git('status', '--porcelain', '--untracked-files=no', *code) else ''
+    return described | ({'commit': commit + dirty} if commit else {})
+
+
+def _git(*arguments: str) -> str:
+    run = subprocess.run(['git', *arguments], cwd=ROOT, capture_output=True, text=True)
+    return run.stdout.strip()
 
 
 def spread(values: list[float]) -> dict[str, float]:
