@@ -89,12 +89,12 @@ def soak(result: dict[str, Any]) -> str:
         'folder_mb': 'size of the workdir, MB',
     }
     measured = result['trials'][0]['growth']
-    columns = ('start', 'start_highest', 'end', 'highest', 'slope_per_1000_steps')
+    columns = ('start', 'half_highest', 'end', 'highest', 'slope_per_1000_steps')
     rows = [
         (text, *(f'{measured[name][column]:.1f}' for column in columns))
         for name, text in names.items()
     ]
-    header = ['', 'second tenth, median', 'most', 'last tenth, median', 'most of all']
+    header = ['', 'second tenth, median', 'most until the middle', 'last tenth, median', 'most of all']
     header += ['growth per 1,000 checkpoints']
     return f'{markdown(header, rows)}\n\nOne process, {result["run_seconds"] / 60:.0f} minutes.'
 
