@@ -94,7 +94,13 @@ def soak(result: dict[str, Any]) -> str:
         (text, *(f'{measured[name][column]:.1f}' for column in columns))
         for name, text in names.items()
     ]
-    header = ['', 'second tenth, median', 'most until the middle', 'last tenth, median', 'most of all']
+    header = [
+        '',
+        'second tenth, median',
+        'most until the middle',
+        'last tenth, median',
+        'most of all',
+    ]
     header += ['growth per 1,000 checkpoints']
     return f'{markdown(header, rows)}\n\nOne process, {result["run_seconds"] / 60:.0f} minutes.'
 
