@@ -4,9 +4,9 @@ r"""Kills one of two hosts at random moments: does the other end, and does it sa
 
 Two processes on this machine stand for two hosts, with one CPU device each, joined by gloo. One
 of them, in turn the first and the second, is killed with SIGKILL while they train. The other must
-end by itself within 60 seconds, with exit code 69, or ended by JAX's runtime, and a reason on stderr. Then both
-are started again by the same commands, and the run must in the end leave what one of two
-processes that were never killed leaves.
+end by itself within 60 seconds, with exit code 69, or be ended by JAX's runtime, and a reason on
+stderr. Then both are started again by the same commands, and the run must in the end leave what one
+of two processes that were never killed leaves.
 """
 
 import random
