@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -10,11 +10,11 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
-from orbax.checkpoint import checkpoint_managers
 
 from ssanet_jax.config import ConfigError
 from ssanet_jax.training import checksums, parallel
 from ssanet_jax.training.metrics_file import read_metrics
+from ssanet_jax.training.preservation import NewestAndBest
 from ssanet_jax.training.writing import check_room, patiently
 
 Tree = TypeVar('Tree')
@@ -56,7 +56,7 @@ class Checkpoints:
             self.directory,
             item_handlers=checksums.CheckedHandler(),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=_NewestAndBest(self._wanted),
+                preservation_policy=NewestAndBest(self._wanted),
                 create=False,
                 lightweight_initialize=True,  # reads no file that may be damaged
                 read_only=self._read_only,
@@ -295,19 +295,3 @@ def _shapes(tree: Any) -> dict[str, str]:
         jax.tree_util.keystr(path, simple=True, separator='/'): (f'{leaf.dtype}{list(leaf.shape)}')
         for path, leaf in leaves
     }
-
-
-class _NewestAndBest(checkpoint_managers.PreservationPolicy):
-    """Which checkpoints Orbax is to keep when it has written one more."""
-
-    def __init__(self, wanted: Callable[[Sequence[int]], set[int]]):
-        self._wanted = wanted
-
-    def should_preserve(
-        self,
-        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
-        *,
-        context: checkpoint_managers.PreservationContext,
-    ) -> Sequence[bool]:
-        wanted = self._wanted([checkpoint.step for checkpoint in checkpoints])
-        return [checkpoint.step in wanted for checkpoint in checkpoints]
