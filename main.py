@@ -16,8 +16,8 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 from absl import flags
 from ml_collections import config_flags
 
-from ssanet_jax import compilation_cache
-from ssanet_jax.config import ConfigError
+from ssanet_jax import runtime
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 
 config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/.', sys_argv=cli.ARGV)
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     from ssanet_jax.training import parallel
 
     parallel.initialize_hosts(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    compilation_cache.enable()
+    runtime.enable_compilation_cache()
     import tensorflow as tf
 
     from ssanet_jax.training import loop

@@ -33,10 +33,10 @@ from PIL import Image
 
 from ssanet_jax import data
 from ssanet_jax.config import base, cifar
-from ssanet_jax.crops import crop_windows
 from ssanet_jax.data import images, jpeg, memory, pipeline
 from ssanet_jax.data.builders import open_source
-from ssanet_jax.data.sources import CHUNK, Chunk
+from ssanet_jax.data.crops import crop_windows
+from ssanet_jax.data.sources import CHUNK, EncodedBatch
 
 
 def main() -> None:
@@ -128,11 +128,13 @@ def ours(config: ConfigDict) -> Images:
     return (batch['image'] for batch in data.train_batches(config))
 
 
-def stored_chunks() -> Iterator[Chunk]:
+def stored_chunks() -> Iterator[EncodedBatch]:
     files = stored_files()
     for start in itertools.count(0, CHUNK):
         number = np.arange(start, start + CHUNK)
-        yield Chunk([files[n % len(files)] for n in number], number % 1000, number, number * 0)
+        yield EncodedBatch(
+            [files[n % len(files)] for n in number], number % 1000, number, number * 0
+        )
 
 
 def in_memory(dataset: ConfigDict, rows: int, decode: Any) -> Images:
@@ -152,7 +154,7 @@ def memory_rates(rounds: int) -> list[float]:
     for _ in range(rounds):
         batches = memory.train_batches(
             split, seed=0, start_step=0, batch_size=512, padding=dataset.crop_padding,
-            flip=dataset.flip, share=data.Share(0, 1),
+            flip=dataset.flip, share=data.HostShard(0, 1),
         )  # fmt: skip
         rates.append(measure((batch['image'] for batch in batches), 50_000))
     return rates

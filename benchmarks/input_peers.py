@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from ssanet_jax.config import base
-from ssanet_jax.crops import crop_windows
 from ssanet_jax.data import pipeline
 from ssanet_jax.data.builders import find_builder
+from ssanet_jax.data.crops import crop_windows
 
 Images = Iterator[np.ndarray]  # batches
 

@@ -18,9 +18,9 @@ from common import ROOT, described, fill, markdown, rates
 from ssanet_jax import create_model
 from ssanet_jax.analysis.cost import model_cost
 from ssanet_jax.attention import ATTENTION
-from ssanet_jax.layers import class_of
+from ssanet_jax.layers import unwrap_partial
 from ssanet_jax.models.registry import NETWORKS
-from ssanet_jax.render import show
+from ssanet_jax.tables import show
 from ssanet_jax.tools.paper_tables import paper_tables
 
 
@@ -31,8 +31,8 @@ def networks() -> str:
         thin = create_model(name, num_classes=10).stem == 'cifar'
         size, classes = (32, 10) if thin else (224, 1000)
         found = model_cost(create_model(name, num_classes=classes), size)
-        kind = class_of(make).__name__
-        billions = f'{found.multiply_adds / 1e9:.3f} G'
+        kind = unwrap_partial(make).__name__
+        billions = f'{found.macs / 1e9:.3f} G'
         rows.append((f'`{name}`', kind, f'{size}, {classes}', f'{found.parameters:,}', billions))
     header = ['network', 'class', 'pixels, classes', 'parameters', 'multiply-adds']
     return markdown(header, rows)
@@ -44,8 +44,8 @@ def attention() -> str:
     rows = []
     for kind, block in ATTENTION.items():
         found = model_cost(create_model(f'{kind}_resnet50', num_classes=1000), 224)
-        module = class_of(block).__module__.rpartition('.')[2]
-        link = f'[{class_of(block).__name__}](../ssanet_jax/attention/{module}.py)'
+        module = unwrap_partial(block).__module__.rpartition('.')[2]
+        link = f'[{unwrap_partial(block).__name__}](../ssanet_jax/attention/{module}.py)'
         rows.append(
             (
                 f'`{kind}`',

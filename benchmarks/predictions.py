@@ -27,7 +27,8 @@ from common import ROOT, machine, write
 from PIL import Image
 
 from ssanet_jax.data.builders import open_builder
-from ssanet_jax.training.saved import saved_classes, saved_config, with_defaults
+from ssanet_jax.trained.load import with_defaults
+from ssanet_jax.training.workdir import saved_classes, saved_config
 
 
 def write_images(dataset, folder: Path) -> np.ndarray:

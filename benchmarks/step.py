@@ -56,11 +56,12 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
-from ssanet_jax import layers, ops
+from ssanet_jax import layers
 from ssanet_jax.analysis.cost import count_tails, model_cost
-from ssanet_jax.analysis.program import program_cost
+from ssanet_jax.analysis.hlo import program_cost
 from ssanet_jax.config import base
-from ssanet_jax.training import experiment, parallel
+from ssanet_jax.layers import conv_pool
+from ssanet_jax.training import parallel, trainer_setup
 
 
 @contextlib.contextmanager
@@ -71,9 +72,9 @@ def flax_form() -> Iterator[None]:
     )
     with (
         mock.patch.object(layers, 'BatchNorm', nn.BatchNorm),
-        mock.patch.object(ops, '_pointwise', jax.lax.conv_general_dilated),
-        mock.patch.object(ops, 'max_pool', max_pool),
-        mock.patch.object(ops, 'relu', nn.relu),
+        mock.patch.object(conv_pool, '_pointwise', jax.lax.conv_general_dilated),
+        mock.patch.object(layers, 'max_pool', max_pool),
+        mock.patch.object(layers, 'relu', nn.relu),
     ):
         yield
 
@@ -92,7 +93,7 @@ class Model:
         config.batch_size = ARGUMENTS.batch_size * ARGUMENTS.devices
         config.dataset.image_size = ARGUMENTS.image_size
         with self.form():
-            self.run = experiment.build(config, num_classes=1000, num_train_examples=1_281_167)
+            self.run = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167)
             self.state, self.total = self.run.init(), self.run.zero_metrics()
         if len(self.run.mesh.devices) != ARGUMENTS.devices:
             raise SystemExit(
@@ -127,7 +128,7 @@ class Model:
         return {
             'model': self.spec,
             'parameters': cost.parameters,
-            'multiply_adds': cost.multiply_adds,
+            'macs': cost.macs,
             'tails': count_tails(self.run.model, ARGUMENTS.image_size, ARGUMENTS.batch_size),
             **program_cost(self.train)._asdict(),
             'compile_seconds': seconds,
@@ -185,7 +186,7 @@ def show(results: list[dict[str, Any]]) -> None:
         table.add_row(
             r['model'],
             f'{r["parameters"]:,}',
-            f'{r["multiply_adds"] / 1e9:.3f} G',
+            f'{r["macs"] / 1e9:.3f} G',
             f'{r["tails"]["folded"]}/{sum(r["tails"].values())}',
             f'{r["flops"] / 1e9:.0f} G',
             *(

@@ -16,9 +16,9 @@ from common import machine, write
 from rich.console import Console
 from rich.table import Table
 
-from ssanet_jax.analysis.program import operations
+from ssanet_jax.analysis.hlo import operations
 from ssanet_jax.config import base
-from ssanet_jax.training import experiment
+from ssanet_jax.training import trainer_setup
 
 PARTS = {  # The first pattern that an operation's name has decides.
     'tail, forward': r'jvp\(ResNet\)(?<!transpose\(jvp\(ResNet\)).*FoldedTail',
@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config = base()
     config.model.name, config.batch_size = arguments.model, 32
-    run = experiment.build(config, num_classes=1000, num_train_examples=1_281_167)
+    run = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167)
     batch = {
         'image': jax.ShapeDtypeStruct((32, 224, 224, 3), jnp.uint8),
         'label': jax.ShapeDtypeStruct((32,), jnp.int32),

@@ -13,7 +13,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from tail_traffic import compile_step
 
-from ssanet_jax.analysis.program import operations
+from ssanet_jax.analysis.hlo import operations
 
 SHAPE = (32, 56, 64, 256)  # N, H, K, C
 ROWS = {

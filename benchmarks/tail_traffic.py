@@ -19,8 +19,8 @@ from rich.table import Table
 from tails import ATTENTION, FORMS
 
 from ssanet_jax import layers
-from ssanet_jax.analysis.program import program_cost
-from ssanet_jax.models import tail
+from ssanet_jax.analysis.hlo import program_cost
+from ssanet_jax.models import folded_tail
 
 SHAPES = [  # N, H, K, C
     (1, 56, 64, 256), (8, 56, 64, 256), (32, 56, 64, 256), (32, 28, 128, 512),
@@ -65,8 +65,8 @@ def compare(attention: str, shape: tuple[int, int, int, int]) -> dict[str, Any]:
     )
     make = ATTENTION[attention]
     groups = make(parent=None).groups if make else 0
-    saved, extra = tail.predict(n * size * size, k, c, jnp.float32, groups=groups)
-    chosen = tail.chooses_fold(
+    saved, extra = folded_tail.predict(n * size * size, k, c, jnp.float32, groups=groups)
+    chosen = folded_tail.chooses_fold(
         'auto', (n, size, size, k), c, dtype=jnp.float32, norm=layers.BatchNorm,
         attention=ATTENTION[attention], train=True,
     )  # fmt: skip

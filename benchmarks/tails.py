@@ -7,8 +7,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from ssanet_jax import SSABlock, layers, ops
-from ssanet_jax.models.tail import FoldedTail
+from ssanet_jax import SSABlock, layers
+from ssanet_jax.models.folded_tail import FoldedTail
 
 ATTENTION = {
     'none': None,
@@ -26,10 +26,10 @@ class PlainTail(nn.Module):
 
     @nn.compact
     def __call__(self, h: jax.Array, shortcut: jax.Array, *, train: bool) -> jax.Array:
-        y: Any = ops.conv(self.features, 1, dtype=h.dtype, name='conv3')(h)
-        y = layers.normalize(y, train=train, name='bn3')
+        y: Any = layers.conv(self.features, 1, dtype=h.dtype, name='conv3')(h)
+        y = layers.batch_norm(y, train=train, name='bn3')
         if self.attention is None:
-            return ops.relu(y + shortcut)
+            return layers.relu(y + shortcut)
         return nn.relu(self.attention()(y, train=train) + shortcut)
 
 

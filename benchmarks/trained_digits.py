@@ -4,7 +4,7 @@ r"""What docs/gates.md, docs/saliency.md and docs/export.md quote of a run on th
     python benchmarks/trained_digits.py --workdir=runs/digits \
         --out=benchmarks/results/trained_digits.json
 
-Runs tools.gates with --knockout and tools.export in each format, and scores the maps of all test
+Runs tools.gates with --ablation and tools.export in each format, and scores the maps of all test
 images against the ink in them, as docs/saliency.md does. Needs the extra `export`.
 """
 
@@ -24,8 +24,8 @@ from common import ROOT, machine, write
 
 import ssanet_jax
 from ssanet_jax import data
-from ssanet_jax.analysis.saliency_runs import look
 from ssanet_jax.analysis.saliency_scores import localization, mean_scores
+from ssanet_jax.trained.saliency import look
 
 FORMATS = ('stablehlo', 'saved_model', 'onnx', 'safetensors')
 INK = 128  # half of the brightest grey
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, required=True, help='JSON file to write')
     given = parser.parse_args()
     workdir = given.workdir.resolve()
-    gates = json.loads(tool('gates', f'--workdir={workdir}', '--knockout', '--format=json'))
+    gates = json.loads(tool('gates', f'--workdir={workdir}', '--ablation', '--format=json'))
     result = {
         'machine': machine('jax', 'flax', 'tensorflow-cpu', 'onnxruntime'),
         'exports': exports(workdir),

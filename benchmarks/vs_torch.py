@@ -36,12 +36,12 @@ def jax_step(model: str, dtype: str, batch_size: int, size: int) -> tuple[Callab
     import jax.numpy as jnp
 
     from ssanet_jax.config import base
-    from ssanet_jax.training import experiment, parallel
+    from ssanet_jax.training import parallel, trainer_setup
 
     config = base()
     config.model.name, config.dtype, config.batch_size = model, dtype, batch_size
     config.dataset.image_size = size
-    run = experiment.build(config, num_classes=1000, num_train_examples=1_281_167)
+    run = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167)
     carried = [run.init(), run.zero_metrics()]
     host = {
         'image': jax.device_get(

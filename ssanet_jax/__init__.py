@@ -19,16 +19,16 @@ from ssanet_jax.attention import (
     SSABlock,
     SSEBlock,
 )
-from ssanet_jax.inference import fold_batch_norm
 from ssanet_jax.models import Network, ResNet, create_model, model_names
+from ssanet_jax.models.batch_norm_folding import fold_batch_norm
 from ssanet_jax.version import __version__
 from ssanet_jax.weights import from_torch, insert_attention, to_torch
 
 if TYPE_CHECKING:
-    from ssanet_jax.training.saved import SavedRun
+    from ssanet_jax.trained.load import TrainedModel
 
 
-def load(workdir: str, checkpoint: str = 'best') -> 'SavedRun':
+def load(workdir: str, checkpoint: str = 'best') -> 'TrainedModel':
     """A trained run: its model, variables, preprocessing and the names of its classes.
 
     Needs the packages of the extra `train`, and neither TensorFlow nor the data of the run.
@@ -40,9 +40,9 @@ def load(workdir: str, checkpoint: str = 'best') -> 'SavedRun':
     Raises:
       ConfigError: there is no run, or no such checkpoint.
     """
-    from ssanet_jax.training.saved import load_run
+    from ssanet_jax.trained.load import load_trained
 
-    return load_run(workdir, checkpoint)
+    return load_trained(workdir, checkpoint)
 
 
 __all__ = [

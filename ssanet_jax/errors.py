@@ -1,7 +1,10 @@
-"""Why a run ends before its last step, other than by a mistake of the user's (`ConfigError`).
+"""Errors that end a run, each with the exit code that docs/launch.md lists."""
 
-Each has the exit code that docs/launch.md lists, by which a job's manager decides what to do.
-"""
+
+class ConfigError(ValueError):
+    """A config, flag or input that cannot be used; the message is one line with the remedy."""
+
+    exit_code = 2
 
 
 class RunError(Exception):

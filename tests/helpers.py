@@ -20,7 +20,7 @@ from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.metrics_file import read_metrics
-from ssanet_jax.training.state import TrainState, init_state
+from ssanet_jax.training.train_state import TrainState, init_state
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,7 +1,10 @@
+import ast
 import subprocess
 import sys
 
 import pytest
+
+from tests.helpers import ROOT
 
 
 @pytest.mark.parametrize(
@@ -12,7 +15,7 @@ import pytest
             'ssanet_jax.models',
             'ssanet_jax.analysis.cost',
             'ssanet_jax.training.steps',
-            'ssanet_jax.training.state',
+            'ssanet_jax.training.train_state',
             'ssanet_jax.training.losses',
             'ssanet_jax.training.metrics',
             'ssanet_jax.training.optimizer',
@@ -39,3 +42,16 @@ def test_the_package_alone_needs_jax_and_flax_only():
         'create_model("ssa_resnet50", num_classes=10)'
     )
     subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
+
+
+def test_packages_import_only_packages_before_them():
+    order = 'version errors layers attention models weights config data tables runtime analysis'
+    order = [*order.split(), 'training', 'trained', 'report', 'export', 'tools']
+    package = ROOT / 'ssanet_jax'
+    for file in package.rglob('*/*.py'):
+        own = order.index(file.relative_to(package).parts[0])
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('ssanet_jax'):
+                inner = node.module.split('.')[1:2] or [alias.name for alias in node.names]
+                for name in inner:
+                    assert order.index(name) <= own, f'{file}:{node.lineno} imports {name}'

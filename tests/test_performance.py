@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ssanet_jax.analysis.program import program_cost
-from ssanet_jax.training import experiment, parallel
+from ssanet_jax.analysis.hlo import program_cost
+from ssanet_jax.training import parallel, trainer_setup
 from tests.helpers import load_config, mesh_of
 
 
@@ -20,7 +20,7 @@ def cost(name, tail, num_devices=1, image_size=224):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parallel.jax, 'device_count', lambda: num_devices)
         patch.setattr(parallel, 'data_mesh', lambda: mesh_of(num_devices))
-        run = experiment.build(config, num_classes=1000, num_train_examples=1_281_167)
+        run = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167)
     batch = {
         'image': jax.ShapeDtypeStruct((config.batch_size, image_size, image_size, 3), jnp.uint8),
         'label': jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),

@@ -22,11 +22,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssanet_jax.analysis.equations import equations, products_of
+from ssanet_jax.analysis.equations import equations, macs_of
 from ssanet_jax.attention import ATTENTION
-from ssanet_jax.layers import class_of
+from ssanet_jax.layers import unwrap_partial
+from ssanet_jax.models.folded_tail import FoldedTail, plain_form
 from ssanet_jax.models.resnet import ResidualBlock
-from ssanet_jax.models.tail import FoldedTail, plain_form
 
 Shape = tuple[int, ...]
 
@@ -51,7 +51,7 @@ class Cost(NamedTuple):
     attention_elementwise: int
 
     @property
-    def multiply_adds(self) -> int:
+    def macs(self) -> int:
         """Of convolutions, matrix products and attention, as the SSANet paper counts."""
         return self.products + self.attention_elementwise
 
@@ -88,7 +88,7 @@ def model_cost(model: nn.Module, image_size: int, channels: int = 3) -> Cost:
     """Counts for one image [1, image_size, image_size, channels], in inference mode.
 
     >>> from ssanet_jax import create_model
-    >>> model_cost(create_model('resnet50', num_classes=1000, variant='v1'), 224).multiply_adds
+    >>> model_cost(create_model('resnet50', num_classes=1000, variant='v1'), 224).macs
     3857973248
     """
     return total_cost(layer_costs(model, image_size, channels))
@@ -197,7 +197,9 @@ def _shapes(tree: Any) -> tuple[Shape, ...]:
 
 def _inside_attention(calls: list[_Call], model: nn.Module) -> list[bool]:
     """Whether each call is of an attention block or of a part of one."""
-    made = [class_of(make) for make in (*ATTENTION.values(), getattr(model, 'attention', None))]
+    made = [
+        unwrap_partial(make) for make in (*ATTENTION.values(), getattr(model, 'attention', None))
+    ]
     blocks = tuple(kind for kind in made if isinstance(kind, type))
     paths = {call.path for call in calls if isinstance(call.module, blocks)}
     return [
@@ -225,7 +227,7 @@ def _multiply_adds(
     for eqn, scope in program:
         marks = [part.removeprefix(_MARK) for part in scope if part.startswith(_MARK)]
         index = int(marks[-1]) if marks else 0
-        products[index] += products_of(eqn)
+        products[index] += macs_of(eqn)
         if inside[index] and eqn.primitive.name in _ELEMENTWISE:
             elementwise[index] += eqn.outvars[0].aval.size
     return products, elementwise

@@ -39,7 +39,7 @@ def equations(
             yield from equations(nested, given if same else None, scope=inner)
 
 
-def products_of(eqn: Any) -> int:
+def macs_of(eqn: Any) -> int:
     """Multiply-adds of a convolution or matrix product: output size times contracted size."""
     if eqn.primitive.name == 'dot_general':
         (contracted, _), _ = eqn.params['dimension_numbers']

@@ -11,8 +11,8 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
+from ssanet_jax.models.folded_tail import plain_form
 from ssanet_jax.models.network import Network
-from ssanet_jax.models.tail import plain_form
 
 
 def feature_maps(

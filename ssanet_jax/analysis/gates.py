@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssanet_jax.analysis.gate_tally import Tally, merge, tally
+from ssanet_jax.analysis.gate_moments import GateMoments, merge, tally
 
 # A gate that varies by less than this share of its range does what a constant would: bfloat16, in
 # which networks train as well, rounds activations by up to 0.004 of themselves.
@@ -121,7 +121,7 @@ def gate_statistics(
     """
     variables = jax.tree.map(jnp.asarray, variables)  # moved to the device once
     shapes: dict[str, GateShape] = {}
-    total: tuple[Tally, ...] = ()
+    total: tuple[GateMoments, ...] = ()
     dicts: Any = [{'image': batches}] if hasattr(batches, 'ndim') else batches
     for batch in dicts:
         image = batch['image']
@@ -148,7 +148,7 @@ def tally_gates(
     mask: jax.Array,
     *,
     bins: int = 0,
-) -> tuple[Tally, ...]:
+) -> tuple[GateMoments, ...]:
     """Of each gate over one batch, in the order of `find_gates`; to be compiled.
 
     Args:
@@ -219,17 +219,19 @@ def _tally_batch(
     variables: Mapping[str, Any],
     image: jax.Array,
     mask: jax.Array,
-) -> tuple[Tally, ...]:
+) -> tuple[GateMoments, ...]:
     images = preprocess(image) if preprocess else image
     return tally_gates(model, variables, images, mask, bins=bins)
 
 
 @jax.jit
-def _merge(total: tuple[Tally, ...], more: tuple[Tally, ...]) -> tuple[Tally, ...]:
+def _merge(
+    total: tuple[GateMoments, ...], more: tuple[GateMoments, ...]
+) -> tuple[GateMoments, ...]:
     return tuple(map(merge, total, more))
 
 
-def _statistics(shape: GateShape, found: Tally) -> GateStatistics:
+def _statistics(shape: GateShape, found: GateMoments) -> GateStatistics:
     within, spatial_std, low, high, entropy = map(float, found.averages)
     across = found.squares / max(float(found.images), 1.0)  # [maps]
     one_pixel = shape.height * shape.width == 1

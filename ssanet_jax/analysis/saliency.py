@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssanet_jax import layers
+from ssanet_jax.models.folded_tail import plain_form
 from ssanet_jax.models.network import Network
-from ssanet_jax.models.tail import plain_form
 
 
 class SaliencyMaps(NamedTuple):
@@ -173,7 +173,7 @@ def _grad_cam(
 
     _, found = jax.eval_shape(logit, 0.0)
     gradient, features = jax.grad(logit, has_aux=True)(jnp.zeros(found.shape, found.dtype))
-    stats = layers.stats_dtype(features.dtype)
+    stats = layers.reduction_dtype(features.dtype)
     weights = jnp.mean(gradient.astype(stats), axis=(1, 2), keepdims=True)  # [N, 1, 1, C]
     return nn.relu(jnp.sum(weights * features.astype(stats), axis=-1))
 

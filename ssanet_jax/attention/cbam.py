@@ -41,7 +41,7 @@ class CBAMBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         layers.require_feature_map(x, 'CBAMBlock')
-        wide = x.astype(layers.stats_dtype(x.dtype))  # The result is rounded once.
+        wide = x.astype(layers.reduction_dtype(x.dtype))  # The result is rounded once.
         u = ChannelGate(self.ratio, self.mlp_bias, name='channel')(wide)
         y = SpatialGate(self.kernel_size, self.norm, name='spatial')(u, train=train)
         return y.astype(x.dtype)
@@ -76,5 +76,5 @@ class SpatialGate(nn.Module):
         z = jnp.stack([jnp.mean(x, axis=-1), gating.largest(x, -1)], axis=-1)  # [N, H, W, 2]
         size, pad = self.kernel_size, self.kernel_size // 2
         conv = nn.Conv(1, (size, size), padding=pad, use_bias=False, dtype=z.dtype, name='conv')
-        logit = layers.normalize(conv(z), train=train, name='bn', norm=self.norm)  # [N, H, W, 1]
+        logit = layers.batch_norm(conv(z), train=train, name='bn', norm=self.norm)  # [N, H, W, 1]
         return gating.apply_gate(self, nn.sigmoid(logit), x)

@@ -39,10 +39,10 @@ class CoordinateBlock(nn.Module):
         layers.require_feature_map(x, 'CoordinateBlock')
         height, channels = x.shape[1], x.shape[3]
         hidden = gating.hidden_width('CoordinateBlock', channels, self.ratio, at_least=8)
-        wide = x.astype(layers.stats_dtype(x.dtype))
+        wide = x.astype(layers.reduction_dtype(x.dtype))
         z = jnp.concatenate([jnp.mean(wide, axis=2), jnp.mean(wide, axis=1)], axis=1)  # [N, H+W, C]
         f = gating.dense(z, hidden, 'conv1', bias=False)
-        f = nn.hard_swish(layers.normalize(f, train=train, name='bn1', norm=self.norm))
+        f = nn.hard_swish(layers.batch_norm(f, train=train, name='bn1', norm=self.norm))
         a = nn.sigmoid(gating.dense(f[:, :height], channels, 'conv_h', bias=self.bias))
         b = nn.sigmoid(gating.dense(f[:, height:], channels, 'conv_w', bias=self.bias))
         return gating.apply_gate(self, a[:, :, None] * b[:, None], x)

@@ -44,7 +44,7 @@ class ECABlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train
         layers.require_feature_map(x, 'ECABlock')
-        z = jnp.mean(x.astype(layers.stats_dtype(x.dtype)), axis=(1, 2))  # [N, C]
+        z = jnp.mean(x.astype(layers.reduction_dtype(x.dtype)), axis=(1, 2))  # [N, C]
         size = self._kernel_size(x.shape[-1])
         conv = nn.Conv(1, (size,), padding=size // 2, use_bias=False, dtype=z.dtype, name='conv')
         gate = nn.sigmoid(conv(z[..., None])[..., 0])  # [N, C]

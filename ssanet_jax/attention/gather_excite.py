@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssanet_jax import layers, ops
+from ssanet_jax import layers
 from ssanet_jax.attention import gating
 
 
@@ -49,7 +49,7 @@ class GEBlock(nn.Module):
         gating.require_choice('GEBlock', 'extent', self.extent, (0, 2, 4, 8))
         gating.require_choice('GEBlock', 'gather', self.gather, ('mean', 'conv'))
         gating.require_choice('GEBlock', 'excite', self.excite, ('none', 'mlp'))
-        z = x.astype(layers.stats_dtype(x.dtype))
+        z = x.astype(layers.reduction_dtype(x.dtype))
         z = self._means(z) if self.gather == 'mean' else self._convolutions(z, train=train)
         if self.excite == 'mlp':
             z = gating.excite(z, gating.hidden_width('GEBlock', x.shape[-1], self.ratio))
@@ -58,7 +58,7 @@ class GEBlock(nn.Module):
     def _means(self, x: jax.Array) -> jax.Array:
         if self.extent == 0:
             return jnp.mean(x, axis=(1, 2), keepdims=True)
-        return ops.mean_pool(x, 2 * self.extent - 1, stride=self.extent, pad=self.extent - 1)
+        return layers.mean_pool(x, 2 * self.extent - 1, stride=self.extent, pad=self.extent - 1)
 
     def _convolutions(self, x: jax.Array, *, train: bool) -> jax.Array:
         if self.extent == 0:
@@ -90,7 +90,7 @@ class GEBlock(nn.Module):
             dtype=x.dtype,
             name=f'conv{number}',
         )
-        return layers.normalize(conv(x), train=train, name=f'norm{number}', norm=self.norm)
+        return layers.batch_norm(conv(x), train=train, name=f'norm{number}', norm=self.norm)
 
 
 def _nearest(x: jax.Array, height: int, width: int) -> jax.Array:

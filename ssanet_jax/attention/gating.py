@@ -55,4 +55,4 @@ def largest(x: jax.Array, axis: int | tuple[int, int], *, keepdims: bool = False
 def apply_gate(block: nn.Module, gate: jax.Array, x: jax.Array) -> jax.Array:
     """Gate * x in the dtype of x [N, H, W, C]; `gate`, which broadcasts over x, is sown."""
     block.sow('intermediates', 'gate', gate)
-    return (gate * x.astype(layers.stats_dtype(x.dtype))).astype(x.dtype)
+    return (gate * x.astype(layers.reduction_dtype(x.dtype))).astype(x.dtype)

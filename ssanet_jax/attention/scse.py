@@ -29,7 +29,7 @@ class SSEBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train
         layers.require_feature_map(x, 'SSEBlock')
-        logit = gating.dense(x.astype(layers.stats_dtype(x.dtype)), 1, 'conv')
+        logit = gating.dense(x.astype(layers.reduction_dtype(x.dtype)), 1, 'conv')
         return gating.apply_gate(self, nn.sigmoid(logit), x)
 
 
@@ -57,7 +57,7 @@ class SCSEBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         gating.require_choice('SCSEBlock', 'combine', self.combine, ('sum', 'max'))
         layers.require_feature_map(x, 'SCSEBlock')
-        wide = x.astype(layers.stats_dtype(x.dtype))  # The result is rounded once.
+        wide = x.astype(layers.reduction_dtype(x.dtype))  # The result is rounded once.
         spatial = SSEBlock(name='sse')(wide, train=train)
         channel = SEBlock(self.ratio, name='se')(wide, train=train)
         y = spatial + channel if self.combine == 'sum' else jnp.maximum(spatial, channel)

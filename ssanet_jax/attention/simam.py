@@ -33,7 +33,7 @@ class SimAMBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train
         layers.require_feature_map(x, 'SimAMBlock')
-        wide = x.astype(layers.stats_dtype(x.dtype))
+        wide = x.astype(layers.reduction_dtype(x.dtype))
         d = jnp.square(wide - jnp.mean(wide, axis=(1, 2), keepdims=True))
         others = max(x.shape[1] * x.shape[2] - 1, 1)
         v = jnp.sum(d, axis=(1, 2), keepdims=True) / others  # [N, 1, 1, C]

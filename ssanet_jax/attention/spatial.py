@@ -33,7 +33,7 @@ class SpatialBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         layers.require_feature_map(x, 'SpatialBlock')
-        s = gating.dense(x.astype(layers.stats_dtype(x.dtype)), 1, 'conv', bias=False)
+        s = gating.dense(x.astype(layers.reduction_dtype(x.dtype)), 1, 'conv', bias=False)
         norm = partial(self.norm, use_fast_variance=False)  # as in SSABlock, which it is beside
-        logit = layers.normalize(s, train=train, name='bn', norm=norm)
+        logit = layers.batch_norm(s, train=train, name='bn', norm=norm)
         return gating.apply_gate(self, nn.sigmoid(logit), x)

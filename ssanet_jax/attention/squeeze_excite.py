@@ -39,7 +39,7 @@ class SEBlock(nn.Module):
         del train  # No statistics here; the argument is every attention block's.
         layers.require_feature_map(x, 'SEBlock')
         hidden = gating.hidden_width('SEBlock', x.shape[-1], self.ratio)
-        stats = layers.stats_dtype(x.dtype)
+        stats = layers.reduction_dtype(x.dtype)
         z = jnp.mean(x.astype(stats), axis=(1, 2), keepdims=True)  # [N, 1, 1, C]
         gate = nn.sigmoid(gating.excite(z, hidden))
         return gating.apply_gate(self, gate, x)

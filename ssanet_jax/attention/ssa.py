@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from ssanet_jax import layers
-from ssanet_jax.affine_map import AffineMap, agreement, exact_dot, gated_affine
 from ssanet_jax.attention import gating
+from ssanet_jax.layers.affine_map import AffineMap, dot_highest, gated_affine, pixelwise_dot
 
 _Reduce = dict[str, Callable[..., jax.Array]]
 _SQUEEZE: _Reduce = {'mean': jnp.mean, 'max': gating.largest}
@@ -70,7 +70,7 @@ class SSABlock(nn.Module):
         layers.require_feature_map(x, 'SSABlock')
         groups = self.num_maps(x.shape[-1])
         n, h, w, _ = x.shape
-        grouped = x.astype(layers.stats_dtype(x.dtype)).reshape(n, h, w, groups, -1)
+        grouped = x.astype(layers.reduction_dtype(x.dtype)).reshape(n, h, w, groups, -1)
 
         z = _SQUEEZE[self.squeeze](grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
         s = _COMBINE[self.combine](z * grouped, axis=-1)  # [N, H, W, G]
@@ -92,9 +92,9 @@ class SSABlock(nn.Module):
         maps = x.split(groups)
         saliencies = []
         for part in maps:
-            z = exact_dot(part.mean, part.weight) + part.bias  # [N, C/G]
-            s = agreement(part.h, exact_dot(z, part.weight.T))  # [N, H, W]
-            s += exact_dot(z, part.bias)[:, None, None]
+            z = dot_highest(part.mean, part.weight) + part.bias  # [N, C/G]
+            s = pixelwise_dot(part.h, dot_highest(z, part.weight.T))  # [N, H, W]
+            s += dot_highest(z, part.bias)[:, None, None]
             saliencies.append(s / z.shape[-1] if self.combine == 'mean' else s)
         logit = self._logit(jnp.stack(saliencies, axis=-1), train=train)  # [N, H, W, G]
         factor = _GATE[self.gate]
@@ -109,7 +109,7 @@ class SSABlock(nn.Module):
         norm = partial(self.norm, use_fast_variance=False)
         if self.gate == '2sigmoid':
             norm = partial(norm, scale_init=nn.initializers.zeros)
-        logit = layers.normalize(s, train=train, name='bn', norm=norm)
+        logit = layers.batch_norm(s, train=train, name='bn', norm=norm)
         self.sow('intermediates', 'saliency', s)
         self.sow('intermediates', 'gate', _GATE[self.gate] * nn.sigmoid(logit))
         return logit

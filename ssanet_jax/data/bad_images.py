@@ -6,12 +6,12 @@ from itertools import chain
 import numpy as np
 from absl import logging
 
-from ssanet_jax.config import ConfigError
 from ssanet_jax.data.decoding import Decode
 from ssanet_jax.data.pipeline import Decoded, key
-from ssanet_jax.data.sources import Chunk, Source
+from ssanet_jax.data.sources import EncodedBatch, Source
+from ssanet_jax.errors import ConfigError
 
-WRONG = -1  # label of an image that no answer is right for
+UNDECODABLE_LABEL = -1  # label of an image that no answer is right for
 
 
 class BadImages:
@@ -43,7 +43,7 @@ class BadImages:
         return label
 
     def mark(self, decoded: Decoded, *, allowed: bool) -> np.ndarray:
-        """The labels int64 [n], `WRONG` for bad images, which stay black.
+        """The labels int64 [n], `UNDECODABLE_LABEL` for bad images, which stay black.
 
         Raises ConfigError where they are not `allowed`.
         """
@@ -57,10 +57,10 @@ class BadImages:
                 )
             name = self._count(bad, reason)
             logging.log_first_n(logging.WARNING, '%s counts as wrongly classified.', 20, name)
-            label[row] = WRONG
+            label[row] = UNDECODABLE_LABEL
         return label
 
-    def _count(self, bad: Chunk, reason: str) -> str:
+    def _count(self, bad: EncodedBatch, reason: str) -> str:
         name = self._name(bad)
         if bad.number[0] not in self.numbers:
             self.numbers.add(int(bad.number[0]))
@@ -73,10 +73,10 @@ class BadImages:
             )
         return name
 
-    def _fill(self, bad: Chunk, name: str, decoded: Decoded, row: int) -> int:
+    def _fill(self, bad: EncodedBatch, name: str, decoded: Decoded, row: int) -> int:
         rows = len(decoded.image)
         of_batch = (decoded.example((row + i) % rows) for i in range(1, rows))
-        candidates: Iterator[Chunk] = chain(self._source.after(int(bad.number[0])), of_batch)
+        candidates: Iterator[EncodedBatch] = chain(self._source.after(int(bad.number[0])), of_batch)
         for candidate in candidates:
             augmentation = key(self._seed, bad)
             if not self._decode(candidate.files, augmentation, decoded.image[row : row + 1]):
@@ -86,5 +86,5 @@ class BadImages:
                 return int(candidate.label[0])
         raise ConfigError(f'{name} cannot be decoded, nor any image that might stand in for it.')
 
-    def _name(self, chunk: Chunk) -> str:
+    def _name(self, chunk: EncodedBatch) -> str:
         return self._source.name(int(chunk.number[0]))

@@ -11,14 +11,14 @@ import numpy as np
 Batch = dict[str, np.ndarray]
 
 
-class Share(NamedTuple):
+class HostShard(NamedTuple):
     """The part of the data that is host number `host`'s, of `num_hosts`."""
 
     host: int
     num_hosts: int
 
     @classmethod
-    def of_this_host(cls) -> 'Share':
+    def of_this_host(cls) -> 'HostShard':
         return cls(jax.process_index(), jax.process_count())
 
     def bounds(self, total: int) -> tuple[int, int]:

@@ -10,15 +10,15 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.data import images, memory
 from ssanet_jax.data.bad_images import BadImages
-from ssanet_jax.data.batch import Batch, Share, pad
+from ssanet_jax.data.batch import Batch, HostShard, pad
 from ssanet_jax.data.builders import open_builder, open_source, prepare_command, split_size
 from ssanet_jax.data.decoding import Decode
 from ssanet_jax.data.pipeline import Decoded, decode_batches
-from ssanet_jax.data.sources import Chunk, Source, unreadable
+from ssanet_jax.data.sources import EncodedBatch, Source, unreadable
 
 
 def train_batches(
-    config: ConfigDict, *, start_step: int = 0, share: Share | None = None
+    config: ConfigDict, *, start_step: int = 0, share: HostShard | None = None
 ) -> Iterator[Batch]:
     """Endless training batches of this host's share, from batch `start_step` on.
 
@@ -36,7 +36,7 @@ def train_batches(
       ConfigError: the data set is unknown or not prepared, or too many of its images
         cannot be decoded.
     """
-    share = share or Share.of_this_host()
+    share = share or HostShard.of_this_host()
     dataset = config.dataset
     if dataset.reader == 'disk':
         return _train_from_disk(config, start_step, share)
@@ -52,7 +52,9 @@ def train_batches(
     )
 
 
-def eval_batches(config: ConfigDict, split: str, *, share: Share | None = None) -> Iterator[Batch]:
+def eval_batches(
+    config: ConfigDict, split: str, *, share: HostShard | None = None
+) -> Iterator[Batch]:
     """This host's share of every example of `split` once, unaugmented, in padded batches.
 
     All hosts yield the same number of batches, whose size is a multiple of the number
@@ -68,7 +70,7 @@ def eval_batches(config: ConfigDict, split: str, *, share: Share | None = None) 
       ConfigError: the data set or split is unknown or not prepared, or an image cannot be
         decoded.
     """
-    share = share or Share.of_this_host()
+    share = share or HostShard.of_this_host()
     dataset = config.dataset
     builder = open_builder(dataset)
     batch_size = config.eval_batch_size if config.eval_batch_size > 0 else config.batch_size
@@ -82,7 +84,7 @@ def eval_batches(config: ConfigDict, split: str, *, share: Share | None = None) 
     return pad(batches, rows, -(-largest_share // rows), dataset.image_size)
 
 
-def _train_from_disk(config: ConfigDict, start_step: int, share: Share) -> Iterator[Batch]:
+def _train_from_disk(config: ConfigDict, start_step: int, share: HostShard) -> Iterator[Batch]:
     dataset = config.dataset
     source = open_source(dataset, dataset.train_split)
     decode = partial(images.random_crops, dataset=dataset)
@@ -95,7 +97,7 @@ def _train_from_disk(config: ConfigDict, start_step: int, share: Share) -> Itera
         yield _batch(decoded, bad.replace(decoded))
 
 
-def _eval_from_disk(config: ConfigDict, split: str, share: Share, rows: int) -> Iterator[Batch]:
+def _eval_from_disk(config: ConfigDict, split: str, share: HostShard, rows: int) -> Iterator[Batch]:
     dataset = config.dataset
     source: Source = open_source(dataset, split)
     decode = partial(images.center_crops, dataset=dataset)
@@ -106,7 +108,7 @@ def _eval_from_disk(config: ConfigDict, split: str, share: Share, rows: int) -> 
 
 
 def _decode(
-    config: ConfigDict, chunks: Iterator[Chunk], decode: Decode, rows: int
+    config: ConfigDict, chunks: Iterator[EncodedBatch], decode: Decode, rows: int
 ) -> Iterator[Decoded]:
     return decode_batches(
         _readable(chunks, config.dataset),
@@ -118,7 +120,7 @@ def _decode(
     )
 
 
-def _readable(chunks: Iterator[Chunk], dataset: ConfigDict) -> Iterator[Chunk]:
+def _readable(chunks: Iterator[EncodedBatch], dataset: ConfigDict) -> Iterator[EncodedBatch]:
     """The same; what reading raises becomes a line."""
     try:
         yield from chunks

@@ -14,12 +14,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from ssanet_jax.config import ConfigError
 from ssanet_jax.data.class_names import readable
 from ssanet_jax.data.digits import Digits
 from ssanet_jax.data.fashion_mnist import FILES, FashionMnistIdx
 from ssanet_jax.data.sources import ArrayRecords, Folder, Source
 from ssanet_jax.data.tfrecords import TfRecords
+from ssanet_jax.errors import ConfigError
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 

@@ -14,7 +14,7 @@ from tensorflow_datasets.core import dataset_info, file_adapters
 from tensorflow_datasets.core.file_adapters import FileFormat
 from tensorflow_datasets.core.utils import py_utils
 
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 
 _INFO = 'dataset_info.json'
 

@@ -13,8 +13,8 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 from PIL import Image
 
-from ssanet_jax.crops import center_window, crop_windows
 from ssanet_jax.data import decoding, jpeg
+from ssanet_jax.data.crops import center_window, crop_windows
 
 _PIL = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 _CV2 = {'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
@@ -108,15 +108,13 @@ def center_crops(
 ) -> dict[int, str]:
     """The centres of images into `out`, decoded exactly and antialiased; `key` is ignored.
 
-    As torchvision's Resize(size / eval_crop_fraction) of the short side, CenterCrop(size)
+    As torchvision's Resize(size / eval_crop_pct) of the short side, CenterCrop(size)
     do it with Pillow. Arguments and result as `random_crops`.
     """
     size = out.shape[1]
 
     def finish(image: np.ndarray, row: int) -> None:
-        (top, left), (bottom, right) = center_window(
-            image.shape[:2], size, dataset.eval_crop_fraction
-        )
+        (top, left), (bottom, right) = center_window(image.shape[:2], size, dataset.eval_crop_pct)
         out[row] = _pil_resize(image, size, dataset.interpolation, (left, top, right, bottom))
 
     def decode(rows: slice) -> None:

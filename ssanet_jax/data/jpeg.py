@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ssanet_jax.crops import ATTEMPTS
+from ssanet_jax.data.crops import ATTEMPTS
 
 GROUP = 64  # files of one call, at the most
 

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from ssanet_jax.config import ConfigError
-from ssanet_jax.data.batch import Batch, Share
+from ssanet_jax.data.batch import Batch, HostShard
 from ssanet_jax.data.decoding import fit
+from ssanet_jax.errors import ConfigError
 
 Split = tuple[np.ndarray, np.ndarray]  # image uint8 [N, H, W, 3], label int32 [N]
 
@@ -46,7 +46,7 @@ def train_batches(
     batch_size: int,
     padding: int,
     flip: bool,
-    share: Share,
+    share: HostShard,
 ) -> Iterator[Batch]:
     """Endless training batches; batch k depends on (seed, k) alone, so any k starts at once."""
     images, labels = split
@@ -93,7 +93,7 @@ def crop(
     return out
 
 
-def eval_batches(split: Split, share: Share, rows: int) -> Iterator[Batch]:
+def eval_batches(split: Split, share: HostShard, rows: int) -> Iterator[Batch]:
     """This host's examples, each once, in batches of up to `rows`."""
     images, labels = (share.of(array) for array in split)
     for start in range(0, len(labels), rows):

@@ -14,7 +14,7 @@ import numpy as np
 
 from ssanet_jax.data.decoding import Decode
 from ssanet_jax.data.jpeg import GROUP
-from ssanet_jax.data.sources import Chunk
+from ssanet_jax.data.sources import EncodedBatch
 
 AHEAD = 2  # batches that are worked on while one is used
 
@@ -23,13 +23,13 @@ class Decoded(NamedTuple):
     """A batch, and why some of its images could not be decoded, which are black."""
 
     image: np.ndarray  # uint8 [n, size, size, 3]
-    chunks: list[Chunk]  # what it was decoded from; together n images
+    chunks: list[EncodedBatch]  # what it was decoded from; together n images
     bad: dict[int, str]  # row: reason
 
     def label(self) -> np.ndarray:
         return np.concatenate([chunk.label for chunk in self.chunks])
 
-    def example(self, row: int) -> Chunk:
+    def example(self, row: int) -> EncodedBatch:
         """The chunk of one image that `row` was to be decoded from."""
         for chunk in self.chunks:
             if row < len(chunk):
@@ -45,13 +45,13 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def key(seed: int, chunk: Chunk) -> np.ndarray:
+def key(seed: int, chunk: EncodedBatch) -> np.ndarray:
     """int64 [m, 2]: what the augmentation of each image is drawn from, (seed, epoch, example)."""
     return np.stack([(seed << 32) + chunk.epoch, chunk.number], axis=1)
 
 
 def decode_batches(
-    chunks: Iterator[Chunk],
+    chunks: Iterator[EncodedBatch],
     decode: Decode,
     *,
     seed: int,
@@ -92,9 +92,9 @@ def decode_batches(
             pool.shutdown(cancel_futures=True)
 
 
-def _cut(chunks: Iterator[Chunk], rows: int) -> Iterator[list[Chunk]]:
+def _cut(chunks: Iterator[EncodedBatch], rows: int) -> Iterator[list[EncodedBatch]]:
     """Lists of chunks of at most `GROUP` images, `rows` in each list but the last."""
-    parts: list[Chunk] = []
+    parts: list[EncodedBatch] = []
     missing = rows
     for chunk in chunks:
         start = 0

@@ -18,9 +18,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from ssanet_jax.config import ConfigError
-from ssanet_jax.data.batch import Share
-from ssanet_jax.errors import RunError
+from ssanet_jax.data.batch import HostShard
+from ssanet_jax.errors import ConfigError, RunError
 
 CHUNK = 64  # images that are read together
 _READERS = 4  # chunks that are read at a time
@@ -29,7 +28,7 @@ T = TypeVar('T')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Chunk:
+class EncodedBatch:
     """Some encoded images, in order."""
 
     files: Sequence[bytes]  # m encoded images
@@ -40,10 +39,10 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.label)
 
-    def part(self, start: int, stop: int) -> 'Chunk':
+    def part(self, start: int, stop: int) -> 'EncodedBatch':
         """Images start..stop."""
         cut = slice(start, stop)
-        return Chunk(self.files[cut], self.label[cut], self.number[cut], self.epoch[cut])
+        return EncodedBatch(self.files[cut], self.label[cut], self.number[cut], self.epoch[cut])
 
 
 class Source(Protocol):
@@ -52,14 +51,14 @@ class Source(Protocol):
     size: int
 
     def training(
-        self, *, seed: int, batch_size: int, start_step: int, share: Share
-    ) -> Iterator[Chunk]:
+        self, *, seed: int, batch_size: int, start_step: int, share: HostShard
+    ) -> Iterator[EncodedBatch]:
         """Endless chunks of this host's share of the shuffled batches from `start_step` on."""
 
-    def evaluation(self, share: Share) -> Iterator[Chunk]:
+    def evaluation(self, share: HostShard) -> Iterator[EncodedBatch]:
         """This host's contiguous part, once."""
 
-    def after(self, number: int) -> Iterator[Chunk]:
+    def after(self, number: int) -> Iterator[EncodedBatch]:
         """What may stand in for an example, one by one; nothing if the source cannot say."""
 
     def name(self, number: int) -> str:
@@ -80,12 +79,12 @@ class RandomAccess:
         raise NotImplementedError
 
     def training(
-        self, *, seed: int, batch_size: int, start_step: int, share: Share
-    ) -> Iterator[Chunk]:
+        self, *, seed: int, batch_size: int, start_step: int, share: HostShard
+    ) -> Iterator[EncodedBatch]:
         first, stop = share.bounds(batch_size)
         rows = stop - first
 
-        def chunk(start: int) -> Chunk:
+        def chunk(start: int) -> EncodedBatch:
             step, row = np.divmod(np.arange(start, start + CHUNK), rows)  # of this host's share
             epoch, place = np.divmod(step * batch_size + first + row, self.size)
             return self._chunk(shuffled(place, seed, epoch, self.size), epoch)
@@ -93,21 +92,21 @@ class RandomAccess:
         starts = range(start_step * rows, 2**62, CHUNK)
         return read_ahead(chunk, starts)
 
-    def evaluation(self, share: Share) -> Iterator[Chunk]:
+    def evaluation(self, share: HostShard) -> Iterator[EncodedBatch]:
         first, stop = share.bounds(self.size)
 
-        def chunk(start: int) -> Chunk:
+        def chunk(start: int) -> EncodedBatch:
             number = np.arange(start, min(start + CHUNK, stop))
             return self._chunk(number, np.zeros_like(number))
 
         return read_ahead(chunk, range(first, stop, CHUNK))
 
-    def after(self, number: int) -> Iterator[Chunk]:
+    def after(self, number: int) -> Iterator[EncodedBatch]:
         for following in range(number + 1, number + self.size):
             yield self._chunk(np.array([following % self.size]), np.zeros(1, np.int64))
 
-    def _chunk(self, number: np.ndarray, epoch: np.ndarray) -> Chunk:
-        return Chunk(*self.read(number), number, epoch)
+    def _chunk(self, number: np.ndarray, epoch: np.ndarray) -> EncodedBatch:
+        return EncodedBatch(*self.read(number), number, epoch)
 
 
 def shuffled(place: np.ndarray, seed: int, epoch: np.ndarray, size: int) -> np.ndarray:

@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from ssanet_jax.config import ConfigError
-from ssanet_jax.data.batch import Share
-from ssanet_jax.data.sources import CHUNK, Chunk, parse, tfds_id
+from ssanet_jax.data.batch import HostShard
+from ssanet_jax.data.sources import CHUNK, EncodedBatch, parse, tfds_id
+from ssanet_jax.errors import ConfigError
 
 _FOREVER = 2**62
 _FILES_AT_ONCE = 16
@@ -30,8 +30,8 @@ class TfRecords:
         self.size = builder.info.splits[split].num_examples
 
     def training(
-        self, *, seed: int, batch_size: int, start_step: int, share: Share
-    ) -> Iterator[Chunk]:
+        self, *, seed: int, batch_size: int, start_step: int, share: HostShard
+    ) -> Iterator[EncodedBatch]:
         part = self._part(share)
         rows = np.diff(share.bounds(batch_size)).item()
         first_epoch, skipped = divmod(start_step * rows, part.size)
@@ -47,17 +47,17 @@ class TfRecords:
         epochs = tf.data.Dataset.range(first_epoch, _FOREVER)
         return _chunks(epochs.flat_map(epoch_records).skip(skipped))
 
-    def evaluation(self, share: Share) -> Iterator[Chunk]:
+    def evaluation(self, share: HostShard) -> Iterator[EncodedBatch]:
         records = self._part(share).records(file_seed=None)
         return _chunks(records.map(lambda n, record: (n, tf.zeros((), tf.int64), record)))
 
-    def after(self, number: int) -> Iterator[Chunk]:
+    def after(self, number: int) -> Iterator[EncodedBatch]:
         return iter(())
 
     def name(self, number: int) -> str:
         return tfds_id(self._files, number)
 
-    def _part(self, share: Share) -> '_Part':
+    def _part(self, share: HostShard) -> '_Part':
         if self.size < share.num_hosts:
             raise ConfigError(
                 f'Split {self._split!r} has fewer examples than there are hosts '
@@ -106,8 +106,8 @@ class _Part:
         )
 
 
-def _chunks(records: tf.data.Dataset) -> Iterator[Chunk]:
+def _chunks(records: tf.data.Dataset) -> Iterator[EncodedBatch]:
     options = tf.data.Options()
     options.deterministic = True
     for number, epoch, record in records.batch(CHUNK).prefetch(4).with_options(options):
-        yield Chunk(*parse(record), number.numpy(), epoch.numpy())
+        yield EncodedBatch(*parse(record), number.numpy(), epoch.numpy())

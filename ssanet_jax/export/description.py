@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.export.program import INPUT, Program
-from ssanet_jax.training.saved import SavedRun
+from ssanet_jax.trained.load import TrainedModel
 from ssanet_jax.version import __version__
 
 FILE = 'config.json'
 
 
-def describe(run: SavedRun, program: Program, form: str, packages: Sequence[str]) -> dict[str, Any]:
+def describe(
+    run: TrainedModel, program: Program, form: str, packages: Sequence[str]
+) -> dict[str, Any]:
     """The network, its input and outputs, its classes and its making, for JSON.
 
     Args:
@@ -56,14 +58,14 @@ def _from_files(dataset: Any) -> str:
     size = dataset.image_size
     if dataset.reader == 'memory':
         return f'the whole image resized to {size} x {size}, bilinear, antialiased'
-    short = round(size / dataset.eval_crop_fraction)
+    short = round(size / dataset.eval_crop_pct)
     return (
         f'the short side resized to {short}, {dataset.interpolation}, antialiased; the central '
         f'{size} x {size}'
     )
 
 
-def _fields(run: SavedRun) -> dict[str, Any]:
+def _fields(run: TrainedModel) -> dict[str, Any]:
     """Those of the run's config, but for paths of the machine that it ran on."""
     fields = json.loads(run.config.to_json_best_effort())
     for section, name in (('dataset', 'data_dir'), ('dataset', 'manual_dir'), ('init', 'weights')):

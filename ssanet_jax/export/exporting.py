@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.export import (
     description,
     onnx_file,
@@ -22,8 +22,8 @@ from ssanet_jax.export import (
     stablehlo,
     weights_file,
 )
-from ssanet_jax.training.saved import SavedRun
-from ssanet_jax.training.writing import check_room
+from ssanet_jax.trained.load import TrainedModel
+from ssanet_jax.training.atomic_io import check_room
 
 
 class Format(NamedTuple):
@@ -65,7 +65,7 @@ def require_packages(form: str) -> None:
 
 
 def export_run(
-    run: SavedRun, form: str, out: Path, images: np.ndarray, *, preprocessing: bool = True
+    run: TrainedModel, form: str, out: Path, images: np.ndarray, *, preprocessing: bool = True
 ) -> dict[str, Any]:
     """Writes a folder with the network of `run` and config.json, once it was loaded and compared.
 
@@ -114,7 +114,7 @@ def export_run(
 
 
 def _compare(
-    run: SavedRun, fmt: Format, folder: Path, images: np.ndarray, preprocessing: bool
+    run: TrainedModel, fmt: Format, folder: Path, images: np.ndarray, preprocessing: bool
 ) -> dict[str, Any]:
     """What config.json says of it."""
     make = program.as_trained if fmt.weights_only else program.reference

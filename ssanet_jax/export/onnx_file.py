@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.export.parity import Loaded
 from ssanet_jax.export.program import INPUT, Program
-from ssanet_jax.models.tail import plain_form
+from ssanet_jax.models.folded_tail import plain_form
 
 FILE = 'model.onnx'
 

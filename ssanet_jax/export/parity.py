@@ -9,10 +9,9 @@ import numpy as np
 import scipy.special
 from absl import logging
 
-from ssanet_jax.config import ConfigError
-from ssanet_jax.errors import RunError
+from ssanet_jax.errors import ConfigError, RunError
 from ssanet_jax.export.program import Program
-from ssanet_jax.training.saved import SavedRun
+from ssanet_jax.trained.load import TrainedModel
 
 BATCH_SIZES = (1, 7)
 _MOST_IMAGES = 64
@@ -72,7 +71,7 @@ def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max() / (np.abs(b).max() or 1.0))
 
 
-def evaluation_images(run: SavedRun, count: int = 7) -> np.ndarray:
+def evaluation_images(run: TrainedModel, count: int = 7) -> np.ndarray:
     """The first images of the run's evaluation split, uint8 [count, size, size, 3].
 
     Raises:
@@ -95,7 +94,7 @@ def evaluation_images(run: SavedRun, count: int = 7) -> np.ndarray:
     return batch['image'][good][:count]
 
 
-def file_images(run: SavedRun, files: Sequence[Path | bytes]) -> np.ndarray:
+def file_images(run: TrainedModel, files: Sequence[Path | bytes]) -> np.ndarray:
     """The first 64 images that a user names, decoded as in evaluation; bad ones are logged.
 
     Raises:

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ssanet_jax.inference import for_inference
 from ssanet_jax.models import Network
-from ssanet_jax.training.saved import SavedRun
+from ssanet_jax.models.batch_norm_folding import for_inference
+from ssanet_jax.trained.load import TrainedModel
 from ssanet_jax.training.steps import Preprocess
 
 INPUT = 'image'
@@ -51,13 +51,13 @@ class Program:
         return self.apply(self.variables, image)
 
 
-def as_trained(run: SavedRun, *, preprocessing: bool) -> Program:
+def as_trained(run: TrainedModel, *, preprocessing: bool) -> Program:
     """The network as its checkpoint has it, in the dtype that it was trained in."""
     preprocess = run.preprocess if preprocessing else None
     return Program(run.model, run.variables, preprocess, run.config.dataset.image_size)
 
 
-def reference(run: SavedRun, *, preprocessing: bool) -> Program:
+def reference(run: TrainedModel, *, preprocessing: bool) -> Program:
     """The same in float32: what an exported program is compared with.
 
     The weights of a run in bfloat16 are float32 all the same. What it computes of them depends on
@@ -67,7 +67,7 @@ def reference(run: SavedRun, *, preprocessing: bool) -> Program:
     return dataclasses.replace(program, model=run.model.clone(dtype=jnp.float32))
 
 
-def exported(run: SavedRun, *, preprocessing: bool) -> Program:
+def exported(run: TrainedModel, *, preprocessing: bool) -> Program:
     """What is written: the reference with BatchNorms folded, see `inference.for_inference`."""
     program = reference(run, preprocessing=preprocessing)
     model, variables = for_inference(program.model, program.variables)

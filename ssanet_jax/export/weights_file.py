@@ -12,13 +12,13 @@ import jax
 import numpy as np
 
 from ssanet_jax import weights
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.export import description
 from ssanet_jax.export.parity import Loaded
 from ssanet_jax.export.program import Program, as_trained
 from ssanet_jax.models import Network
-from ssanet_jax.training.experiment import build_model
-from ssanet_jax.training.saved import SavedRun, with_defaults
+from ssanet_jax.trained.load import TrainedModel, with_defaults
+from ssanet_jax.training.trainer_setup import build_model
 
 FILE = 'model.safetensors'
 FORMAT = 'safetensors'
@@ -37,7 +37,7 @@ def load(folder: Path) -> Loaded:
     return jax.jit(as_trained(load_exported(folder), preprocessing=True))
 
 
-def load_exported(folder: str | Path) -> SavedRun:
+def load_exported(folder: str | Path) -> TrainedModel:
     """A run's network from what `tools.export --format=safetensors` wrote, without the run.
 
     Raises:
@@ -53,13 +53,13 @@ def load_exported(folder: str | Path) -> SavedRun:
     try:
         config = with_defaults(described['run'])
         alone = config.copy_and_resolve_references()
-        alone.model.batch_norm_devices = 1  # as in saved.load_run
+        alone.model.batch_norm_group_size = 1  # as in saved.load_trained
         model = build_model(alone, len(described['classes']))
         variables = _read(folder, model, config.dataset.image_size)
     except (AttributeError, ImportError, OSError, TypeError, ValueError) as error:
         reason = ' '.join(str(error).split())
         raise ConfigError(f'{folder} cannot be loaded: {reason}') from error
-    return SavedRun(config, model, variables, described['step'], tuple(described['classes']))
+    return TrainedModel(config, model, variables, described['step'], tuple(described['classes']))
 
 
 def _read(folder: Path, model: Network, size: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from ssanet_jax.models.densenet import DenseNet
 from ssanet_jax.models.googlenet import GoogLeNet
 from ssanet_jax.models.mobilenet import MobileNet, MobileNetV2
-from ssanet_jax.models.naming import Naming
+from ssanet_jax.models.name_mapping import NameMapping
 from ssanet_jax.models.network import ConvNorm, Network
 from ssanet_jax.models.preact_resnet import PreActResNet
 from ssanet_jax.models.registry import create_model, model_names
@@ -20,7 +20,7 @@ __all__ = [
     'GoogLeNet',
     'MobileNet',
     'MobileNetV2',
-    'Naming',
+    'NameMapping',
     'Network',
     'PreActResNet',
     'ResNet',

@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssanet_jax import layers, ops
-from ssanet_jax.models.naming import Naming
-from ssanet_jax.models.network import ModuleFn, Network, attend
+from ssanet_jax import layers
+from ssanet_jax.models.name_mapping import NameMapping
+from ssanet_jax.models.network import ModuleFn, Network, apply_attention
 
 
 class DenseLayer(nn.Module):
@@ -31,11 +31,11 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = nn.relu(layers.normalize(x, train=train, name='norm1', norm=self.norm))
-        y = ops.conv(4 * self.growth, 1, dtype=x.dtype, name='conv1')(y)
-        y = nn.relu(layers.normalize(y, train=train, name='norm2', norm=self.norm))
-        y = ops.conv(self.growth, 3, dtype=x.dtype, name='conv2')(y)
-        return jnp.concatenate([x, attend(self.attention, y, train=train)], axis=-1)
+        y = nn.relu(layers.batch_norm(x, train=train, name='norm1', norm=self.norm))
+        y = layers.conv(4 * self.growth, 1, dtype=x.dtype, name='conv1')(y)
+        y = nn.relu(layers.batch_norm(y, train=train, name='norm2', norm=self.norm))
+        y = layers.conv(self.growth, 3, dtype=x.dtype, name='conv2')(y)
+        return jnp.concatenate([x, apply_attention(self.attention, y, train=train)], axis=-1)
 
 
 class Transition(nn.Module):
@@ -49,9 +49,9 @@ class Transition(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = nn.relu(layers.normalize(x, train=train, name='norm', norm=self.norm))
-        y = ops.conv(x.shape[-1] // 2, 1, dtype=x.dtype, name='conv')(y)
-        return ops.mean_pool(y, 2, stride=2)
+        y = nn.relu(layers.batch_norm(x, train=train, name='norm', norm=self.norm))
+        y = layers.conv(x.shape[-1] // 2, 1, dtype=x.dtype, name='conv')(y)
+        return layers.mean_pool(y, 2, stride=2)
 
 
 class DenseNet(Network, kw_only=True):
@@ -71,28 +71,28 @@ class DenseNet(Network, kw_only=True):
     def blocks(self) -> tuple[int, ...]:
         return tuple(self.stage_sizes)
 
-    def torch_names(self) -> dict[str, Naming]:
+    def state_dict_rules(self) -> dict[str, NameMapping]:
         rules = [
             ('^(?!fc/)', 'features/'),
             (r'(denseblock\d)_(denselayer\d+)/', r'\1/\2/'),
             ('^fc/', 'classifier/'),
         ]
-        return {'torchvision': Naming(rules), 'timm': Naming(rules)}
+        return {'torchvision': NameMapping(rules), 'timm': NameMapping(rules)}
 
     def features(self, x: jax.Array, *, train: bool) -> jax.Array:
         size, stride = {'imagenet': (7, 2), 'cifar': (3, 1)}[self.stem]
-        x = ops.conv(self.width, size, stride=stride, dtype=self.dtype, name='conv0')(x)
+        x = layers.conv(self.width, size, stride=stride, dtype=self.dtype, name='conv0')(x)
         if self.stem == 'imagenet':  # The CIFAR form begins with the first layer's BatchNorm.
-            x = nn.relu(layers.normalize(x, train=train, name='norm0', norm=self.norm))
-            x = ops.max_pool(x)
+            x = nn.relu(layers.batch_norm(x, train=train, name='norm0', norm=self.norm))
+            x = layers.max_pool(x)
         for stage, size in enumerate(self.stage_sizes, start=1):
             for index in range(size):
                 x = DenseLayer(
                     self.growth,
-                    attention=self.slot(stage, index),
+                    attention=self.attention_at(stage, index),
                     norm=self.norm,
                     name=f'denseblock{stage}_denselayer{index + 1}',
                 )(x, train=train)
             if stage < len(self.stage_sizes):
                 x = Transition(norm=self.norm, name=f'transition{stage}')(x, train=train)
-        return nn.relu(layers.normalize(x, train=train, name='norm5', norm=self.norm))
+        return nn.relu(layers.batch_norm(x, train=train, name='norm5', norm=self.norm))

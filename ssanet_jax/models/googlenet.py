@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssanet_jax import layers, ops
-from ssanet_jax.models.naming import Naming
-from ssanet_jax.models.network import ConvNorm, ModuleFn, Network, attend
+from ssanet_jax import layers
+from ssanet_jax.models.name_mapping import NameMapping
+from ssanet_jax.models.network import ConvNorm, ModuleFn, Network, apply_attention
 
 # Channels: 1x1; 3x3 and the 1x1 before it, twice; the 1x1 after pooling.
 Widths = tuple[int, int, int, int, int, int]
@@ -60,7 +60,7 @@ class Inception(nn.Module):
                 'branch4_1',
             ),
         ]
-        return attend(self.attention, jnp.concatenate(branches, axis=-1), train=train)
+        return apply_attention(self.attention, jnp.concatenate(branches, axis=-1), train=train)
 
 
 class GoogLeNet(Network, kw_only=True):
@@ -77,18 +77,18 @@ class GoogLeNet(Network, kw_only=True):
     def blocks(self) -> tuple[int, ...]:
         return tuple(len(stage) for stage in self.stages)
 
-    def torch_names(self) -> dict[str, Naming]:
-        return {'torchvision': Naming([(r'(branch\d)_(\d)', r'\1/\2')])}
+    def state_dict_rules(self) -> dict[str, NameMapping]:
+        return {'torchvision': NameMapping([(r'(branch\d)_(\d)', r'\1/\2')])}
 
     def features(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = self._stem(x, train=train)
         for stage, modules in enumerate(self.stages, start=1):
             if stage > 1:
-                x = ops.max_pool_ceil(x, 3 if stage == 2 else 2)
+                x = layers.max_pool_ceil(x, 3 if stage == 2 else 2)
             for index, widths in enumerate(modules):
                 x = Inception(
                     widths,
-                    attention=self.slot(stage, index),
+                    attention=self.attention_at(stage, index),
                     norm=self.norm,
                     name=f'inception{stage + 2}{"abcdefgh"[index]}',
                 )(x, train=train)
@@ -98,7 +98,7 @@ class GoogLeNet(Network, kw_only=True):
         if self.stem == 'cifar':
             return ConvNorm(192, 3, norm=self.norm, name='conv3')(x, train=train)
         x = ConvNorm(64, 7, stride=2, norm=self.norm, name='conv1')(x, train=train)
-        x = ops.max_pool_ceil(x, 3)
+        x = layers.max_pool_ceil(x, 3)
         x = ConvNorm(64, 1, norm=self.norm, name='conv2')(x, train=train)
         x = ConvNorm(192, 3, norm=self.norm, name='conv3')(x, train=train)
-        return ops.max_pool_ceil(x, 3)
+        return layers.max_pool_ceil(x, 3)

@@ -13,15 +13,15 @@ import flax.linen as nn
 import jax
 
 from ssanet_jax import layers
-from ssanet_jax.models.naming import Naming, Replacement
+from ssanet_jax.models.name_mapping import NameMapping, Replacement
 from ssanet_jax.models.network import (
     ConvNorm,
     ModuleFn,
     Network,
     Place,
     ResidualNetwork,
-    attend,
-    by_place,
+    apply_attention,
+    by_position,
 )
 
 # timm's names outside and inside the blocks.
@@ -64,7 +64,7 @@ class SeparableConv(nn.Module):
         x = ConvNorm(self.features, 1, act=nn.relu6, norm=self.norm, name='pointwise')(
             x, train=train
         )
-        return attend(self.attention, x, train=train)
+        return apply_attention(self.attention, x, train=train)
 
 
 class MobileNet(Network, kw_only=True):
@@ -82,14 +82,14 @@ class MobileNet(Network, kw_only=True):
     def blocks(self) -> tuple[int, ...]:
         return tuple(self.stage_sizes)
 
-    def torch_names(self) -> dict[str, Naming]:
+    def state_dict_rules(self) -> dict[str, NameMapping]:
         convs = [
             ('/depthwise/conv/', '/conv_dw/'),
             ('/depthwise/bn/', '/bn1/'),
             ('/pointwise/conv/', '/conv_pw/'),
             ('/pointwise/bn/', '/bn2/'),
         ]
-        return {'timm': Naming([*_TIMM, *convs])}
+        return {'timm': NameMapping([*_TIMM, *convs])}
 
     def features(self, x: jax.Array, *, train: bool) -> jax.Array:
         stride = {'imagenet': 2, 'cifar': 1}[self.stem]
@@ -101,7 +101,7 @@ class MobileNet(Network, kw_only=True):
                 x = SeparableConv(
                     self.width * 2**stage,
                     stride=2 if stage > 1 and index == 0 else 1,
-                    attention=self.slot(stage, index),
+                    attention=self.attention_at(stage, index),
                     norm=self.norm,
                     name=f'layer{stage}_{index}',
                 )(x, train=train)
@@ -116,7 +116,7 @@ class InvertedResidual(nn.Module):
       expansion: 1 leaves the first convolution out.
       stride: of the depthwise convolution.
       attention: makes the block of the slot, or None.
-      attention_place: see `ResidualNetwork`.
+      attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
     """
 
@@ -124,12 +124,12 @@ class InvertedResidual(nn.Module):
     expansion: int
     stride: int = 1
     attention: ModuleFn | None = None
-    attention_place: Place = 'before_sum'
+    attention_position: Place = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        before, after = by_place(self.attention, self.attention_place)
+        before, after = by_position(self.attention, self.attention_position)
         hidden, y = x.shape[-1] * self.expansion, x
         if self.expansion != 1:
             y = ConvNorm(hidden, 1, act=nn.relu6, norm=self.norm, name='expand')(y, train=train)
@@ -145,7 +145,7 @@ class InvertedResidual(nn.Module):
         y = ConvNorm(self.features, 1, act=None, norm=self.norm, attention=before, name='project')(
             y, train=train
         )
-        return attend(after, x + y if x.shape == y.shape else y, train=train)
+        return apply_attention(after, x + y if x.shape == y.shape else y, train=train)
 
 
 class Stage(NamedTuple):
@@ -184,7 +184,7 @@ class MobileNetV2(ResidualNetwork, kw_only=True):
     def blocks(self) -> tuple[int, ...]:
         return tuple(stage.size for stage in self.stages)
 
-    def torch_names(self) -> dict[str, Naming]:
+    def state_dict_rules(self) -> dict[str, NameMapping]:
         before = [1 + sum(self.blocks[:stage]) for stage in range(len(self.blocks))]
         torchvision: list[tuple[str, Replacement]] = []
         timm: list[tuple[str, Replacement]] = []
@@ -215,7 +215,7 @@ class MobileNetV2(ResidualNetwork, kw_only=True):
             ('^fc/', 'classifier/1/'),
         ]
         timm += [*_TIMM, ('^head/conv/', 'conv_head/'), ('^head/bn/', 'bn2/')]
-        return {'torchvision': Naming(torchvision), 'timm': Naming(timm)}
+        return {'torchvision': NameMapping(torchvision), 'timm': NameMapping(timm)}
 
     def features(self, x: jax.Array, *, train: bool) -> jax.Array:
         cifar = self.stem == 'cifar'
@@ -228,8 +228,8 @@ class MobileNetV2(ResidualNetwork, kw_only=True):
                     stage.features,
                     stage.expansion,
                     stride=1 if index > 0 or (cifar and number == 2) else stage.stride,
-                    attention=self.slot(number, index),
-                    attention_place=self.attention_place,
+                    attention=self.attention_at(number, index),
+                    attention_position=self.attention_position,
                     norm=self.norm,
                     name=f'layer{number}_{index}',
                 )(x, train=train)

@@ -7,12 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssanet_jax import layers, ops
-from ssanet_jax.models.naming import Naming
+from ssanet_jax import layers
+from ssanet_jax.models.name_mapping import NameMapping
 
 ModuleFn = Callable[..., nn.Module]
 Stem = Literal['imagenet', 'cifar']
-Place = Literal['before_sum', 'after_sum']
+Place = Literal['pre_residual', 'post_residual']
 
 torch_linear = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
@@ -54,7 +54,7 @@ class Network(nn.Module, kw_only=True):
         """Number of blocks, each with a slot, in every stage."""
         raise NotImplementedError
 
-    def torch_names(self) -> dict[str, Naming]:
+    def state_dict_rules(self) -> dict[str, NameMapping]:
         """How other libraries, by their names, name the variables."""
         return {}
 
@@ -73,7 +73,7 @@ class Network(nn.Module, kw_only=True):
 
     def classify(self, x: jax.Array, *, train: bool) -> jax.Array:
         """The mean over pixels, dropout and a dense layer, in float32."""
-        stats = layers.stats_dtype(self.dtype)
+        stats = layers.reduction_dtype(self.dtype)
         x = jnp.mean(x.astype(stats), axis=(1, 2))  # [N, C]
         x = self.drop(x, 'drop', train=train)
         return nn.Dense(self.num_classes, kernel_init=torch_linear, dtype=stats, name='fc')(x)
@@ -84,7 +84,7 @@ class Network(nn.Module, kw_only=True):
             return x
         return nn.Dropout(self.dropout, deterministic=not train, name=name)(x)
 
-    def slot(self, stage: int, index: int) -> ModuleFn | None:
+    def attention_at(self, stage: int, index: int) -> ModuleFn | None:
         """What fills the slot of block `index`, from 0, of `stage`, from 1."""
         if self.attention_stages is not None and stage not in self.attention_stages:
             return None
@@ -130,24 +130,26 @@ class ResidualNetwork(Network, kw_only=True):
     """A network whose blocks end in a sum.
 
     Attributes:
-      attention_place: 'before_sum', at the end of the residual branch (the SSANet and SE
-        papers), or 'after_sum', behind the sum and, where it has one, its ReLU (SE-POST in the
+      attention_position: 'pre_residual', at the end of the residual branch (the SSANet and SE
+        papers), or 'post_residual', behind the sum and, where it has one, its ReLU (SE-POST in the
         SE paper).
     """
 
-    attention_place: Place = 'before_sum'
+    attention_position: Place = 'pre_residual'
 
 
-def by_place(attention: ModuleFn | None, place: Place) -> tuple[ModuleFn | None, ModuleFn | None]:
+def by_position(
+    attention: ModuleFn | None, place: Place
+) -> tuple[ModuleFn | None, ModuleFn | None]:
     """The attention before the sum, and the one after it; raises ValueError for other places."""
     if place not in get_args(Place):
         raise ValueError(
-            f"attention_place={place!r} is not known; choose 'before_sum' or 'after_sum'."
+            f"attention_position={place!r} is not known; choose 'pre_residual' or 'post_residual'."
         )
-    return (attention, None) if place == 'before_sum' else (None, attention)
+    return (attention, None) if place == 'pre_residual' else (None, attention)
 
 
-def attend(attention: ModuleFn | None, x: jax.Array, *, train: bool) -> jax.Array:
+def apply_attention(attention: ModuleFn | None, x: jax.Array, *, train: bool) -> jax.Array:
     """X [N, H, W, C] through the block that `attention` makes, if any; in a compact method."""
     return x if attention is None else attention()(x, train=train)
 
@@ -177,7 +179,7 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = ops.conv(
+        x = layers.conv(
             self.features,
             self.size,
             stride=self.stride,
@@ -186,5 +188,5 @@ class ConvNorm(nn.Module):
             dtype=x.dtype,
             name='conv',
         )(x)
-        x = layers.normalize(x, train=train, name='bn', norm=self.norm)
-        return attend(self.attention, x if self.act is None else self.act(x), train=train)
+        x = layers.batch_norm(x, train=train, name='bn', norm=self.norm)
+        return apply_attention(self.attention, x if self.act is None else self.act(x), train=train)

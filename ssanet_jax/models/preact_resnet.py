@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from ssanet_jax import layers, ops
-from ssanet_jax.models.naming import Naming, Replacement
-from ssanet_jax.models.network import ModuleFn, Place, ResidualNetwork, attend, by_place
+from ssanet_jax import layers
+from ssanet_jax.models.name_mapping import NameMapping, Replacement
+from ssanet_jax.models.network import ModuleFn, Place, ResidualNetwork, apply_attention, by_position
 
 
 class PreActBlock(nn.Module):
@@ -25,7 +25,7 @@ class PreActBlock(nn.Module):
       bottleneck: 1x1, 3x3, 1x1 with 4 width channels at the end, not 3x3, 3x3.
       stride: 2 halves height and width, in the first 3x3.
       attention: makes the block of the slot, or None.
-      attention_place: see `ResidualNetwork`.
+      attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
     """
 
@@ -33,28 +33,30 @@ class PreActBlock(nn.Module):
     bottleneck: bool
     stride: int = 1
     attention: ModuleFn | None = None
-    attention_place: Place = 'before_sum'
+    attention_position: Place = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        before, after = by_place(self.attention, self.attention_place)
+        before, after = by_position(self.attention, self.attention_position)
         features = self.width * (4 if self.bottleneck else 1)
         convs = [(3, self.width, self.stride), (3, self.width, 1)]
         if self.bottleneck:
             convs = [(1, self.width, 1), convs[0], (1, features, 1)]
         y, shortcut = self._norm_relu(x, 1, train=train), x
         if self.stride != 1 or x.shape[-1] != features:
-            shortcut = ops.conv(features, 1, stride=self.stride, dtype=x.dtype, name='downsample')(
-                y
-            )
+            shortcut = layers.conv(
+                features, 1, stride=self.stride, dtype=x.dtype, name='downsample'
+            )(y)
         for number, (size, width, stride) in enumerate(convs, start=1):
             y = y if number == 1 else self._norm_relu(y, number, train=train)
-            y = ops.conv(width, size, stride=stride, dtype=x.dtype, name=f'conv{number}')(y)
-        return attend(after, attend(before, y, train=train) + shortcut, train=train)
+            y = layers.conv(width, size, stride=stride, dtype=x.dtype, name=f'conv{number}')(y)
+        return apply_attention(
+            after, apply_attention(before, y, train=train) + shortcut, train=train
+        )
 
     def _norm_relu(self, x: jax.Array, number: int, *, train: bool) -> jax.Array:
-        return nn.relu(layers.normalize(x, train=train, name=f'norm{number}', norm=self.norm))
+        return nn.relu(layers.batch_norm(x, train=train, name=f'norm{number}', norm=self.norm))
 
 
 class PreActResNet(ResidualNetwork, kw_only=True):
@@ -77,29 +79,29 @@ class PreActResNet(ResidualNetwork, kw_only=True):
     def blocks(self) -> tuple[int, ...]:
         return tuple(self.stage_sizes)
 
-    def torch_names(self) -> dict[str, Naming]:
+    def state_dict_rules(self) -> dict[str, NameMapping]:
         rules: list[tuple[str, Replacement]] = [
             ('^conv1/', 'stem/conv/'),
             (r'^layer(\d)_(\d+)/', lambda m: f'stages/{int(m[1]) - 1}/blocks/{m[2]}/'),
             ('/downsample/', '/downsample/conv/'),
             ('^fc/', 'head/fc/'),
         ]
-        return {'timm': Naming(rules, as_conv=r'^head\.fc')}
+        return {'timm': NameMapping(rules, as_conv=r'^head\.fc')}
 
     def features(self, x: jax.Array, *, train: bool) -> jax.Array:
         size, stride = {'imagenet': (7, 2), 'cifar': (3, 1)}[self.stem]
-        x = ops.conv(self.stem_width, size, stride=stride, dtype=self.dtype, name='conv1')(x)
+        x = layers.conv(self.stem_width, size, stride=stride, dtype=self.dtype, name='conv1')(x)
         if self.stem == 'imagenet':
-            x = ops.max_pool(x)
+            x = layers.max_pool(x)
         for stage, size in enumerate(self.stage_sizes, start=1):
             for index in range(size):
                 x = PreActBlock(
                     width=self.width * 2 ** (stage - 1),
                     bottleneck=self.bottleneck,
                     stride=2 if stage > 1 and index == 0 else 1,
-                    attention=self.slot(stage, index),
-                    attention_place=self.attention_place,
+                    attention=self.attention_at(stage, index),
+                    attention_position=self.attention_position,
                     norm=self.norm,
                     name=f'layer{stage}_{index}',
                 )(x, train=train)
-        return nn.relu(layers.normalize(x, train=train, name='norm', norm=self.norm))
+        return nn.relu(layers.batch_norm(x, train=train, name='norm', norm=self.norm))

@@ -165,7 +165,7 @@ def create_model(
     elif attention_options:
         raise ValueError(f'attention_options={attention_options} has no effect on {name}.')
     if overrides.get('attention') is None:
-        for option in ('attention_stages', 'attention_blocks', 'attention_place'):
+        for option in ('attention_stages', 'attention_blocks', 'attention_position'):
             if overrides.get(option) is not None:
                 raise ValueError(
                     f'{option}={overrides[option]!r} has no effect on {name}, which has no '
@@ -200,7 +200,7 @@ def _with_variant(name: str, make: Callable[..., Network], variant: Variant) -> 
     if variant not in get_args(Variant):
         raise ValueError(f"variant={variant!r} is not known; choose 'v1' or 'v1.5'.")
     block: Any = getattr(make, 'keywords', {}).get('block')
-    if layers.class_of(block) is not Bottleneck:
+    if layers.unwrap_partial(block) is not Bottleneck:
         raise ValueError(
             f'variant={variant!r} has no effect: {name} has no bottlenecks of that kind; leave it '
             'unset.'
@@ -217,7 +217,7 @@ def _check_options(options: Iterable[str], make: Callable[..., nn.Module], what:
 
 def option_names(make: Callable[..., nn.Module]) -> list[str]:
     """What a module, or a partial application of one, can be given."""
-    made: Any = layers.class_of(make)
+    made: Any = layers.unwrap_partial(make)
     fields = dataclasses.fields(made) if dataclasses.is_dataclass(made) else ()
     return [field.name for field in fields if field.name not in ('parent', 'name')]
 

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssanet_jax import layers, ops
+from ssanet_jax import layers
 from ssanet_jax.models.network import ModuleFn, Place, ResidualNetwork
 from ssanet_jax.models.preact_resnet import PreActBlock
 
@@ -26,14 +26,14 @@ class AttentionModule(nn.Module):
       width: inner channels of the units, a quarter of x's.
       depth: times that the mask halves its size.
       slots: what fills the slots of the units of the trunk and of the last one.
-      attention_place: see `ResidualNetwork`.
+      attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
     """
 
     width: int
     depth: int
     slots: Sequence[ModuleFn | None]
-    attention_place: Place = 'before_sum'
+    attention_position: Place = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
 
     @nn.compact
@@ -46,15 +46,15 @@ class AttentionModule(nn.Module):
         mask = self._mask(first, 1, train=train)
         for number in (1, 2):
             mask = nn.relu(
-                layers.normalize(mask, train=train, name=f'mask_norm{number}', norm=self.norm)
+                layers.batch_norm(mask, train=train, name=f'mask_norm{number}', norm=self.norm)
             )
-            mask = ops.conv(4 * self.width, 1, dtype=x.dtype, name=f'mask_linear{number}')(mask)
+            mask = layers.conv(4 * self.width, 1, dtype=x.dtype, name=f'mask_linear{number}')(mask)
         fused = trunk * (1 + nn.sigmoid(mask))
         return self._unit(fused, 'last', self.slots[-1], train=train)
 
     def _mask(self, x: jax.Array, level: int, *, train: bool) -> jax.Array:
         """Pools x, goes deeper, and comes back to the size of x; x is [N, H, W, C]."""
-        y = self._unit(ops.max_pool_ceil(x, 3), f'mask_down{level}', train=train)
+        y = self._unit(layers.max_pool_ceil(x, 3), f'mask_down{level}', train=train)
         if level == self.depth:
             y = self._unit(y, f'mask_down{level}_2', train=train)
         else:
@@ -70,7 +70,7 @@ class AttentionModule(nn.Module):
             self.width,
             bottleneck=True,
             attention=slot,
-            attention_place=self.attention_place,
+            attention_position=self.attention_position,
             norm=self.norm,
             name=name,
         )
@@ -96,10 +96,10 @@ class ResidualAttentionNetwork(ResidualNetwork, kw_only=True):
 
     def features(self, x: jax.Array, *, train: bool) -> jax.Array:
         size, stride = {'imagenet': (7, 2), 'cifar': (3, 1)}[self.stem]
-        x = ops.conv(64, size, stride=stride, dtype=self.dtype, name='conv1')(x)
-        x = nn.relu(layers.normalize(x, train=train, name='bn1', norm=self.norm))
+        x = layers.conv(64, size, stride=stride, dtype=self.dtype, name='conv1')(x)
+        x = nn.relu(layers.batch_norm(x, train=train, name='bn1', norm=self.norm))
         if self.stem == 'imagenet':
-            x = ops.max_pool_ceil(x, 3)
+            x = layers.max_pool_ceil(x, 3)
         for stage, count in enumerate(self.modules, start=1):
             x = self._unit(x, stage, 0, train=train)
             for number in range(count):
@@ -107,22 +107,22 @@ class ResidualAttentionNetwork(ResidualNetwork, kw_only=True):
                 x = AttentionModule(
                     self.width * 2 ** (stage - 1),
                     depth=len(self.modules) + 1 - stage,
-                    slots=[self.slot(stage, first + unit) for unit in range(_TRUNK + 1)],
-                    attention_place=self.attention_place,
+                    slots=[self.attention_at(stage, first + unit) for unit in range(_TRUNK + 1)],
+                    attention_position=self.attention_position,
                     norm=self.norm,
                     name=f'attention{stage}_{number}',
                 )(x, train=train)
         for index in range(self.last_units):
             x = self._unit(x, len(self.modules) + 1, index, train=train)
-        return nn.relu(layers.normalize(x, train=train, name='norm', norm=self.norm))
+        return nn.relu(layers.batch_norm(x, train=train, name='norm', norm=self.norm))
 
     def _unit(self, x: jax.Array, stage: int, index: int, *, train: bool) -> jax.Array:
         unit = PreActBlock(
             self.width * 2 ** (stage - 1),
             bottleneck=True,
             stride=2 if stage > 1 and index == 0 else 1,
-            attention=self.slot(stage, index),
-            attention_place=self.attention_place,
+            attention=self.attention_at(stage, index),
+            attention_position=self.attention_position,
             norm=self.norm,
             name=f'layer{stage}_{index}',
         )
@@ -133,7 +133,9 @@ def resize(x: jax.Array, height: int, width: int) -> jax.Array:
     """X [N, h, w, C] between whose pixels is interpolated, corner on corner, to [N, H, W, C]."""
     n, h, w, c = x.shape
     scales, shifts = zip(_corners(h, height), _corners(w, width), strict=True)
-    stats = layers.stats_dtype(x.dtype)  # Places between pixels need more digits than bfloat16's.
+    stats = layers.reduction_dtype(
+        x.dtype
+    )  # Places between pixels need more digits than bfloat16's.
     y = jax.image.scale_and_translate(
         x.astype(stats),
         (n, height, width, c),

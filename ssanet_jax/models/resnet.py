@@ -12,10 +12,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssanet_jax import layers, ops
-from ssanet_jax.models.naming import Naming
-from ssanet_jax.models.network import ModuleFn, Place, ResidualNetwork, attend, by_place
-from ssanet_jax.models.tail import FoldedTail, Tail, chooses_fold, fold
+from ssanet_jax import layers
+from ssanet_jax.models.folded_tail import FoldedTail, Tail, chooses_fold, fold
+from ssanet_jax.models.name_mapping import NameMapping
+from ssanet_jax.models.network import ModuleFn, Place, ResidualNetwork, apply_attention, by_position
 
 Variant = Literal['v1', 'v1.5']
 
@@ -42,8 +42,8 @@ class Projection(nn.Module):
         ):
             y = fold(strided, self.features, train=train, conv='conv', bn='bn', norm=self.norm)
             return y.value()
-        x = ops.conv(self.features, 1, stride=self.stride, dtype=x.dtype, name='conv')(x)
-        return layers.normalize(x, train=train, name='bn', norm=self.norm)
+        x = layers.conv(self.features, 1, stride=self.stride, dtype=x.dtype, name='conv')(x)
+        return layers.batch_norm(x, train=train, name='bn', norm=self.norm)
 
 
 class ResidualBlock(nn.Module):
@@ -53,7 +53,7 @@ class ResidualBlock(nn.Module):
       width: channels of the branch's inner convolutions.
       stride: 2 halves height and width.
       attention: makes the block of the attention slot, or None.
-      attention_place: see `ResidualNetwork`.
+      attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
       zero_init_residual: start with the last BatchNorm's scale at 0, so that the block
         is the identity (Goyal et al. 2017, section 5.1).
@@ -69,7 +69,7 @@ class ResidualBlock(nn.Module):
     width: int
     stride: int = 1
     attention: ModuleFn | None = None
-    attention_place: Place = 'before_sum'
+    attention_position: Place = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
     zero_init_residual: bool = False
     projection: bool = True
@@ -81,10 +81,10 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        before, after = by_place(self.attention, self.attention_place)
+        before, after = by_position(self.attention, self.attention_position)
         h = self.inner(x, train=train)
         shortcut = self._shortcut(x, train=train)
-        return attend(after, self._tail(h, shortcut, before, train=train), train=train)
+        return apply_attention(after, self._tail(h, shortcut, before, train=train), train=train)
 
     def _tail(
         self, h: jax.Array, shortcut: jax.Array, attention: ModuleFn | None, *, train: bool
@@ -105,10 +105,10 @@ class ResidualBlock(nn.Module):
             tail = FoldedTail(features, attention, self.norm, last, conv, bn)
             nn.share_scope(self, tail)
             return tail(h, shortcut, train=train)
-        y = ops.conv(features, size, dtype=h.dtype, name=conv)(h)
-        y = layers.normalize(y, train=train, name=bn, norm=self.norm, **last)
+        y = layers.conv(features, size, dtype=h.dtype, name=conv)(h)
+        y = layers.batch_norm(y, train=train, name=bn, norm=self.norm, **last)
         if attention is None:
-            return ops.relu(y + shortcut)
+            return layers.relu(y + shortcut)
         # Keeping the output for the gradient does not pay where XLA keeps more for the gate's.
         return nn.relu(attention()(y, train=train) + shortcut)
 
@@ -133,10 +133,10 @@ class ResidualBlock(nn.Module):
         groups: int = 1,
         train: bool,
     ) -> jax.Array:
-        conv = ops.conv(
+        conv = layers.conv(
             features, size, stride=stride, groups=groups, dtype=x.dtype, name=f'conv{number}'
         )
-        return nn.relu(layers.normalize(conv(x), train=train, name=f'bn{number}', norm=self.norm))
+        return nn.relu(layers.batch_norm(conv(x), train=train, name=f'bn{number}', norm=self.norm))
 
 
 class BasicBlock(ResidualBlock):
@@ -201,7 +201,7 @@ class ResNet(ResidualNetwork, kw_only=True):
     def blocks(self) -> tuple[int, ...]:
         return tuple(self.stage_sizes)
 
-    def torch_names(self) -> dict[str, Naming]:
+    def state_dict_rules(self) -> dict[str, NameMapping]:
         layer = (r'^layer(\d)_(\d+)/', r'layer\1.\2/')
         downsample = [('downsample/conv', 'downsample/0'), ('downsample/bn', 'downsample/1')]
         attention = [
@@ -213,25 +213,27 @@ class ResNet(ResidualNetwork, kw_only=True):
         released = [layer, ('/g?ssa/', '/Salient/')]  # models/official_SSANet.py
         cifar = [(pattern, name.replace('downsample', 'shortcut')) for pattern, name in downsample]
         return {
-            'torchvision': Naming([layer, *downsample]),
-            'timm': Naming([layer, *downsample, *attention], as_conv=r'\.se\.'),
-            'ssanet': Naming([*released, *downsample], unused=r'Salient\.conv\.weight'),
-            'ssanet_cifar': Naming([*released, *cifar, ('^fc/', 'linear/')]),  # models/resnet.py
+            'torchvision': NameMapping([layer, *downsample]),
+            'timm': NameMapping([layer, *downsample, *attention], as_conv=r'\.se\.'),
+            'ssanet': NameMapping([*released, *downsample], unused=r'Salient\.conv\.weight'),
+            'ssanet_cifar': NameMapping(
+                [*released, *cifar, ('^fc/', 'linear/')]
+            ),  # models/resnet.py
         }
 
     def features(self, x: jax.Array, *, train: bool) -> jax.Array:
         size, stride = {'imagenet': (7, 2), 'cifar': (3, 1)}[self.stem]
-        x = ops.conv(self.width, size, stride=stride, dtype=self.dtype, name='conv1')(x)
-        x = nn.relu(layers.normalize(x, train=train, name='bn1', norm=self.norm))
+        x = layers.conv(self.width, size, stride=stride, dtype=self.dtype, name='conv1')(x)
+        x = nn.relu(layers.batch_norm(x, train=train, name='bn1', norm=self.norm))
         if self.stem == 'imagenet':
-            x = ops.max_pool(x)
+            x = layers.max_pool(x)
         for stage, size in enumerate(self.stage_sizes, start=1):
             for index in range(size):
                 x = self.block(
                     width=self.width * 2 ** (stage - 1),
                     stride=2 if stage > 1 and index == 0 else 1,
-                    attention=self.slot(stage, index),
-                    attention_place=self.attention_place,
+                    attention=self.attention_at(stage, index),
+                    attention_position=self.attention_position,
                     norm=self.norm,
                     zero_init_residual=self.zero_init_residual,
                     projection=self.projection,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssanet_jax import layers
-from ssanet_jax.models.naming import Naming
+from ssanet_jax.models.name_mapping import NameMapping
 from ssanet_jax.models.network import ConvNorm, Network, torch_linear
 
 
@@ -38,7 +38,7 @@ class VGG(Network, kw_only=True):
     def blocks(self) -> tuple[int, ...]:
         return tuple(self.stage_sizes)
 
-    def torch_names(self) -> dict[str, Naming]:
+    def state_dict_rules(self) -> dict[str, NameMapping]:
         features, place = [], 0
         for stage, size in enumerate(self.stage_sizes, start=1):
             for index in range(size):
@@ -49,12 +49,12 @@ class VGG(Network, kw_only=True):
                 place += 3  # with the ReLU
             place += 1  # the pooling
         if self.stem == 'cifar':
-            return {'ssanet_cifar': Naming([*features, ('^fc/', 'classifier/')])}
+            return {'ssanet_cifar': NameMapping([*features, ('^fc/', 'classifier/')])}
         tv = [('^fc1/', 'classifier/0/'), ('^fc2/', 'classifier/3/'), ('^fc/', 'classifier/6/')]
         timm = [('^(fc[12])/', r'pre_logits/\1/'), ('^fc/', 'head/fc/')]
         return {
-            'torchvision': Naming([*features, *tv], as_linear=r'^classifier\.0'),
-            'timm': Naming([*features, *timm], as_conv=r'^pre_logits'),
+            'torchvision': NameMapping([*features, *tv], as_linear=r'^classifier\.0'),
+            'timm': NameMapping([*features, *timm], as_conv=r'^pre_logits'),
         }
 
     def features(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -67,7 +67,7 @@ class VGG(Network, kw_only=True):
                     3,
                     bias=True,
                     norm=self.norm,
-                    attention=self.slot(stage, index),
+                    attention=self.attention_at(stage, index),
                     name=f'layer{stage}_{index}',
                 )(x, train=train)
             x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
@@ -76,7 +76,7 @@ class VGG(Network, kw_only=True):
     def classify(self, x: jax.Array, *, train: bool) -> jax.Array:
         if self.stem == 'cifar':
             return super().classify(x, train=train)
-        stats = layers.stats_dtype(self.dtype)
+        stats = layers.reduction_dtype(self.dtype)
         x = _adaptive_mean(x, 7)
         for name, axes in (('fc1', (1, 2, 3)), ('fc2', (1,))):
             x = nn.DenseGeneral(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from ssanet_jax.render import Column, Table, thousands
+from ssanet_jax.tables import Column, Table, thousands
 
 MATRIX_CLASSES = 30  # a matrix of more cannot be read
 _TABLE_CLASSES = 20

@@ -7,11 +7,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ssanet_jax import data
-from ssanet_jax.config import ConfigError
-from ssanet_jax.prediction import Predictor
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.trained.load import TrainedModel
+from ssanet_jax.trained.prediction import Predictor
 from ssanet_jax.training.losses import evaluation_loss
 from ssanet_jax.training.metrics import label_rank
-from ssanet_jax.training.saved import SavedRun
 
 _BATCH_SIZE = 256  # images at a time, at most; what is computed does not depend on it
 
@@ -62,7 +62,7 @@ class Evaluation(NamedTuple):
         return int(np.sum(~np.isfinite(self.logits[self.good()]).all(axis=1)))
 
 
-def evaluate_run(run: SavedRun, *, hardest: int, sample: int) -> Evaluation:
+def evaluate_run(run: TrainedModel, *, hardest: int, sample: int) -> Evaluation:
     """Evaluates a run on the whole of its `eval_split`, on this host alone.
 
     Args:
@@ -79,7 +79,7 @@ def evaluate_run(run: SavedRun, *, hardest: int, sample: int) -> Evaluation:
     parts: list[tuple[np.ndarray, ...]] = []
     hard, chosen = _no_images(config), [_no_images(config)]
     start, num_good, losses = 0, 0, np.zeros(0, np.float32)  # losses of the hardest
-    for batch in data.eval_batches(config, config.dataset.eval_split, share=data.Share(0, 1)):
+    for batch in data.eval_batches(config, config.dataset.eval_split, share=data.HostShard(0, 1)):
         mask, image = batch['mask'], batch['image']
         logits = predictor.logits(image)
         loss, rank = map(np.asarray, _judge(logits, batch['label']))
@@ -95,7 +95,7 @@ def evaluate_run(run: SavedRun, *, hardest: int, sample: int) -> Evaluation:
     return Evaluation(logits, label, loss, rank, hard, _join(chosen), info.num_train)
 
 
-def _checked(run: SavedRun) -> tuple[ConfigDict, data.DatasetInfo]:
+def _checked(run: TrainedModel) -> tuple[ConfigDict, data.DatasetInfo]:
     """The config to evaluate with, and what the data are."""
     config = run.config.copy_and_resolve_references()
     info, expected = data.dataset_info(config), len(run.classes)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.cost import LayerCost, total_cost
-from ssanet_jax.render import amount
 from ssanet_jax.report.evaluation import Evaluation
-from ssanet_jax.training.saved import SavedRun
+from ssanet_jax.tables import si_format
+from ssanet_jax.trained.load import TrainedModel
 
 _VALUES = ('top1', 'top5', 'loss', 'num_examples')
 
@@ -33,7 +33,7 @@ class Headline(NamedTuple):
 
 def headline(
     config: ConfigDict,
-    run: SavedRun | None,
+    run: TrainedModel | None,
     evaluation: Evaluation | None,
     lines: Sequence[Mapping[str, Any]],
     layers: Sequence[LayerCost],
@@ -93,7 +93,7 @@ def _tiles(means: Mapping[str, Any], num_classes: int) -> list[tuple[str, str]]:
 
 
 def _of_network(
-    config: ConfigDict, run: SavedRun | None, layers: Sequence[LayerCost], epoch: float | None
+    config: ConfigDict, run: TrainedModel | None, layers: Sequence[LayerCost], epoch: float | None
 ) -> list[tuple[str, str]]:
     facts = []
     if run:
@@ -106,7 +106,7 @@ def _of_network(
         cost, size = total_cost(layers), config.dataset.image_size
         facts += [
             ('parameters', f'{cost.parameters:,}'),
-            ('multiply-adds', f'{amount(cost.multiply_adds)} at {size}x{size}'),
+            ('multiply-adds', f'{si_format(cost.macs)} at {size}x{size}'),
         ]
     return facts
 

@@ -10,13 +10,14 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.cost import layer_costs
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.report import classes, curves, headline, sections, tables
 from ssanet_jax.report.charts import curve_charts
 from ssanet_jax.report.evaluation import Evaluation, evaluate_run
+from ssanet_jax.trained.load import TrainedModel, load_trained, with_defaults
 from ssanet_jax.training.metrics_file import read_metrics
-from ssanet_jax.training.saved import SavedRun, load_run, saved_config, with_defaults
-from ssanet_jax.training.starts import has_checkpoints, read_starts
+from ssanet_jax.training.run_history import has_checkpoints, read_starts
+from ssanet_jax.training.workdir import saved_config
 from ssanet_jax.version import __version__
 
 _HARDEST = 24  # images
@@ -78,7 +79,7 @@ def _page(folder: epath.Path, checkpoint: str) -> str:
     lines, starts = read_metrics(folder), read_starts(folder)
     run, evaluation, notes = None, None, []
     if has_checkpoints(folder):
-        run = load_run(folder, checkpoint)
+        run = load_trained(folder, checkpoint)
         try:
             evaluation = evaluate_run(run, hardest=_HARDEST, sample=_SAMPLE)
         except ConfigError as error:
@@ -115,7 +116,7 @@ def _curves(
     }
 
 
-def _of_images(run: SavedRun, evaluation: Evaluation, notes: list[str]) -> dict[str, Any]:
+def _of_images(run: TrainedModel, evaluation: Evaluation, notes: list[str]) -> dict[str, Any]:
     """The parts that look at single images; a reason why there are none is added to `notes`."""
     good = evaluation.good()
     if bad := len(evaluation.label) - len(good):

@@ -13,13 +13,13 @@ from ssanet_jax.analysis.calibration import (
     fit_temperature,
     reliability,
 )
-from ssanet_jax.analysis.gate_tables import statistics_table
 from ssanet_jax.analysis.gates import find_gates, gate_statistics
-from ssanet_jax.render import Column, Table
 from ssanet_jax.report.charts import gates_chart, reliability_chart
 from ssanet_jax.report.evaluation import Evaluation
 from ssanet_jax.report.pictures import picture
-from ssanet_jax.training.saved import SavedRun
+from ssanet_jax.tables import Column, Table
+from ssanet_jax.trained.gate_tables import statistics_table
+from ssanet_jax.trained.load import TrainedModel
 
 _BATCH_SIZE = 64  # images that gates are computed of at a time
 
@@ -76,7 +76,7 @@ def hardest_images(evaluation: Evaluation, classes: Sequence[str]) -> list[Hard]
     return found
 
 
-def gates_section(run: SavedRun, evaluation: Evaluation) -> Gates | None:
+def gates_section(run: TrainedModel, evaluation: Evaluation) -> Gates | None:
     """What the gates do on a sample of the images; None where the network has no gate."""
     images = evaluation.sample.image
     try:

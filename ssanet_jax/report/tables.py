@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.cost import LayerCost, total_cost
 from ssanet_jax.config import base, flatten
-from ssanet_jax.render import Column, Table, thousands
+from ssanet_jax.tables import Column, Table, thousands
 
 _STARTS = 50  # in the table; a run on machines that are taken away may have hundreds
 _FIRST = ('time', 'host', 'step', 'hosts', 'devices', 'device_kind', 'dataset')
@@ -36,7 +36,7 @@ def _shape(layer: LayerCost) -> str:
 
 def _counts(layers: Sequence[LayerCost]) -> tuple[int, int]:
     cost = total_cost(layers)
-    return cost.parameters, cost.multiply_adds
+    return cost.parameters, cost.macs
 
 
 def config_tables(config: ConfigDict) -> tuple[Table, Table]:

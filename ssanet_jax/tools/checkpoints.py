@@ -19,8 +19,8 @@ import sys
 from absl import flags
 from etils import epath
 
-from ssanet_jax.config import ConfigError
-from ssanet_jax.render import FORMATS, Column, Table, show
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.tables import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli
 
 FLAGS = flags.FLAGS
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
         if FLAGS[name].present and name not in _VERBS[verb]:
             raise ConfigError(f'--{name} has no effect with {verb}; leave it out.')
     workdir = epath.Path(FLAGS.workdir)
-    from ssanet_jax.training.saved import saved_config
+    from ssanet_jax.training.workdir import saved_config
 
     saved_config(workdir)  # raises where there is no run
     {'list': _list, 'verify': _verify, 'prune': _prune, 'export': _export}[verb](workdir)
@@ -123,10 +123,10 @@ def _named(steps: list[int]) -> str:
 
 
 def _export(workdir: epath.Path) -> None:
+    from ssanet_jax.training.atomic_io import replace_text
     from ssanet_jax.training.checkpoint import Checkpoints
-    from ssanet_jax.training.checksums import damage
+    from ssanet_jax.training.checkpoint_integrity import damage
     from ssanet_jax.training.metrics_file import lines_up_to
-    from ssanet_jax.training.writing import replace_text
 
     if not FLAGS.out:
         raise ConfigError('export needs --out: the new workdir.')

@@ -17,11 +17,11 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from ssanet_jax import compilation_cache
-from ssanet_jax.checks import check_names, check_overrides, unknown_field
-from ssanet_jax.config import ConfigError, base
-from ssanet_jax.errors import HostLostError, RunError, StoppedError
-from ssanet_jax.fields import field_types
+from ssanet_jax import runtime
+from ssanet_jax.config import base
+from ssanet_jax.config.fields import field_types
+from ssanet_jax.config.validation import check_names, check_overrides, unknown_field
+from ssanet_jax.errors import ConfigError, HostLostError, RunError, StoppedError
 
 flags.DEFINE_bool('traceback', False, 'Show where an error was raised, besides its one line.')
 
@@ -125,7 +125,7 @@ def start_tensorflow() -> None:
     import tensorflow as tf
 
     tf.config.set_visible_devices([], 'GPU')
-    compilation_cache.enable()
+    runtime.enable_compilation_cache()
 
 
 def use_cpu() -> None:

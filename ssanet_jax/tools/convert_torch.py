@@ -26,7 +26,7 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from ssanet_jax import weights
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network, create_model
 from ssanet_jax.models.registry import split_name
 from ssanet_jax.tools import cli
@@ -119,15 +119,15 @@ def _check_effect(source: str) -> None:
 
 
 def _from_run() -> Converted:
-    from ssanet_jax.training.saved import load_run
+    from ssanet_jax.trained.load import load_trained
 
-    run = load_run(FLAGS.workdir, FLAGS.checkpoint)
+    run = load_trained(FLAGS.workdir, FLAGS.checkpoint)
     _console.print(f'{run.config.model.name}, step {run.step} of {FLAGS.workdir}')
     return Converted(run.model, run.variables, run.config.dataset.image_size)
 
 
 def _from_recipe(argv: list[str], state_dict: dict[str, Any]) -> Converted:
-    from ssanet_jax.training.experiment import build_model  # which needs optax
+    from ssanet_jax.training.trainer_setup import build_model  # which needs optax
 
     config = cli.recipe(argv)
     model, size = build_model(config, num_classes=1), config.dataset.image_size

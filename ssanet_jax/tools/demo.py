@@ -11,7 +11,7 @@ import ipaddress
 
 from absl import flags
 
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 
 FLAGS = flags.FLAGS
@@ -30,18 +30,18 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     if argv[1:]:
         raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
-    from ssanet_jax.training.saved import load_run
+    from ssanet_jax.trained.load import load_trained
 
-    run = load_run(FLAGS.workdir, FLAGS.checkpoint)
+    run = load_trained(FLAGS.workdir, FLAGS.checkpoint)
     cli.start_tensorflow()
     try:
-        from ssanet_jax import demo
+        from ssanet_jax.tools import demo_page
     except ModuleNotFoundError as error:
         raise ConfigError(
             f'The page needs {error.name}, which is not installed: pip install .[demo]'
         ) from error
     try:
-        page = demo.serve(
+        page = demo_page.serve(
             run,
             host=FLAGS.host,
             port=FLAGS.port,

@@ -21,7 +21,7 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli, image_files
 
 FLAGS = flags.FLAGS
@@ -47,14 +47,15 @@ def main(argv: list[str]) -> None:
     if FLAGS.format == 'safetensors' and FLAGS['preprocessing'].present:
         raise ConfigError('--preprocessing has no effect with --format=safetensors; leave it out.')
     files = image_files.find(argv[1:]) if argv[1:] else None
-    from ssanet_jax.training.saved import load_run, saved_config
+    from ssanet_jax.trained.load import load_trained
+    from ssanet_jax.training.workdir import saved_config
 
     saved_config(epath.Path(FLAGS.workdir))  # raises where there is no run
     from ssanet_jax import export
 
     export.require_packages(FLAGS.format)
     cli.start_tensorflow()
-    run = load_run(FLAGS.workdir, FLAGS.checkpoint)
+    run = load_trained(FLAGS.workdir, FLAGS.checkpoint)
     images = export.file_images(run, files) if files is not None else export.evaluation_images(run)
     try:
         described = export.export_run(

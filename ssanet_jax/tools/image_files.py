@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 
 # Also kinds that are not decoded, which are reported, not passed over in silence.
 _SUFFIXES = {'.bmp', '.gif', '.heic', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}

@@ -26,17 +26,17 @@ from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 from rich.table import Table
 
-from ssanet_jax import compilation_cache, data
-from ssanet_jax.checks import check_batch_size
-from ssanet_jax.config import ConfigError
+from ssanet_jax import data, runtime
+from ssanet_jax.config.validation import check_batch_size
 from ssanet_jax.data import images
 from ssanet_jax.data.builders import open_source, prepare_command
 from ssanet_jax.data.pipeline import decode_batches, num_cores
-from ssanet_jax.data.sources import CHUNK, Chunk
+from ssanet_jax.data.sources import CHUNK, EncodedBatch
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
-from ssanet_jax.training import experiment
-from ssanet_jax.training.experiment import Experiment
+from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.parallel import to_devices
+from ssanet_jax.training.trainer_setup import TrainerSetup
 
 FLAGS = flags.FLAGS
 
@@ -59,9 +59,11 @@ def main(argv: list[str]) -> None:
     config = cli.recipe(argv)
     tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
     check_batch_size(config, jax.device_count())
-    compilation_cache.enable()
+    runtime.enable_compilation_cache()
     info = data.dataset_info(config)
-    run = experiment.build(config, num_classes=info.num_classes, num_train_examples=info.num_train)
+    run = trainer_setup.build(
+        config, num_classes=info.num_classes, num_train_examples=info.num_train
+    )
     console = Console(soft_wrap=True, highlight=False)
     spans: Spans = []
     with console.status('starting') as status:
@@ -78,7 +80,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure(
-    config: ConfigDict, run: Experiment, seconds: float, spans: Spans, show: Callable[[str], None]
+    config: ConfigDict, run: TrainerSetup, seconds: float, spans: Spans, show: Callable[[str], None]
 ) -> Rates:
     """Runs each part alone, then all together, whose steps go into `spans`."""
     size = config.batch_size
@@ -88,7 +90,11 @@ def measure(
     if config.dataset.reader == 'disk':
         source = open_source(config.dataset, config.dataset.train_split)
         training = partial(
-            source.training, seed=config.seed, batch_size=size, start_step=0, share=data.Share(0, 1)
+            source.training,
+            seed=config.seed,
+            batch_size=size,
+            start_step=0,
+            share=data.HostShard(0, 1),
         )
         read = rate((len(chunk) for chunk in training()), seconds)
         some = list(itertools.islice(training(), max(4, math.ceil(size / CHUNK))))
@@ -123,7 +129,7 @@ def rate(counts: Iterator[int], seconds: float) -> float:
 
 
 def decoded(
-    config: ConfigDict, chunks: Iterator[Chunk], decode: Callable[..., Any]
+    config: ConfigDict, chunks: Iterator[EncodedBatch], decode: Callable[..., Any]
 ) -> Iterator[int]:
     dataset = config.dataset
     for batch in decode_batches(
@@ -147,7 +153,7 @@ def timed_batches(config: ConfigDict, spans: Spans) -> Iterator[data.Batch]:
         yield batch
 
 
-def steps(run: Experiment, batches: Iterator[Any], size: int, spans: Spans) -> Iterator[int]:
+def steps(run: TrainerSetup, batches: Iterator[Any], size: int, spans: Spans) -> Iterator[int]:
     state, total = run.init(), run.zero_metrics()
     for batch in batches:
         start = time.perf_counter()
@@ -236,7 +242,7 @@ def advice(config: ConfigDict, hint: str) -> list[str]:
         found.append('--config.dataset.antialias=False resizes several times as fast.')
     if 0 < dataset.num_threads < num_cores():
         found.append('--config.dataset.num_threads=-1 would use all cores.')
-    side = 3 * math.ceil(dataset.image_size / dataset.eval_crop_fraction) // 2
+    side = 3 * math.ceil(dataset.image_size / dataset.eval_crop_pct) // 2
     if dataset.name != 'folder' and not re.search(r'_\d+px', dataset.name):
         found.append(
             f'Smaller files are decoded faster; {prepare_command(dataset)} --max_side={side} '

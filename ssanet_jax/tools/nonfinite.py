@@ -28,13 +28,13 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import track
 
-from ssanet_jax import compilation_cache
-from ssanet_jax.analysis.nonfinite import Diagnosis, Place, first_nonfinite
-from ssanet_jax.analysis.watching import Values
-from ssanet_jax.checks import check, check_batch_size
-from ssanet_jax.config import ConfigError
-from ssanet_jax.render import Column, Table, show
+from ssanet_jax import runtime
+from ssanet_jax.config.validation import check, check_batch_size
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.tables import Column, Table, show
 from ssanet_jax.tools import cli
+from ssanet_jax.trained.module_tracer import Values
+from ssanet_jax.trained.nonfinite import Diagnosis, Place, first_nonfinite
 
 FLAGS = flags.FLAGS
 
@@ -47,13 +47,14 @@ def main(argv: list[str]) -> None:
     if argv[1:]:
         raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
     folder = epath.Path(FLAGS.workdir)
-    from ssanet_jax.training.saved import saved_config, with_defaults
+    from ssanet_jax.trained.load import with_defaults
+    from ssanet_jax.training.workdir import saved_config
 
     config = with_defaults(saved_config(folder))  # A mistake is found before TensorFlow.
     import tensorflow as tf
 
     tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
-    compilation_cache.enable()
+    runtime.enable_compilation_cache()
     check(config)
     check_batch_size(config, jax.device_count())
     replay(config, folder, FLAGS.checkpoint, FLAGS.max_steps)
@@ -62,13 +63,15 @@ def main(argv: list[str]) -> None:
 def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: int) -> None:
     """Trains from `checkpoint` to the first bad step, and prints what is found there."""
     from ssanet_jax import data
-    from ssanet_jax.training import experiment, starts
+    from ssanet_jax.training import run_history, trainer_setup
     from ssanet_jax.training.losses import cross_entropy
 
     info = data.dataset_info(config)
-    run = experiment.build(config, num_classes=info.num_classes, num_train_examples=info.num_train)
+    run = trainer_setup.build(
+        config, num_classes=info.num_classes, num_train_examples=info.num_train
+    )
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    for note in starts.check_same_run(config, info, folder, allow_config_change=True):
+    for note in run_history.check_same_run(config, info, folder, allow_config_change=True):
         console.print(note, markup=False)
     state = _restore(config, run, folder, checkpoint)
     start, last = int(state.step), run.plan.num_train_steps
@@ -98,7 +101,7 @@ def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: i
 def _restore(config: ConfigDict, run: Any, folder: epath.Path, checkpoint: str) -> Any:
     """The state of a checkpoint, or the first, where there is none and 'latest' is asked for."""
     from ssanet_jax.training.checkpoint import Checkpoints
-    from ssanet_jax.training.initial import load_weights
+    from ssanet_jax.training.pretrained import load_weights
 
     state = run.init()
     with Checkpoints(folder, read_only=True) as checkpoints:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ssanet_jax.analysis.cost import Cost, model_cost
 from ssanet_jax.models import create_model
-from ssanet_jax.render import Column, Table, thousands
+from ssanet_jax.tables import Column, Table, thousands
 
 
 class Published(NamedTuple):
@@ -21,7 +21,7 @@ class Published(NamedTuple):
       model: its name here.
       top1, top5: accuracy in percent, where it is given.
       parameters: in millions.
-      multiply_adds: in units of 1e9, which papers call GFLOPs.
+      macs: in units of 1e9, which papers call GFLOPs.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Published(NamedTuple):
     top1: float | None = None
     top5: float | None = None
     parameters: float | None = None
-    multiply_adds: float | None = None
+    macs: float | None = None
 
 
 IMAGENET = (
@@ -139,8 +139,8 @@ def _table(
             for options in counted.values()
         ]
         accuracy = (row.top1, row.top5) if with_top5 else (row.top1,)
-        sizes = (row.parameters, costs[0].parameters, row.multiply_adds)
-        rows.append((row.name, *accuracy, *sizes, *(cost.multiply_adds for cost in costs)))
+        sizes = (row.parameters, costs[0].parameters, row.macs)
+        rows.append((row.name, *accuracy, *sizes, *(cost.macs for cost in costs)))
     return Table(title, columns, rows, notes)
 
 

@@ -19,7 +19,7 @@ from absl import flags
 from rich.console import Console
 from rich.progress import track
 
-from ssanet_jax.render import Column, Table, show
+from ssanet_jax.tables import Column, Table, show
 from ssanet_jax.tools import cli, image_files
 
 FLAGS = flags.FLAGS
@@ -36,9 +36,9 @@ def define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     files = image_files.find(argv[1:])
-    from ssanet_jax.training.saved import load_run
+    from ssanet_jax.trained.load import load_trained
 
-    run = load_run(FLAGS.workdir, FLAGS.checkpoint)  # A mistake is found before TensorFlow.
+    run = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # A mistake is found before TensorFlow.
     cli.start_tensorflow()
     bad = 0
 
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
 def predictions(run: Any, files: list[Any]) -> Iterator[dict[str, Any]]:
     """{'file', 'top': [{'class', 'probability'}, ...]} of each, or {'file', 'error'}, in order."""
     from ssanet_jax import data
-    from ssanet_jax.prediction import Predictor
+    from ssanet_jax.trained.prediction import Predictor
 
     predictor = Predictor(run, FLAGS.batch_size)
     for batch in data.file_batches(files, run.config.dataset, FLAGS.batch_size):

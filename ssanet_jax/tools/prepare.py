@@ -25,10 +25,10 @@ from etils import epath
 from rich import progress as bars
 from rich.console import Console
 
-from ssanet_jax.config import ConfigError
 from ssanet_jax.data.builders import LOCAL_BUILDERS, files_by_hand, find_builder
 from ssanet_jax.data.conversion import Conversion, Shrink, is_prepared
 from ssanet_jax.data.pipeline import num_cores
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 
 FLAGS = flags.FLAGS

@@ -11,7 +11,7 @@ be going on.
 from absl import flags
 from etils import epath
 
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 
 FLAGS = flags.FLAGS
@@ -27,7 +27,7 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     if argv[1:]:
         raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
-    from ssanet_jax.training.saved import saved_config
+    from ssanet_jax.training.workdir import saved_config
 
     saved_config(epath.Path(FLAGS.workdir))  # A mistake is found before TensorFlow.
     cli.start_tensorflow()

@@ -21,8 +21,8 @@ from absl import flags
 from rich.console import Console
 from rich.progress import track
 
-from ssanet_jax.config import ConfigError
-from ssanet_jax.render import FORMATS, Column, Table, show
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.tables import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli, image_files
 
 FLAGS = flags.FLAGS
@@ -51,9 +51,9 @@ def main(argv: list[str]) -> None:
     out = Path(FLAGS.out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ConfigError(f'--out={out} is there already; name a new folder, or an empty one.')
-    from ssanet_jax.training.saved import load_run
+    from ssanet_jax.trained.load import load_trained
 
-    run = load_run(FLAGS.workdir, FLAGS.checkpoint)  # A mistake is found before TensorFlow.
+    run = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # A mistake is found before TensorFlow.
     cli.start_tensorflow()
     try:
         bad, scores = _write(run, files, boxes, out)
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
 
 def _boxes(files: Sequence[Path | bytes]) -> list[Any] | None:
     """Those of each file; raises ConfigError for flags that would have no effect."""
-    from ssanet_jax.analysis.saliency_boxes import boxes_by_file, read_boxes
+    from ssanet_jax.trained.saliency_boxes import boxes_by_file, read_boxes
 
     if FLAGS.boxes:
         return boxes_by_file(read_boxes(FLAGS.boxes), files)
@@ -85,7 +85,7 @@ def looks(
 ) -> Iterator[tuple[str, Any]]:
     """The name of each file and its `Look`, or the reason why it cannot be read, in order."""
     from ssanet_jax import data
-    from ssanet_jax.analysis.saliency_runs import look
+    from ssanet_jax.trained.saliency import look
 
     numbers = itertools.count()
     for batch in data.file_batches(files, run.config.dataset, FLAGS.batch_size):
@@ -103,9 +103,9 @@ def _write(
     run: Any, files: Sequence[Path | bytes], boxes: Sequence[Any] | None, out: Path
 ) -> tuple[list[tuple[str, str]], list[Any]]:
     """Writes figures and page; returns what could not be read and why, and the scores."""
-    from ssanet_jax.analysis import saliency_boxes
     from ssanet_jax.analysis.saliency_scores import localization
-    from ssanet_jax.analysis.saliency_sheet import write_figure, write_page
+    from ssanet_jax.trained import saliency_boxes
+    from ssanet_jax.trained.saliency_sheet import write_figure, write_page
 
     regions = saliency_boxes.regions(boxes, files, run.config.dataset) if boxes else {}
     cards, bad, scores = [], [], []

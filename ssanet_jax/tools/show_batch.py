@@ -19,7 +19,7 @@ from matplotlib import pyplot
 from ml_collections import config_flags
 
 from ssanet_jax import data
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 
 FLAGS = flags.FLAGS

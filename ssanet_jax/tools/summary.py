@@ -25,11 +25,11 @@ from ml_collections import config_flags
 
 from ssanet_jax.analysis.cost import LayerCost, Shape, layer_costs, total_cost
 from ssanet_jax.attention import ATTENTION
-from ssanet_jax.config import ConfigError
-from ssanet_jax.layers import class_of
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.layers import unwrap_partial
 from ssanet_jax.models import Network, create_model
 from ssanet_jax.models.registry import NETWORKS
-from ssanet_jax.render import FORMATS, Column, Table, show, thousands
+from ssanet_jax.tables import FORMATS, Column, Table, show, thousands
 from ssanet_jax.tools import cli
 from ssanet_jax.tools.paper_tables import paper_tables
 
@@ -59,10 +59,14 @@ def names() -> list[Table]:
     """Two tables: all networks, and all attention blocks that can be put before their names."""
     families = defaultdict(list)
     for name, make in NETWORKS.items():
-        families[class_of(make).__name__].append(name)
+        families[unwrap_partial(make).__name__].append(name)
     networks = [(kind, ', '.join(members)) for kind, members in families.items()]
     blocks = [
-        (name, class_of(block).__name__, (inspect.getdoc(class_of(block)) or '').split('\n')[0])
+        (
+            name,
+            unwrap_partial(block).__name__,
+            (inspect.getdoc(unwrap_partial(block)) or '').split('\n')[0],
+        )
         for name, block in ATTENTION.items()
     ]
     words = [Column(name, left=True) for name in ('attention', 'class', 'what it does')]
@@ -96,7 +100,7 @@ def layer_tables(layers: Sequence[LayerCost], title: str, depth: int) -> list[Ta
 
 def _totals(layers: Sequence[LayerCost]) -> Table:
     whole, attention = (
-        (cost.parameters, cost.products, cost.attention_elementwise, cost.multiply_adds)
+        (cost.parameters, cost.products, cost.attention_elementwise, cost.macs)
         for cost in (total_cost(layers), total_cost([x for x in layers if x.attention]))
     )
     share = [part / all_ if all_ else None for part, all_ in zip(attention, whole, strict=True)]
@@ -133,7 +137,7 @@ def _from_flags() -> tuple[Network, str, int]:
 
 
 def _from_recipe(argv: list[str]) -> tuple[Network, str, int]:
-    from ssanet_jax.training.experiment import build_model  # which needs optax
+    from ssanet_jax.training.trainer_setup import build_model  # which needs optax
 
     config = cli.recipe(argv)
     return build_model(config, FLAGS.num_classes), config.model.name, config.dataset.image_size

@@ -11,11 +11,11 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from ssanet_jax.config import ConfigError
-from ssanet_jax.training import checksums, parallel
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.training import checkpoint_integrity, parallel
+from ssanet_jax.training.atomic_io import check_room, patiently
 from ssanet_jax.training.metrics_file import read_metrics
 from ssanet_jax.training.preservation import NewestAndBest
-from ssanet_jax.training.writing import check_room, patiently
 
 Tree = TypeVar('Tree')
 
@@ -54,7 +54,7 @@ class Checkpoints:
             logging.set_verbosity(logging.ERROR)
         manager = ocp.CheckpointManager(
             self.directory,
-            item_handlers=checksums.CheckedHandler(),
+            item_handlers=checkpoint_integrity.CheckedHandler(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=NewestAndBest(self._wanted),
                 create=False,
@@ -91,7 +91,7 @@ class Checkpoints:
             check_room(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
             try:
                 if step not in self._manager.all_steps():
-                    self._manager.save(step, args=checksums.Save(tree, step=step))
+                    self._manager.save(step, args=checkpoint_integrity.Save(tree, step=step))
                 if wait:
                     self._manager.wait_until_finished()
             except Exception:
@@ -197,7 +197,7 @@ class Checkpoints:
 
     def damage(self, step: int) -> str:
         """Which file of a checkpoint is not what was written, and how; '' if none is."""
-        if reason := checksums.damage(self.directory / str(step)):
+        if reason := checkpoint_integrity.damage(self.directory / str(step)):
             return reason
         try:
             self._manager.metadata(step)
@@ -271,7 +271,7 @@ class Checkpoints:
                     f'optimizer: {name} was {saved.get(name, "absent")} and is '
                     f'{expected.get(name, "absent")}. Choose the config that it was trained with.'
                 )
-        return self._manager.restore(step, args=checksums.Restore(abstract))
+        return self._manager.restore(step, args=checkpoint_integrity.Restore(abstract))
 
     def _metadata(self, step: int) -> Any:
         return self._manager.item_metadata(step).tree
@@ -284,7 +284,7 @@ class Checkpoints:
             self._metadata(step),
             is_leaf=lambda leaf: hasattr(leaf, 'dtype'),
         )
-        state, _ = self._manager.restore(step, args=checksums.Restore(abstract))
+        state, _ = self._manager.restore(step, args=checkpoint_integrity.Restore(abstract))
         return {name: state[name] for name in ('params', 'batch_stats') if state[name]}
 
 

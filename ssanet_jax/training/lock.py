@@ -11,8 +11,7 @@ import time
 from absl import logging
 from etils import epath
 
-from ssanet_jax.config import ConfigError
-from ssanet_jax.errors import WorkdirInUseError
+from ssanet_jax.errors import ConfigError, WorkdirInUseError
 
 # A file system without locks says one of these.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)

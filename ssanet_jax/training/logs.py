@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from rich import progress as bars
 from rich.console import Console
 
+from ssanet_jax.training.atomic_io import AppendedFile
 from ssanet_jax.training.metrics_file import line, lines_up_to
-from ssanet_jax.training.writing import AppendedFile
 
 
 class MetricsLog:

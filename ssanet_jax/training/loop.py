@@ -13,23 +13,24 @@ from rich.console import Console
 
 from ssanet_jax import data
 from ssanet_jax.analysis.cost import model_cost
-from ssanet_jax.checks import check, check_batch_size, check_same_model
-from ssanet_jax.config import ConfigError, is_due
-from ssanet_jax.training import experiment, starts, summary
+from ssanet_jax.config import is_due
+from ssanet_jax.config.validation import check, check_batch_size, check_same_model
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.training import run_history, summary, trainer_setup
+from ssanet_jax.training.atomic_io import replace_text
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.divergence import check_good
-from ssanet_jax.training.experiment import Experiment
-from ssanet_jax.training.initial import load_weights
-from ssanet_jax.training.interruption import Interruption
+from ssanet_jax.training.gate_log import GateLog
 from ssanet_jax.training.lock import Lock, make_workdir
 from ssanet_jax.training.logs import MetricsLog, Progress, Stopwatch, Trace
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.metrics_file import finite
 from ssanet_jax.training.parallel import to_devices, together
-from ssanet_jax.training.saved import saved_config
-from ssanet_jax.training.state import TrainState
-from ssanet_jax.training.telemetry import GateLog
-from ssanet_jax.training.writing import replace_text
+from ssanet_jax.training.preemption import PreemptionHandler
+from ssanet_jax.training.pretrained import load_weights
+from ssanet_jax.training.train_state import TrainState
+from ssanet_jax.training.trainer_setup import TrainerSetup
+from ssanet_jax.training.workdir import saved_config
 
 
 def train_and_evaluate(
@@ -37,7 +38,7 @@ def train_and_evaluate(
 ) -> TrainState:
     """Trains `config` in `workdir`, going on from its newest good checkpoint if there is one.
 
-    Leaves config.json, checkpoints/, starts.jsonl, TensorBoard events, metrics.jsonl and
+    Leaves config.json, checkpoints/, run_history.jsonl, TensorBoard events, metrics.jsonl and
     summary.json. A run that was stopped, or killed, and started again leaves the same as one that
     was not.
 
@@ -55,11 +56,11 @@ def train_and_evaluate(
     """
     run, info = _set_up(config, training=True)
     folder, console = epath.Path(workdir), summary.console()
-    notes = together(partial(starts.check_same_run, config, info, folder, allow_config_change))
+    notes = together(partial(run_history.check_same_run, config, info, folder, allow_config_change))
     state, total = together(partial(_init, config, run, folder)), run.zero_metrics()
     with contextlib.ExitStack() as stack:
         together(partial(_claim, folder, stack))
-        checkpoints = stack.enter_context(Checkpoints(folder, keep=config.keep_checkpoints))
+        checkpoints = stack.enter_context(Checkpoints(folder, keep=config.max_to_keep))
         start, damaged = checkpoints.newest_good()
         notes += [
             f'The checkpoint of step {step} is damaged: {reason} It is in {folder}/damaged now.'
@@ -71,13 +72,13 @@ def train_and_evaluate(
                 f'{run.plan.num_train_steps}; make it longer, or choose a new workdir.'
             )
         if start is None:
-            notes += together(partial(starts.check_nothing_lost, folder, run.plan))
+            notes += together(partial(run_history.check_nothing_lost, folder, run.plan))
         else:
             like = (state, total.sums())
             state, sums = together(partial(checkpoints.restore, start, like))
             total = dataclasses.replace(total, **sums)
         if jax.process_index() == 0:
-            starts.record(config, info, folder, start or 0)
+            run_history.record(config, info, folder, start or 0)
         summary.announce(console, config, run, info, state, notes)
         state = _train(config, run, state, total, checkpoints, folder, console)
     if jax.process_index() == 0:
@@ -87,7 +88,7 @@ def train_and_evaluate(
 
 def evaluate(
     config: ConfigDict,
-    run: Experiment,
+    run: TrainerSetup,
     state: TrainState,
     before_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
@@ -134,7 +135,7 @@ def evaluate_checkpoint(
 
 def _restore(
     config: ConfigDict, folder: epath.Path, checkpoint: str
-) -> tuple[Experiment, TrainState, int]:
+) -> tuple[TrainerSetup, TrainState, int]:
     check_same_model(config, saved_config(folder))
     run, _ = _set_up(config, training=False)
     with Checkpoints(folder, read_only=True) as checkpoints:
@@ -150,7 +151,7 @@ def _claim(folder: epath.Path, stack: contextlib.ExitStack) -> None:
         stack.enter_context(Lock(folder))
 
 
-def _initial(config: ConfigDict) -> tuple[Experiment, TrainState]:
+def _initial(config: ConfigDict) -> tuple[TrainerSetup, TrainState]:
     if not config.init.weights:
         raise ConfigError('--checkpoint=init needs --config.init.weights=FILE; it is not set.')
     if config.init.head == 'new':
@@ -161,7 +162,7 @@ def _initial(config: ConfigDict) -> tuple[Experiment, TrainState]:
 
 def _train(
     config: ConfigDict,
-    run: Experiment,
+    run: TrainerSetup,
     state: TrainState,
     total: Metrics,
     checkpoints: Checkpoints,
@@ -175,7 +176,7 @@ def _train(
         MetricsLog(folder, start) as log,
         Trace(config, folder) as trace,
         Progress(console, total=stop, start=start, batch_size=config.batch_size) as progress,
-        Interruption() as interruption,
+        PreemptionHandler() as interruption,
     ):
         step, gates = start, GateLog(run, log, console)
         interruption.begin(start)
@@ -221,7 +222,7 @@ def _train(
     return state
 
 
-def _set_up(config: ConfigDict, *, training: bool) -> tuple[Experiment, data.DatasetInfo]:
+def _set_up(config: ConfigDict, *, training: bool) -> tuple[TrainerSetup, data.DatasetInfo]:
     check(config)
     if training:
         check_batch_size(config, jax.device_count())
@@ -230,15 +231,17 @@ def _set_up(config: ConfigDict, *, training: bool) -> tuple[Experiment, data.Dat
     return together(partial(_build, config))
 
 
-def _build(config: ConfigDict) -> tuple[Experiment, data.DatasetInfo]:
+def _build(config: ConfigDict) -> tuple[TrainerSetup, data.DatasetInfo]:
     info = data.dataset_info(config)
-    run = experiment.build(config, num_classes=info.num_classes, num_train_examples=info.num_train)
+    run = trainer_setup.build(
+        config, num_classes=info.num_classes, num_train_examples=info.num_train
+    )
     return run, info
 
 
-def _init(config: ConfigDict, run: Experiment, folder: epath.Path) -> TrainState:
+def _init(config: ConfigDict, run: TrainerSetup, folder: epath.Path) -> TrainState:
     """The state before the first step; weights are read before the workdir is made."""
     state = run.init()
-    if config.init.weights and not starts.has_checkpoints(folder):
+    if config.init.weights and not run_history.has_checkpoints(folder):
         return load_weights(config, run, state)
     return state

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 
 
 def line(step: int, split: str, **values: float) -> str:

@@ -9,10 +9,11 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from ssanet_jax.config import ConfigError, Plan
+from ssanet_jax.config import TrainPlan
+from ssanet_jax.errors import ConfigError
 
 
-def make_schedule(config: ConfigDict, plan: Plan) -> optax.Schedule:
+def make_schedule(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
     """Step to learning rate: linear warm-up from 0, then what `config.schedule` says.
 
     'step' counts its epochs from the start of training, warm-up included; 'cosine' falls

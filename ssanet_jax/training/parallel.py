@@ -11,11 +11,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ssanet_jax.config import ConfigError
-from ssanet_jax.errors import RunError
+from ssanet_jax.errors import ConfigError, RunError
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.state import TrainState
 from ssanet_jax.training.steps import DATA_AXIS, DeviceBatch
+from ssanet_jax.training.train_state import TrainState
 
 T = TypeVar('T')
 

@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 
 from ssanet_jax.training.losses import LossFn, evaluation_loss
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.state import TrainState
+from ssanet_jax.training.train_state import TrainState
 
 DATA_AXIS = 'data'
 

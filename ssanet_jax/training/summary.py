@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from ssanet_jax.analysis.cost import Cost, count_tails, model_cost
-from ssanet_jax.config import ConfigError
 from ssanet_jax.data import DatasetInfo
-from ssanet_jax.render import amount
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.tables import si_format
+from ssanet_jax.training.atomic_io import replace_text
 from ssanet_jax.training.checkpoint import quality
-from ssanet_jax.training.experiment import Experiment
 from ssanet_jax.training.metrics_file import finite, read_metrics
 from ssanet_jax.training.optimizer import trained
-from ssanet_jax.training.state import TrainState
-from ssanet_jax.training.writing import replace_text
+from ssanet_jax.training.train_state import TrainState
+from ssanet_jax.training.trainer_setup import TrainerSetup
 
 _VALUES = ('top1', 'top5', 'loss', 'num_examples')
 
@@ -35,7 +35,7 @@ def console() -> Console:
 def announce(
     console: Console,
     config: ConfigDict,
-    run: Experiment,
+    run: TrainerSetup,
     info: DatasetInfo,
     state: TrainState,
     notes: Sequence[str],
@@ -68,7 +68,7 @@ def announce(
         console.print(line, soft_wrap=True, highlight=False)
 
 
-def finish(console: Console, config: ConfigDict, run: Experiment, folder: epath.Path) -> None:
+def finish(console: Console, config: ConfigDict, run: TrainerSetup, folder: epath.Path) -> None:
     """Writes summary.json and prints a table and the paths of what the run has left."""
     cost = model_cost(run.model, run.image_size)
     tails = count_tails(run.model, run.image_size, config.batch_size // jax.device_count())
@@ -104,7 +104,7 @@ def write_summary(workdir: epath.Path, cost: Cost, tails: Mapping[str, int]) -> 
         'final': finite({name: evaluated[-1][name] for name in ('step', *_VALUES)}),
         'best': finite({name: best[name] for name in ('step', *_VALUES)}),
         'parameters': cost.parameters,
-        'multiply_adds': cost.multiply_adds,
+        'macs': cost.macs,
         'tails': dict(tails),
         'images_per_second': statistics.median(rates) if rates else None,
     }
@@ -142,5 +142,5 @@ def cost_rows(cost: Cost, rate: float | None = None) -> dict[str, str]:
     return {
         **rows,
         'parameters': f'{cost.parameters:,}',
-        'multiply-adds': amount(cost.multiply_adds),
+        'multiply-adds': si_format(cost.macs),
     }

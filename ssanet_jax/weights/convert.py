@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssanet_jax.models.naming import Naming
+from ssanet_jax.models.name_mapping import NameMapping
 from ssanet_jax.models.network import Network
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def num_classes(state_dict: Mapping[str, Any], model: Network) -> int:
 
 def namings(model: Network) -> list[str]:
     """The names that `from_torch` and `to_torch` know for `model`, this package's last."""
-    return [*model.torch_names(), _OURS]
+    return [*model.state_dict_rules(), _OURS]
 
 
 def variable_shapes(model: Network, image_size: int | None = None) -> Any:
@@ -178,8 +178,8 @@ def _flatten(tree: Mapping[str, Any]) -> dict[Path, Any]:
     return flax.traverse_util.flatten_dict({**tree})
 
 
-def _naming(model: Network, name: str | None) -> tuple[str, Naming]:
-    known = {**model.torch_names(), _OURS: Naming()}
+def _naming(model: Network, name: str | None) -> tuple[str, NameMapping]:
+    known = {**model.state_dict_rules(), _OURS: NameMapping()}
     if name is None:
         name = next(iter(known))
     if name not in known:
@@ -192,7 +192,7 @@ def _naming(model: Network, name: str | None) -> tuple[str, Naming]:
 
 def _best(
     model: Network, naming: str | None, wanted: Iterable[Path], arrays: Mapping[str, Any]
-) -> tuple[str, Naming]:
+) -> tuple[str, NameMapping]:
     """The naming that was asked for, or the one that leaves the fewest names over."""
     if naming is not None:
         return _naming(model, naming)
@@ -201,7 +201,7 @@ def _best(
     return _naming(model, min(names, key=lambda name: len(left[name])))
 
 
-def _names(rules: Naming, paths: Iterable[Path]) -> set[str]:
+def _names(rules: NameMapping, paths: Iterable[Path]) -> set[str]:
     return {rules.name(path[1:]) for path in paths}
 
 

@@ -77,11 +77,11 @@ def _gate(model: Network) -> str:
 def _double_before(
     result: dict[tuple[str, ...], np.ndarray], added: list[tuple[str, ...]], model: Network
 ) -> None:
-    if not isinstance(model, ResNet) or model.attention_place != 'before_sum':
+    if not isinstance(model, ResNet) or model.attention_position != 'pre_residual':
         raise ValueError(
             "gate='sigmoid' halves what the block is given, and only ResNets with "
-            "attention_place='before_sum' have a BatchNorm in front that makes up for it; choose "
-            "gate='2sigmoid'."
+            "attention_position='pre_residual' have a BatchNorm in front that makes up for it; "
+            "choose gate='2sigmoid'."
         )
     for block in {path[1:-3] for path in added}:
         norms = [p for p in result if p[1:-2] == block and p[-2].startswith('bn')]

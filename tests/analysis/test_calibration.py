@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from ssanet_jax.analysis.calibration import (
-    TEMPERATURES,
-    cross_fitted,
-    fit_temperature,
-    reliability,
-)
+from ssanet_jax.analysis.calibration import TEMPERATURES, cross_fitted, fit_temperature, reliability
 
 
 def overconfident(n=400, k=7, factor=3.0, seed=0):

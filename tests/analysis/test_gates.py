@@ -219,7 +219,7 @@ def test_a_network_without_gates_and_no_batch_are_refused(network):
 
 def test_gates_need_no_tensorflow():
     code = (
-        'import sys, ssanet_jax.analysis.gates, ssanet_jax.analysis.knockout\n'
+        'import sys, ssanet_jax.analysis.gates, ssanet_jax.trained.ablation\n'
         'assert not {"tensorflow", "clu"} & set(sys.modules)'
     )
     subprocess.run([sys.executable, '-c', code], check=True, timeout=120)

@@ -15,8 +15,8 @@ from ssanet_jax import SSABlock, create_model
 from ssanet_jax.analysis.feature_maps import feature_maps
 from ssanet_jax.analysis.saliency import grad_cam, rescale, saliency_maps
 from ssanet_jax.attention import ATTENTION
-from ssanet_jax.inference import for_inference
-from ssanet_jax.models.network import Network, attend
+from ssanet_jax.models.batch_norm_folding import for_inference
+from ssanet_jax.models.network import Network, apply_attention
 from ssanet_jax.models.resnet import BasicBlock
 from tests.helpers import float64
 
@@ -143,7 +143,7 @@ class Own(Network, kw_only=True):
 
     def features(self, x, *, train):
         x = nn.Conv(4, (3, 3), name='conv')(x)
-        return attend(self.slot(1, 0), x, train=train)
+        return apply_attention(self.attention_at(1, 0), x, train=train)
 
 
 def test_a_block_without_a_number_is_a_stage_of_its_own():

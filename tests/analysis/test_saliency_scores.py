@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from ssanet_jax import data
-from ssanet_jax.analysis import saliency_boxes
 from ssanet_jax.analysis.saliency_scores import (
     box_mask,
     energy_in_box,
@@ -17,7 +16,9 @@ from ssanet_jax.analysis.saliency_scores import (
     mean_scores,
     pointing_game,
 )
-from ssanet_jax.config import ConfigError, base
+from ssanet_jax.config import base
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.trained import saliency_boxes
 
 
 def random_boxes(rng, size):

@@ -16,7 +16,7 @@ from ssanet_jax.attention import ATTENTION
 from tests.attention.oracle import quick_jit, shapes_of
 
 SHAPE = (2, 5, 4, 64)
-CLASSES = {kind: layers.class_of(ATTENTION[kind]) for kind in sorted(ATTENTION)}
+CLASSES = {kind: layers.unwrap_partial(ATTENTION[kind]) for kind in sorted(ATTENTION)}
 EACH = pytest.mark.parametrize('kind', CLASSES)
 
 # For each option of each class another value, with the options that it needs to matter.

@@ -7,7 +7,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from ssanet_jax import SSABlock, create_model
-from ssanet_jax.affine_map import AffineMap
+from ssanet_jax.layers.affine_map import AffineMap
 from tests.attention.oracle import quick_jit, shapes_of
 from tests.helpers import assert_close, float64
 

@@ -5,8 +5,8 @@ import pytest
 from absl import logging
 
 from ssanet_jax import data
-from ssanet_jax.config import ConfigError
-from ssanet_jax.data import Share
+from ssanet_jax.data import HostShard
+from ssanet_jax.errors import ConfigError
 from tests import fabricate
 from tests.conftest import imagenet_config
 
@@ -52,10 +52,10 @@ def test_what_takes_its_place_is_the_same_after_a_restart(config):
 
 def test_and_the_same_on_any_number_of_hosts_where_the_order_is(config):
     whole = first(config, 4)
-    parts = [first(config, 4, share=Share(host, 2)) for host in range(2)]
+    parts = [first(config, 4, share=HostShard(host, 2)) for host in range(2)]
     if data.builders.open_builder(config.dataset).info.file_format.value == 'tfrecord':
         # Each host has an order of its own; what it reads it reads again.
-        again = first(config, 4, share=Share(1, 2))
+        again = first(config, 4, share=HostShard(1, 2))
         np.testing.assert_array_equal(
             [batch['image'] for batch in again], [batch['image'] for batch in parts[1]]
         )
@@ -82,7 +82,7 @@ def test_evaluation_counts_it_as_wrong_if_allowed(config, hosts):
     batches = [
         batch
         for host in range(hosts)
-        for batch in data.eval_batches(config, 'validation', share=Share(host, hosts))
+        for batch in data.eval_batches(config, 'validation', share=HostShard(host, hosts))
     ]
     label, mask, image = (
         np.concatenate([batch[name] for batch in batches]) for name in ('label', 'mask', 'image')

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from ssanet_jax import data
-from ssanet_jax.data import Share
+from ssanet_jax.data import HostShard
 from ssanet_jax.data.digits import Digits
 from tests.helpers import ROOT
 
@@ -107,7 +107,7 @@ def test_every_example_comes_once_an_epoch(plain_digits, hosts):
             bytes(image)
             for host in range(hosts)
             for batch in first(
-                plain_digits, steps, start_step=epoch * steps, share=Share(host, hosts)
+                plain_digits, steps, start_step=epoch * steps, share=HostShard(host, hosts)
             )
             for image in batch['image']
         ]
@@ -132,7 +132,9 @@ def test_hosts_share_the_batches_of_one_host(name, start, hosts, request):
     """Image for image, at any step."""
     config = request.getfixturevalue(name)
     whole = first(config, 3, start_step=start)
-    parts = [first(config, 3, start_step=start, share=Share(host, hosts)) for host in range(hosts)]
+    parts = [
+        first(config, 3, start_step=start, share=HostShard(host, hosts)) for host in range(hosts)
+    ]
     for step, batch in enumerate(whole):
         for field in batch:
             joined = np.concatenate([part[step][field] for part in parts])
@@ -165,9 +167,9 @@ def eval_rows(config, share):
 @pytest.mark.parametrize('batch_size', [7, 64, 1000])
 def test_evaluation_reads_every_example_once(config, batch_size, hosts):
     config.eval_batch_size = batch_size
-    whole, _, _ = eval_rows(config, Share(0, 1))
+    whole, _, _ = eval_rows(config, HostShard(0, 1))
     assert len(whole) == data.dataset_info(config).num_eval
-    parts = [eval_rows(config, Share(host, hosts)) for host in range(hosts)]
+    parts = [eval_rows(config, HostShard(host, hosts)) for host in range(hosts)]
     assert sorted(row for rows, _, _ in parts for row in rows) == sorted(whole)
     assert len({(tuple(shapes), number) for _, shapes, number in parts}) == 1  # hosts in step
     (shape,) = parts[0][1]

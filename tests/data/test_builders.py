@@ -4,9 +4,9 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from ssanet_jax import data
-from ssanet_jax.config import ConfigError
 from ssanet_jax.data.builders import open_builder
 from ssanet_jax.data.fashion_mnist import read_idx
+from ssanet_jax.errors import ConfigError
 from tests import fabricate
 
 

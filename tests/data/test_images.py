@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssanet_jax.crops import crop_windows
 from ssanet_jax.data import images, jpeg
+from ssanet_jax.data.crops import crop_windows
 from ssanet_jax.data.images import center_crops, random_crops
 from tests import fabricate
 
@@ -88,7 +88,7 @@ def test_half_of_the_images_are_mirrored(dataset):
 
 @pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
 def test_center_crop_is_pils_antialiased_resize_and_crop(dataset, interpolation):
-    dataset.eval_crop_fraction, dataset.interpolation = 0.875, interpolation
+    dataset.eval_crop_pct, dataset.interpolation = 0.875, interpolation
     resampling = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
     rng = np.random.default_rng(0)
     files = [fabricate.photograph(rng) for _ in range(9)]
@@ -150,7 +150,7 @@ def test_sixteen_bits_and_transparency(dataset):
         buffer = io.BytesIO()
         image.save(buffer, 'PNG')
         out = np.zeros((1, 40, 40, 3), np.uint8)
-        dataset.eval_crop_fraction = 1.0
+        dataset.eval_crop_pct = 1.0
         assert center_crops([buffer.getvalue()], keys(1), out, dataset) == {}
         assert np.abs(out[0].astype(int) - levels[..., None]).max() <= 1
 

@@ -10,11 +10,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from ssanet_jax import data
-from ssanet_jax.config import ConfigError
-from ssanet_jax.data import Share
+from ssanet_jax.data import HostShard
 from ssanet_jax.data.builders import open_builder, open_source
 from ssanet_jax.data.sources import shuffled, unreadable
-from ssanet_jax.errors import RunError
+from ssanet_jax.errors import ConfigError, RunError
 from tests import fabricate
 
 
@@ -55,7 +54,7 @@ def test_names_are_tfds_own(name, request):
     """Oracle: TFDS, asked for its ids."""
     config = request.getfixturevalue(name)
     source = open_source(config.dataset, 'train[5:40]')
-    chunks = list(source.evaluation(Share(0, 1)))
+    chunks = list(source.evaluation(HostShard(0, 1)))
     ours = {
         source.name(number): (file, label)
         for chunk in chunks

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from ssanet_jax.training.saved import load_run
+from ssanet_jax.trained.load import load_trained
 from tests.export.fabricated import make_run
 
 
@@ -14,7 +14,7 @@ def workdir(tmp_path_factory, data_dir):
 
 @pytest.fixture(scope='session')
 def run(workdir):
-    return load_run(workdir)
+    return load_trained(workdir)
 
 
 @pytest.fixture(scope='session')

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.experiment import build_model
+from ssanet_jax.training.trainer_setup import build_model
 from tests.helpers import load_config
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.export import (
     FORMATS,
     ParityError,
@@ -20,8 +20,8 @@ from ssanet_jax.export import (
     weights_file,
 )
 from ssanet_jax.export.program import as_trained, exported
-from ssanet_jax.prediction import Predictor
-from ssanet_jax.training.saved import load_run
+from ssanet_jax.trained.load import load_trained
+from ssanet_jax.trained.prediction import Predictor
 from tests.export.fabricated import make_run
 from tests.helpers import assert_trees_equal
 
@@ -114,7 +114,7 @@ def test_a_run_in_bfloat16_is_exported_in_float32_and_its_weights_as_they_are(
     data_dir, images, normalised, tmp_path
 ):
     fields = {'dtype': 'bfloat16', 'model.name': 'resnet20'}
-    run = load_run(make_run(tmp_path / 'run', data_dir, **fields))
+    run = load_trained(make_run(tmp_path / 'run', data_dir, **fields))
     described = export_run(run, 'stablehlo', tmp_path / 'program', images[:1])
     assert 1e-4 < described['parity']['bfloat16'] < 0.1
     in_float32 = run.model.clone(dtype=jnp.float32)

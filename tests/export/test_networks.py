@@ -11,7 +11,7 @@ from ssanet_jax.attention import ATTENTION
 from ssanet_jax.export import stablehlo
 from ssanet_jax.export.onnx_tracing import to_onnx
 from ssanet_jax.export.program import Program
-from ssanet_jax.inference import for_inference
+from ssanet_jax.models.batch_norm_folding import for_inference
 from ssanet_jax.models.mobilenet import Stage
 from ssanet_jax.models.registry import NETWORKS
 from tests.export.fabricated import trained

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from ssanet_jax import ops
+from ssanet_jax import layers
 from ssanet_jax.export.onnx_rules import RULES
 from ssanet_jax.export.onnx_tracing import to_onnx
 
@@ -116,7 +116,7 @@ CASES = {
     'reduce_max': (lambda x: x.max(axis=(1, 3)), lambda x: x.max(axis=(1, 3))),
     'reduce_min': (lambda x: x.min(axis=2), lambda x: x.min(axis=2)),
     'reduce_sum': (lambda x: x.sum(axis=(1, 2)), lambda x: x.sum(axis=(1, 2))),
-    'reduce_window_max': (ops.max_pool, lambda x: pooled(x, np.max, -np.inf)),
+    'reduce_window_max': (layers.max_pool, lambda x: pooled(x, np.max, -np.inf)),
     'reduce_window_sum': (
         lambda x: nn.pool(x, 0.0, jax.lax.add, (3, 3), (2, 2), ((1, 1), (1, 1))),
         lambda x: pooled(x, np.sum, 0),

@@ -1,8 +1,8 @@
 """How the authors' Caffe definition names the layers of ResidualAttentionNetwork."""
 
-from ssanet_jax.models.naming import Naming
+from ssanet_jax.models.name_mapping import NameMapping
 
-NAMING = Naming(
+NAMING = NameMapping(
     [
         # BatchNorms are called for the layer that they normalise.
         ('^bn1/', 'conv1/bn/'),

@@ -20,7 +20,7 @@ from ssanet_jax.models.residual_attention import resize
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.state import TrainState
+from ssanet_jax.training.train_state import TrainState
 from tests.helpers import mesh_of
 
 # One of every family with few blocks, and the names of those blocks.
@@ -176,7 +176,7 @@ def test_stages_and_blocks_choose_the_slots(options, filled):
     [
         ({'attention_stages': (4,)}, r'names stage 4; the stages are 1, 2, 3\.'),
         ({'attention_blocks': (3,)}, r'names block 3; the longest of those stages has 3'),
-        ({'attention_place': 'inside'}, "choose 'before_sum' or 'after_sum'"),
+        ({'attention_position': 'inside'}, "choose 'pre_residual' or 'post_residual'"),
         ({'attention_stages': ()}, r'must be a tuple of numbers, as \(3, 4\), or None'),
         ({'attention_blocks': 3}, r'attention_blocks=3\) must be a tuple of numbers'),
         ({'dropout': 1.5}, r'dropout=1\.5\) must be from 0'),
@@ -203,11 +203,11 @@ def test_after_the_sum_the_block_is_given_the_sum(name):
     images = jnp.asarray(np.random.default_rng(0).normal(size=(1, 16, 16, 3)), jnp.float32)
     block = SMALL[name][1][-1].removesuffix('/project')
     last = {}
-    for place in ('before_sum', 'after_sum'):
-        model = small(name, attention=partial(Zero, name='zero'), attention_place=place)
+    for place in ('pre_residual', 'post_residual'):
+        model = small(name, attention=partial(Zero, name='zero'), attention_position=place)
         last[place] = feature_maps(model, init(model), images, [block])[block]
-    assert (last['after_sum'] == 0).all()
-    assert (last['before_sum'] != 0).any()
+    assert (last['post_residual'] == 0).all()
+    assert (last['pre_residual'] != 0).any()
 
 
 @pytest.mark.parametrize('name', ['vgg16_bn', 'ssa_vgg16_bn', 'se_densenet121'])

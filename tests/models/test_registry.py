@@ -39,7 +39,7 @@ def test_vgg_has_batch_norm_whether_its_name_says_so_or_not():
         ('alexnet', {}, "No model is called 'alexnet'. (Nearest|Known): "),
         ('resnet50', {'stm': 'cifar'}, "No option of resnet50 is called 'stm'. Nearest: stem"),
         ('vgg16_bn', {'tail': 'plain'}, "No option of vgg16_bn is called 'tail'"),
-        ('ssa_vgg16_bn', {'attention_place': 'after_sum'}, 'No option of ssa_vgg16_bn'),
+        ('ssa_vgg16_bn', {'attention_position': 'post_residual'}, 'No option of ssa_vgg16_bn'),
         ('resnet18', {'variant': 'v1'}, 'no bottlenecks of that kind; leave it unset'),
         ('densenet121', {'variant': 'v1'}, 'no bottlenecks of that kind; leave it unset'),
         ('resnet50', {'variant': 'v2'}, "choose 'v1' or 'v1.5'"),

@@ -11,10 +11,10 @@ from etils import epath
 from ssanet_jax import data
 from ssanet_jax.analysis.cost import model_cost
 from ssanet_jax.report import evaluation, page
-from ssanet_jax.training import experiment, loop, starts, summary
+from ssanet_jax.trained.load import TrainedModel, with_defaults
+from ssanet_jax.training import loop, run_history, summary, trainer_setup
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.metrics_file import line
-from ssanet_jax.training.saved import SavedRun, with_defaults
 from tests.browser import chromium  # noqa: F401
 from tests.helpers import load_config
 from tests.report.runs import Brightness, random_state, without_checkpoint
@@ -26,10 +26,10 @@ def digits_run(tmp_path_factory, data_dir):
     config = load_config('digits_ssa20')
     config.dataset.data_dir = str(data_dir)
     info = data.dataset_info(config)
-    run = experiment.build(config, num_classes=10, num_train_examples=info.num_train)
+    run = trainer_setup.build(config, num_classes=10, num_train_examples=info.num_train)
     workdir = epath.Path(tmp_path_factory.mktemp('runs')) / 'digits'
     with Checkpoints(workdir, keep=2) as checkpoints:
-        starts.record(config, info, workdir, 0)
+        run_history.record(config, info, workdir, 0)
         lines = []
         for seed, step in enumerate((23, 45)):
             state = random_state(run, step, seed)
@@ -54,7 +54,7 @@ def fabricated(tmp_path, monkeypatch):
         model = Brightness(len(classes))
         variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
         variables = jax.tree.map(lambda leaf: leaf * scale, variables)
-        run = SavedRun(config, model, dict(variables), 7, tuple(classes))
+        run = TrainedModel(config, model, dict(variables), 7, tuple(classes))
         info = data.DatasetInfo(500, len(image), len(classes), tuple(classes), '', '', '')
 
         def batches(config, split, *, share):
@@ -66,7 +66,7 @@ def fabricated(tmp_path, monkeypatch):
                 yield {'image': image[index], 'label': labels, 'mask': some < len(image)}
 
         monkeypatch.setattr(page, 'has_checkpoints', lambda folder: True)
-        monkeypatch.setattr(page, 'load_run', lambda folder, checkpoint: run)
+        monkeypatch.setattr(page, 'load_trained', lambda folder, checkpoint: run)
         monkeypatch.setattr(evaluation.data, 'dataset_info', lambda config: info)
         monkeypatch.setattr(evaluation.data, 'eval_batches', batches)
         return workdir, run

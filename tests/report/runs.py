@@ -13,7 +13,7 @@ from etils import epath
 
 from ssanet_jax.training.metrics_file import line
 from ssanet_jax.training.parallel import replicated
-from ssanet_jax.training.state import init_state
+from ssanet_jax.training.train_state import init_state
 
 
 def random_state(run, step, seed):

@@ -42,7 +42,7 @@ def test_the_hardest_images_are_those_of_the_highest_losses(digits_run, found):
     order = sorted(range(360), key=lambda i: (-found.loss[i], i))
     assert found.hardest.number.tolist() == order[:10]
     config = ssanet_jax.load(str(digits_run)).config
-    (batch,) = data.eval_batches(config, 'test', share=data.Share(0, 1))
+    (batch,) = data.eval_batches(config, 'test', share=data.HostShard(0, 1))
     images = batch['image'][batch['mask']]
     np.testing.assert_array_equal(found.hardest.image, images[order[:10]])
     np.testing.assert_array_equal(found.sample.image, images[::3])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.report import page, write_report
 from tests.browser import DESKTOP, PHONE, messages, open_page, requests
 from tests.report.runs import random_images, without_checkpoint
@@ -227,7 +227,7 @@ def test_an_old_run_without_classes_starts_or_data(digits_run, tmp_path):
 def test_data_with_other_classes_are_not_evaluated(fabricated, monkeypatch):
     workdir, run = fabricated(random_images(20), np.arange(20) % 2, ['a', 'b'])
     fewer = run._replace(classes=('a',))
-    monkeypatch.setattr(page, 'load_run', lambda folder, checkpoint: fewer)
+    monkeypatch.setattr(page, 'load_trained', lambda folder, checkpoint: fewer)
     assert 'has 2 classes, but the network tells 1 apart' in read(write_report(workdir))
 
 

@@ -23,7 +23,7 @@ def test_the_rows_of_the_cost_add_up(name):
     rows = cost_table(layer_costs(model, 32), 32).rows
     *parts, whole, attention = rows
     cost = model_cost(model, 32)
-    assert whole[2:] == (cost.parameters, cost.multiply_adds)
+    assert whole[2:] == (cost.parameters, cost.macs)
     assert tuple(np.sum([row[2:] for row in parts], axis=0)) == whole[2:]
     assert [row[:2] for row in parts[:3]] == [
         ('conv1', '32x32x16'), ('bn1', '32x32x16'), ('layer1_0', '32x32x16'),

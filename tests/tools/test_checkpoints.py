@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import pytest
 from absl import flags
 
-from ssanet_jax.config import ConfigError
-from ssanet_jax.errors import WorkdirInUseError
+from ssanet_jax.errors import ConfigError, WorkdirInUseError
 from ssanet_jax.tools import checkpoints as module
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.lock import Lock

@@ -8,7 +8,7 @@ import sys
 import pytest
 from absl import flags
 
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 from tests.helpers import ROOT, own_flags
 

@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 from ssanet_jax import create_model, weights
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import convert_torch
 from tests.helpers import ROOT, assert_trees_equal, own_flags
 

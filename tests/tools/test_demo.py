@@ -15,8 +15,8 @@ from PIL import Image
 
 import ssanet_jax
 from ssanet_jax import data
-from ssanet_jax.prediction import Predictor
 from ssanet_jax.tools import demo as module
+from ssanet_jax.trained.prediction import Predictor
 from tests import browser
 from tests.helpers import ROOT
 
@@ -122,7 +122,7 @@ def test_an_image_gets_its_classes_and_its_maps_and_a_broken_one_its_reason(
 
 def test_pixels_are_limited_by_the_page_and_by_the_run(trained_digits):
     pytest.importorskip('gradio')
-    from ssanet_jax.demo import limited
+    from ssanet_jax.tools.demo_page import limited
 
     run = ssanet_jax.load(str(trained_digits))
     run.config.dataset.max_image_pixels = 2000

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from ssanet_jax import export
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import export as module
 from tests.export.fabricated import make_run
 from tests.helpers import own_flags

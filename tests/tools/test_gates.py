@@ -11,9 +11,9 @@ from etils import epath
 
 import ssanet_jax
 from ssanet_jax import data, feature_maps
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import gates as module
-from ssanet_jax.training import experiment
+from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.checkpoint import Checkpoints
 from tests.helpers import load_config, own_flags
 
@@ -33,7 +33,9 @@ def workdir(tmp_path_factory, data_dir):
     config.dataset.data_dir = str(data_dir)
     config.model.attention_stages, config.model.attention_blocks = (1, 3), (0,)
     info = data.dataset_info(config)
-    run = experiment.build(config, num_classes=info.num_classes, num_train_examples=info.num_train)
+    run = trainer_setup.build(
+        config, num_classes=info.num_classes, num_train_examples=info.num_train
+    )
     rng = np.random.default_rng(0)
 
     def weights(path, leaf):
@@ -51,7 +53,7 @@ def workdir(tmp_path_factory, data_dir):
 
 def test_it_prints_draws_and_knocks_out(workdir, tmp_path, capsys):
     tool(
-        workdir, '--checkpoint=latest', '--format=json', '--knockout', f'--out={tmp_path}/gates.png'
+        workdir, '--checkpoint=latest', '--format=json', '--ablation', f'--out={tmp_path}/gates.png'
     )
     printed = capsys.readouterr()
     statistics, changes = json.loads(printed.out)

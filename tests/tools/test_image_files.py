@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import image_files
 
 

@@ -7,11 +7,10 @@ import re
 import pytest
 from absl import flags
 
-from ssanet_jax.analysis.nonfinite import Diagnosis, Place
-from ssanet_jax.analysis.watching import Call, Values
-from ssanet_jax.config import ConfigError
-from ssanet_jax.errors import DivergedError
+from ssanet_jax.errors import ConfigError, DivergedError
 from ssanet_jax.tools import nonfinite as module
+from ssanet_jax.trained.module_tracer import Call, Values
+from ssanet_jax.trained.nonfinite import Diagnosis, Place
 from ssanet_jax.training import loop
 from tests.helpers import own_flags
 

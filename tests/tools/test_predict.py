@@ -14,9 +14,9 @@ from PIL import Image
 
 import ssanet_jax
 from ssanet_jax import data
-from ssanet_jax.config import ConfigError
-from ssanet_jax.prediction import Predictor
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import predict as module
+from ssanet_jax.trained.prediction import Predictor
 from tests.helpers import own_flags
 
 

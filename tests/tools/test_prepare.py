@@ -17,9 +17,9 @@ from etils import epath
 from PIL import Image
 
 from ssanet_jax import data
-from ssanet_jax.config import ConfigError
 from ssanet_jax.data.builders import open_builder, open_source
 from ssanet_jax.data.conversion import Conversion, Shrink, is_prepared
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import prepare as module
 from tests import fabricate
 from tests.conftest import imagenet_config
@@ -54,7 +54,7 @@ def tfrecord(imagenet_tfrecord_dir, tmp_path):
 
 def files(config, split='train'):
     source = open_source(config.dataset, split)
-    return [file for chunk in source.evaluation(data.Share(0, 1)) for file in chunk.files]
+    return [file for chunk in source.evaluation(data.HostShard(0, 1)) for file in chunk.files]
 
 
 def test_a_raw_set_becomes_array_record_and_is_trained_on(tmp_path):

@@ -4,7 +4,7 @@ import sys
 import pytest
 from absl import flags
 
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import report as module
 from tests.helpers import own_flags
 

@@ -13,9 +13,9 @@ from PIL import Image, PngImagePlugin
 
 import ssanet_jax
 from ssanet_jax import data
-from ssanet_jax.analysis.saliency_runs import look
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import saliency as module
+from ssanet_jax.trained.saliency import look
 from tests.browser import DESKTOP, PHONE, messages, open_page, requests
 from tests.helpers import ROOT, own_flags
 

@@ -13,7 +13,7 @@ from absl import flags
 from ssanet_jax import create_model
 from ssanet_jax.analysis.cost import layer_costs, total_cost
 from ssanet_jax.attention import ATTENTION
-from ssanet_jax.config import ConfigError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.tools import paper_tables
 from ssanet_jax.tools import summary as module
@@ -73,10 +73,10 @@ def test_the_totals_are_those_of_the_layers():
     cost = total_cost(counted)
     network, attention, share = total['rows']
     assert network['parameters'] == cost.parameters == 269_740
-    assert network['multiply-adds'] == cost.multiply_adds
+    assert network['multiply-adds'] == cost.macs
     assert attention['multiply-adds'] == cost.attention_multiply_adds
     assert attention['parameters'] == 2 * 9
-    assert share['multiply-adds'] == cost.attention_multiply_adds / cost.multiply_adds
+    assert share['multiply-adds'] == cost.attention_multiply_adds / cost.macs
     first, *others = layers['rows']
     assert [row['module'] for row in others] == [
         *('conv1', 'bn1'),

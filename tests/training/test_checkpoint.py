@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssanet_jax.config import ConfigError
-from ssanet_jax.errors import RunError
-from ssanet_jax.training import checksums
+from ssanet_jax.errors import ConfigError, RunError
+from ssanet_jax.training import checkpoint_integrity
 from ssanet_jax.training.checkpoint import Checkpoints, quality
 from tests.helpers import assert_trees_equal
 
@@ -187,7 +186,7 @@ def test_a_checkpoint_that_cannot_be_read_now_stays_where_it_is(tmp_path, monkey
     def stale(path):
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
-    monkeypatch.setattr(checksums, '_digest', stale)
+    monkeypatch.setattr(checkpoint_integrity, '_digest', stale)
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(RunError, match=r'checkpoints/2 cannot be read: .* Nothing was changed'):
             checkpoints.newest_good()
@@ -198,7 +197,7 @@ def test_what_goes_wrong_at_the_end_does_not_hide_why_it_ended(tmp_path, monkeyp
     def full(folder):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(checksums, '_digests', full)
+    monkeypatch.setattr(checkpoint_integrity, '_digests', full)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, tree(1))
     checkpoints.__exit__(KeyError, KeyError(), None)

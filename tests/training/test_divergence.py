@@ -9,7 +9,7 @@ import pytest
 
 from ssanet_jax import data
 from ssanet_jax.errors import DivergedError
-from ssanet_jax.training import experiment, loop
+from ssanet_jax.training import loop, trainer_setup
 from tests.helpers import assert_trees_equal, reproducible
 
 
@@ -39,7 +39,7 @@ def test_an_exploding_loss_stops_the_run_with_its_checkpoints_good(short, tmp_pa
 
 def poison(monkeypatch, bad_steps):
     """Makes every image of some steps so large that the network computes nothing finite."""
-    real = experiment.steps.preprocess
+    real = trainer_setup.steps.preprocess
 
     def preprocess(image, *, mean, std):
         marked = (image[0, 0, 0, 0] == 255) & (image[0, 0, 0, 1] == 7)
@@ -53,7 +53,7 @@ def poison(monkeypatch, bad_steps):
             image[:, 0, 0, :2] = (255, 7) if number in bad_steps else (255, 8)
             yield {**batch, 'image': image}
 
-    monkeypatch.setattr(experiment.steps, 'preprocess', preprocess)
+    monkeypatch.setattr(trainer_setup.steps, 'preprocess', preprocess)
     monkeypatch.setattr(loop.data, 'train_batches', marked_batches)
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ssanet_jax.config import ConfigError
-from ssanet_jax.errors import WorkdirInUseError
+from ssanet_jax.errors import ConfigError, WorkdirInUseError
 from ssanet_jax.training import loop
 from ssanet_jax.training.lock import Lock
 from ssanet_jax.training.logs import MetricsLog

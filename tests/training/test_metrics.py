@@ -9,7 +9,7 @@ from sklearn.metrics import top_k_accuracy_score
 
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.metrics import Metrics, label_rank
-from ssanet_jax.training.state import TrainState
+from ssanet_jax.training.train_state import TrainState
 from tests.helpers import mesh_of
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from ssanet_jax import create_model, data, layers
-from ssanet_jax.checks import check_batch_size
-from ssanet_jax.config import ConfigError
-from ssanet_jax.training import experiment, parallel
+from ssanet_jax.config.validation import check_batch_size
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.training import parallel, trainer_setup
 from ssanet_jax.training.loop import evaluate
 from tests.helpers import mesh_of, train_in_float64
 
@@ -18,7 +18,7 @@ def build_on(num_devices, config, monkeypatch):
     """The experiment as a machine with so many devices would build it."""
     monkeypatch.setattr(parallel.jax, 'device_count', lambda: num_devices)
     monkeypatch.setattr(parallel, 'data_mesh', lambda: mesh_of(num_devices))
-    return experiment.build(config, num_classes=10, num_train_examples=1437)
+    return trainer_setup.build(config, num_classes=10, num_train_examples=1437)
 
 
 def train(run, config, steps):
@@ -33,7 +33,7 @@ def train(run, config, steps):
 
 @pytest.mark.slow
 def test_global_batch_norm_makes_eight_devices_train_as_one(digits, monkeypatch):
-    digits.model.batch_norm_devices = -1
+    digits.model.batch_norm_group_size = -1
     digits.optimizer.learning_rate = 0.01
     one, _ = train(build_on(1, digits, monkeypatch), digits, 5)
     eight, _ = train(build_on(8, digits, monkeypatch), digits, 5)
@@ -57,7 +57,7 @@ def test_grouped_batch_norm_is_between_local_and_global(digits, monkeypatch):
     twice = {name: np.concatenate([array[:32], array[:32]]) for name, array in batch.items()}
     stats = {}
     for shared in (1, 4, -1):
-        digits.model.batch_norm_devices = shared
+        digits.model.batch_norm_group_size = shared
         run = build_on(8, digits, monkeypatch)
         (on_devices,) = parallel.to_devices([twice], run.mesh)
         state, _ = run.train_step(run.init(), on_devices, run.zero_metrics())
@@ -80,7 +80,7 @@ def test_a_hundred_layers_cross_devices_no_more_often(digits, monkeypatch):
 
 
 def test_the_count_sees_the_all_reduces_of_global_batch_norm(digits, monkeypatch):
-    digits.model.batch_norm_devices = -1
+    digits.model.batch_norm_group_size = -1
     assert count_all_reduces(build_on(8, digits, monkeypatch)) > 28
 
 
@@ -127,6 +127,6 @@ def test_a_batch_that_does_not_split_names_the_nearest_that_do(digits):
 
 
 def test_devices_that_do_not_split_into_groups_are_refused(digits):
-    digits.model.batch_norm_devices = 3
+    digits.model.batch_norm_group_size = 3
     with pytest.raises(ConfigError, match='choose one of 1, 2, 4, 8, or -1'):
-        experiment.build(digits, num_classes=10, num_train_examples=1437)
+        trainer_setup.build(digits, num_classes=10, num_train_examples=1437)

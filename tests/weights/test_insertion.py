@@ -57,7 +57,7 @@ def test_with_gates_of_one_no_bit_of_the_logits_changes(name, train):
     ('name', 'gate', 'options'),
     [
         ('densenet121', '2sigmoid', {}),
-        ('mobilenet_v2', '2sigmoid', {'attention_place': 'after_sum'}),
+        ('mobilenet_v2', '2sigmoid', {'attention_position': 'post_residual'}),
         ('resnet50', '2sigmoid', {'tail': 'folded'}),
         ('resnet50', 'sigmoid', {'tail': 'plain'}),
         ('resnet50', 'sigmoid', {'tail': 'folded'}),
@@ -101,8 +101,8 @@ def test_the_papers_gate_is_refused_where_nothing_makes_up_for_it(name):
 
 
 def test_the_papers_gate_after_the_sum_is_refused():
-    _, variables, model = networks('resnet18', attention_place='after_sum')
-    with pytest.raises(ValueError, match="attention_place='before_sum'"):
+    _, variables, model = networks('resnet18', attention_position='post_residual')
+    with pytest.raises(ValueError, match="attention_position='pre_residual'"):
         insert_attention(variables, model, image_size=16)
 
 

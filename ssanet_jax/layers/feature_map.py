@@ -1,0 +1,43 @@
+"""Shared by all layers: the input check, the reduction dtype and small helpers."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def reduction_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
+    """The dtype to reduce in: float32, or float64 where the input already is."""
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+
+
+def unwrap_partial(factory: Any) -> Any:
+    """The class that a partial application ends in, or whatever it ends in."""
+    while isinstance(factory, partial):
+        factory = factory.func
+    return factory
+
+
+def flatten_pixels(x: jax.Array) -> jax.Array:
+    """All pixels one after the other: [..., C] as [M, C]."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def require_feature_map(x: jax.Array, block: str) -> None:
+    """Raises ValueError or TypeError unless x is a floating-point [N, H, W, C] array of pixels."""
+    if x.ndim != 4:
+        raise ValueError(
+            f'{block} expects a feature map [N, H, W, C], got shape {x.shape}. '
+            'Add the missing axes, or flatten leading ones into N.'
+        )
+    if 0 in x.shape:
+        raise ValueError(
+            f'{block} was given {x.shape}, which has no value left: the images are too small for '
+            'this network; give it larger ones, or choose another network.'
+        )
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f'{block} expects floating-point features, got {x.dtype}. '
+            'Convert and normalise the image first.'
+        )

@@ -1,0 +1,111 @@
+"""Tables, printed for a terminal, as Markdown or as JSON."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+Format = Literal['table', 'markdown', 'json']
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+      name: its heading, and the key of its values in JSON.
+      text: makes what is printed of a value that is not None.
+      left: flush left, as words; numbers are flush right.
+    """
+
+    name: str
+    text: Callable[[Any], str] = str
+    left: bool = False
+
+    def cell(self, value: Any) -> str:
+        """What is printed: '-' where there is no value."""
+        return '-' if value is None else self.text(value)
+
+
+class Table(NamedTuple):
+    """Values, as many a row as there are columns, and sentences to print below them."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Any]]
+    notes: Sequence[str] = ()
+
+
+def thousands(value: int) -> str:
+    """25557032 as '25,557,032'."""
+    return f'{value:,}'
+
+
+def si_format(value: float) -> str:
+    """Four digits of it: 2547000 as '2.547 M', 15470000000 as '15.47 G'."""
+    for size, unit in ((1e6, 'M'), (1e9, 'G'), (1e12, 'T')):
+        text = f'{value / size:.4g} {unit}'
+        if value < 999.95 * size:
+            break
+    return text
+
+
+def show(tables: Sequence[Table], form: Format) -> None:
+    """Prints tables to stdout; as JSON they are one list, with the values as they are."""
+    if form == 'json':
+        print(json.dumps([_data(table) for table in tables], indent=2))
+        return
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else 240)  # Into a file, as wide as tables need.
+    for number, table in enumerate(tables):
+        if number:
+            print()
+        if form == 'markdown':
+            print(_markdown(table))
+        else:
+            console.print(_rich(table))
+            for note in table.notes:
+                console.print(Text(f'* {note}'), soft_wrap=not terminal)
+
+
+def _data(table: Table) -> dict[str, Any]:
+    names = [column.name for column in table.columns]
+    return {
+        'title': table.title,
+        'rows': [dict(zip(names, row, strict=True)) for row in table.rows],
+        'notes': list(table.notes),
+    }
+
+
+def _cells(table: Table) -> list[list[str]]:
+    return [
+        [column.cell(value) for column, value in zip(table.columns, row, strict=True)]
+        for row in table.rows
+    ]
+
+
+def _markdown(table: Table) -> str:
+    lines = [
+        [column.name for column in table.columns],
+        ['---' if column.left else '---:' for column in table.columns],
+        *_cells(table),
+    ]
+    parts = [
+        f'**{table.title}**',
+        '\n'.join(f'| {" | ".join(line)} |' for line in lines),
+        '\n'.join(f'* {note}' for note in table.notes),
+    ]
+    return '\n\n'.join(part for part in parts if part)
+
+
+def _rich(table: Table) -> RichTable:
+    rich = RichTable(title=Text(table.title), title_justify='left')
+    for column in table.columns:
+        rich.add_column(Text(column.name), justify='left' if column.left else 'right')
+    for cells in _cells(table):
+        rich.add_row(*map(Text, cells))
+    return rich

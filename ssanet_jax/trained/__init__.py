@@ -1,0 +1,1 @@
+"""A trained run, read from its workdir: predictions, gates, saliency, ablations."""

@@ -1,0 +1,78 @@
+"""A finished or running run, read from its workdir: config, model, variables and classes."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from ssanet_jax.config import base, flatten
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.models import Network
+from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.steps import Preprocess
+from ssanet_jax.training.trainer_setup import build_model, build_preprocess
+from ssanet_jax.training.workdir import saved_classes, saved_config
+
+
+class TrainedModel(NamedTuple):
+    """What a workdir holds.
+
+    Attributes:
+      config: of the run.
+      model: as it was trained, with BatchNorms that share nothing between devices.
+      variables: its 'params' and 'batch_stats' at `step`.
+      step: of the checkpoint.
+      classes: their names, by label; numbers where the run did not leave classes.json.
+    """
+
+    config: ConfigDict
+    model: Network
+    variables: dict[str, Any]
+    step: int
+    classes: tuple[str, ...]
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """From uint8 images [N, size, size, 3] to what the model takes."""
+        return build_preprocess(self.config)
+
+
+def load_trained(workdir: epath.PathLike, checkpoint: str = 'best') -> TrainedModel:
+    """Reads a checkpoint of the run in `workdir` without its data, and leaves it as it is.
+
+    Args:
+      workdir: of a run of main.py.
+      checkpoint: 'best', 'latest' or a step.
+
+    Raises:
+      ConfigError: there is no run, or no such checkpoint.
+    """
+    folder = epath.Path(workdir)
+    config = with_defaults(saved_config(folder))
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        step = checkpoints.find(checkpoint)
+        variables = checkpoints.restore_variables(step)
+    num_classes = variables['params']['fc']['bias'].shape[0]
+    classes = saved_classes(folder) or tuple(map(str, range(num_classes)))
+    if len(classes) != num_classes:
+        raise ConfigError(
+            f'{folder / "classes.json"} names {len(classes)} classes, and the network has '
+            f'{num_classes}; put a copy back, or remove it.'
+        )
+    alone = config.copy_and_resolve_references()
+    alone.model.batch_norm_group_size = 1  # There may be fewer here, and inference shares nothing.
+    model = build_model(alone, num_classes)
+    return TrainedModel(config, model, jax.device_get(variables), step, classes)
+
+
+def with_defaults(saved: Mapping[str, Any]) -> ConfigDict:
+    """A config with the fields of config.json; those that are newer have their defaults."""
+    config = base()
+    known = flatten(config)
+    for field, value in flatten(ConfigDict(saved)).items():
+        if field in known:  # `data_order` is not a field
+            as_before = tuple(value) if isinstance(value, list | tuple) else value
+            config.update_from_flattened_dict({field: as_before})
+    return config

@@ -1,0 +1,248 @@
+import json
+import re
+
+import pytest
+
+from ssanet_jax.attention import ATTENTION
+from ssanet_jax.config import base, is_due, make_plan
+from ssanet_jax.config.validation import changed_fields, check, check_overrides, unknown_field
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.training.trainer_setup import build_model
+from tests.helpers import ROOT, load_config
+
+RECIPES = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
+
+
+def with_fields(**fields):
+    config = base()
+    for name, value in fields.items():
+        config.update_from_flattened_dict({name.replace('__', '.'): value})
+    return config
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_every_recipe_is_valid_and_names_its_own_command(name):
+    config = load_config(name)
+    check(config)
+    build_model(config, num_classes=10)
+    text = (ROOT / 'configs' / f'{name}.py').read_text()
+    assert f'python main.py --config=configs/{name}.py --workdir=' in text
+    imports = re.findall(r'^(?:from|import) (\S+)', text, re.MULTILINE)
+    assert set(imports) <= {'ml_collections', 'ssanet_jax.config'}
+
+
+def test_the_recipes_asked_for_are_there():
+    expected = {
+        f'{data}_{model}'
+        for data in ('cifar10', 'cifar100', 'imagenet')
+        for model in ('ssa50', 'se50', 'resnet50')
+    }
+    assert set(RECIPES) == expected | {'digits_ssa20', 'fashion_mnist_ssa20'}
+
+
+# The released code's, as written down in the project's design.
+@pytest.mark.parametrize(
+    ('data', 'batch', 'epochs', 'decay', 'boundaries'),
+    [
+        ('imagenet', 128, 100, 1e-4, (30, 60, 90)),
+        ('cifar10', 100, 250, 5e-4, (50, 100, 150, 200)),
+        ('cifar100', 100, 250, 5e-4, (50, 100, 150, 200)),
+    ],
+)
+@pytest.mark.parametrize('model', ['ssa50', 'se50', 'resnet50'])
+def test_recipes_are_the_released_ones(data, batch, epochs, decay, boundaries, model):
+    config = load_config(f'{data}_{model}')
+    optimizer = config.optimizer
+    assert (config.batch_size, optimizer.reference_batch_size, config.num_epochs) == (
+        batch,
+        batch,
+        epochs,
+    )
+    assert (optimizer.name, optimizer.momentum, optimizer.nesterov) == ('sgd', 0.9, False)
+    assert (optimizer.learning_rate, optimizer.schedule, optimizer.decay_factor) == (
+        0.1,
+        'step',
+        0.1,
+    )
+    assert (optimizer.weight_decay, optimizer.decay_parameters) == (decay, 'all')
+    assert tuple(optimizer.decay_epochs) == boundaries
+    assert config.model.name == {'ssa50': 'ssa_resnet50', 'se50': 'se_resnet50'}.get(
+        model, 'resnet50'
+    )
+    if data != 'imagenet':
+        assert (config.dataset.mean, config.dataset.std) == (
+            (0.4914, 0.4822, 0.4465),
+            (0.2023, 0.1994, 0.2010),
+        )
+        assert (config.dataset.crop_padding, config.dataset.flip, config.model.stem) == (
+            4,
+            True,
+            'cifar',
+        )
+
+
+def test_learning_rate_scales_with_the_batch():
+    plan = make_plan(with_fields(batch_size=512), 1_281_167)
+    assert plan.peak_learning_rate == pytest.approx(0.4)
+    assert plan.num_train_steps == round(100 * 1_281_167 / 512)
+
+
+def test_number_of_steps_overrides_epochs():
+    plan = make_plan(with_fields(num_train_steps=7, eval_every_steps=3), 1280)
+    assert plan[:3] == (10, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'batch_size': 0}, r'config\.batch_size=0 is out of range; it must be from 1 to 1048576'),
+        (
+            {'dtype': 'float16'},
+            r"config\.dtype='float16' is not known; choose one of float32, bfloat16",
+        ),
+        ({'label_smoothing': 1.0}, r'from 0 up to but not including 1'),
+        ({'num_train_steps': 0}, 'at least 1, or -1'),
+        ({'optimizer__warmup_epochs': 40.0}, 'begins inside the warm-up of 40'),
+        ({'optimizer__decay_epochs': (60.0, 30.0)}, 'it must be rising'),
+        ({'dataset__mean': (0.5,)}, 'three numbers'),
+        ({'model__dropout': 1.0}, 'from 0 up to but not including 1'),
+        ({'model__batch_norm_epsilon': 0.0}, 'it must be above 0'),
+        ({'model__attention_place': 'inside'}, 'choose one of pre_residual, post_residual'),
+        ({'init__head': 'new'}, r'no effect without config\.init\.weights'),
+        ({'init__attention': 'add'}, 'choose one of load, insert'),
+        ({'num_epochs': float('nan')}, r'num_epochs=nan is of the wrong type; give a number that'),
+        ({'num_epochs': None}, r'num_epochs=None is of the wrong type'),
+        ({'dataset__std': (58.395, 57.12, 57.375)}, 'divide those of 0..255 by 255'),
+        ({'dataset__mean': (0.5, 0.5, '0.5')}, 'give a tuple, each element a number'),
+        ({'model__attention_stages': (1, 2.5)}, 'give a tuple, each element a whole number'),
+        ({'dataset__name': 'a\nb'}, r"name='a\\nb' is of the wrong type; give a text of printable"),
+        ({'dataset__reader': 'memory', 'dataset__image_size': 4}, 'crops without a pixel'),
+        ({'dataset__reader': 'memory', 'dataset__name': 'folder'}, "set .*reader='disk'"),
+        ({'batch_size': 2**20, 'dataset__image_size': 4096}, 'choose at most 4096 images'),
+    ],
+)
+def test_a_wrong_field_is_told_what_was_expected(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        check(with_fields(**fields))
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'dataset__crop_padding': 2}, r"no effect with config\.dataset\.reader='disk'"),
+        ({'optimizer__b1': 0.8}, r"no effect with config\.optimizer\.name='sgd'"),
+        ({'optimizer__schedule': 'cosine', 'optimizer__decay_factor': 0.5}, "set 'step' there"),
+        ({'model__se__ratio': 8}, 'choose a se_ model'),
+        ({'model__name': 'resnet50', 'model__ssa__groups': 2}, 'choose a ssa_ model'),
+        ({'num_epochs': 3.0, 'num_train_steps': 9}, 'set -1 there'),
+        ({'profile_num_steps': 9}, r'no effect without config\.profile_start_step'),
+        ({'optimizer__decay_epochs': (100.0,)}, 'after the end of the run'),
+    ],
+)
+def test_an_override_without_effect_is_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        check_overrides(with_fields(**fields), [name.replace('__', '.') for name in fields])
+
+
+def test_a_recipe_does_not_stand_in_the_way_of_an_override():
+    config = load_config('cifar10_ssa50')
+    config.optimizer.schedule = 'cosine'
+    check(config)
+    check_overrides(config, ['optimizer.schedule'])
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'model__name': 'ssa_vgg16_bn', 'model__tail': 'plain'}, "No option of .* called 'tail'"),
+        ({'model__name': 'resnet50', 'model__attention_stages': (4,)}, 'has no attention'),
+        ({'model__attention_stages': (7,)}, 'names stage 7; the stages are 1, 2, 3, 4'),
+        ({'model__ssa__groups': 3}, 'groups=3.* cannot split 256 channels'),
+        ({'model__ssa__gate': 'tanh'}, "choose one of 'sigmoid', '2sigmoid'"),
+        ({'model__name': 'cbam_resnet50', 'model__cbam__kernel_size': 4}, 'choose an odd one'),
+    ],
+)
+def test_what_a_network_has_not_is_one_line(fields, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        build_model(with_fields(**fields), num_classes=10)
+    assert '\n' not in str(error.value)
+
+
+def test_fields_of_the_config_reach_the_network():
+    model = build_model(
+        with_fields(
+            model__name='ssa_googlenet',
+            model__dropout=0.3,
+            model__batch_norm_epsilon=1e-4,
+            model__attention_stages=(2,),
+            model__attention_blocks=(-1,),
+            model__ssa__gate='2sigmoid',
+        ),
+        num_classes=10,
+    )
+    assert (model.dropout, model.attention_stages, model.attention_blocks) == (0.3, (2,), (-1,))
+    assert model.norm(use_running_average=True).epsilon == 1e-4
+    assert model.attention(parent=None).gate == '2sigmoid'
+
+
+def test_every_attention_has_its_options_with_its_defaults_in_the_config():
+    model = base().model
+    assert model.gssa.channels_per_map == 32
+    assert model.ssa.to_dict() == {
+        'squeeze': 'mean',
+        'combine': 'sum',
+        'groups': 1,
+        'channels_per_map': 0,
+        'gate': 'sigmoid',
+    }
+    assert model.se.to_dict() == {'ratio': 16}
+    assert set(model.to_dict()) >= set(ATTENTION)
+
+
+def test_a_run_from_before_a_field_was_there_had_its_default():
+    config = load_config('digits_ssa20')
+    saved = json.loads(config.to_json_best_effort())
+    del saved['init'], saved['model']['eca']
+    assert changed_fields(config, saved) == ([], [])
+    config.model.eca.kernel_size = 5
+    assert changed_fields(config, saved) == (['model.eca.kernel_size was 0 and is 5'], [])
+
+
+def test_a_resumed_run_may_change_its_length_but_not_its_meaning():
+    config = load_config('digits_ssa20')
+    config.optimizer.schedule = 'constant'  # a cosine's learning rates follow from the length
+    saved = json.loads(config.to_json_best_effort())
+    config.num_epochs = 90.0
+    config.dataset.data_dir = '/elsewhere'
+    harmless = [
+        "dataset.data_dir was None and is '/elsewhere'",
+        'num_epochs was 60.0 and is 90.0',
+    ]
+    assert changed_fields(config, saved) == ([], harmless)
+    config.seed = 5
+    config.model.name = 'resnet20'
+    grave = ["model.name was 'ssa_resnet20' and is 'resnet20'", 'seed was 0 and is 5']
+    assert changed_fields(config, saved) == (grave, harmless)
+
+
+def test_epochs_end_on_the_step_nearest_to_them():
+    """50,000 images in steps of 96: the sixth epoch is exactly 3,125 steps."""
+    every = make_plan(with_fields(batch_size=96), 50_000).eval_every_steps
+    due = [step for step in range(1, 3200) if is_due(step, every)]
+    assert due == [-(-epoch * 50_000 // 96) for epoch in range(1, 7)]
+
+
+def test_a_profile_after_the_end_is_refused():
+    with pytest.raises(ConfigError, match='comes after the last step, 50'):
+        make_plan(with_fields(profile_start_step=51, num_train_steps=50), 1280)
+
+
+def test_a_warm_up_as_long_as_the_run_is_refused():
+    config = with_fields(optimizer__warmup_epochs=5.0, num_train_steps=50)
+    with pytest.raises(ConfigError, match='are 50 steps, but the run has 50'):
+        make_plan(config, 1280)
+
+
+def test_a_field_that_is_not_there_is_told_the_nearest():
+    assert 'nearest: batch_size' in unknown_field('batch_siz')
+    assert 'nearest: optimizer.learning_rate' in unknown_field('learning_rate')

@@ -1,0 +1,91 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssanet_jax.layers import affine_map
+from tests.helpers import assert_close, assert_same_function, float64
+
+RNG = np.random.default_rng(0)
+
+
+def random(*shape):
+    return RNG.normal(size=shape)
+
+
+def test_moments_are_those_of_the_shifted_input():
+    h = np.asarray(RNG.normal(3.0, 1.0, size=(2, 3, 4, 5)))
+    h[h < 2.5] = 0  # exact zeros, as after a ReLU
+    with float64():
+        moments = affine_map.moments(jnp.asarray(h))
+    centred = h - h.mean((0, 1, 2))
+    assert_close(moments.shift, h.mean((0, 1, 2)))
+    assert_close(moments.centred, centred)
+    assert_close(moments.mean, centred.mean((1, 2)))
+    rows = centred.reshape(-1, 5)
+    assert_close(moments.second, sum(np.outer(row, row) for row in rows) / len(rows))
+
+
+def test_gradient_of_moments():
+    """The shift is a constant by its contract, so autodiff gets it as one."""
+    shift = RNG.normal(size=5)
+
+    def expected(h):
+        centred = h - shift
+        rows = centred.reshape(-1, 5)
+        return centred, jnp.mean(centred, (1, 2)), rows.T @ rows / rows.shape[0]
+
+    with float64():
+        h = jnp.asarray(RNG.normal(size=(2, 3, 4, 5)))
+        shift = jnp.mean(h, (0, 1, 2))
+        _, pullback = jax.vjp(affine_map.moments, h)
+        y, pullback_expected = jax.vjp(expected, h)
+        d = jax.tree.map(lambda a: jnp.asarray(RNG.normal(size=a.shape)), y)
+        (dh,) = pullback(affine_map.Moments(d[0], jnp.zeros(5), d[1], d[2]))
+        assert_close(dh, pullback_expected(d)[0])
+
+
+def test_affine():
+    assert_same_function(
+        affine_map.affine, lambda h, w, b: h @ w + b, random(2, 3, 4, 5), random(5, 6), random(6)
+    )
+
+
+def test_gated_affine():
+    assert_same_function(
+        affine_map.gated_affine,
+        lambda h, logit, w, b: (h @ w + b) / (1 + jnp.exp(-logit)),
+        random(2, 3, 4, 5),
+        random(2, 3, 4, 1),
+        random(5, 6),
+        random(6),
+    )
+
+
+def test_a_closed_gate_has_finite_gradients():
+    h, w, b = jnp.ones((1, 2, 2, 3)), jnp.ones((3, 4)), jnp.ones(4)
+    for logit in (-200.0, 200.0):
+        y, pullback = jax.vjp(affine_map.gated_affine, h, jnp.full((1, 2, 2, 1), logit), w, b)
+        assert all(np.isfinite(g).all() for g in pullback(jnp.ones_like(y)))
+
+
+def test_agreement():
+    assert_same_function(
+        affine_map.agreement,
+        lambda h, v: jnp.stack([h[n] @ v[n] for n in range(2)]),
+        random(2, 3, 4, 5),
+        random(2, 5),
+    )
+
+
+def test_agreement_of_bfloat16_is_summed_in_float32():
+    h, v = jnp.asarray(random(2, 3, 4, 5), jnp.bfloat16), jnp.asarray(random(2, 5), jnp.float32)
+    expected = np.einsum('nhwk,nk->nhw', np.asarray(h, np.float64), np.asarray(v, np.float64))
+    np.testing.assert_allclose(affine_map.pixelwise_dot(h, v), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_affine_map_splits_into_its_channels():
+    whole = affine_map.AffineMap(
+        *(jnp.asarray(random(*s), jnp.float32) for s in ((2, 3, 4, 5), (2, 5), (5, 6), (6,)))
+    )
+    parts = [part.value() for part in whole.split(3)]
+    np.testing.assert_allclose(jnp.concatenate(parts, -1), whole.value(), rtol=1e-5, atol=1e-6)

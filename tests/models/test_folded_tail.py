@@ -1,0 +1,273 @@
+import itertools
+from functools import partial
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssanet_jax import SSABlock, create_model, layers
+from ssanet_jax.attention import SEBlock
+from ssanet_jax.models.folded_tail import chooses_fold
+from ssanet_jax.models.resnet import Bottleneck, ResidualBlock
+from tests.helpers import assert_trees_equal, float64, mesh_of
+
+RNG = np.random.default_rng(0)
+SSA = [
+    {'combine': combine, 'groups': groups}
+    for combine, groups in itertools.product(('sum', 'mean'), (1, 2, 4))
+]
+ATTENTION = {
+    'none': None,
+    **{f'ssa {o["combine"]} {o["groups"]}': partial(SSABlock, name='ssa', **o) for o in SSA},
+}
+attentions = pytest.mark.parametrize('attention', ATTENTION.values(), ids=ATTENTION.keys())
+
+
+def block(tail, attention=None, stride=2, **options):
+    return Bottleneck(width=4, stride=stride, attention=attention, tail=tail, **options)
+
+
+def images(*shape, mean=0.5, dtype=np.float64):
+    return RNG.normal(mean, 1.0, size=shape).astype(dtype)
+
+
+def random_variables(module, x):
+    """Of the shapes that `module` has, the same whatever its tail."""
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, train=False))
+    leaves = jax.tree_util.tree_leaves_with_path(shapes)
+    values = [
+        np.random.default_rng(index).uniform(0.5, 1.5, leaf.shape) - ('var' not in str(path)) * 0.7
+        for index, (path, leaf) in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(shapes), values)
+
+
+def step(module, variables, x, dy, train):
+    """Output, gradients of every parameter and of x, and the new statistics."""
+
+    def apply(params, x):
+        everything = {'params': params, 'batch_stats': variables['batch_stats']}
+        return module.apply(everything, x, train=train, mutable=['batch_stats'])
+
+    y, pullback, updates = jax.vjp(apply, variables['params'], x, has_aux=True)
+    return y, pullback(dy.astype(y.dtype)), updates['batch_stats']
+
+
+def assert_close(actual, expected, rtol=1e-8):
+    """Relative to the largest entry of each array."""
+
+    def close(a, b):
+        scale = np.abs(np.asarray(b)).max()
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * max(scale, 1e-3))
+
+    jax.tree.map(close, actual, expected)
+
+
+@attentions
+@pytest.mark.parametrize('train', [False, True])
+def test_folded_and_plain_are_one_function(attention, train):
+    """Values, every gradient and every running statistic, with a projection shortcut."""
+    x, dy = images(3, 6, 4, 8), images(3, 3, 2, 16)
+    with float64():
+        variables = random_variables(block('plain', attention), x)
+        folded, plain = (
+            step(block(tail, attention), variables, x, dy, train) for tail in ('folded', 'plain')
+        )
+    assert_close(folded, plain)
+
+
+@pytest.mark.parametrize('fast', [True, False], ids=['one pass', 'two passes'])
+@pytest.mark.parametrize('groups', [None, [[0, 1], [2, 3]]], ids=['global', 'grouped'])
+@pytest.mark.parametrize('kind', ['none', 'ssa sum 1'])
+def test_folded_and_plain_share_statistics_over_devices_alike(kind, groups, fast):
+    norm = partial(
+        layers.BatchNorm, axis_name='data', axis_index_groups=groups, use_fast_variance=fast
+    )
+    attention = ATTENTION[kind] and partial(ATTENTION[kind], norm=norm)
+    x, dy = images(8, 4, 4, 8), images(8, 2, 2, 16)
+    spec = jax.sharding.PartitionSpec('data')
+
+    def on_four_devices(tail):
+        module = block(tail, attention, norm=norm)
+        step_of = jax.shard_map(
+            lambda x, dy: jax.tree.map(lambda a: a[None], step(module, variables, x, dy, True)),
+            mesh=mesh_of(4),
+            in_specs=spec,
+            out_specs=spec,
+            check_vma=False,
+        )
+        return jax.jit(step_of)(x, dy)
+
+    with float64():
+        variables = random_variables(block('plain', attention), x)
+        assert_close(on_four_devices('folded'), on_four_devices('plain'))
+
+
+@attentions
+def test_a_freshly_made_block_is_the_same_in_both_forms(attention):
+    """The same tree, names, shapes and values: a checkpoint of one is a checkpoint of the other."""
+    x = images(1, 4, 4, 8, dtype=np.float32)
+    folded, plain = (
+        block(tail, attention, zero_init_residual=True).init(jax.random.key(0), x, train=False)
+        for tail in ('folded', 'plain')
+    )
+    assert_trees_equal(folded, plain)
+
+
+@pytest.mark.parametrize('value', [0.0, 1.0, 1e4])
+@attentions
+def test_constant_inputs_have_finite_gradients(attention, value):
+    x = np.full((2, 4, 4, 8), value, np.float32)
+    module = block('folded', attention, stride=1)
+    variables = module.init(jax.random.key(0), x, train=False)
+    result = step(module, variables, x, np.ones((2, 4, 4, 16), np.float32), train=True)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result))
+
+
+@pytest.mark.parametrize('kind', ['none', 'ssa sum 1'])
+@pytest.mark.parametrize(
+    ('dtype', 'mean', 'most'),
+    [(np.float32, 0.5, 1e-5), (np.float32, 300.0, 1e-3), (jnp.bfloat16, 0.5, 5e-2)],
+    ids=['float32', 'float32 far from zero', 'bfloat16'],
+)
+def test_the_folded_form_rounds_no_worse_than_the_plain(kind, dtype, mean, most):
+    """Errors against float64, of output, gradients and statistics together.
+
+    benchmarks/tail_rounding.py has the figures.
+    """
+    module = {
+        tail: TailAlone(width=4, attention=ATTENTION[kind], tail=tail)
+        for tail in ('folded', 'plain')
+    }
+    x = np.asarray(jnp.asarray(images(8, 8, 8, 16, mean=mean), dtype), np.float32)
+    dy = np.asarray(jnp.asarray(images(8, 8, 8, 16), dtype), np.float32)
+    variables = random_variables(module['plain'], x)
+    with float64():
+        exact = step(module['plain'], variables, x.astype(np.float64), dy, True)
+        exact = jax.tree.map(np.asarray, exact)
+    variables = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), variables)
+    error = {
+        tail: relative_error(
+            step(module[tail], variables, jnp.asarray(x, dtype), jnp.asarray(dy, dtype), True),
+            exact,
+        )
+        for tail in module
+    }
+    assert error['folded'] < min(most, 1.5 * error['plain'])
+
+
+class TailAlone(ResidualBlock):
+    """A quarter of the channels feed the tail, and all of them are the shortcut."""
+
+    expansion: ClassVar[int] = 4
+    num_convs: ClassVar[int] = 3
+    last_kernel: ClassVar[int] = 1
+
+    def inner(self, x, *, train):
+        return x[..., : self.width]
+
+
+def relative_error(actual, exact):
+    """The largest of the arrays' errors in the Euclidean norm, those that vanish left out."""
+    return max(
+        np.linalg.norm(np.asarray(a, np.float64) - e) / np.linalg.norm(e)
+        for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(exact), strict=True)
+        if np.linalg.norm(e) > 1e-6
+    )
+
+
+def test_auto_folds_where_there_are_pixels_to_save():
+    chooses = partial(
+        chooses_fold, 'auto', dtype=jnp.float32, norm=layers.BatchNorm, attention=None
+    )
+    assert chooses((32, 56, 56, 64), 256, train=True)
+    assert not chooses((32, 7, 7, 512), 2048, train=True)
+    assert not chooses((2, 14, 14, 256), 1024, train=True)
+    assert chooses((2, 14, 14, 256), 1024, train=False)
+    assert not chooses((32, 56, 56, 64), 256, train=True, kernel_size=3)
+
+
+@pytest.mark.parametrize(
+    'attention',
+    [partial(SSABlock, squeeze='max', name='ssa'), partial(SEBlock, ratio=4, name='se')],
+    ids=['ssa max', 'se'],
+)
+def test_what_the_algebra_does_not_cover_is_plain_or_refused(attention):
+    x, dy = images(3, 6, 4, 8), images(3, 3, 2, 16)
+    with float64():
+        variables = random_variables(block('plain', attention), x)
+        auto, plain = (
+            step(block(tail, attention), variables, x, dy, True) for tail in ('auto', 'plain')
+        )
+    assert_close(auto, plain)
+    with pytest.raises(ValueError, match='covers blocks that end in a 1x1'):
+        block('folded', attention).init(jax.random.key(0), x.astype(np.float32), train=False)
+
+
+@pytest.mark.parametrize(
+    ('option', 'value'), [('combine', 'product'), ('groups', 3), ('groups', 0)]
+)
+@pytest.mark.parametrize('tail', ['auto', 'plain'])
+def test_wrong_options_of_ssa_are_refused_in_either_form(tail, option, value):
+    attention = partial(SSABlock, name='ssa', **{option: value})
+    with pytest.raises(ValueError, match=f'SSABlock\\({option}='):
+        block(tail, attention).init(jax.random.key(0), jnp.ones((1, 4, 4, 8)), train=False)
+
+
+def test_ones_own_attention_of_any_kind_stays_plain():
+    class Louder(SSABlock):
+        def __call__(self, x, *, train):
+            return 2 * super().__call__(x, train=train)
+
+    x = images(2, 4, 4, 16, dtype=np.float32)
+    for attention in (lambda: lambda y, train: y * 0, partial(Louder, name='ssa')):
+        expected, auto = (
+            block(tail, attention, stride=1).init_with_output(jax.random.key(0), x, train=False)[0]
+            for tail in ('plain', 'auto')
+        )
+        np.testing.assert_array_equal(auto, expected)
+
+
+def test_flaxs_own_batch_norm_is_plain_or_refused():
+    x = images(1, 4, 4, 8, dtype=np.float32)
+    block('auto', norm=nn.BatchNorm).init(jax.random.key(0), x, train=False)
+    with pytest.raises(ValueError, match="this package's BatchNorm"):
+        block('folded', norm=nn.BatchNorm).init(jax.random.key(0), x, train=False)
+
+
+@pytest.mark.parametrize(('name', 'tail'), [('ssa_resnet20', 'folded'), ('resnet50', 'flat')])
+def test_a_tail_that_cannot_be_is_refused(name, tail):
+    model = create_model(name, num_classes=10, tail=tail)
+    with pytest.raises(ValueError, match='tail='):
+        model.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
+
+
+def test_saliency_and_gate_can_be_had_from_the_folded_form():
+    x = images(2, 8, 8, 8, dtype=np.float32)
+    maps = {}
+    for tail in ('folded', 'plain'):
+        module = block(tail, partial(SSABlock, name='ssa'))
+        variables = module.init(jax.random.key(0), x, train=False)
+        _, updates = module.apply(
+            variables, x, train=True, mutable=['intermediates', 'batch_stats']
+        )
+        maps[tail] = updates['intermediates']['ssa']
+    assert maps['folded'].keys() == {'saliency', 'gate'}
+    assert_close(maps['folded'], maps['plain'], rtol=1e-4)
+
+
+@pytest.mark.parametrize(('groups', 'folded'), [(1, True), (2, True), (4, False)])
+def test_auto_leaves_many_groups_plain(groups, folded):
+    """Measured in benchmarks/results/tail_traffic.json: four groups save nothing."""
+    assert folded == chooses_fold(
+        'auto',
+        (32, 56, 56, 64),
+        256,
+        dtype=jnp.float32,
+        norm=layers.BatchNorm,
+        attention=partial(SSABlock, groups=groups, name='ssa'),
+        train=True,
+    )

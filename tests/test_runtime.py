@@ -1,0 +1,52 @@
+import os
+import subprocess
+import sys
+
+PROGRAM = """
+import jax
+from ssanet_jax import runtime
+hits = []
+jax.monitoring.register_event_listener(
+    lambda event, **_: hits.append(event) if event.endswith('cache_hits') else None
+)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+folder = runtime.enable_compilation_cache()
+jax.jit(lambda x: x * 3 + 1)(jax.numpy.ones(7)).block_until_ready()
+print(folder, len(hits))
+"""
+
+
+def run(home, **settings):
+    """The folder that a program in a new process used, and how many programs it found there."""
+    environment = {k: v for k, v in os.environ.items() if k != 'JAX_COMPILATION_CACHE_DIR'}
+    environment |= {'HOME': str(home), 'XDG_CACHE_HOME': str(home / '.cache'), **settings}
+    done = subprocess.run(
+        [sys.executable, '-c', PROGRAM], env=environment, capture_output=True, text=True, check=True
+    )
+    folder, hits = done.stdout.split()
+    return folder, int(hits)
+
+
+def programs(folder):
+    return {path.name for path in folder.rglob('jit*-cache')}
+
+
+def test_programs_are_kept_in_the_users_cache_folder(tmp_path):
+    folder, hits = run(tmp_path)
+    assert folder.startswith(str(tmp_path))
+    assert hits == 0
+    kept = programs(tmp_path)
+    assert kept
+    assert run(tmp_path) == (folder, len(kept))
+    assert programs(tmp_path) == kept
+
+
+def test_ones_own_folder_is_used(tmp_path):
+    own = tmp_path / 'own'
+    assert run(tmp_path, JAX_COMPILATION_CACHE_DIR=str(own)) == (str(own), 0)
+    assert programs(own)
+
+
+def test_the_cache_can_be_turned_off(tmp_path):
+    assert run(tmp_path, JAX_ENABLE_COMPILATION_CACHE='false') == ('None', 0)
+    assert not programs(tmp_path)

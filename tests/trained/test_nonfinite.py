@@ -1,0 +1,254 @@
+"""What is planted in a known place is found there, and nowhere else."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ssanet_jax import create_model
+from ssanet_jax.trained.nonfinite import first_nonfinite
+from ssanet_jax.training import steps
+from ssanet_jax.training.losses import cross_entropy
+from ssanet_jax.training.train_state import TrainState, init_state
+from tests.helpers import mesh_of
+
+
+def network(**options):
+    """Its first stage only."""
+    return create_model('ssa_resnet20', num_classes=5, stage_sizes=(2,), **options)
+
+
+def batch_of(num_images, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        'image': rng.integers(0, 256, (num_images, 8, 8, 3), np.uint8),
+        'label': rng.integers(0, 5, num_images, np.int32),
+        'mask': np.ones(num_images, bool),
+    }
+
+
+def diagnose(model, change=lambda variables: None, devices=1, scale=1 / 255, **options):
+    """Of one step, once `change` has changed the variables in place."""
+    state = init_state(0, model=model, tx=optax.sgd(0.1), image_size=8)
+    variables = jax.tree.map(np.array, state.variables)
+    change(variables)
+    state = TrainState(np.int32(0), variables['params'], variables['batch_stats'], ())
+    options.setdefault('loss', cross_entropy)
+    options.setdefault('preprocess', lambda image: image.astype(jnp.float32) * scale)
+    return first_nonfinite(model, state, batch_of(4), mesh=mesh_of(devices), **options)
+
+
+def plant(path, value, index=0):
+    """Sets one value of a variable, as 'params/conv1/kernel'."""
+
+    def change(variables):
+        *parts, last = path.split('/')
+        for part in parts:
+            variables = variables[part]
+        variables[last].flat[index] = value
+
+    return change
+
+
+def nonfinite(arrays):
+    return {name: values.nonfinite for name, values in arrays.items() if values.nonfinite}
+
+
+def test_a_good_step_is_the_one_of_training():
+    model = network(dropout=0.5)
+    state = init_state(0, model=model, tx=optax.sgd(0.1), image_size=8)
+    preprocess = partial(steps.preprocess, mean=(0.5,) * 3, std=(0.2,) * 3)
+    step = partial(
+        steps.train_step,
+        model=model,
+        tx=optax.sgd(1.0),
+        loss=cross_entropy,
+        preprocess=preprocess,
+        dropout_seed=3,
+    )
+    mesh, batch = mesh_of(2), batch_of(4)
+    spec = jax.sharding.PartitionSpec
+    after, metrics = jax.jit(
+        jax.shard_map(
+            step,
+            mesh=mesh,
+            in_specs=(spec(), spec('data')),
+            out_specs=spec(),
+            check_vma=False,
+        )
+    )(state, batch)
+    diagnosis = first_nonfinite(
+        model,
+        state,
+        batch,
+        loss=cross_entropy,
+        preprocess=preprocess,
+        mesh=mesh,
+        dropout_seed=3,
+    )
+    assert diagnosis.loss == pytest.approx(float(metrics.loss) / 4, rel=1e-5)
+    grads = jax.tree.map(lambda old, new: np.asarray(old) - new, state.params, after.params)
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+        found = diagnosis.grads[jax.tree_util.keystr(path, simple=True, separator='/')]
+        assert found.size == grad.size
+        assert found.nonfinite == 0
+        assert found.norm == pytest.approx(np.linalg.norm(grad), rel=1e-3, abs=1e-5)
+        assert found.largest == pytest.approx(np.abs(grad).max(), rel=1e-3, abs=1e-5)
+    assert diagnosis.forward is diagnosis.backward is None
+    assert diagnosis.calls[0].inputs.size == 4 * 8 * 8 * 3
+    conv = next(call for call in diagnosis.calls if call.path == 'conv1')
+    assert (conv.kind, conv.outputs.size) == ('Conv', 4 * 8 * 8 * 16)
+    expected = np.abs(np.asarray(preprocess(jnp.asarray(batch['image'])))).max()
+    assert conv.inputs.largest == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('path', 'value', 'module', 'kind'),
+    [
+        ('params/layer1_1/bn2/scale', np.inf, 'layer1_1/bn2', 'BatchNorm'),
+        ('params/layer1_0/bn1/bias', np.nan, 'layer1_0/bn1', 'BatchNorm'),
+        ('params/fc/bias', -np.inf, 'fc', 'Dense'),
+        ('params/layer1_0/conv1/kernel', 3e38, 'layer1_0/conv1', 'Conv'),
+        # Finite, but so large that the mean over all pixels is not.
+        ('params/layer1_0/conv1/kernel', 1e37, 'layer1_0/bn1', 'BatchNorm'),
+        ('params/layer1_0/ssa/bn/scale', np.nan, 'layer1_0/ssa/bn', 'BatchNorm'),
+    ],
+)
+def test_the_planted_module_is_named(path, value, module, kind):
+    diagnosis = diagnose(network(), plant(path, value))
+    place = diagnosis.forward
+    assert (place.path, place.kind) == (module, kind)
+    assert place.given.nonfinite == 0 < place.made.nonfinite
+    name = path.removeprefix('params/')
+    assert nonfinite(diagnosis.params) == ({} if np.isfinite(value) else {name: 1})
+    assert nonfinite(diagnosis.batch_stats) == {}
+    assert diagnosis.backward is None
+
+
+def test_a_bad_value_on_one_of_several_devices_is_found_and_counted():
+    """An image of the second device overflows in the first convolution's only large weight."""
+    image = batch_of(4)['image']
+
+    def preprocess(pixels):
+        second = (jax.lax.axis_index('data') == 1).astype(jnp.float32)
+        return jnp.ones(pixels.shape) * (1 + 9 * second)
+
+    def change(variables):
+        kernel = variables['params']['conv1']['kernel']
+        kernel[:] = 0
+        kernel[1, 1, 0, 5] = 1e38
+
+    found = diagnose(network(), change, devices=2, preprocess=preprocess).forward
+    assert found.path == 'conv1'
+    assert found.made.nonfinite == image.shape[0] // 2 * 8 * 8
+    assert found.made.size == image.shape[0] * 8 * 8 * 16
+    assert found.given.largest == 10
+
+
+def test_images_are_told_from_modules():
+    diagnosis = diagnose(network(), scale=np.inf)
+    assert diagnosis.forward is diagnosis.backward is None
+    assert diagnosis.calls[0].inputs.nonfinite > 0
+
+
+def test_running_statistics_are_told_from_modules():
+    """Training does not read them."""
+    diagnosis = diagnose(network(), plant('batch_stats/bn1/var', np.inf))
+    assert nonfinite(diagnosis.batch_stats) == {'bn1/var': 1}
+    assert diagnosis.forward is diagnosis.backward is None
+    assert np.isfinite(diagnosis.loss)
+
+
+@pytest.mark.slow
+def test_a_folded_tail_names_its_parts():
+    model = create_model(
+        'ssa_resnet50', num_classes=5, stem='cifar', stage_sizes=(1,), tail='folded'
+    )
+    for parameter, module in (('conv3/kernel', 'conv3'), ('bn3/scale', 'bn3')):
+        place = diagnose(model, plant(f'params/layer1_0/{parameter}', np.nan)).forward
+        assert place.path == f'layer1_0/{module}'
+
+
+class Root(nn.Module):
+    """Whose gradient is not finite where it is 0."""
+
+    @nn.compact
+    def __call__(self, x):
+        return jnp.sqrt(x - jax.lax.stop_gradient(x))
+
+
+class Tiny(nn.Module):
+    """Three dense layers, a module of the test's before the last one, and code between them."""
+
+    between: str = ''
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.Dense(4, name='first')(x.mean((1, 2)))
+        x = nn.Dense(4, name='second')(x)
+        if self.between == 'module':
+            x = x + Root(name='root')(x)
+        elif self.between == 'code':
+            x = x + jnp.sqrt(x - jax.lax.stop_gradient(x))
+        elif self.between == 'forward':
+            x = x / jnp.zeros_like(x)
+        return nn.Dense(5, name='last')(x)
+
+
+def test_a_gradient_is_followed_to_a_module_without_parameters():
+    diagnosis = diagnose(Tiny('module'))
+    assert np.isfinite(diagnosis.loss)
+    assert diagnosis.forward is None
+    place = diagnosis.backward
+    assert (place.path, place.kind, place.submodule) == ('root', 'Root', '')
+    assert place.given.nonfinite == 0 < place.made.nonfinite
+    assert {name.split('/')[0] for name in nonfinite(diagnosis.grads)} == {'first', 'second'}
+
+
+def test_code_between_modules_is_its_modules():
+    place = diagnose(Tiny('code')).backward
+    assert (place.path, place.kind, place.submodule) == ('', 'Tiny', 'second')
+    place = diagnose(Tiny('forward')).forward
+    assert (place.path, place.kind, place.submodule) == ('', 'Tiny', 'last')
+    assert place.made.nonfinite == place.made.size == 16
+
+
+def test_a_parameters_gradient_is_found_alone():
+    """A mean over so many large values that only the kernel's gradient overflows."""
+    change = plant('params/last/kernel', 0)
+
+    def large(variables):
+        change(variables)
+        variables['params']['second']['bias'][:] = 1e38
+        variables['params']['last']['kernel'][:] = 0
+
+    diagnosis = diagnose(
+        Tiny(), large, loss=lambda logits, label: 100 * cross_entropy(logits, label)
+    )
+    assert np.isfinite(diagnosis.loss)
+    assert set(nonfinite(diagnosis.grads)) == {'last/kernel'}
+    assert diagnosis.backward.path == 'last'
+    assert 0 < diagnosis.backward.made.nonfinite <= 20
+
+
+def test_the_loss_itself_is_told_from_modules():
+    bad = diagnose(Tiny(), loss=lambda logits, label: logits[:, 0] * jnp.inf)
+    assert bad.forward is bad.backward is None
+    assert not np.isfinite(bad.loss)
+    bad = diagnose(
+        Tiny(),
+        loss=lambda logits, label: jnp.sqrt(logits - jax.lax.stop_gradient(logits)).sum(1),
+    )
+    assert bad.backward.path is None
+    assert bad.loss == 0
+
+
+def test_a_norm_that_overflows_is_of_finite_gradients():
+    diagnosis = diagnose(Tiny(), loss=lambda logits, label: 1e30 * cross_entropy(logits, label))
+    assert diagnosis.backward is None
+    assert all(np.isfinite(values.norm) for values in diagnosis.grads.values())
+    assert max(values.norm for values in diagnosis.grads.values()) > 1e25

@@ -1,0 +1,105 @@
+import errno
+
+import jax.numpy as jnp
+import pytest
+import tensorflow as tf
+from etils import epath
+
+from ssanet_jax.errors import SaveError
+from ssanet_jax.training import atomic_io, checkpoint_integrity
+from ssanet_jax.training.atomic_io import AppendedFile
+from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.logs import MetricsLog
+from ssanet_jax.training.metrics_file import read_metrics
+from tests.helpers import assert_trees_equal
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch):
+    monkeypatch.setattr(atomic_io, 'PAUSES', [0.0, 0.0])
+
+
+def full_disk(monkeypatch, times):
+    """Fails as many times as a checkpoint is finished, in the thread in which Orbax does it."""
+    real, left = checkpoint_integrity._digests, [times]
+
+    def digests(folder):
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        return real(folder)
+
+    monkeypatch.setattr(checkpoint_integrity, '_digests', digests)
+
+
+def tree(step):
+    return {'kernel': jnp.full((3, 4), step / 7)}
+
+
+@pytest.mark.parametrize('wait', [True, False], ids=['waiting', 'in the background'])
+def test_a_checkpoint_is_written_again_where_the_disk_was_full(wait, tmp_path, monkeypatch):
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        checkpoints.save(1, tree(1), wait=True)
+        full_disk(monkeypatch, 2)
+        checkpoints.save(2, tree(2), wait=wait)
+        checkpoints.save(3, tree(3), wait=True)
+        steps = checkpoints.steps()
+        assert steps == ([1, 2, 3] if wait else [1, 3])  # 2 was lost, and 3 took its place
+        for step in steps:
+            assert_trees_equal(checkpoints.restore(step, tree(0)), tree(step))
+    names = {path.name for path in (tmp_path / 'checkpoints').iterdir()}
+    assert names == set(map(str, steps))
+
+
+def test_a_disk_that_stays_full_stops_the_run_with_older_checkpoints_good(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        checkpoints.save(1, tree(1), wait=True)
+        full_disk(monkeypatch, 99)
+        message = r'at step 2 in .*No space left on device\. Those of steps 1 are as they were'
+        with pytest.raises(SaveError, match=message):
+            checkpoints.save(2, tree(2), wait=True)
+        assert checkpoints.newest_good() == (1, {})
+
+
+def test_a_workdir_that_vanished_is_not_made_anew(tmp_path):
+    workdir = tmp_path / 'run'
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(1, tree(1), wait=True)
+        workdir.rename(tmp_path / 'elsewhere')
+        with pytest.raises(SaveError, match='checkpoints is gone'):
+            checkpoints.save(2, tree(2), wait=True)
+    assert not workdir.exists()
+
+
+def test_a_line_that_a_full_disk_cut_is_written_whole(tmp_path):
+    path = epath.Path(tmp_path / 'metrics.jsonl')
+    file = AppendedFile(path, 'one\n')
+    file.append('two\n')
+    with path.open('a') as other:  # what is left of a line
+        other.write('thr')
+    file.append('three\n')
+    assert path.read_text() == 'one\ntwo\nthree\n'
+
+
+def test_a_file_that_others_cut_or_removed_is_not_gone_on_with(tmp_path):
+    path = epath.Path(tmp_path / 'metrics.jsonl')
+    file = AppendedFile(path, 'one\n')
+    path.write_text('')
+    with pytest.raises(SaveError, match='it had 4 bytes and has 0'):
+        file.append('two\n')
+    path.unlink()
+    with pytest.raises(SaveError, match='No such file'):
+        file.append('two\n')
+
+
+def test_a_disk_that_is_full_for_events_only_does_not_end_a_run(tmp_path, monkeypatch, caplog):
+    def full(*arguments):
+        raise tf.errors.ResourceExhaustedError(None, None, 'No space left on device\n\tFailed')
+
+    with MetricsLog(epath.Path(tmp_path), 0) as log:
+        monkeypatch.setattr(log._events, 'write_scalars', full)
+        monkeypatch.setattr(log._events, 'close', full)
+        log.write(1, 'train', {'loss': 2.0})
+    (line,) = read_metrics(epath.Path(tmp_path))
+    assert line == {'step': 1, 'split': 'train', 'loss': 2.0}
+    assert caplog.text.count('could not be written: No space left on device Failed') == 2

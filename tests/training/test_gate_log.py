@@ -1,0 +1,167 @@
+import itertools
+import json
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+from etils import epath
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
+
+from ssanet_jax import data, feature_maps
+from ssanet_jax.config.validation import changed_fields
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.training import loop, parallel, summary, trainer_setup
+from ssanet_jax.training.gate_log import GateLog
+from ssanet_jax.training.logs import MetricsLog
+from ssanet_jax.training.metrics_file import read_metrics
+from tests.helpers import KilledError, assert_trees_equal, reproducible, stop_after
+from tests.report.runs import random_state
+from tests.test_hosts import finish, start_hosts
+
+
+@pytest.fixture
+def logged(short):
+    """12 steps, with lines of training at 5, 10 and 12 and checkpoints at 4, 8 and 12."""
+    short.log_gates = True
+    short.num_train_steps = short.eval_every_steps = 12
+    short.log_every_steps = 5
+    return short
+
+
+@pytest.mark.slow
+def test_training_is_the_same_with_and_without(logged, tmp_path, monkeypatch):
+    """A run without, killed after step 11, goes on with, from step 8, as one that always was."""
+    state = loop.train_and_evaluate(logged, str(tmp_path / 'whole'))
+    logged.log_gates = False
+    with monkeypatch.context() as patch:
+        stop_after(patch, 13)  # two are read ahead
+        with pytest.raises(KilledError):
+            loop.train_and_evaluate(logged, str(tmp_path / 'killed'))
+    assert [line['split'] for line in reproducible(tmp_path / 'killed')] == ['train', 'train']
+    logged.log_gates = True
+    resumed = loop.train_and_evaluate(logged, str(tmp_path / 'killed'))
+
+    assert_trees_equal(jax.device_get(resumed), jax.device_get(state))
+    lines = reproducible(tmp_path / 'whole')
+    assert [(line['step'], line['split']) for line in lines] == [
+        (5, 'train'), (5, 'gates'), (10, 'train'), (10, 'gates'),
+        (12, 'train'), (12, 'gates'), (12, 'eval'),
+    ]  # fmt: skip
+    first = [line for line in lines if (line['step'], line['split']) == (5, 'gates')]
+    assert reproducible(tmp_path / 'killed') == [line for line in lines if line not in first]
+    assert 'images_per_second' not in read_metrics(epath.Path(tmp_path / 'whole'))[1]
+    _check_values(logged, state, next(data.train_batches(logged, start_step=11)), lines[5])
+    _check_events(tmp_path / 'whole', lines[1:6:2])
+
+
+def test_what_gates_do_is_written_to_the_file_and_to_tensorboard(digits, tmp_path):
+    digits.log_gates = True
+    run = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
+    batches = list(itertools.islice(data.train_batches(digits), 2))
+    states = [random_state(run, step, seed=step) for step in (5, 10)]
+    with MetricsLog(epath.Path(tmp_path), 0) as log:
+        gates = GateLog(run, log, summary.console())
+        for state, batch in zip(states, parallel.to_devices(batches, run.mesh), strict=True):
+            gates.write(int(state.step), state, batch)
+    lines = read_metrics(epath.Path(tmp_path))
+    assert [(line['step'], line['split']) for line in lines] == [(5, 'gates'), (10, 'gates')]
+    for state, batch, line in zip(states, batches, lines, strict=True):
+        _check_values(digits, state, batch, line)
+    _check_events(tmp_path, lines)
+    assert lines[0]['layer1_0/ssa/spatial_std'] > 0.01  # They vary, and from state to state.
+    assert lines[0]['layer1_0/ssa/mean'] != lines[1]['layer1_0/ssa/mean']
+
+
+def _check_values(config, state, batch, line):
+    """All of a line, by NumPy from feature maps of its batch in its state."""
+    images = (batch['image'] / np.float32(255) - np.float32(0.3)) / np.float32(0.37)
+    variables = jax.device_get(state.variables)
+    run = trainer_setup.build(config, num_classes=10, num_train_examples=1437)
+    maps = feature_maps(run.model, variables, images, ['*/ssa/gate'])
+    assert len(maps) == 9
+    expected = {}
+    for name, gate in maps.items():
+        block, gate = name.removesuffix('/gate'), np.asarray(gate, np.float64)
+        pixels = gate.reshape(len(gate), -1)
+        expected |= {
+            f'{block}/mean': gate.mean(),
+            f'{block}/std': gate.std(),
+            f'{block}/spatial_std': gate.std(axis=(1, 2)).mean(),
+            f'{block}/image_std': gate.mean(axis=(1, 2)).std(),
+            f'{block}/low': (gate < 0.05).mean(),
+            f'{block}/high': (gate > 0.95).mean(),
+            f'{block}/entropy': scipy.stats.entropy(pixels, axis=1).mean() / np.log(pixels[0].size),
+        }
+    found = {name: value for name, value in line.items() if name not in ('step', 'split')}
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+def _check_events(workdir, lines):
+    events = EventAccumulator(str(workdir), size_guidance={'tensors': 0}).Reload()
+    written = events.Tensors('gates/layer3_2/ssa/mean')
+    assert [event.step for event in written] == [line['step'] for line in lines]
+    values = [make_ndarray(event.tensor_proto) for event in written]
+    assert values == pytest.approx([line['layer3_2/ssa/mean'] for line in lines], rel=1e-6)
+
+
+def test_what_is_compiled_of_a_training_step_is_the_same_with_and_without(digits):
+    texts = []
+    for digits.log_gates in (False, True):
+        run = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
+        (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), run.mesh)
+        state = jax.eval_shape(run.init)
+        lowered = run.train_step.lower(state, batch, run.zero_metrics())
+        texts.append(lowered.as_text())  # what XLA compiles
+    assert texts[0] == texts[1]
+    assert len(run.gates) == 9
+
+
+def test_a_dead_gate_is_told_once(digits, capsys):
+    """Where scales begin at 0, 2 sigmoid(0) is 1 everywhere."""
+    digits.log_gates = True
+    digits.model.ssa.gate = '2sigmoid'
+    run = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
+    (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), run.mesh)
+    lines = []
+    gates = GateLog(run, SimpleNamespace(write=lambda *line: lines.append(line)), summary.console())
+    state = run.init()
+    for step in (50, 100):
+        gates.write(step, state, batch)
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 9
+    assert told[0] == (
+        'step 50: gate layer1_0/ssa hardly varies, within images or between them (mean 1.000).'
+    )
+    assert [line[:2] for line in lines] == [(50, 'gates'), (100, 'gates')]
+    assert (lines[0][2]['layer1_0/ssa/mean'], lines[0][2]['layer1_0/ssa/std']) == (1, 0)
+
+
+def test_a_network_without_gates_is_refused_before_anything_is_made(logged, tmp_path):
+    logged.model.name = 'resnet20'
+    message = r'config.log_gates=True, but resnet20 has no gates; leave it out, or choose'
+    with pytest.raises(ConfigError, match=message):
+        loop.train_and_evaluate(logged, str(tmp_path / 'run'))
+    assert not (tmp_path / 'run').exists()
+
+
+def test_it_may_be_turned_on_and_off_between_starts(logged):
+    saved = {**json.loads(logged.to_json()), 'log_gates': False}
+    assert changed_fields(logged, saved) == ([], ['log_gates was False and is True'])
+
+
+@pytest.mark.slow
+def test_two_hosts_log_the_gates_of_all_images(tmp_path, data_dir):
+    flags = ['--config.log_gates', '--config.num_train_steps=20']
+    found = []
+    for hosts in (1, 2):
+        workdir = tmp_path / str(hosts)
+        finish(start_hosts(hosts, workdir, data_dir, *flags), 0)
+        found.append([line for line in reproducible(workdir) if line['split'] == 'gates'])
+    one, two = found
+    assert [line['step'] for line in two] == [10, 20]
+    for line, expected in zip(two, one, strict=True):
+        assert line.pop('split') == expected.pop('split')
+        assert line == pytest.approx(expected, rel=1e-3, abs=1e-5)
