@@ -45,7 +45,7 @@ def test_the_package_alone_needs_jax_and_flax_only():
 
 
 def test_packages_import_only_packages_before_them():
-    order = 'version errors layers attention models weights config data tables runtime analysis'
+    order = 'version errors atomic_write layers attention models weights config data tables runtime analysis'
     order = [*order.split(), 'training', 'trained', 'report', 'export', 'tools']
     package = ROOT / 'ssanet_jax'
     for file in package.rglob('*/*.py'):
