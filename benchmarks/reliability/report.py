@@ -41,9 +41,9 @@ def kills(result: dict[str, Any]) -> str:
     killed = [run for run in result['runs'] if run['kills']]
     return (
         f'{table}\n\n{identical(killed)} A run has {result["arrays"]} arrays and '
-        f'{result["metrics_lines"]} lines of metrics. {newest} of {len(known)} starts that got that '
-        f'far resumed from the newest checkpoint; at most {max(lost, default=0)} steps were '
-        f'repeated. Checkpoints found damaged after a kill: '
+        f'{result["metrics_lines"]} lines of metrics. {newest} of {len(known)} starts that got '
+        f'that far resumed from the newest checkpoint; at most {max(lost, default=0)} steps '
+        f'were repeated. Checkpoints found damaged after a kill: '
         f'{sum(run["checkpoints_set_aside"] for run in killed)}.'
     )
 
