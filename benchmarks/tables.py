@@ -230,8 +230,11 @@ def main() -> None:
         blocks = {}
         for name, (file, make) in tables.items():
             result = json.loads((RESULTS / file).read_text())
-            versions = result['machine'] | result.get('torch', {})
-            source = f'[{file}](../benchmarks/results/{file}): {described(versions)}.'
+            if 'machine' in result:
+                versions = described(result['machine'] | result.get('torch', {}))
+            else:
+                versions = '; '.join(described(v) for v in result['versions'].values())
+            source = f'[{file}](../benchmarks/results/{file}): {versions}.'
             blocks[name] = f'{make(result)}\n\n{source}'
         fill(ROOT / 'docs' / document, blocks)
 
