@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ssanet_jax import create_model, weights
-from ssanet_jax.analysis.cost import model_cost
+from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.models.registry import NETWORKS
 from tests.helpers import ROOT, assert_trees_equal

@@ -1,6 +1,6 @@
 import pytest
 
-from ssanet_jax.analysis.cost import Cost
+from ssanet_jax.analysis.macs import Cost
 from ssanet_jax.tables import si_format
 from ssanet_jax.training.summary import cost_rows
 

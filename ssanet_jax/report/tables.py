@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssanet_jax.analysis.cost import LayerCost, total_cost
+from ssanet_jax.analysis.macs import LayerCost, total_cost
 from ssanet_jax.config import base, flatten
 from ssanet_jax.tables import Column, Table, thousands
 

@@ -23,7 +23,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from ssanet_jax.analysis.cost import LayerCost, Shape, layer_costs, total_cost
+from ssanet_jax.analysis.macs import LayerCost, Shape, layer_costs, total_cost
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.layers import unwrap_partial
@@ -91,7 +91,7 @@ def layer_tables(layers: Sequence[LayerCost], title: str, depth: int) -> list[Ta
         for length in range(min(len(path), depth) + 1):
             key = '/'.join(path[:length])
             row = rows.setdefault(key, [key or '.', layer.kind, _shape(layer.outputs), 0, 0, 0])
-            counts = (layer.parameters, layer.products, layer.elementwise)
+            counts = (layer.parameters, layer.matmul_macs, layer.elementwise)
             row[3:] = [a + b for a, b in zip(row[3:], counts, strict=True)]
     columns = [Column(name, left=True) for name in ('module', 'class', 'output')]
     columns += [Column(name, thousands) for name in ('parameters', 'products', 'elementwise')]
@@ -100,7 +100,7 @@ def layer_tables(layers: Sequence[LayerCost], title: str, depth: int) -> list[Ta
 
 def _totals(layers: Sequence[LayerCost]) -> Table:
     whole, attention = (
-        (cost.parameters, cost.products, cost.attention_elementwise, cost.macs)
+        (cost.parameters, cost.matmul_macs, cost.attention_elementwise, cost.macs)
         for cost in (total_cost(layers), total_cost([x for x in layers if x.attention]))
     )
     share = [part / all_ if all_ else None for part, all_ in zip(attention, whole, strict=True)]

@@ -9,7 +9,7 @@ import scipy.stats
 
 import ssanet_jax
 from ssanet_jax import create_model
-from ssanet_jax.analysis.cost import layer_costs, model_cost
+from ssanet_jax.analysis.macs import layer_costs, model_cost
 from ssanet_jax.config import base, cifar
 from ssanet_jax.report.evaluation import evaluate_run
 from ssanet_jax.report.headline import headline

@@ -99,7 +99,7 @@ def test_a_good_step_is_the_one_of_training():
         assert found.norm == pytest.approx(np.linalg.norm(grad), rel=1e-3, abs=1e-5)
         assert found.largest == pytest.approx(np.abs(grad).max(), rel=1e-3, abs=1e-5)
     assert diagnosis.forward is diagnosis.backward is None
-    assert diagnosis.calls[0].inputs.size == 4 * 8 * 8 * 3
+    assert diagnosis.edges[0].values.size == 4 * 8 * 8 * 3
     conv = next(call for call in diagnosis.calls if call.path == 'conv1')
     assert (conv.kind, conv.outputs.size) == ('Conv', 4 * 8 * 8 * 16)
     expected = np.abs(np.asarray(preprocess(jnp.asarray(batch['image'])))).max()
@@ -152,7 +152,7 @@ def test_a_bad_value_on_one_of_several_devices_is_found_and_counted():
 def test_images_are_told_from_modules():
     diagnosis = diagnose(network(), scale=np.inf)
     assert diagnosis.forward is diagnosis.backward is None
-    assert diagnosis.calls[0].inputs.nonfinite > 0
+    assert diagnosis.edges[0].values.nonfinite > 0
 
 
 def test_running_statistics_are_told_from_modules():

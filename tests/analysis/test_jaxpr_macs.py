@@ -5,7 +5,7 @@ import jax
 import pytest
 
 from ssanet_jax import SSABlock
-from ssanet_jax.analysis.cost import Cost, layer_costs, model_cost
+from ssanet_jax.analysis.macs import Cost, layer_costs, model_cost
 
 
 class Convolutions(nn.Module):
@@ -26,7 +26,7 @@ def test_convolutions_by_hand():
     layers = {layer.path: layer for layer in layer_costs(Convolutions(), 12)}
     assert layers['plain'].outputs == ((1, 10, 8, 8),)
     assert layers['depthwise'].inputs == ((1, 5, 4, 12),)
-    assert {path: layer.products for path, layer in layers.items()} == {
+    assert {path: layer.matmul_macs for path, layer in layers.items()} == {
         '': 0,
         'plain': 10 * 8 * 8 * 3 * 5 * 3,
         'grouped': 10 * 8 * 12 * 3 * 3 * 2,
