@@ -14,6 +14,7 @@ from typing import Any
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 from common import ROOT, described, fill, markdown, rates
+from paper_tables import paper_tables
 
 from ssanet_jax import create_model
 from ssanet_jax.analysis.macs import model_cost
@@ -21,7 +22,6 @@ from ssanet_jax.attention import ATTENTION
 from ssanet_jax.layers import unwrap_partial
 from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.tables import show
-from ssanet_jax.tools.paper_tables import paper_tables
 
 
 def networks() -> str:

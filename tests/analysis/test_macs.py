@@ -32,16 +32,21 @@ def cost(name, variant):
         ('ssa_resnet50', 'v1', 3.87, 25_557_064),
         ('se_resnet50', 'v1', 3.87, 28_088_024),
         ('resnet50', None, 4.09, 25_557_032),
-        ('resnet18', None, 1.81, 11_689_512),
-        ('resnet34', None, 3.66, 21_797_672),
-        ('resnet101', None, 7.80, 44_549_160),
-        ('resnet152', None, 11.51, 60_192_808),
         ('resnext50_32x4d', None, 4.23, 25_028_904),
-        ('vgg16_bn', None, 15.47, 138_365_992),
         ('googlenet', None, 1.50, 6_624_904),
-        ('wide_resnet50_2', None, 11.40, 68_883_240),
         ('densenet121', None, 2.83, 7_978_856),
         ('mobilenet_v2', None, 0.30, 3_504_872),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ('resnet18', None, 1.81, 11_689_512),
+                ('resnet34', None, 3.66, 21_797_672),
+                ('resnet101', None, 7.80, 44_549_160),
+                ('resnet152', None, 11.51, 60_192_808),
+                ('vgg16_bn', None, 15.47, 138_365_992),
+                ('wide_resnet50_2', None, 11.40, 68_883_240),
+            ]
+        ),
     ],
 )
 def test_sizes_are_the_published_ones(name, variant, billions, parameters):
@@ -50,7 +55,7 @@ def test_sizes_are_the_published_ones(name, variant, billions, parameters):
     assert found.parameters == parameters
 
 
-def test_a_residual_attention_network_is_that_of_its_authors():
+def test_a_residual_attention_network_has_its_authors_macs():
     """Counted from their Caffe definition, in which interpolation is not a product."""
     layers = layer_costs(create_model('residual_attention56', num_classes=1000), 224)
     assert total_cost(layers).parameters == 31_810_728
@@ -58,7 +63,7 @@ def test_a_residual_attention_network_is_that_of_its_authors():
 
 
 def test_ssa_costs_two_multiply_adds_a_value():
-    """Saliency and gate; besides, each channel's mean, and BatchNorm and a factor of the gate."""
+    """Saliency and gate, plus per channel the mean, and per pixel BatchNorm and gate scale."""
     plain, attended = cost('resnet50', 'v1'), cost('ssa_resnet50', 'v1')
     small = CHANNELS + 2 * PIXELS
     assert attended.attention_macs == 2 * VALUES + small
@@ -138,7 +143,7 @@ def test_layers_add_up(name, options):
     assert sum(x.elementwise for x in layers) > 0
 
 
-def test_every_attention_is_among_those():
+def test_the_cases_cover_every_attention():
     marks = test_layers_add_up.pytestmark[0].args[1]
     assert {name.partition('_')[0] for name, _ in marks} == set(ATTENTION)
 
@@ -164,7 +169,7 @@ def test_layers_come_in_the_order_of_their_calls_and_make_the_total():
     assert ssa.inputs == ssa.outputs == ((1, 32, 32, 16),)
 
 
-def test_ones_own_attention_is_counted():
+def test_a_custom_attention_is_counted():
     class Doubled(nn.Module):
         @nn.compact
         def __call__(self, x, *, train):

@@ -35,7 +35,7 @@ def test_the_rows_of_the_cost_add_up(name):
 
 
 def test_the_gates_are_those_of_the_feature_maps(digits_run):
-    run = ssanet_jax.load(str(digits_run))
+    run = ssanet_jax.load_trained(str(digits_run))
     evaluation = evaluate_run(run, hardest=1, sample=500)
     assert len(evaluation.sample.image) == 360
     found = gates_section(run, evaluation)
