@@ -114,13 +114,13 @@ def gate_statistics(
       ValueError: the network has no gate, or there is no batch.
 
     >>> from ssanet_jax import create_model
-    >>> model = create_model('ssa_resnet20', num_classes=10, stage_sizes=(2,))
-    >>> images = jnp.zeros((2, 32, 32, 3))
-    >>> variables = model.init(jax.random.key(0), images, train=False)
+    >>> model = create_model('ssa_resnet20', num_classes=10, stage_sizes=(1,))
+    >>> images = jnp.zeros((2, 8, 8, 3))
+    >>> variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), images)
     >>> statistics = gate_statistics(model, variables, images)
     >>> ssa = statistics['layer1_0/ssa']
     >>> list(statistics), ssa.mean, ssa.dead
-    (['layer1_0/ssa', 'layer1_1/ssa'], 0.5, 'constant')
+    (['layer1_0/ssa'], 0.5, 'constant')
     """
     variables = jax.tree.map(jnp.asarray, variables)  # moved to the device once
     shapes: dict[str, GateShape] = {}

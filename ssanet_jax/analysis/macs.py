@@ -82,6 +82,11 @@ class LayerCost(NamedTuple):
     matmul_macs: int
     elementwise: int
 
+    @property
+    def output(self) -> str:
+        """'56x56x256' for an output of shape [1, 56, 56, 256]."""
+        return ', '.join('x'.join(map(str, shape[1:])) for shape in self.outputs)
+
 
 def model_cost(model: nn.Module, image_size: int, channels: int = 3) -> Cost:
     """Counts for one image [1, image_size, image_size, channels], in inference mode.

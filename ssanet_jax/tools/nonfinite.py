@@ -161,7 +161,8 @@ def _describe(culprit: Culprit, source: str) -> str:
     name = f'{culprit.path or "the network"} ({culprit.kind})'
     if culprit.submodule:
         name += f', in its own code next to {culprit.submodule}'
-    return f'{name}, {_count(produced)}; its {source} is finite, up to {received.largest:.2g}.'
+    known = f'; its {source} is finite, up to {received.largest:.2g}' if received.size else ''
+    return f'{name}, {_count(produced)}{known}.'
 
 
 def _describe_finite(

@@ -57,7 +57,7 @@ class _Replacement(NamedTuple):
     """Which gate is replaced by what: traced, so that one program serves all."""
 
     kind: ArrayLike
-    index: ArrayLike
+    gate: ArrayLike
     means: tuple[ArrayLike, ...]  # of each gate, [maps]
     seed: ArrayLike
     rows: ArrayLike  # each image's position in the data, [N]

@@ -85,10 +85,11 @@ def first_nonfinite(
         dropout_seed=dropout_seed,
         inspector=inspector,
     )
-    specs = {'in_specs': (P(), P(DATA_AXIS)), 'out_specs': P(), 'check_vma': False}
-    mapped = jax.jit(jax.shard_map(step, mesh=mesh, **specs))
-    mean, grads, *counts = jax.device_get(mapped(state, batch))
-    edges = inspector.edges(*counts, num_devices=mesh.size)
+    mapped = jax.shard_map(
+        step, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(), check_vma=False
+    )
+    mean, grads, forward, backward = jax.device_get(jax.jit(mapped)(state, batch))
+    edges = inspector.edges(forward, backward, mesh.size)
     grads = by_name(grads)
     return Diagnosis(
         loss=float(mean),
@@ -151,8 +152,11 @@ def by_name(tree: Any) -> dict[str, np.ndarray]:
 
 
 def _total(stats: Iterable[ArrayStats]) -> ArrayStats:
-    nonfinite, sizes, largest = zip(*stats, strict=True)
-    return ArrayStats(sum(nonfinite), sum(sizes), max(largest))
+    whole = ArrayStats(0, 0, 0.0)  # of a module without inputs
+    for part in stats:
+        largest = max(whole.largest, part.largest)
+        whole = ArrayStats(whole.nonfinite + part.nonfinite, whole.size + part.size, largest)
+    return whole
 
 
 def _parent(edges: Sequence[Edge], path: str) -> Edge:

@@ -17,7 +17,7 @@ from tests.helpers import own_flags
 
 
 def nonfinite(workdir, *arguments):
-    """Runs the command in this process; what it printed."""
+    """Runs the command in this process; returns what it prints."""
     with own_flags(module), contextlib.redirect_stdout(io.StringIO()) as printed:
         flags.FLAGS(['nonfinite', f'--workdir={workdir}', *arguments])
         module.main(['nonfinite'])
@@ -25,7 +25,7 @@ def nonfinite(workdir, *arguments):
 
 
 def files(folder):
-    """Every file with what is in it."""
+    """{path: content} of a folder."""
     return {
         path.relative_to(folder): path.read_bytes() if path.is_file() else None
         for path in folder.rglob('*')
@@ -66,8 +66,8 @@ def test_a_diverged_run_without_a_checkpoint(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_exploding_loss_is_looked_for_from_the_checkpoint(tiny, tmp_path):
-    tiny.num_train_steps = 6
+def test_an_exploding_loss_is_found_from_a_checkpoint(tiny, tmp_path):
+    tiny.num_train_steps, tiny.optimizer.schedule = 6, 'constant'
     loop.train_and_evaluate(tiny, str(tmp_path))
     assert 'None of the 0 steps from 6 to 6 is bad.' in nonfinite(tmp_path)
     assert 'None of the 3 steps from 3 to 6 is bad.' in nonfinite(tmp_path, '--checkpoint=3')
@@ -82,7 +82,7 @@ def test_an_exploding_loss_is_looked_for_from_the_checkpoint(tiny, tmp_path):
     assert row.count('│') == 4
 
 
-def test_a_folder_without_a_run_is_one_line(tmp_path):
+def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path):
     with pytest.raises(ConfigError, match='holds no checkpoints/') as raised:
         nonfinite(tmp_path)
     assert '\n' not in str(raised.value)
