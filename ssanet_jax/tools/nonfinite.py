@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     from ssanet_jax.trained.load import with_defaults
     from ssanet_jax.training.workdir import saved_config
 
-    config = with_defaults(saved_config(folder))  # A mistake is found before TensorFlow.
+    config = with_defaults(saved_config(folder))  # reports mistakes before TensorFlow loads
     import tensorflow as tf
 
     tf.config.set_visible_devices([], 'GPU')  # They are JAX's.

@@ -42,7 +42,9 @@ def main(argv: list[str]) -> None:
     files = image_files.find(argv[1:])
     from ssanet_jax.trained.load import load_trained
 
-    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # Reports mistakes before TensorFlow.
+    trained = load_trained(
+        FLAGS.workdir, FLAGS.checkpoint
+    )  # reports mistakes before TensorFlow loads
     cli.start_tensorflow()
     bad = 0
 

@@ -58,7 +58,9 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f'--out={out} exists and is not an empty folder; choose another.')
     from ssanet_jax.trained.load import load_trained
 
-    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # Reports mistakes before TensorFlow.
+    trained = load_trained(
+        FLAGS.workdir, FLAGS.checkpoint
+    )  # reports mistakes before TensorFlow loads
     cli.start_tensorflow()
     try:
         bad, scores = _write(trained, files, boxes, out)
