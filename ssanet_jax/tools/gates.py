@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
 
     trained = load_trained(
         FLAGS.workdir, FLAGS.checkpoint
-    )  # reports mistakes before TensorFlow loads
+    )  # before TensorFlow loads
     name, dataset = trained.config.model.name, trained.config.dataset
     try:
         find_gates(trained.model, dataset.image_size)

@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
 
     trained = load_trained(
         FLAGS.workdir, FLAGS.checkpoint
-    )  # reports mistakes before TensorFlow loads
+    )  # before TensorFlow loads
     cli.start_tensorflow()
     bad = 0
 

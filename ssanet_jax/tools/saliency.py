@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
 
     trained = load_trained(
         FLAGS.workdir, FLAGS.checkpoint
-    )  # reports mistakes before TensorFlow loads
+    )  # before TensorFlow loads
     cli.start_tensorflow()
     try:
         bad, scores = _write(trained, files, boxes, out)
