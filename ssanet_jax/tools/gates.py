@@ -53,9 +53,7 @@ def main(argv: list[str]) -> None:
     from ssanet_jax.trained.gate_display import ablation_table, statistics_table
     from ssanet_jax.trained.load import load_trained
 
-    trained = load_trained(
-        FLAGS.workdir, FLAGS.checkpoint
-    )  # before TensorFlow loads
+    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
     name, dataset = trained.config.model.name, trained.config.dataset
     try:
         find_gates(trained.model, dataset.image_size)

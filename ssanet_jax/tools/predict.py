@@ -42,9 +42,7 @@ def main(argv: list[str]) -> None:
     files = image_files.find(argv[1:])
     from ssanet_jax.trained.load import load_trained
 
-    trained = load_trained(
-        FLAGS.workdir, FLAGS.checkpoint
-    )  # before TensorFlow loads
+    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
     cli.start_tensorflow()
     bad = 0
 

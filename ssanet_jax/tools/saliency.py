@@ -58,9 +58,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f'--out={out} exists and is not an empty folder; choose another.')
     from ssanet_jax.trained.load import load_trained
 
-    trained = load_trained(
-        FLAGS.workdir, FLAGS.checkpoint
-    )  # before TensorFlow loads
+    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
     cli.start_tensorflow()
     try:
         bad, scores = _write(trained, files, boxes, out)
