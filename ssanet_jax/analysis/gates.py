@@ -9,17 +9,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from ssanet_jax.analysis.gate_moments import GateMoments, merge, moments
 from ssanet_jax.analysis.interception import ModuleCall, on_call
 
-# A gate that varies by less than this share of its range is constant for practical purposes:
-# networks also train in bfloat16, whose relative rounding error is up to 0.004.
+# Gates that vary by less than this share of their range count as constant: networks also train in
+# bfloat16, whose relative rounding error is up to 0.004.
 CONSTANT_STD = 1e-3
-# A gate with more than this share of its values at one end of its range is closed or open.
-SATURATED_SHARE = 0.99
+SATURATED_SHARE = 0.99  # of values at one end of the range, in a closed or open gate
 
 Preprocess = Callable[[jax.Array], jax.Array]
+Variables = Mapping[str, Any]  # 'params' and 'batch_stats'
 
 
 class GateShape(NamedTuple):
@@ -90,7 +91,7 @@ class GateStatistics(NamedTuple):
 
 def gate_statistics(
     model: nn.Module,
-    variables: Mapping[str, Any],
+    variables: Variables,
     batches: jax.Array | np.ndarray | Iterable[Mapping[str, Any]],
     *,
     preprocess: Preprocess | None = None,
@@ -146,12 +147,7 @@ def find_gates(model: nn.Module, image_size: int) -> dict[str, GateShape]:
 
 
 def tally_gates(
-    model: nn.Module,
-    variables: Mapping[str, Any],
-    images: jax.Array,
-    mask: jax.Array,
-    *,
-    bins: int = 0,
+    model: nn.Module, variables: Variables, images: jax.Array, mask: jax.Array, *, bins: int = 0
 ) -> tuple[GateMoments, ...]:
     """Moments of each gate over one batch, in the order of `find_gates`; for use inside jit.
 
@@ -160,8 +156,8 @@ def tally_gates(
       images: [N, H, W, 3], normalised. If sharded over devices, the result covers all of them.
       mask: bool [N].
     """
-    gates = _gates(model, variables, images).values()
-    return tuple(moments(gate, mask, top, bins) for gate, top in gates)
+    gates = _gates(model, variables, images)
+    return tuple(moments(gate, mask, top, bins) for gate, top in gates.values())
 
 
 def summarize(
@@ -182,7 +178,7 @@ def sown_gate(module: nn.Module) -> jax.Array | None:
 
 
 def _gates(
-    model: nn.Module, variables: Mapping[str, Any], images: jax.Array
+    model: nn.Module, variables: Variables, images: jax.Array
 ) -> dict[str, tuple[jax.Array, float]]:
     """Each gate and the top of its range, in the order in which modules finish."""
     gates: dict[str, tuple[jax.Array, float]] = {}
@@ -197,22 +193,17 @@ def _gates(
     with on_call(record):
         model.apply(variables, images, train=False, mutable=['intermediates'])
     if not gates:
-        raise ValueError(
-            f'No module of this {type(model).__name__} has a gate; choose a network with '
-            "attention, such as 'ssa_resnet50'."
-        )
+        kind = type(model).__name__
+        raise ValueError(f'No module of this {kind} has a gate; choose a network with attention.')
     return gates
 
 
 def _shapes(
-    model: nn.Module,
-    preprocess: Preprocess | None,
-    variables: Mapping[str, Any],
-    image: jax.Array | np.ndarray,
+    model: nn.Module, preprocess: Preprocess | None, variables: Variables, image: ArrayLike
 ) -> dict[str, GateShape]:
     shapes: dict[str, GateShape] = {}
 
-    def find(variables: Mapping[str, Any], image: jax.Array) -> None:
+    def find(variables: Variables, image: jax.Array) -> None:
         gates = _gates(model, variables, preprocess(image) if preprocess else image)
         for name, (gate, top) in gates.items():
             _, height, width, maps = gate.shape
@@ -227,7 +218,7 @@ def _tally_batch(
     model: nn.Module,
     preprocess: Preprocess | None,
     bins: int,
-    variables: Mapping[str, Any],
+    variables: Variables,
     image: jax.Array,
     mask: jax.Array,
 ) -> tuple[GateMoments, ...]:
@@ -236,9 +227,7 @@ def _tally_batch(
 
 
 @jax.jit
-def _merge(
-    total: tuple[GateMoments, ...], more: tuple[GateMoments, ...]
-) -> tuple[GateMoments, ...]:
+def _merge(total: Sequence[GateMoments], more: Sequence[GateMoments]) -> tuple[GateMoments, ...]:
     return tuple(map(merge, total, more))
 
 

@@ -18,7 +18,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,11 @@ from ssanet_jax.tables import Column, Table, show
 from ssanet_jax.tools import cli
 from ssanet_jax.trained.inspection import ArrayStats, array_stats
 from ssanet_jax.trained.nonfinite import Culprit, Diagnosis, by_name, first_nonfinite
+
+if TYPE_CHECKING:
+    from ssanet_jax.training.steps import DeviceBatch
+    from ssanet_jax.training.train_state import TrainState
+    from ssanet_jax.training.trainer_setup import TrainerSetup
 
 FLAGS = flags.FLAGS
 
@@ -104,7 +109,9 @@ def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: i
         show([largest_gradients(diagnosis.grads, params)], 'table')
 
 
-def _restore(config: ConfigDict, run: Any, folder: epath.Path, checkpoint: str) -> Any:
+def _restore(
+    config: ConfigDict, run: 'TrainerSetup', folder: epath.Path, checkpoint: str
+) -> 'TrainState':
     """The state of a checkpoint; the initial one for 'latest' in a run without checkpoints."""
     from ssanet_jax.training.checkpoint import Checkpoints
     from ssanet_jax.training.pretrained import load_weights
@@ -117,7 +124,9 @@ def _restore(config: ConfigDict, run: Any, folder: epath.Path, checkpoint: str) 
     return load_weights(config, run, state) if config.init.weights else state
 
 
-def _bad_step(config: ConfigDict, run: Any, state: Any, stop: int, console: Console) -> Any:
+def _bad_step(
+    config: ConfigDict, run: 'TrainerSetup', state: 'TrainState', stop: int, console: Console
+) -> 'tuple[int, TrainState, DeviceBatch] | None':
     """The first bad step up to `stop`, the state before it and its batch, or None."""
     from ssanet_jax import data
     from ssanet_jax.training.parallel import to_devices
