@@ -64,7 +64,7 @@ def test_finetune_puts_ssa_into_trained_weights_and_learns_the_tiles(execute, tm
     model = create_model('resnet20', num_classes=7)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
     path = tmp_path / 'plain.safetensors'
-    weights.write(path, weights.to_arrays(variables, model, naming='torchvision'))
+    weights.save(path, weights.to_arrays(variables, model, naming='torchvision'))
     printed, pictures = execute(
         'finetune', SSANET_WEIGHTS=str(path), SSANET_MODEL='ssa_resnet20', SSANET_IMAGES=''
     )

@@ -186,7 +186,7 @@ def test_a_payload_in_weights_of_torch_is_not_run(tmp_path, ran, form):
         content = {'state_dict': {'fc.weight': Payload(ran)}}
         torch.save(content, path, _use_new_zipfile_serialization=form == 'zip')
     with pytest.raises(ValueError, match='cannot be read as plain weights') as raised:
-        weights.read(path)
+        weights.load(path)
     assert '\n' not in str(raised.value)
     assert not ran.exists()
 
@@ -200,12 +200,12 @@ def test_weights_of_torch_that_unpack_to_more_are_refused(tmp_path, compressed):
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(bomb, 'w', kind) as other:
         for entry in archive.infolist():
             other.writestr(entry.filename, archive.read(entry))
-    assert weights.read(path)['fc.weight'].shape == (1000, 1000)
+    assert weights.load(path)['fc.weight'].shape == (1000, 1000)
     if not compressed:
-        assert weights.read(bomb)['fc.weight'].shape == (1000, 1000)
+        assert weights.load(bomb)['fc.weight'].shape == (1000, 1000)
         return
     with pytest.raises(ValueError, match=r'it unpacks to 4,000,\d+ bytes and has [45],\d+\)'):
-        weights.read(bomb)
+        weights.load(bomb)
 
 
 def zipped(path, number=3):
@@ -227,7 +227,7 @@ def stand_in(monkeypatch, version):
 def test_a_zip_bomb_is_refused_before_torch_sees_it(tmp_path, monkeypatch):
     stand_in(monkeypatch, '2.13.0+cpu')
     with pytest.raises(ValueError, match='it unpacks to 3,000,000 bytes'):
-        weights.read(zipped(tmp_path / 'weights.pth'))
+        weights.load(zipped(tmp_path / 'weights.pth'))
 
 
 @pytest.mark.parametrize('version', ['1.13.1', '2.5.1+cu121', '2.9.1'])
@@ -237,7 +237,7 @@ def test_a_torch_that_may_run_what_it_reads_is_refused(tmp_path, monkeypatch, ve
     with pytest.raises(
         ImportError, match=rf'needs torch 2\.10 or newer, since {re.escape(version)}'
     ):
-        weights.read(tmp_path / 'weights.pth')
+        weights.load(tmp_path / 'weights.pth')
 
 
 def safetensors(header, data=bytes(16), *, length=None):
@@ -273,9 +273,9 @@ SAFETENSORS = {
 def test_hostile_safetensors_end_in_one_line(tmp_path, kind):
     path = tmp_path / 'weights.safetensors'
     path.write_bytes(safetensors({'a': tensor(0, 16)}))
-    assert weights.read(path)['a'].shape == (4,)
+    assert weights.load(path)['a'].shape == (4,)
     path.write_bytes(SAFETENSORS[kind])
     with pytest.raises(ValueError, match='is no complete safetensors file') as raised:
-        weights.read(path)
+        weights.load(path)
     assert '\n' not in str(raised.value)
     assert len(str(raised.value)) < 500

@@ -1,11 +1,11 @@
-r"""Writes a page about a run, in one file: results, curves, confusions, calibration, gates, cost.
+r"""Writes a one-file page about a run: results, curves, confusions, calibration, gates, cost.
 
     python -m ssanet_jax.tools.report --workdir=runs/digits
     python -m ssanet_jax.tools.report --workdir=runs/digits --checkpoint=latest --out=latest.html
 
-The checkpoint is evaluated once on the run's evaluation split; without its data the page has what
-needs no image, and says so. It needs no other file and no network, and fits a phone. The run may
-be going on.
+Evaluates the checkpoint once on the run's evaluation split; if the dataset is not available, the
+page omits what needs it. The page loads nothing else, and fits a phone. The run may still be
+training.
 """
 
 from absl import flags
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
     from ssanet_jax.training.workdir import saved_config
 
-    saved_config(epath.Path(FLAGS.workdir))  # A mistake is found before TensorFlow.
+    saved_config(epath.Path(FLAGS.workdir))  # raises if there is no run, before TensorFlow starts
     cli.start_tensorflow()
     from ssanet_jax.report import write_report
 

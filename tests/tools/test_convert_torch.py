@@ -29,7 +29,7 @@ def resnet(tmp_path):
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), variables)
     path = tmp_path / 'resnet20.safetensors'
-    weights.write(path, weights.to_arrays(variables, model))
+    weights.save(path, weights.to_arrays(variables, model))
     return variables, str(path)
 
 
@@ -39,7 +39,7 @@ def test_ssa_is_put_in_and_the_file_read_back(resnet, tmp_path, capsys):
     run(model='ssa_resnet20', weights=path, insert=True, out=out)
     assert '269,545 parameters' in capsys.readouterr().out.replace('\n', ' ')
     model = create_model('ssa_resnet20', num_classes=7)
-    found = weights.from_torch(weights.read(out), model)
+    found = weights.from_torch(weights.load(out), model)
     assert found['params']['layer1_0'].pop('ssa')['bn'] == {'bias': 0, 'scale': 0}
     for name, layer in variables['params'].items():
         found['params'][name].pop('ssa', None)
@@ -50,9 +50,9 @@ def test_names_are_changed_on_the_way(resnet, tmp_path):
     variables, path = resnet
     out = str(tmp_path / 'other.safetensors')
     run(model='resnet20', weights=path, out=out, to='ssanet_cifar')
-    assert {'linear.bias', 'layer1.0.conv1.weight'} <= weights.read(out).keys()
+    assert {'linear.bias', 'layer1.0.conv1.weight'} <= weights.load(out).keys()
     model = create_model('resnet20', num_classes=7)
-    assert_trees_equal(weights.from_torch(weights.read(out), model), variables)
+    assert_trees_equal(weights.from_torch(weights.load(out), model), variables)
 
 
 def test_a_recipe_says_more_of_a_network_than_its_name(tmp_path):
@@ -61,12 +61,12 @@ def test_a_recipe_says_more_of_a_network_than_its_name(tmp_path):
     model = create_model('cbam_resnet20', num_classes=3, **options)
     variables = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32), train=False)
     path, out = (str(tmp_path / name) for name in ('in.safetensors', 'out.safetensors'))
-    weights.write(path, weights.to_arrays(variables, model, naming='timm'))
+    weights.save(path, weights.to_arrays(variables, model, naming='timm'))
     command = [sys.executable, '-m', 'ssanet_jax.tools.convert_torch', f'--weights={path}']
     command += ['--config=configs/digits_ssa20.py', '--config.model.name=cbam_resnet20']
     command += ['--config.model.cbam.mlp_bias=False', '--to=timm', f'--out={out}']
     subprocess.run(command, cwd=ROOT, check=True)
-    assert_trees_equal(weights.from_torch(weights.read(out), model), variables)
+    assert_trees_equal(weights.from_torch(weights.load(out), model), variables)
 
 
 @pytest.mark.parametrize(
