@@ -45,6 +45,11 @@ def thousands(value: int) -> str:
     return f'{value:,}'
 
 
+def shape_text(shapes: Sequence[Sequence[int]]) -> str:
+    """Shapes of arrays for one image: [(1, 56, 56, 256)] as '56x56x256'."""
+    return ', '.join('x'.join(map(str, shape[1:])) for shape in shapes)
+
+
 def si_format(value: float) -> str:
     """Four digits of it: 2547000 as '2.547 M', 15470000000 as '15.47 G'."""
     for size, unit in ((1e6, 'M'), (1e9, 'G'), (1e12, 'T')):

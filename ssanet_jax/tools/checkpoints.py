@@ -18,7 +18,6 @@ import sys
 from absl import flags
 from etils import epath
 
-from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli
@@ -42,18 +41,19 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-    cli.use_cpu()  # copying files needs no accelerator
+    cli.use_cpu()  # No accelerator is to be taken for files.
     verb = argv[1] if len(argv) == 2 else None
     if verb not in _VERBS:
-        got = ' '.join(argv[1:]) or 'no verb'
-        raise ConfigError(f'Usage: checkpoints {{{",".join(_VERBS)}}} --workdir=...; got {got}.')
+        raise ConfigError(
+            f'Usage: checkpoints {{{",".join(_VERBS)}}} --workdir=...; --help says more.'
+        )
     for name in ('format', 'keep', 'checkpoint', 'out'):
         if FLAGS[name].present and name not in _VERBS[verb]:
             raise ConfigError(f'--{name} has no effect with {verb}; omit it.')
     workdir = epath.Path(FLAGS.workdir)
     from ssanet_jax.training.workdir import saved_config
 
-    saved_config(workdir)  # raises if there is no run
+    saved_config(workdir)  # raises where there is no run
     {'list': _list, 'verify': _verify, 'prune': _prune, 'export': _export}[verb](workdir)
 
 
@@ -123,6 +123,7 @@ def _join(steps: list[int]) -> str:
 
 
 def _export(workdir: epath.Path) -> None:
+    from ssanet_jax.training.atomic_io import replace_text
     from ssanet_jax.training.checkpoint import Checkpoints
     from ssanet_jax.training.checkpoint_integrity import damage
     from ssanet_jax.training.metrics_file import lines_up_to
@@ -134,19 +135,17 @@ def _export(workdir: epath.Path) -> None:
         raise ConfigError(f'--out={out} exists; choose a new folder.')
     with Checkpoints(workdir, read_only=True) as checkpoints:
         step = checkpoints.find(FLAGS.checkpoint)
-        source = checkpoints.directory / str(step)
-    try:
-        with atomic_write(out) as folder:
-            copy = folder / 'checkpoints' / str(step)
-            _copy(source, copy)
-            for name in ('config.json', 'classes.json', 'starts.jsonl'):
+        try:
+            _copy(checkpoints.directory / str(step), out / 'checkpoints' / str(step))
+            (workdir / 'config.json').copy(out / 'config.json')
+            for name in ('classes.json', 'starts.jsonl'):
                 if (workdir / name).exists():
-                    (workdir / name).copy(folder / name)
-            (folder / 'metrics.jsonl').write_text(lines_up_to(workdir, step))
-            if reason := damage(copy):
-                raise ConfigError(f'The copy is damaged: {reason} Check the disk.')
-    except OSError as error:
-        raise ConfigError(f'--out={out} cannot be written: {error}.') from error
+                    (workdir / name).copy(out / name)
+            replace_text(out / 'metrics.jsonl', lines_up_to(workdir, step))
+        except OSError as error:
+            raise ConfigError(f'--out={out} cannot be written: {error}.') from error
+    if reason := damage(out / 'checkpoints' / str(step)):
+        raise ConfigError(f'{out} does not read back as it was written: {reason} Check the disk.')
     print(f'{out}: step {step} of {workdir}, read back and equal.')
 
 

@@ -116,7 +116,7 @@ def _check_effect(source: str) -> None:
         if FLAGS[name].value != FLAGS[name].default and name not in used:
             raise ConfigError(f'--{name} has no effect with --{source}; omit it.')
     if FLAGS.gate != FLAGS['gate'].default and not FLAGS.insert:
-        raise ConfigError(f'--gate={FLAGS.gate} has no effect without --insert; omit it.')
+        raise ConfigError(f'--gate={FLAGS.gate} has no effect without --insert.')
 
 
 def _from_run() -> Converted:

@@ -40,7 +40,7 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-    cli.use_cpu()  # the tolerances hold there
+    cli.use_cpu()  # What is promised was measured there.
     out = Path(FLAGS.out)
     _check_out(out)
     if FLAGS.format == 'safetensors' and FLAGS['preprocessing'].present:
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     from ssanet_jax.trained.load import load_trained
     from ssanet_jax.training.workdir import saved_config
 
-    saved_config(epath.Path(FLAGS.workdir))  # raises if there is no run
+    saved_config(epath.Path(FLAGS.workdir))  # raises where there is no run
     from ssanet_jax import export
 
     export.require_packages(FLAGS.format)

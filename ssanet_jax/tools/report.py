@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
     from ssanet_jax.training.workdir import saved_config
 
-    saved_config(epath.Path(FLAGS.workdir))  # raises if there is no run, before TensorFlow starts
+    saved_config(epath.Path(FLAGS.workdir))  # A mistake is found before TensorFlow.
     cli.start_tensorflow()
     from ssanet_jax.report import write_report
 

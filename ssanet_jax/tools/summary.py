@@ -23,13 +23,13 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from ssanet_jax.analysis.cost import LayerCost, Shape, layer_costs, total_cost
+from ssanet_jax.analysis.cost import LayerCost, layer_costs, total_cost
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.layers import unwrap_partial
 from ssanet_jax.models import Network, create_model
 from ssanet_jax.models.registry import NETWORKS
-from ssanet_jax.tables import FORMATS, Column, Table, show, thousands
+from ssanet_jax.tables import FORMATS, Column, Table, shape_text, show, thousands
 from ssanet_jax.tools import cli
 from ssanet_jax.tools.paper_tables import paper_tables
 
@@ -90,7 +90,7 @@ def layer_tables(layers: Sequence[LayerCost], title: str, depth: int) -> list[Ta
         path = layer.path.split('/') if layer.path else []
         for length in range(min(len(path), depth) + 1):
             key = '/'.join(path[:length])
-            row = rows.setdefault(key, [key or '.', layer.kind, _shape(layer.outputs), 0, 0, 0])
+            row = rows.setdefault(key, [key or '.', layer.kind, shape_text(layer.outputs), 0, 0, 0])
             counts = (layer.parameters, layer.products, layer.elementwise)
             row[3:] = [a + b for a, b in zip(row[3:], counts, strict=True)]
     columns = [Column(name, left=True) for name in ('module', 'class', 'output')]
@@ -112,11 +112,6 @@ def _totals(layers: Sequence[LayerCost]) -> Table:
 
 def _count_or_share(value: float) -> str:
     return thousands(value) if isinstance(value, int) else f'{100 * value:.4f} %'
-
-
-def _shape(shapes: Sequence[Shape]) -> str:
-    """'56x56x256' of [1, 56, 56, 256], which is of one image."""
-    return ', '.join('x'.join(map(str, shape[1:])) for shape in shapes)
 
 
 def _of_model(argv: list[str]) -> list[Table]:
