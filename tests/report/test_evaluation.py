@@ -13,14 +13,9 @@ from ssanet_jax.report.evaluation import evaluate_trained
 from tests.report.runs import random_images
 
 
-@pytest.fixture(scope='module')
-def found(digits_run):
-    return evaluate_trained(ssanet_jax.load(str(digits_run)), hardest=10, sample=100)
-
-
-def test_means_equal_those_of_the_training_loop(digits_run, found):
+def test_means_equal_those_of_the_training_loop(digits_run, evaluated):
     best = json.loads((digits_run / 'summary.json').read_text())['best']
-    means = found.means()
+    means = evaluated.means()
     assert means['num_examples'] == best['num_examples'] == 360
     for name in ('top1', 'top5'):
         assert means[name] == pytest.approx(best[name], abs=1e-9)
@@ -28,25 +23,27 @@ def test_means_equal_those_of_the_training_loop(digits_run, found):
     assert 1 < means['top1'] < 50  # untrained, so ranks vary
 
 
-def test_means_equal_those_of_scikit_learn(found):
-    labels, means = np.arange(10), found.means()
-    top1 = sklearn.metrics.accuracy_score(found.label, found.logits.argmax(axis=1))
-    top5 = sklearn.metrics.top_k_accuracy_score(found.label, found.logits, k=5, labels=labels)
-    probabilities = scipy.special.softmax(found.logits.astype(np.float64), axis=1)
-    loss = sklearn.metrics.log_loss(found.label, probabilities, labels=labels)
+def test_means_equal_those_of_scikit_learn(evaluated):
+    labels, means = np.arange(10), evaluated.means()
+    top1 = sklearn.metrics.accuracy_score(evaluated.label, evaluated.logits.argmax(axis=1))
+    top5 = sklearn.metrics.top_k_accuracy_score(
+        evaluated.label, evaluated.logits, k=5, labels=labels
+    )
+    probabilities = scipy.special.softmax(evaluated.logits.astype(np.float64), axis=1)
+    loss = sklearn.metrics.log_loss(evaluated.label, probabilities, labels=labels)
     assert (means['top1'], means['top5']) == (pytest.approx(100 * top1), pytest.approx(100 * top5))
     assert means['loss'] == pytest.approx(loss, rel=1e-6)
 
 
-def test_the_hardest_images_have_the_highest_losses(digits_run, found):
-    order = sorted(range(360), key=lambda i: (-found.loss[i], i))
-    assert found.hardest.position.tolist() == order[:10]
+def test_the_hardest_images_have_the_highest_losses(digits_run, evaluated):
+    order = sorted(range(360), key=lambda i: (-evaluated.loss[i], i))
+    assert evaluated.hardest.position.tolist() == order[:10]
     config = ssanet_jax.load(str(digits_run)).config
     (batch,) = data.eval_batches(config, 'test', share=data.HostShard(0, 1))
     images = batch['image'][batch['mask']]
-    np.testing.assert_array_equal(found.hardest.image, images[order[:10]])
-    np.testing.assert_array_equal(found.sample.image, images[::3])
-    np.testing.assert_array_equal(found.sample.position, np.arange(0, 360, 3))
+    np.testing.assert_array_equal(evaluated.hardest.image, images[order[:10]])
+    np.testing.assert_array_equal(evaluated.sample.image, images[::3])
+    np.testing.assert_array_equal(evaluated.sample.position, np.arange(0, 360, 3))
 
 
 @pytest.mark.parametrize('batch', [7, 60, 64])

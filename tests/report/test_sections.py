@@ -11,7 +11,6 @@ import ssanet_jax
 from ssanet_jax import create_model
 from ssanet_jax.analysis.cost import layer_costs, model_cost
 from ssanet_jax.config import base, cifar
-from ssanet_jax.report.evaluation import evaluate_trained
 from ssanet_jax.report.header import make_header
 from ssanet_jax.report.sections import calibration_section, gates_section
 from ssanet_jax.report.tables import config_tables, cost_table, starts_table
@@ -34,12 +33,11 @@ def test_the_rows_of_the_cost_table_add_up(name):
     assert attention[2:] == ((9 * 2, of_ssa) if name == 'ssa_resnet20' else (0, 0))
 
 
-def test_gate_statistics_equal_those_of_the_feature_maps(digits_run):
+def test_gate_statistics_equal_those_of_the_feature_maps(digits_run, evaluated):
     run = ssanet_jax.load(str(digits_run))
-    evaluation = evaluate_trained(run, hardest=1, sample=500)
-    assert len(evaluation.sample.image) == 360
-    found = gates_section(run, evaluation)
-    images = run.preprocess(evaluation.sample.image)
+    found = gates_section(run, evaluated)
+    assert found.images == 120
+    images = run.preprocess(evaluated.sample.image)
     maps = ssanet_jax.feature_maps(run.model, run.variables, images, ['*/ssa/gate'])
     assert [f'{row[0]}/gate' for row in found.table.rows] == list(maps)
     for row, gate in zip(found.table.rows, jax.device_get(maps).values(), strict=True):
