@@ -67,12 +67,12 @@ def to_file(workdir: Path, path: Path) -> Path:
 
 def with_constant_gates(path: Path, scale: float, folder: Path) -> float:
     """Top-1 in percent of the weights in `path` with every gate's scale set, untrained."""
-    arrays = weights.read(path)
+    arrays = weights.load(path)
     for name in arrays:
         if name.endswith('.ssa.bn.weight'):
             arrays[name] = np.full_like(arrays[name], scale)
     changed = folder / 'constant.safetensors'
-    weights.write(changed, arrays)
+    weights.save(changed, arrays)
     call(
         *['main.py', f'--workdir={folder}', '--mode=eval', '--checkpoint=init', *RECIPE, *SSA],
         f'--config.init.weights={changed}',
@@ -102,7 +102,7 @@ def one_seed(seed: int, epochs: float, folder: Path) -> dict:
     result['constant'] = {
         str(scale): with_constant_gates(calibrated, scale, folder) for scale in SCALES
     }
-    tuned = weights.read(to_file(folder / 'gates', folder / 'gates.safetensors'))
+    tuned = weights.load(to_file(folder / 'gates', folder / 'gates.safetensors'))
     result['gates_after'] = {
         name: float(tuned[name][0])
         for name in sorted(tuned)

@@ -76,7 +76,7 @@ def compare(ours: str, library: str, make: Callable[[], torch.nn.Module], folder
 
     options: dict[str, Any] = {'attention_options': {'mlp_bias': False}} if 'cbam' in ours else {}
     model = create_model(ours, num_classes=1000, **options)
-    variables = weights.from_torch(weights.read(path), model)
+    variables = weights.from_torch(weights.load(path), model)
     images = np.random.default_rng(0).normal(size=(2, 224, 224, 3)).astype(np.float32)
     logits = np.asarray(jax.jit(partial(model.apply, train=False))(variables, images))
 

@@ -1,4 +1,4 @@
-"""What docs/ says is true: its code runs, its links lead somewhere, its tables are today's."""
+"""The code in docs/ runs, its links resolve, and its tables are current."""
 
 import re
 from functools import partial
@@ -16,16 +16,18 @@ from ssanet_jax.attention import ATTENTION
 from ssanet_jax.models.registry import NETWORKS
 from tests.helpers import ROOT, assert_trees_equal
 
-DOCS = sorted((ROOT / 'docs').glob('*.md'))
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
 
-@pytest.mark.parametrize('path', DOCS, ids=lambda path: path.stem)
-def test_every_file_that_a_page_links_to_is_there(path):
-    for target in re.findall(r'\]\((?!https?:)([^)#]+)\)', path.read_text()):
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
+def test_links_to_files_resolve(path):
+    targets = re.findall(r'\]\((?!https?:)([^)#]+)', path.read_text())
+    assert targets, f'{path.name} links to no file'
+    for target in targets:
         assert (path.parent / target).exists(), target
 
 
-def test_a_block_and_a_network_of_ones_own_work_as_the_page_says():
+def test_the_custom_block_and_network_work():
     code = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/extending.md').read_text(), re.DOTALL)
     names = {}
     for block in code:
@@ -48,11 +50,11 @@ def test_a_block_and_a_network_of_ones_own_work_as_the_page_says():
     assert state['intermediates']['layer2_0']['mine']['gate'][0].shape == (2, 8, 8, 1)
 
 
-def test_a_trained_run_is_used_as_the_page_says(trained_digits, tmp_path, monkeypatch, capsys):
+def test_the_code_for_a_trained_run_works(trained_digits, tmp_path, monkeypatch, capsys):
     pytest.importorskip('gradio')
     from ssanet_jax.tools import demo
 
-    serve = create_autospec(demo.serve)  # takes the arguments that it takes, and opens no port
+    serve = create_autospec(demo.serve)  # checks arguments, opens no port
     monkeypatch.setattr(demo, 'serve', serve)
     monkeypatch.chdir(tmp_path)
     page = (ROOT / 'docs/trained.md').read_text().replace('runs/digits', str(trained_digits))

@@ -1,4 +1,4 @@
-"""The counts of docs/performance.md, which are the compiler's and repeat exactly."""
+"""Ratios of compiler counts in docs/performance.md; benchmarks/ has the absolute counts."""
 
 import functools
 
@@ -13,7 +13,7 @@ from tests.helpers import load_config, mesh_of
 
 @functools.cache
 def cost(name, tail, num_devices=1, image_size=224):
-    """Of the compiled training step of the ImageNet recipe, 32 images on each device."""
+    """Costs of the compiled training step of the ImageNet recipe, 32 images per device."""
     config = load_config('imagenet_ssa50')
     config.model.name, config.model.tail = name, tail
     config.batch_size, config.dataset.image_size = 32 * num_devices, image_size
@@ -27,7 +27,9 @@ def cost(name, tail, num_devices=1, image_size=224):
         'mask': jax.ShapeDtypeStruct((config.batch_size,), bool),
     }
     arguments = jax.eval_shape(run.init), batch, jax.eval_shape(run.zero_metrics)
-    return program_cost(run.train_step.lower(*arguments).compile())
+    # The machine code is never run, and the counts precede its optimization.
+    options = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+    return program_cost(run.train_step.lower(*arguments).compile(options))
 
 
 @pytest.mark.slow
@@ -37,19 +39,11 @@ def test_ssa_moves_less_than_a_plain_resnet():
     assert ssa.temporaries < 0.84 * plain.temporaries
 
 
-def test_ssa_costs_next_to_nothing_when_both_are_folded():
+def test_ssa_adds_few_percent_to_a_folded_resnet():
     ssa, none = cost('ssa_resnet50', 'auto'), cost('resnet50', 'auto')
     assert ssa.bytes_accessed < 1.05 * none.bytes_accessed
     assert ssa.temporaries < 1.03 * none.temporaries
     assert ssa.flops < 1.03 * none.flops
-
-
-def test_a_step_moves_no_more_than_it_did():
-    """Gigabytes and gigaflops of 32 images at 224 pixels."""
-    ssa = cost('ssa_resnet50', 'auto')
-    assert ssa.bytes_accessed < 27.3e9
-    assert ssa.temporaries < 2.36e9
-    assert ssa.flops < 815e9
 
 
 @pytest.mark.slow

@@ -22,8 +22,3 @@ def test_the_model_of_ones_own_runs_as_written():
 def test_the_sizes_given_for_cifar_are_true():
     cost = model_cost(create_model('ssa_resnet50', num_classes=10, stem='cifar'), 32)
     assert f'{cost.parameters:,} parameters and {cost.macs / 1e9:.2f} G' in README
-
-
-def test_every_file_it_links_to_is_there():
-    for target in re.findall(r'\]\((?!https?:)([^)]+)\)', README):
-        assert (ROOT / target).exists(), target

@@ -6,11 +6,10 @@ r"""Lists, verifies, prunes or exports the checkpoints of a run.
     python -m ssanet_jax.tools.checkpoints export --workdir=runs/digits --checkpoint=best \
         --out=runs/digits_best
 
-list shows each checkpoint with its size and evaluation. verify reads every file and compares it
-with the checksum that was written with it; it exits with 1 if one is damaged. prune deletes all
-but the newest ones and the best, unless one of these is damaged. export copies one checkpoint, with
-the config and the metrics up to it, to a new workdir, which can be evaluated, converted and gone on
-from.
+list shows each checkpoint with its size and evaluation. verify compares every file with its
+checksum and exits with 1 if one is damaged. prune deletes all but the newest checkpoints and the
+best, unless one of these is damaged. export copies one checkpoint, with the config and the metrics
+up to it, to a new workdir that can be evaluated, converted or resumed.
 """
 
 import datetime
@@ -45,11 +44,12 @@ def main(argv: list[str]) -> None:
     cli.use_cpu()  # No accelerator is to be taken for files.
     verb = argv[1] if len(argv) == 2 else None
     if verb not in _VERBS:
-        given = ' '.join(argv[1:]) or 'nothing'
-        raise ConfigError(f'Say one of {", ".join(_VERBS)} before the flags; got {given}.')
+        raise ConfigError(
+            f'Usage: checkpoints {{{",".join(_VERBS)}}} --workdir=...; --help says more.'
+        )
     for name in ('format', 'keep', 'checkpoint', 'out'):
         if FLAGS[name].present and name not in _VERBS[verb]:
-            raise ConfigError(f'--{name} has no effect with {verb}; leave it out.')
+            raise ConfigError(f'--{name} has no effect with {verb}; omit it.')
     workdir = epath.Path(FLAGS.workdir)
     from ssanet_jax.training.workdir import saved_config
 
@@ -102,7 +102,7 @@ def _verify(workdir: epath.Path) -> None:
         for step in steps:
             reason = checkpoints.damage(step)
             damaged += bool(reason)
-            print(f'{step}: {f"damaged: {reason}" if reason else "as written"}', flush=True)
+            print(f'{step}: {f"damaged: {reason}" if reason else "intact"}', flush=True)
     print(f'{len(steps)} checkpoints, {damaged} damaged')
     sys.exit(1 if damaged else 0)
 
@@ -112,13 +112,13 @@ def _prune(workdir: epath.Path) -> None:
     from ssanet_jax.training.lock import Lock
 
     if FLAGS.keep is None:
-        raise ConfigError('prune needs --keep: how many of the newest to keep, besides the best.')
+        raise ConfigError('Usage: checkpoints prune --workdir=... --keep=NUMBER_OF_NEWEST.')
     with Lock(workdir), Checkpoints(workdir, keep=FLAGS.keep) as checkpoints:
         deleted = checkpoints.prune(verify=True)
-        print(f'Deleted {_named(deleted)}; kept {_named(checkpoints.steps())}.')
+        print(f'Deleted {_join(deleted)}; kept {_join(checkpoints.steps())}.')
 
 
-def _named(steps: list[int]) -> str:
+def _join(steps: list[int]) -> str:
     return ', '.join(map(str, steps)) or 'none'
 
 
@@ -129,10 +129,10 @@ def _export(workdir: epath.Path) -> None:
     from ssanet_jax.training.metrics_file import lines_up_to
 
     if not FLAGS.out:
-        raise ConfigError('export needs --out: the new workdir.')
+        raise ConfigError('Usage: checkpoints export --workdir=... --out=NEW_WORKDIR.')
     out = epath.Path(FLAGS.out)
     if out.exists():
-        raise ConfigError(f'--out={out} exists; name a folder that does not.')
+        raise ConfigError(f'--out={out} exists; choose a new folder.')
     with Checkpoints(workdir, read_only=True) as checkpoints:
         step = checkpoints.find(FLAGS.checkpoint)
         try:
@@ -143,7 +143,7 @@ def _export(workdir: epath.Path) -> None:
                     (workdir / name).copy(out / name)
             replace_text(out / 'metrics.jsonl', lines_up_to(workdir, step))
         except OSError as error:
-            raise ConfigError(f'--out={out} could not be written: {error}.') from error
+            raise ConfigError(f'--out={out} cannot be written: {error}.') from error
     if reason := damage(out / 'checkpoints' / str(step)):
         raise ConfigError(f'{out} does not read back as it was written: {reason} Check the disk.')
     print(f'{out}: step {step} of {workdir}, read back and equal.')

@@ -1,4 +1,4 @@
-r"""Converts weights between torch's files, other libraries' names and runs of this package.
+r"""Converts weights between torch files, the namings of other libraries and runs of this package.
 
     python -m ssanet_jax.tools.convert_torch --model=resnet50 --weights=resnet50.pth \
         --out=resnet50.safetensors
@@ -10,10 +10,9 @@ r"""Converts weights between torch's files, other libraries' names and runs of t
         --config.model.name=cbam_resnet50 --config.model.cbam.mlp_bias=False \
         --weights=cbam50.pth --to=timm --out=cbam50.safetensors
 
-The first checks that every weight of the file finds its place, the second puts SSA into the
-network so that it computes what it did, the third writes the best checkpoint of a run, and the
-last says more of the network than its name. A run starts from such a file, or from torch's, with
---config.init.weights=FILE.
+The first verifies that file and network match, the second inserts SSA as an identity, the third
+writes the best checkpoint of a run, and the last sets options of the network. A run starts from
+such a file, or from one of torch, with --config.init.weights=FILE.
 """
 
 from pathlib import Path
@@ -30,11 +29,12 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network, create_model
 from ssanet_jax.models.registry import split_name
 from ssanet_jax.tools import cli
+from ssanet_jax.weights.convert import StateDict
 
 FLAGS = flags.FLAGS
 _console = Console(soft_wrap=True, highlight=False)
 
-# The flags of each source.
+# Flags that apply to each source of weights.
 _OF_RUN = ('checkpoint',)
 _OF_FILE = ('num_classes', 'ignore')
 _OF_NAME = ('stem', 'insert', 'gate')
@@ -76,12 +76,13 @@ def main(argv: list[str]) -> None:
     try:
         model, variables, size = _convert(argv)
         arrays = weights.to_arrays(variables, model, naming=FLAGS.to)
-        weights.write(FLAGS.out, arrays)
-        written = weights.read(FLAGS.out)
-        back = weights.from_torch(written, model, naming=FLAGS.to, image_size=size)
+        weights.save(FLAGS.out, arrays)
+        restored = weights.from_torch(
+            weights.load(FLAGS.out), model, naming=FLAGS.to, image_size=size
+        )
     except (ImportError, OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    if not jax.tree.all(jax.tree.map(np.array_equal, back, variables)):
+    if not jax.tree.all(jax.tree.map(np.array_equal, restored, variables)):
         raise ConfigError(f'{FLAGS.out} does not read back as it was written; check the disk.')
     count = sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
     first = ', '.join(list(arrays)[:3])
@@ -95,13 +96,13 @@ def _convert(argv: list[str]) -> Converted:
     sources = [name for name in ('workdir', 'model', 'config') if FLAGS[name].value]
     if len(sources) != 1 or (sources == ['workdir']) == bool(FLAGS.weights):
         raise ConfigError(
-            'Give --weights with --model or --config, or the --workdir of a run, and nothing else.'
+            'Expected --weights with either --model or --config, or else the --workdir of a run.'
         )
     (source,) = sources
     _check_effect(source)
     if source == 'workdir':
         return _from_run()
-    state_dict = weights.read(FLAGS.weights)
+    state_dict = weights.load(FLAGS.weights)
     return _from_recipe(argv, state_dict) if source == 'config' else _from_name(state_dict)
 
 
@@ -113,7 +114,7 @@ def _check_effect(source: str) -> None:
     }[source]
     for name in (*_OF_RUN, *_OF_FILE, *_OF_NAME):
         if FLAGS[name].value != FLAGS[name].default and name not in used:
-            raise ConfigError(f'--{name} has no effect with --{source}; leave it out.')
+            raise ConfigError(f'--{name} has no effect with --{source}; omit it.')
     if FLAGS.gate != FLAGS['gate'].default and not FLAGS.insert:
         raise ConfigError(f'--gate={FLAGS.gate} has no effect without --insert.')
 
@@ -121,41 +122,38 @@ def _check_effect(source: str) -> None:
 def _from_run() -> Converted:
     from ssanet_jax.trained.load import load_trained
 
-    run = load_trained(FLAGS.workdir, FLAGS.checkpoint)
-    _console.print(f'{run.config.model.name}, step {run.step} of {FLAGS.workdir}')
-    return Converted(run.model, run.variables, run.config.dataset.image_size)
+    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
+    _console.print(f'{trained.config.model.name}, step {trained.step} of {FLAGS.workdir}')
+    return Converted(trained.model, trained.variables, trained.config.dataset.image_size)
 
 
-def _from_recipe(argv: list[str], state_dict: dict[str, Any]) -> Converted:
-    from ssanet_jax.training.trainer_setup import build_model  # which needs optax
+def _from_recipe(argv: list[str], state_dict: StateDict) -> Converted:
+    from ssanet_jax.training.trainer_setup import build_model  # needs optax
 
     config = cli.recipe(argv)
     model, size = build_model(config, num_classes=1), config.dataset.image_size
-    return Converted(*_read_as(model, state_dict, size), size)
+    return Converted(*_load_into(model, state_dict, size), size)
 
 
-def _from_name(state_dict: dict[str, Any]) -> Converted:
+def _from_name(state_dict: StateDict) -> Converted:
     options = {'stem': FLAGS.stem} if FLAGS.stem else {}
     if FLAGS.insert:
         kind, _ = split_name(FLAGS.model)
         if kind not in ('ssa', 'gssa'):
-            raise ConfigError(
-                f'--insert is for networks with SSA, and --model={FLAGS.model} has none; '
-                'choose ssa_... or gssa_....'
-            )
+            raise ConfigError(f'--insert needs --model=ssa_... or gssa_..., not {FLAGS.model}.')
         options['attention_options'] = {'gate': FLAGS.gate}
     model = create_model(FLAGS.model, num_classes=1, **options)
     if not FLAGS.insert:
-        return Converted(*_read_as(model, state_dict), None)
-    plain, variables = _read_as(weights.without_attention(model), state_dict)
+        return Converted(*_load_into(model, state_dict), None)
+    plain, variables = _load_into(weights.without_attention(model), state_dict)
     model = model.clone(num_classes=plain.num_classes)
     return Converted(model, weights.insert_attention(variables, model), None)
 
 
-def _read_as(
-    model: Network, state_dict: dict[str, Any], image_size: int | None = None
+def _load_into(
+    model: Network, state_dict: StateDict, image_size: int | None = None
 ) -> tuple[Network, dict[str, Any]]:
-    """`model` with the classes of the weights, and its variables."""
+    """`model` with the number of classes of the weights, and its variables."""
     classes = FLAGS.num_classes or weights.num_classes(state_dict, model)
     model = model.clone(num_classes=classes)
     return model, weights.from_torch(state_dict, model, ignore=FLAGS.ignore, image_size=image_size)

@@ -1,11 +1,11 @@
-r"""Writes a page about a run, in one file: results, curves, confusions, calibration, gates, cost.
+r"""Writes a one-file page about a run: results, curves, confusions, calibration, gates, cost.
 
     python -m ssanet_jax.tools.report --workdir=runs/digits
     python -m ssanet_jax.tools.report --workdir=runs/digits --checkpoint=latest --out=latest.html
 
-The checkpoint is evaluated once on the run's evaluation split; without its data the page has what
-needs no image, and says so. It needs no other file and no network, and fits a phone. The run may
-be going on.
+Evaluates the checkpoint once on the run's evaluation split; if the dataset is not available, the
+page omits what needs it. The page loads nothing else, and fits a phone. The run may still be
+training.
 """
 
 from absl import flags

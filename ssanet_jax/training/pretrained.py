@@ -21,7 +21,7 @@ def load_weights(config: ConfigDict, run: TrainerSetup, state: TrainState) -> Tr
     model = weights.without_attention(run.model) if insert else run.model
     try:
         variables = weights.from_torch(
-            weights.read(path),
+            weights.load(path),
             model,
             image_size=run.image_size,
             head=config.init.head == 'load',

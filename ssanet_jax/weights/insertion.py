@@ -1,4 +1,4 @@
-"""SSA put into a network that was trained without it, which computes what it did at first."""
+"""Insertion of SSA into a network trained without it, as an identity."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ _SSA = ('ssa', 'gssa')
 def insert_attention(
     variables: Mapping[str, Any], model: Network, *, image_size: int | None = None
 ) -> dict[str, Any]:
-    """The variables of `model`, an SSA network, from those of the same network without.
+    """Variables of an SSA network that computes what the same network without SSA does.
 
     Every new BatchNorm starts with scale and bias 0, so that every gate is the same number:
 
@@ -45,15 +45,15 @@ def insert_attention(
             if result[path].shape != leaf.shape:
                 raise ValueError(
                     f'{"/".join(path)} has shape {result[path].shape}, but the network with '
-                    f'attention needs {leaf.shape}; make both alike but for the attention.'
+                    f'attention needs {leaf.shape}; the networks may differ only in attention.'
                 )
         elif path[-3:-1] and path[-3] in _SSA:
             added.append(path)
             result[path] = np.full(leaf.shape, 1.0 if path[-1] == 'var' else 0.0, np.float32)
         else:
             raise ValueError(
-                f'{"/".join(path)} is neither among the weights nor a part of SSA: only models '
-                'called ssa_... and gssa_... can take the weights of the same network without.'
+                f'{"/".join(path)} is missing from the weights and is not part of SSA: only models '
+                'called ssa_... or gssa_... accept the weights of the same network without it.'
             )
     if flat or not added:
         names = ', '.join('/'.join(path) for path in list(flat)[:5])
@@ -65,7 +65,7 @@ def insert_attention(
 
 
 def without_attention(model: Network) -> Network:
-    """The same network with empty slots."""
+    """The same network without attention blocks."""
     return model.clone(attention=None, attention_stages=None, attention_blocks=None)
 
 

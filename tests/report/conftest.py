@@ -1,4 +1,4 @@
-"""Runs to report on: a real one on the digits, and fabricated ones with any data."""
+"""Runs to report on: a real one on the digits, and fabricated ones with any dataset."""
 
 import json
 
@@ -11,7 +11,7 @@ from etils import epath
 from ssanet_jax import data
 from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.report import evaluation, page
-from ssanet_jax.trained.load import TrainedModel, with_defaults
+from ssanet_jax.trained.load import TrainedModel, load_trained, with_defaults
 from ssanet_jax.training import loop, run_history, summary, trainer_setup
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.metrics_file import line
@@ -22,7 +22,7 @@ from tests.report.runs import Brightness, random_state, without_checkpoint
 
 @pytest.fixture(scope='session')
 def digits_run(tmp_path_factory, data_dir):
-    """The workdir of a run on the digits, evaluated by the loop at two steps; leave it as it is."""
+    """The workdir of a run on the digits, evaluated by the loop at two steps; read-only."""
     config = load_config('digits_ssa20')
     config.dataset.data_dir = str(data_dir)
     info = data.dataset_info(config)
@@ -41,12 +41,17 @@ def digits_run(tmp_path_factory, data_dir):
     return workdir
 
 
+@pytest.fixture(scope='session')
+def evaluated(digits_run):
+    return evaluation.evaluate_trained(load_trained(digits_run), hardest=10, sample=100)
+
+
 @pytest.fixture
 def fabricated(tmp_path, monkeypatch):
-    """A function that makes a workdir whose network and data are as told."""
+    """A function that creates a workdir with a given dataset and a tiny network."""
 
     def make(image, label, classes, *, scale=1.0, batch=50):
-        """Images uint8 [N, s, s, 3], labels [N], names of classes; `scale` of the weights."""
+        """Images uint8 [N, s, s, 3], labels [N], class names, factor of the weights, batch size."""
         dataset = {'name': 'mine', 'image_size': image.shape[1]}
         model = {'name': 'ssa_resnet20'}
         workdir = without_checkpoint(tmp_path / 'run', model=model, dataset=dataset)

@@ -1,4 +1,4 @@
-"""What runs for tests of reports are made of, without training and without data."""
+"""Parts of fabricated runs for tests of reports."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from ssanet_jax.training.train_state import init_state
 
 
 def random_state(run, step, seed):
-    """A state after `step` steps, with kernels drawn by NumPy, which needs no compilation."""
+    """A state at `step` with kernels drawn by NumPy, which compiles nothing."""
     rng = np.random.default_rng(seed)
 
     def fill(path, leaf):
@@ -34,7 +34,7 @@ def random_state(run, step, seed):
 
 
 class Brightness(nn.Module):
-    """The smallest network: logits are a linear function of the mean colour."""
+    """The smallest network: logits are a linear function of the mean color."""
 
     num_classes: int
     dtype: jnp.dtype = jnp.float32
@@ -45,7 +45,7 @@ class Brightness(nn.Module):
 
 
 def without_checkpoint(workdir, lines=(), **config):
-    """A workdir with a config.json, metrics.jsonl, and nothing in checkpoints/."""
+    """Creates a workdir with config.json, metrics.jsonl and an empty checkpoints/."""
     workdir = epath.Path(workdir)
     (workdir / 'checkpoints').mkdir(parents=True)
     (workdir / 'config.json').write_text(json.dumps(config))

@@ -40,7 +40,7 @@ def trained(tmp_path_factory, data_dir):
     loop.train_and_evaluate(config, str(workdir))
     run = load_trained(workdir)
     path = workdir / 'plain.safetensors'
-    weights.write(path, weights.to_arrays(run.variables, run.model, naming='torchvision'))
+    weights.save(path, weights.to_arrays(run.variables, run.model, naming='torchvision'))
     return workdir, str(path)
 
 

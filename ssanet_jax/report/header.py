@@ -1,4 +1,4 @@
-"""The first lines of a report: the numbers, and what they are of."""
+"""The header of a report: title, results and facts about the run."""
 
 import math
 import time
@@ -15,14 +15,14 @@ from ssanet_jax.trained.load import TrainedModel
 _VALUES = ('top1', 'top5', 'loss', 'num_examples')
 
 
-class Headline(NamedTuple):
-    """What stands above everything else.
+class Header(NamedTuple):
+    """The top of the page.
 
     Attributes:
-      title: network and data.
-      tiles: (name, number) of the most important ones.
-      facts: (name, text) of the others.
-      source: where the numbers are from.
+      title: network and dataset.
+      tiles: (name, value) of the main results.
+      facts: (name, value) of everything else.
+      source: origin of the results.
     """
 
     title: str
@@ -31,24 +31,27 @@ class Headline(NamedTuple):
     source: str
 
 
-def headline(
+def make_header(
     config: ConfigDict,
-    run: TrainedModel | None,
+    trained: TrainedModel | None,
     evaluation: Evaluation | None,
     lines: Sequence[Mapping[str, Any]],
     layers: Sequence[LayerCost],
     starts: Sequence[Mapping[str, Any]],
-    epoch: float | None,
-) -> Headline:
-    """Puts together what is known.
+    steps_per_epoch: float | None,
+) -> Header:
+    """Collects the header from what is known of the run.
 
     Args:
+      config: of the run.
+      trained: the checkpoint, if there is one.
+      evaluation: of the checkpoint, if its dataset is available.
       lines: of metrics.jsonl.
-      layers: of the network, from `layer_costs`; empty where it is not known.
+      layers: from `layer_costs`; empty if there is no checkpoint.
       starts: lines of starts.jsonl.
-      epoch: steps of one, if known.
+      steps_per_epoch: if known.
     """
-    step = run.step if run else None
+    step = trained.step if trained else None
     logged = [
         line
         for line in lines
@@ -57,16 +60,16 @@ def headline(
     means: Mapping[str, Any] | None = evaluation.means() if evaluation else None
     source = f'Evaluated for this page on {config.dataset.eval_split!r} of {config.dataset.name}.'
     if means is None and logged:
-        means, source = logged[-1], 'The numbers are those that the run logged at this step.'
+        means, source = logged[-1], 'Results as logged by the run at this step.'
     elif means is None:
         source = ''
     elif logged:
         source += ' ' + _comparison(means, logged[-1])
     title = f'{config.model.name} on {config.dataset.name}'
-    tiles = _tiles(means, len(run.classes) if run else 0) if means else []
-    facts = [*_of_network(config, run, layers, epoch), *_of_starts(starts)]
-    facts.append(('page written', time.strftime('%Y-%m-%d %H:%M %Z')))
-    return Headline(title, tiles, facts, source)
+    tiles = _tiles(means, len(trained.classes) if trained else 0) if means else []
+    facts = [*_network_facts(config, trained, layers, steps_per_epoch), *_start_facts(starts)]
+    facts.append(('report written', time.strftime('%Y-%m-%d %H:%M %Z')))
+    return Header(title, tiles, facts, source)
 
 
 def _comparison(means: Mapping[str, Any], logged: Mapping[str, Any]) -> str:
@@ -75,48 +78,51 @@ def _comparison(means: Mapping[str, Any], logged: Mapping[str, Any]) -> str:
         math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-3) or (math.isnan(a) and math.isnan(b))
         for a, b in pairs
     ):
-        return 'The run logged the same at this step.'
+        return 'The run logged the same results at this step.'
     return (
         f'The run logged {logged["top1"]:.2f} % and a loss of {logged["loss"]:.4f} on '
-        f'{logged["num_examples"]:,} images at this step; the data, the versions or the device are '
-        'others now.'
+        f'{logged["num_examples"]:,} images at this step; the dataset, package versions or device '
+        'must have changed.'
     )
 
 
 def _tiles(means: Mapping[str, Any], num_classes: int) -> list[tuple[str, str]]:
     finite = math.isfinite(means['loss'])
     tiles = [('top-1', f'{means["top1"]:.2f} %')]
-    if num_classes > 5:  # else every image is right by top-5
+    if num_classes > 5:  # otherwise top-5 is trivially 100%
         tiles.append(('top-5', f'{means["top5"]:.2f} %'))
     tiles.append(('loss', f'{means["loss"]:.4f}' if finite else 'not finite'))
     return [*tiles, ('images', f'{means["num_examples"]:,}')]
 
 
-def _of_network(
-    config: ConfigDict, run: TrainedModel | None, layers: Sequence[LayerCost], epoch: float | None
+def _network_facts(
+    config: ConfigDict,
+    trained: TrainedModel | None,
+    layers: Sequence[LayerCost],
+    steps_per_epoch: float | None,
 ) -> list[tuple[str, str]]:
     facts = []
-    if run:
-        of_epoch = f' (epoch {run.step / epoch:.1f})' if epoch else ''
+    if trained:
+        epoch = f' (epoch {trained.step / steps_per_epoch:.1f})' if steps_per_epoch else ''
         facts += [
-            ('checkpoint', f'step {run.step:,}{of_epoch}'),
-            ('classes', f'{len(run.classes):,}'),
+            ('checkpoint', f'step {trained.step:,}{epoch}'),
+            ('classes', f'{len(trained.classes):,}'),
         ]
     if layers:
         cost, size = total_cost(layers), config.dataset.image_size
         facts += [
             ('parameters', f'{cost.parameters:,}'),
-            ('multiply-adds', f'{si_format(cost.macs)} at {size}x{size}'),
+            ('MACs', f'{si_format(cost.macs)} at {size}x{size}'),
         ]
     return facts
 
 
-def _of_starts(starts: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _start_facts(starts: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     if not starts:
         return []
     last = starts[-1]
     versions = last.get('versions', {})
-    shown = [
+    main = [
         f'{name} {versions[name]}' for name in ('ssanet_jax', 'jax', 'flax') if name in versions
     ]
     devices = f'{last.get("devices")} x {last.get("device_kind")}, {last.get("hosts")} host(s)'
@@ -124,5 +130,5 @@ def _of_starts(starts: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         ('first start', str(starts[0].get('time'))),
         ('starts', f'{len(starts):,}'),
         ('devices', devices),
-        ('versions', ', '.join(shown)),
+        ('versions', ', '.join(main)),
     ]
