@@ -15,12 +15,14 @@ def get_config() -> ConfigDict:
     config.num_epochs = 60.0
     config.dataset.name = 'digits'
     config.dataset.eval_split = 'test'
-    config.dataset.reader = 'memory'
+    config.dataset.in_memory = True
     config.dataset.image_size = 8
     config.dataset.mean = (0.3, 0.3, 0.3)
     config.dataset.std = (0.37, 0.37, 0.37)
     config.dataset.flip = False  # a mirrored digit is another sign
+    config.dataset.train_crop = 'padded'
     config.dataset.crop_padding = 1
+    config.dataset.eval_crop = 'whole'
     config.model.name = 'ssa_resnet20'
     config.optimizer.reference_batch_size = 64
     config.optimizer.weight_decay = 5e-4

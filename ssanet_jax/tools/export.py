@@ -21,6 +21,7 @@ from typing import Any
 from absl import flags
 from etils import epath
 
+from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli, image_files
 
@@ -30,7 +31,6 @@ FORMATS = ('stablehlo', 'saved_model', 'onnx', 'safetensors')
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_enum('format', None, FORMATS, 'What to write.', required=True)
@@ -40,13 +40,13 @@ def define_flags() -> None:
     )
 
 
-def main(argv: list[str]) -> None:
-    cli.use_cpu()  # What is promised was measured there.
+def main(arguments: list[str]) -> None:
+    runtime.use_cpu()  # Parity bounds were measured there.
     out = Path(FLAGS.out)
     _check_out(out)
     if FLAGS.format == 'safetensors' and FLAGS['preprocessing'].present:
         raise ConfigError('--preprocessing has no effect with --format=safetensors; leave it out.')
-    files = image_files.find(argv[1:]) if argv[1:] else None
+    files = image_files.find(arguments) if arguments else None
     from ssanet_jax.trained.load import load_trained
     from ssanet_jax.training.workdir import saved_config
 
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     from ssanet_jax import export
 
     export.require_packages(FLAGS.format)
-    cli.start_tensorflow()
+    runtime.start_tensorflow()
     run = load_trained(FLAGS.workdir, FLAGS.checkpoint)
     images = export.file_images(run, files) if files is not None else export.evaluation_images(run)
     try:
@@ -88,5 +88,4 @@ def _report(described: dict[str, Any], out: Path) -> None:
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

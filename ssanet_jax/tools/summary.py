@@ -11,18 +11,14 @@ attention blocks. Multiply-adds, as the SSANet paper counts them, are both toget
 counted for one image in inference, from the program as traced: nothing is computed.
 """
 
-import os
-
-os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # No accelerator is to be taken for shapes.
-
 import inspect
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
+from ssanet_jax import runtime
 from ssanet_jax.analysis.cost import LayerCost, Shape, layer_costs, total_cost
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.errors import ConfigError
@@ -42,16 +38,15 @@ _MEANING = (
 )
 
 
-def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+def main() -> None:
+    runtime.use_cpu()  # Shapes need no accelerator.
     _check_flags()
     if FLAGS.list:
         tables = names()
     elif FLAGS.table:
         tables = paper_tables()
     else:
-        tables = _of_model(argv)
+        tables = _of_model()
     show(tables, FLAGS.format)
 
 
@@ -119,9 +114,9 @@ def _shape(shapes: Sequence[Shape]) -> str:
     return ', '.join('x'.join(map(str, shape[1:])) for shape in shapes)
 
 
-def _of_model(argv: list[str]) -> list[Table]:
+def _of_model() -> list[Table]:
     try:
-        model, name, size = _from_recipe(argv) if FLAGS.config else _from_flags()
+        model, name, size = _from_recipe() if FLAGS.config else _from_flags()
         layers = layer_costs(model, size)
     except ValueError as error:
         raise ConfigError(' '.join(str(error).split())) from error
@@ -136,10 +131,10 @@ def _from_flags() -> tuple[Network, str, int]:
     return model, FLAGS.model, FLAGS.image_size or {'imagenet': 224, 'cifar': 32}[model.stem]
 
 
-def _from_recipe(argv: list[str]) -> tuple[Network, str, int]:
+def _from_recipe() -> tuple[Network, str, int]:
     from ssanet_jax.training.trainer_setup import build_model  # which needs optax
 
-    config = cli.recipe(argv)
+    config = cli.recipe()
     return build_model(config, FLAGS.num_classes), config.model.name, config.dataset.image_size
 
 
@@ -157,9 +152,8 @@ def _check_flags() -> None:
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
     flags.DEFINE_string('model', None, 'A name of --list, as ssa_resnet50.')
-    config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/, in its place.')
+    cli.define_config('Recipe, one of configs/, instead of --model.', required=False)
     flags.DEFINE_bool('list', False, 'Print the names of all networks and attention blocks.')
     flags.DEFINE_enum('table', None, ['paper'], "The SSANet paper's tables beside ours.")
     flags.DEFINE_enum('format', FORMATS[0], FORMATS, 'What to print.')
@@ -173,5 +167,4 @@ def define_flags() -> None:
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

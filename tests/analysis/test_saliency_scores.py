@@ -115,9 +115,9 @@ def test_localization_has_maps_of_any_size_and_two_that_know_nothing():
     assert mean_scores([]) == {}
 
 
-def dataset(reader, size=48):
+def dataset(eval_crop, size=48):
     config = base().dataset
-    config.reader, config.image_size = reader, size
+    config.eval_crop, config.image_size = eval_crop, size
     return config
 
 
@@ -127,12 +127,12 @@ def encoded(image, form):
     return file.getvalue()
 
 
-@pytest.mark.parametrize('reader', ['disk', 'memory'])
+@pytest.mark.parametrize('eval_crop', ['center', 'whole'])
 @pytest.mark.parametrize(
     ('height', 'width'), [(90, 120), (301, 200), (40, 40), (61, 203), (48, 48), (55, 57)]
 )
-def test_boxes_go_where_evaluation_puts_what_is_in_them(reader, height, width):
-    config = dataset(reader)
+def test_boxes_go_where_evaluation_puts_what_is_in_them(eval_crop, height, width):
+    config = dataset(eval_crop)
     box = [0.25 * height, 0.3 * width, 0.7 * height, 0.65 * width]
     top, left, bottom, right = map(round, box)
     image = np.zeros((height, width, 3), np.uint8)

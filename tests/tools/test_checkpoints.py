@@ -4,20 +4,17 @@ import shutil
 import jax
 import jax.numpy as jnp
 import pytest
-from absl import flags
 
 from ssanet_jax.errors import ConfigError, WorkdirInUseError
 from ssanet_jax.tools import checkpoints as module
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.lock import Lock
-from tests.helpers import assert_trees_equal, own_flags
+from tests.helpers import assert_trees_equal, run_tool
 
 
 def tool(*arguments):
     """Runs the command in this process, as `checkpoints VERB --flag=value`."""
-    with own_flags(module):
-        left = flags.FLAGS(['checkpoints', *map(str, arguments)])
-        module.main(left)
+    run_tool(module, *arguments)
 
 
 def tree(step):

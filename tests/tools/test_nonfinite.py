@@ -5,21 +5,19 @@ import io
 import re
 
 import pytest
-from absl import flags
 
 from ssanet_jax.errors import ConfigError, DivergedError
 from ssanet_jax.tools import nonfinite as module
 from ssanet_jax.trained.module_tracer import Call, Values
 from ssanet_jax.trained.nonfinite import Diagnosis, Place
 from ssanet_jax.training import loop
-from tests.helpers import own_flags
+from tests.helpers import run_tool
 
 
 def nonfinite(workdir, *arguments):
     """Runs the command in this process; what it printed."""
-    with own_flags(module), contextlib.redirect_stdout(io.StringIO()) as printed:
-        flags.FLAGS(['nonfinite', f'--workdir={workdir}', *arguments])
-        module.main(['nonfinite'])
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        run_tool(module, f'--workdir={workdir}', *arguments)
     return printed.getvalue()
 
 
