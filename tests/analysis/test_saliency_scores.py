@@ -150,10 +150,10 @@ def test_boxes_go_where_evaluation_puts_what_is_in_them(eval_crop, height, width
 
 def test_what_the_crop_cuts_off_is_no_region():
     boxes = np.array([[0.0, 0, 90, 10]])
-    assert saliency_boxes.to_evaluation(boxes, 90, 200, dataset('disk')) is None
-    assert saliency_boxes.to_evaluation(boxes, 90, 200, dataset('memory')).sum() == 48 * 2
+    assert saliency_boxes.to_evaluation(boxes, 90, 200, dataset('center')) is None
+    assert saliency_boxes.to_evaluation(boxes, 90, 200, dataset('whole')).sum() == 48 * 2
     assert (
-        saliency_boxes.to_evaluation(np.array([[3.0, 3, 3.1, 3.1]]), 90, 200, dataset('memory'))
+        saliency_boxes.to_evaluation(np.array([[3.0, 3, 3.1, 3.1]]), 90, 200, dataset('whole'))
         is None
     )
 

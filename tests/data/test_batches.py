@@ -76,6 +76,7 @@ def on_disk(config, folder, file_format):
         download_config=tfds.download.DownloadConfig(num_shards=7)
     )
     config.dataset.in_memory = False
+    config.dataset.train_crop, config.dataset.eval_crop = 'resized', 'center'
     config.dataset.crop_area = config.dataset.crop_aspect = (1.0, 1.0)
     config.dataset.shuffle_buffer = 50
     return config

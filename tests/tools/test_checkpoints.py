@@ -98,7 +98,7 @@ def test_an_export_is_a_workdir_of_its_own(workdir, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ([], 'Say one of list, verify, prune, export before the flags; got nothing'),
+        ([], 'Usage: checkpoints {list,verify,prune,export} --workdir=WORKDIR; got nothing'),
         (['erase'], 'got erase'),
         (['list', '--keep=1'], '--keep has no effect with list'),
         (['prune'], 'prune needs --keep'),
