@@ -79,7 +79,7 @@ _DATASET = (
           kind=str, resumable=True),
     Field('dataset.train_split', 'train', "TFDS split, possibly a slice: 'train[:90%]'."),
     Field('dataset.eval_split', 'validation', 'TFDS split to evaluate on.'),
-    Field('dataset.in_memory', False, 'Decode the whole split once and keep it in memory.'),
+    Field('dataset.in_memory', False, 'Decode splits once and keep them in memory, on every host.'),
     Field('dataset.image_size', 224, 'Height and width of network inputs.', between(1, 4096)),
     Field('dataset.mean', (0.485, 0.456, 0.406), 'Mean per channel, of images scaled to 0..1.',
           _channels(0)),
@@ -113,15 +113,15 @@ _DATASET = (
           only_with={'dataset.in_memory': False}),
     Field('dataset.num_threads', -1,
           'Decoding threads, each with 64 images at a time; -1: one more than cores.',
-          or_auto(between(1, 1024)), only_with={'dataset.in_memory': False}, resumable=True),
+          or_auto(between(1, 1024)), resumable=True),
     Field('dataset.max_image_pixels', 2**27, 'Larger images count as undecodable.', at_least(1)),
     Field('dataset.max_image_bytes', 2**26, 'Larger files count as undecodable.', at_least(1)),
     Field('dataset.max_bad_fraction', 0.001,
           'Undecodable fraction of the training split to tolerate before stopping.', between(0, 1),
-          only_with={'dataset.in_memory': False}, resumable=True),
+          resumable=True),
     Field('dataset.bad_eval_images', 'error',
           "Undecodable images in evaluation: 'error' stops, 'incorrect' counts them as such.",
-          choices=('error', 'incorrect'), only_with={'dataset.in_memory': False}, resumable=True),
+          choices=('error', 'incorrect'), resumable=True),
 )
 
 _MODEL = (

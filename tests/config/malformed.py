@@ -34,7 +34,7 @@ FLAGS = [
     (['--config.dataset.mean={0.4, 0.5, 0.6}'], 'write the whole tuple at once, as'),
     (['--config.dataset.mean=0.5'] * 3, 'write the whole tuple at once, as'),
     (['--config.dataset.crop_area=(0.5, 1)'], "crop_area.*no effect with .*train_crop='padded'"),
-    (['--config.dataset.num_threads=2'], 'num_threads=2 has no effect with .*in_memory=True'),
+    (['--config.dataset.shuffle_buffer=9'], 'buffer=9 has no effect with .*in_memory=True'),
     (['--config.dataset.crop_padding=8'], 'crop_padding=8 .* choose less than .*image_size=8'),
     (
         ['--config.optimizer.decay_factor=0.5'],
