@@ -144,6 +144,7 @@ def _leave_unexpected(error: Exception) -> NoReturn:
 
     if not parallel.host_lost(error):
         _leave(error)
+    traceback.print_exception(error)
     _leave(
         HostLostError(
             f'Another host was lost: {one_line(error)} Its own log says why; checkpoints are '
