@@ -7,7 +7,7 @@ WORKDIR ?= runs/$(subst _ssa20,,$(notdir $(basename $(CONFIG))))
 BIN      = $(VENV)/bin
 LOCK     = pip compile --universal pyproject.toml --no-annotate --generate-hashes \
   --custom-compile-command 'make lock'
-RELIABILITY ?= kills corruption signals hosts soak configs
+RELIABILITY ?= kills corruption signals hosts soak
 
 .PHONY: help setup setup-test train test test-slow lint lock audit reliability clean
 

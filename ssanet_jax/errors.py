@@ -41,3 +41,12 @@ class StoppedError(RunError):
     """A signal asked the run to stop; it is saved, and the same command goes on."""
 
     exit_code = 75
+
+
+def one_line(error: BaseException | str, limit: int = 300) -> str:
+    r"""The message of an error on one line, cut after `limit` characters.
+
+    >>> one_line(ValueError('two\n  lines'))
+    'two lines'
+    """
+    return ' '.join(str(error).split())[:limit]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import sys
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -10,12 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from absl import flags
 from etils import epath
 from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
 from ssanet_jax import data
+from ssanet_jax.tools import cli
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
@@ -27,15 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @contextmanager
 def own_flags(tool):
-    """The flags of a command's module, and none that tests of other commands have defined."""
-    others = {
-        flag.name: flag
-        for module, defined in flags.FLAGS.flags_by_module_dict().items()
-        if module.startswith('ssanet_jax.tools')
-        for flag in defined
-    }
-    for name in others:
-        delattr(flags.FLAGS, name)
+    """The flags of a command's module, until the end of the block."""
     before = set(flags.FLAGS)
     tool.define_flags()
     try:
@@ -43,8 +38,14 @@ def own_flags(tool):
     finally:
         for name in set(flags.FLAGS) - before:
             delattr(flags.FLAGS, name)
-        for name, flag in others.items():
-            flags.FLAGS[name] = flag
+
+
+def run_tool(tool, *arguments):
+    """Runs a command in this process; its errors are raised."""
+    argv = [tool.__name__, *map(str, arguments)]
+    with own_flags(tool), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', argv)  # where ml_collections looks for overrides
+        cli.call(tool.main, cli.parse(argv))
 
 
 @contextmanager

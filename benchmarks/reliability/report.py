@@ -105,12 +105,6 @@ def soak(result: dict[str, Any]) -> str:
     return f'{markdown(header, rows)}\n\nOne process, {result["run_seconds"] / 60:.0f} minutes.'
 
 
-def configs(result: dict[str, Any]) -> str:
-    names = ('cases', 'refused', 'tracebacks', 'started', 'changed_files')
-    header = ['cases', 'refused', 'tracebacks', 'runs started', 'files changed']
-    return markdown(header, [[f'{result[name]:,}' for name in names]])
-
-
 def grouped(
     trials: Iterable[dict[str, Any]], *names: str
 ) -> list[tuple[tuple[Any, ...], list[dict[str, Any]]]]:
@@ -136,7 +130,6 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     'signals': signals,
     'hosts': hosts,
     'soak': soak,
-    'configs': configs,
 }
 
 

@@ -53,7 +53,7 @@ class BadImages:
             if not allowed:
                 raise ConfigError(
                     f'{self._name(bad)} cannot be decoded: {reason} Repair it, or count such '
-                    'images as wrongly classified: --config.dataset.bad_eval_images=wrong'
+                    'images as wrongly classified: --config.dataset.bad_eval_images=incorrect'
                 )
             name = self._count(bad, reason)
             logging.log_first_n(logging.WARNING, '%s counts as wrongly classified.', 20, name)

@@ -38,7 +38,7 @@ def train_batches(
     """
     share = share or HostShard.of_this_host()
     dataset = config.dataset
-    if dataset.reader == 'disk':
+    if not dataset.in_memory:
         return _train_from_disk(config, start_step, share)
     split = memory.load_split(open_builder(dataset), dataset.train_split, dataset.image_size)
     return memory.train_batches(
@@ -59,7 +59,7 @@ def eval_batches(
 
     All hosts yield the same number of batches, whose size is a multiple of the number
     of local devices; padding has `mask` False. An image that cannot be decoded has label
-    -1 where `dataset.bad_eval_images` is 'wrong'.
+    -1 where `dataset.bad_eval_images` is 'incorrect'.
 
     Args:
       config: reads `batch_size`, `eval_batch_size` and `dataset`.
@@ -76,7 +76,7 @@ def eval_batches(
     batch_size = config.eval_batch_size if config.eval_batch_size > 0 else config.batch_size
     rows = _round_up(batch_size, share.num_hosts * jax.local_device_count()) // share.num_hosts
     largest_share = -(-split_size(builder, split) // share.num_hosts)
-    if dataset.reader == 'disk':
+    if not dataset.in_memory:
         batches = _eval_from_disk(config, split, share, rows)
     else:
         whole = memory.load_split(builder, split, dataset.image_size)
@@ -102,7 +102,7 @@ def _eval_from_disk(config: ConfigDict, split: str, share: HostShard, rows: int)
     source: Source = open_source(dataset, split)
     decode = partial(images.center_crops, dataset=dataset)
     bad = BadImages(source, decode, seed=config.seed, max_fraction=dataset.max_bad_fraction)
-    allowed = dataset.bad_eval_images == 'wrong'
+    allowed = dataset.bad_eval_images == 'incorrect'
     for decoded in _decode(config, source.evaluation(share), decode, rows):
         yield _batch(decoded, bad.mark(decoded, allowed=allowed))
 

@@ -105,7 +105,7 @@ def prepare_command(dataset: ConfigDict) -> str:
 
 
 def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
-    if dataset.reader == 'memory':
+    if dataset.in_memory:
         return 'a set in memory'
     if isinstance(builder, tfds.ImageFolder):
         return 'a folder'
@@ -115,7 +115,7 @@ def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
 
 
 def _hint(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
-    if dataset.reader != 'disk' or builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+    if dataset.in_memory or builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         return ''
     return (
         f'{builder.info.full_name} is streamed from tfrecord files, shuffled through a buffer. As '

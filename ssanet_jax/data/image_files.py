@@ -44,7 +44,7 @@ def file_batches(
     """
     given: list[Path | bytes] = []
     unreadable: dict[int, str] = {}
-    decode = images.center_crops if dataset.reader == 'disk' else images.whole_images
+    decode = images.center_crops if dataset.eval_crop == 'center' else images.whole_images
     start = 0
     for decoded in decode_batches(
         _chunks(files, dataset.max_image_bytes + 1, given, unreadable),

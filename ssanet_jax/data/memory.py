@@ -24,7 +24,7 @@ def load_split(builder: tfds.core.DatasetBuilder, split: str, image_size: int) -
     """
     if isinstance(builder, tfds.ImageFolder):
         raise ConfigError(
-            "A folder's images are not read into memory; set config.dataset.reader='disk'."
+            "A folder's images are not read into memory; set config.dataset.in_memory=False."
         )
     examples: Iterable[tuple[np.ndarray, np.ndarray]]
     if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:

@@ -121,7 +121,7 @@ def describe(
 def _resize_rule(dataset: ConfigDict) -> str:
     """How evaluation makes an input of an image file."""
     size = dataset.image_size
-    if dataset.reader == 'memory':
+    if dataset.eval_crop == 'whole':
         return f'the whole image resized to {size} x {size}, bilinear, antialiased'
     short = round(size / dataset.eval_crop_pct)
     return (

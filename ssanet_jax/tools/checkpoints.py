@@ -18,6 +18,7 @@ import sys
 from absl import flags
 from etils import epath
 
+from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli
@@ -40,13 +41,13 @@ def define_flags() -> None:
     flags.DEFINE_string('out', None, 'export: the new workdir, which must not exist.')
 
 
-def main(argv: list[str]) -> None:
-    cli.use_cpu()  # No accelerator is to be taken for files.
-    verb = argv[1] if len(argv) == 2 else None
+def main(arguments: list[str]) -> None:
+    runtime.use_cpu()  # Files need no accelerator.
+    verb = arguments[0] if len(arguments) == 1 else None
     if verb not in _VERBS:
-        raise ConfigError(
-            f'Usage: checkpoints {{{",".join(_VERBS)}}} --workdir=...; --help says more.'
-        )
+        given = ' '.join(arguments) or 'nothing'
+        verbs = ','.join(_VERBS)
+        raise ConfigError(f'Usage: checkpoints {{{verbs}}} --workdir=WORKDIR; got {given}.')
     for name in ('format', 'keep', 'checkpoint', 'out'):
         if FLAGS[name].present and name not in _VERBS[verb]:
             raise ConfigError(f'--{name} has no effect with {verb}; omit it.')
@@ -159,5 +160,4 @@ def _copy(source: epath.Path, target: epath.Path) -> None:
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 from rich.console import Console
 
 from ssanet_jax import weights
@@ -48,7 +47,7 @@ class Converted(NamedTuple):
 
 def define_flags() -> None:
     flags.DEFINE_string('model', None, 'Network of --weights, as ssa_resnet50.')
-    config_flags.DEFINE_config_file('config', None, 'Recipe with the network, instead of --model.')
+    cli.define_config('Recipe with the network, instead of --model.', required=False)
     flags.DEFINE_string('weights', None, '.safetensors, or .pth, .pt, .bin, .tar of torch.')
     flags.DEFINE_string('workdir', None, 'A run to convert, instead of a network and --weights.')
     flags.DEFINE_string('checkpoint', 'best', 'With --workdir: best, latest or a step.')
@@ -68,13 +67,11 @@ def define_flags() -> None:
     flags.DEFINE_list('ignore', [], 'Patterns of names in --weights to leave out, as aux1.*')
 
 
-def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+def main() -> None:
     if not FLAGS.out.endswith('.safetensors') or not Path(FLAGS.out).parent.is_dir():
         raise ConfigError(f'--out={FLAGS.out} must end in .safetensors, in a folder that exists.')
     try:
-        model, variables, size = _convert(argv)
+        model, variables, size = _convert()
         arrays = weights.to_arrays(variables, model, naming=FLAGS.to)
         weights.save(FLAGS.out, arrays)
         restored = weights.from_torch(
@@ -92,7 +89,7 @@ def main(argv: list[str]) -> None:
     )
 
 
-def _convert(argv: list[str]) -> Converted:
+def _convert() -> Converted:
     sources = [name for name in ('workdir', 'model', 'config') if FLAGS[name].value]
     if len(sources) != 1 or (sources == ['workdir']) == bool(FLAGS.weights):
         raise ConfigError(
@@ -103,7 +100,7 @@ def _convert(argv: list[str]) -> Converted:
     if source == 'workdir':
         return _from_run()
     state_dict = weights.load(FLAGS.weights)
-    return _from_recipe(argv, state_dict) if source == 'config' else _from_name(state_dict)
+    return _from_recipe(state_dict) if source == 'config' else _from_name(state_dict)
 
 
 def _check_effect(source: str) -> None:
@@ -127,10 +124,10 @@ def _from_run() -> Converted:
     return Converted(trained.model, trained.variables, trained.config.dataset.image_size)
 
 
-def _from_recipe(argv: list[str], state_dict: StateDict) -> Converted:
+def _from_recipe(state_dict: StateDict) -> Converted:
     from ssanet_jax.training.trainer_setup import build_model  # needs optax
 
-    config = cli.recipe(argv)
+    config = cli.recipe()
     model, size = build_model(config, num_classes=1), config.dataset.image_size
     return Converted(*_load_into(model, state_dict, size), size)
 
@@ -160,5 +157,4 @@ def _load_into(
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

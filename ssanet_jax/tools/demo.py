@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import flags
 
+from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 
@@ -29,7 +30,6 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_string('host', '127.0.0.1', 'Address to listen to.')
@@ -38,13 +38,11 @@ def define_flags() -> None:
     flags.DEFINE_integer('max_megapixels', 50, 'Of an image, at most.', lower_bound=1)
 
 
-def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+def main() -> None:
     from ssanet_jax.trained.load import load_trained
 
     trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
-    cli.start_tensorflow()
+    runtime.start_tensorflow()
     try:
         blocks = serve(
             trained,
@@ -197,5 +195,4 @@ def _is_loopback(host: str) -> bool:
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -20,6 +20,7 @@ from typing import Any
 from absl import flags
 from etils import epath
 
+from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli, image_files
 
@@ -29,7 +30,6 @@ FORMATS = ('stablehlo', 'saved_model', 'onnx', 'safetensors')
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_enum('format', None, FORMATS, 'What to write.', required=True)
@@ -39,13 +39,13 @@ def define_flags() -> None:
     )
 
 
-def main(argv: list[str]) -> None:
-    cli.use_cpu()  # What is promised was measured there.
+def main(arguments: list[str]) -> None:
+    runtime.use_cpu()  # Parity bounds were measured there.
     out = Path(FLAGS.out)
     _check_out(out)
     if FLAGS.format == 'safetensors' and FLAGS['preprocessing'].present:
         raise ConfigError('--preprocessing has no effect with --format=safetensors; omit it.')
-    files = image_files.find(argv[1:]) if argv[1:] else None
+    files = image_files.find(arguments) if arguments else None
     from ssanet_jax.trained.load import load_trained
     from ssanet_jax.training.workdir import saved_config
 
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
     from ssanet_jax import export
 
     export.require_packages(FLAGS.format)
-    cli.start_tensorflow()
+    runtime.start_tensorflow()
     trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
     if files is None:
         images = export.evaluation_images(trained)
@@ -90,5 +90,4 @@ def _print_result(metadata: dict[str, Any], out: Path) -> None:
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

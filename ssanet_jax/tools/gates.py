@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress
 
+from ssanet_jax import runtime
 from ssanet_jax.analysis.gates import GateStatistics, find_gates
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import FORMATS, show
@@ -34,7 +35,6 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_string('split', None, "Of the run's data; unset: the one that it evaluates on.")
@@ -45,9 +45,7 @@ def define_flags() -> None:
     flags.DEFINE_enum('format', 'table', FORMATS, 'How to print.')
 
 
-def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+def main() -> None:
     if FLAGS.out:
         _check_out(Path(FLAGS.out))
     from ssanet_jax.trained.gate_display import ablation_table, statistics_table
@@ -61,7 +59,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f'{name} has no gates; choose a run of a network with attention.') from (
             error
         )
-    cli.start_tensorflow()
+    runtime.start_tensorflow()
     split = FLAGS.split or dataset.eval_split
     statistics, ablation = _analyze(trained, _batches(trained.config, split))
     count = next(iter(statistics.values())).images
@@ -133,5 +131,4 @@ def _draw(
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -6,11 +6,6 @@ Times reading, decoding, augmenting, batching, the transfer to the devices and t
 step, each alone and all together; prints a table and a verdict. --out also draws a timeline.
 """
 
-import os
-
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-
 import itertools
 import math
 import re
@@ -20,9 +15,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import tensorflow as tf
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
@@ -55,11 +49,10 @@ class Rates(NamedTuple):
     together: float
 
 
-def main(argv: list[str]) -> None:
-    config = cli.recipe(argv)
-    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
+def main() -> None:
+    config = cli.recipe()
+    runtime.start_tensorflow()
     check_batch_size(config, jax.device_count())
-    runtime.enable_compilation_cache()
     info = data.dataset_info(config)
     run = trainer_setup.build(
         config, num_classes=info.num_classes, num_train_examples=info.num_train
@@ -87,7 +80,7 @@ def measure(
     show('measuring the input')
     batch = next(data.train_batches(config))
     read = decode = augment = None
-    if config.dataset.reader == 'disk':
+    if not config.dataset.in_memory:
         source = open_source(config.dataset, config.dataset.train_split)
         training = partial(
             source.training,
@@ -236,7 +229,7 @@ def advice(config: ConfigDict, hint: str) -> list[str]:
     """Settings that would make this recipe's input faster."""
     dataset = config.dataset
     found: list[str] = []
-    if dataset.reader != 'disk':
+    if dataset.in_memory:
         return found
     if dataset.antialias:
         found.append('--config.dataset.antialias=False resizes several times as fast.')
@@ -277,13 +270,10 @@ def draw(spans: Spans, title: str, path: str) -> None:
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
-    config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/.')
+    cli.define_config()
     flags.DEFINE_float('seconds', 5.0, 'Length of each measurement.', lower_bound=0.1)
     flags.DEFINE_string('out', None, 'PNG file for the timeline.')
 
 
 if __name__ == '__main__':
-    define_flags()
-    flags.mark_flag_as_required('config')
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -8,12 +8,6 @@ devices, and the same data and versions, as the run did. If the loss is finite b
 config.max_loss, the largest gradients are shown.
 """
 
-import os
-
-# TensorFlow only reads images here; silence its messages.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -31,7 +25,6 @@ from rich.progress import track
 
 from ssanet_jax import runtime
 from ssanet_jax.config.validation import check, check_batch_size
-from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import Column, Table, show
 from ssanet_jax.tools import cli
 from ssanet_jax.trained.inspection import ArrayStats, array_stats
@@ -49,18 +42,13 @@ _MAX_ROWS = 5  # modules in the table
 _SQUARE_OVERFLOWS = math.sqrt(float(jnp.finfo(jnp.float32).max))
 
 
-def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+def main() -> None:
     folder = epath.Path(FLAGS.workdir)
     from ssanet_jax.trained.load import with_defaults
     from ssanet_jax.training.workdir import saved_config
 
-    config = with_defaults(saved_config(folder))  # reports mistakes before TensorFlow loads
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
-    runtime.enable_compilation_cache()
+    config = with_defaults(saved_config(folder))  # A mistake is found before TensorFlow.
+    runtime.start_tensorflow()
     check(config)
     check_batch_size(config, jax.device_count())
     replay(config, folder, FLAGS.checkpoint, FLAGS.max_steps)
@@ -231,12 +219,10 @@ def _count(values: ArrayStats) -> str:
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
     flags.DEFINE_string('workdir', None, 'The run that stopped.', required=True)
     flags.DEFINE_string('checkpoint', 'latest', 'Where to begin: best, latest or a step.')
     flags.DEFINE_integer('max_steps', 1000, 'Steps to look at.', lower_bound=1)
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -20,6 +20,7 @@ from absl import flags
 from rich.console import Console
 from rich.progress import track
 
+from ssanet_jax import runtime
 from ssanet_jax.tables import Column, Table, show
 from ssanet_jax.tools import cli, image_files
 
@@ -30,7 +31,6 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_enum('format', 'table', ['table', 'jsonl', 'csv'], 'How to print.')
@@ -38,12 +38,12 @@ def define_flags() -> None:
     flags.DEFINE_integer('batch_size', 64, 'Images at a time.', lower_bound=1)
 
 
-def main(argv: list[str]) -> None:
-    files = image_files.find(argv[1:])
+def main(arguments: list[str]) -> None:
+    files = image_files.find(arguments)
     from ssanet_jax.trained.load import load_trained
 
     trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
-    cli.start_tensorflow()
+    runtime.start_tensorflow()
     bad = 0
 
     def results() -> Iterator[dict[str, Any]]:
@@ -112,5 +112,4 @@ _PRINT = {'table': _table, 'jsonl': _jsonl, 'csv': _csv}
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -8,11 +8,6 @@ which is decoded faster. Says what it needs and checks the disk before it begins
 a stop, it goes on with the downloads and with the shards that are missing.
 """
 
-import os
-
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-
 import importlib.util
 import shutil
 import sys
@@ -35,9 +30,7 @@ FLAGS = flags.FLAGS
 _console = Console(soft_wrap=True, highlight=False)
 
 
-def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+def main() -> None:
     if FLAGS.beam and not importlib.util.find_spec('apache_beam'):
         raise ConfigError('--beam needs Apache Beam: pip install -e .[train,beam]')
     if not sys.stderr.isatty():
@@ -157,8 +150,7 @@ def _gigabytes(size: int) -> str:
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
-    flags.DEFINE_string('dataset', None, 'TFDS name, perhaps with a version.')
+    flags.DEFINE_string('dataset', None, 'TFDS name, perhaps with a version.', required=True)
     flags.DEFINE_string('data_dir', None, 'Where prepared sets are; TFDS has a default.')
     flags.DEFINE_string('manual_dir', None, 'Where files downloaded by hand are.')
     flags.DEFINE_enum(
@@ -186,6 +178,4 @@ def define_flags() -> None:
 
 
 if __name__ == '__main__':
-    define_flags()
-    flags.mark_flag_as_required('dataset')
-    cli.run(main)
+    cli.run(main, define_flags)

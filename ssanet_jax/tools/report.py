@@ -11,26 +11,23 @@ training.
 from absl import flags
 from etils import epath
 
-from ssanet_jax.errors import ConfigError
+from ssanet_jax import runtime
 from ssanet_jax.tools import cli
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_string('out', None, 'HTML file to write; report.html in the workdir by default.')
 
 
-def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+def main() -> None:
     from ssanet_jax.training.workdir import saved_config
 
     saved_config(epath.Path(FLAGS.workdir))  # A mistake is found before TensorFlow.
-    cli.start_tensorflow()
+    runtime.start_tensorflow()
     from ssanet_jax.report import write_report
 
     path = write_report(FLAGS.workdir, FLAGS.checkpoint, FLAGS.out)
@@ -38,5 +35,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -21,6 +21,7 @@ from absl import flags
 from rich.console import Console
 from rich.progress import track
 
+from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli, image_files
@@ -34,7 +35,6 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('out', None, 'Folder to write; new or empty.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
@@ -50,8 +50,8 @@ def define_flags() -> None:
     flags.DEFINE_enum('format', 'table', FORMATS, 'boxes: how to print.')
 
 
-def main(argv: list[str]) -> None:
-    files = image_files.find(argv[1:])
+def main(arguments: list[str]) -> None:
+    files = image_files.find(arguments)
     boxes = _boxes(files)
     out = Path(FLAGS.out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
     from ssanet_jax.trained.load import load_trained
 
     trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
-    cli.start_tensorflow()
+    runtime.start_tensorflow()
     try:
         bad, scores = _write(trained, files, boxes, out)
     except OSError as error:
@@ -181,5 +181,4 @@ def _show_scores(scores: Sequence['dict[str, Score] | None'], good: int) -> None
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -10,18 +10,14 @@ paper counts multiply-adds, are the sum of both. Everything is counted in the tr
 one image in inference; nothing is computed.
 """
 
-import os
-
-os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # counting needs no accelerator
-
 import inspect
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
+from ssanet_jax import runtime
 from ssanet_jax.analysis.macs import LayerCost, layer_costs, total_cost
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.errors import ConfigError
@@ -40,11 +36,10 @@ _MEANING = (
 )
 
 
-def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+def main() -> None:
+    runtime.use_cpu()  # Shapes need no accelerator.
     _check_flags()
-    show(names() if FLAGS.list else _of_model(argv), FLAGS.format)
+    show(names() if FLAGS.list else _of_model(), FLAGS.format)
 
 
 def names() -> list[Table]:
@@ -106,9 +101,9 @@ def _count_or_share(value: float) -> str:
     return thousands(value) if isinstance(value, int) else f'{100 * value:.4f} %'
 
 
-def _of_model(argv: list[str]) -> list[Table]:
+def _of_model() -> list[Table]:
     try:
-        model, name, size = _from_recipe(argv) if FLAGS.config else _from_flags()
+        model, name, size = _from_recipe() if FLAGS.config else _from_flags()
         layers = layer_costs(model, size)
     except ValueError as error:
         raise ConfigError(' '.join(str(error).split())) from error
@@ -123,10 +118,10 @@ def _from_flags() -> tuple[Network, str, int]:
     return model, FLAGS.model, FLAGS.image_size or {'imagenet': 224, 'cifar': 32}[model.stem]
 
 
-def _from_recipe(argv: list[str]) -> tuple[Network, str, int]:
+def _from_recipe() -> tuple[Network, str, int]:
     from ssanet_jax.training.trainer_setup import build_model  # which needs optax
 
-    config = cli.recipe(argv)
+    config = cli.recipe()
     return build_model(config, FLAGS.num_classes), config.model.name, config.dataset.image_size
 
 
@@ -144,9 +139,8 @@ def _check_flags() -> None:
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
     flags.DEFINE_string('model', None, 'A name of --list, as ssa_resnet50.')
-    config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/, in its place.')
+    cli.define_config('Recipe, one of configs/, instead of --model.', required=False)
     flags.DEFINE_bool('list', False, 'Print the names of all networks and attention blocks.')
     flags.DEFINE_enum('format', FORMATS[0], FORMATS, 'What to print.')
     flags.DEFINE_integer('depth', 2, 'Names in the longest path shown.', lower_bound=0)
@@ -159,5 +153,4 @@ def define_flags() -> None:
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

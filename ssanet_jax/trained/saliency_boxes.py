@@ -150,7 +150,7 @@ def to_evaluation(
       boxes are cropped away or too small.
     """
     size, shown = dataset.image_size, np.array([[0, 0], [height, width]])
-    if dataset.reader == 'disk':
+    if dataset.eval_crop == 'center':
         shown = center_window((height, width), size, dataset.eval_crop_pct)
     corner, sides = shown[0], shown[1] - shown[0]
     mask = box_mask((boxes - np.tile(corner, 2)) * np.tile(size / sides, 2), size, size)

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.gates import GateShape, find_gates
 from ssanet_jax.config import TrainPlan, base, make_plan
+from ssanet_jax.config.fields import FIELDS
 from ssanet_jax.config.validation import check_batch_norm_group_size
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network, create_model
@@ -132,19 +133,6 @@ def _eval_step(model: nn.Module, preprocess: steps.Preprocess, mesh: Mesh) -> pa
     return parallel.parallel_eval_step(step, mesh)
 
 
-# Fields of config.model that a network is given where they are not the defaults.
-_NETWORK_OPTIONS = (
-    'stem',
-    'dropout',
-    'variant',
-    'tail',
-    'zero_init_residual',
-    'attention_stages',
-    'attention_blocks',
-    'attention_position',
-)
-
-
 def build_model(config: ConfigDict, num_classes: int) -> Network:
     """The network of `config.model`; raises ConfigError where create_model refuses it."""
     model, defaults = config.model, base().model
@@ -155,7 +143,8 @@ def build_model(config: ConfigDict, num_classes: int) -> Network:
     }
     if model.batch_norm_epsilon is not None:
         norm_options['epsilon'] = model.batch_norm_epsilon
-    options = {name: model[name] for name in _NETWORK_OPTIONS if model[name] != defaults[name]}
+    names = [n.removeprefix('model.') for n, field in FIELDS.items() if field.network_option]
+    options = {name: model[name] for name in names if model[name] != defaults[name]}
     try:
         kind, _ = split_name(model.name)
         network = create_model(

@@ -17,7 +17,7 @@ NUM_BAD = len(fabricate.bad_files())
 def config(bad_imagenet_dir):
     config = imagenet_config(bad_imagenet_dir)
     config.dataset.max_bad_fraction = 0.5
-    config.dataset.bad_eval_images = 'wrong'
+    config.dataset.bad_eval_images = 'incorrect'
     return config
 
 

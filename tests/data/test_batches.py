@@ -75,7 +75,8 @@ def on_disk(config, folder, file_format):
     Digits(data_dir=folder, file_format=file_format).download_and_prepare(
         download_config=tfds.download.DownloadConfig(num_shards=7)
     )
-    config.dataset.reader = 'disk'
+    config.dataset.in_memory = False
+    config.dataset.train_crop, config.dataset.eval_crop = 'resized', 'center'
     config.dataset.crop_area = config.dataset.crop_aspect = (1.0, 1.0)
     config.dataset.shuffle_buffer = 50
     return config

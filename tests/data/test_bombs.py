@@ -191,7 +191,7 @@ def test_a_large_file_of_a_folder_is_not_read_whole(folder, monkeypatch):
     with pytest.raises(ConfigError, match=r'ash/3\.jpg cannot be decoded: It has over 65,536 byte'):
         list(data.eval_batches(folder, 'train'))
     assert max(lengths) == 2**16 + 1
-    folder.dataset.bad_eval_images, folder.dataset.max_bad_fraction = 'wrong', 0.1
+    folder.dataset.bad_eval_images, folder.dataset.max_bad_fraction = 'incorrect', 0.1
     label = np.concatenate([batch['label'] for batch in data.eval_batches(folder, 'train')])
     assert (label == -1).sum() == 1
 

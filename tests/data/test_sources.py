@@ -124,8 +124,8 @@ def test_a_folder_without_images_is_told_what_it_should_hold(folder, tmp_path, c
 
 
 def test_a_folder_cannot_be_read_into_memory(folder):
-    folder.dataset.reader = 'memory'
-    with pytest.raises(ConfigError, match=r"config\.dataset\.reader='disk'"):
+    folder.dataset.in_memory = True
+    with pytest.raises(ConfigError, match=r'config\.dataset\.in_memory=False'):
         next(data.train_batches(folder))
 
 

@@ -222,6 +222,9 @@ def test_every_flag_and_recipe_named_is_one_of_main():
     every = {flag for _, flags in found for flag in flags}
     recipes = {flag for flag in every if flag.startswith('--config=')}
     assert all((ROOT / recipe.removeprefix('--config=')).exists() for recipe in recipes)
-    code = 'import sys, main\nfrom ssanet_jax.tools import cli\ncli._parse_flags(sys.argv)'
+    code = (
+        'import sys, main\nfrom ssanet_jax.tools import cli\n'
+        'main.define_flags()\ncli.parse(sys.argv)'
+    )
     result = run(sys.executable, '-c', code, *recipes, *sorted(every - recipes))
     assert result.returncode == 0, result.stderr

@@ -4,20 +4,17 @@ import shutil
 import jax
 import jax.numpy as jnp
 import pytest
-from absl import flags
 
 from ssanet_jax.errors import ConfigError, WorkdirInUseError
 from ssanet_jax.tools import checkpoints as module
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.lock import Lock
-from tests.helpers import assert_trees_equal, own_flags
+from tests.helpers import assert_trees_equal, run_tool
 
 
 def tool(*arguments):
     """Runs the command in this process, as `checkpoints VERB --flag=value`."""
-    with own_flags(module):
-        left = flags.FLAGS(['checkpoints', *map(str, arguments)])
-        module.main(left)
+    run_tool(module, *arguments)
 
 
 def tree(step):
@@ -101,8 +98,8 @@ def test_an_export_is_a_workdir_of_its_own(workdir, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ([], 'Usage: checkpoints {list,verify,prune,export} --workdir'),
-        (['erase'], 'Usage: checkpoints'),
+        ([], 'Usage: checkpoints {list,verify,prune,export} --workdir=WORKDIR; got nothing'),
+        (['erase'], 'got erase'),
         (['list', '--keep=1'], '--keep has no effect with list'),
         (['prune'], 'Usage: checkpoints prune .*--keep'),
         (['export'], 'Usage: checkpoints export .*--out'),

@@ -4,21 +4,17 @@ import sys
 import jax
 import numpy as np
 import pytest
-from absl import flags
 
 from ssanet_jax import create_model, weights
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import convert_torch
 from ssanet_jax.weights import convert
-from tests.helpers import ROOT, assert_trees_equal, own_flags
+from tests.helpers import ROOT, assert_trees_equal, run_tool
 from tests.weights.bits import bits, random_bits
 
 
 def run(**options):
-    arguments = [f'--{name}={value}' for name, value in options.items()]
-    with own_flags(convert_torch):
-        flags.FLAGS(['convert_torch', *arguments])
-        convert_torch.main(['convert_torch'])
+    run_tool(convert_torch, *(f'--{name}={value}' for name, value in options.items()))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import shutil
 import sys
 
 import pytest
-from absl import flags
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -12,13 +11,12 @@ from ssanet_jax import export
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import export as module
 from tests.export.fabricated import make_run
-from tests.helpers import own_flags
+from tests.helpers import run_tool
 
 
 def tool(*arguments):
     """Runs the command in this process."""
-    with own_flags(module):
-        module.main(flags.FLAGS(['export', *map(str, arguments)]))
+    run_tool(module, *arguments)
 
 
 @pytest.fixture(scope='module')
@@ -93,7 +91,7 @@ def test_a_failed_export_is_not_overwritten(options, tmp_path):
 def test_a_run_without_its_dataset_asks_for_images(workdir, tmp_path):
     elsewhere = shutil.copytree(workdir, tmp_path / 'run')
     config = json.loads((elsewhere / 'config.json').read_text())
-    config['dataset'] |= {'name': 'folder', 'reader': 'disk', 'data_dir': '/nowhere'}
+    config['dataset'] |= {'name': 'folder', 'in_memory': False, 'data_dir': '/nowhere'}
     (elsewhere / 'config.json').write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=r'/nowhere .*Or pass any image files') as raised:
         tool(f'--workdir={elsewhere}', f'--out={tmp_path}/out', '--format=onnx')

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags
 from etils import epath
 
 import ssanet_jax
@@ -16,14 +15,12 @@ from ssanet_jax.tools import gates as module
 from ssanet_jax.trained import load
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.checkpoint import Checkpoints
-from tests.helpers import load_config, own_flags
+from tests.helpers import load_config, run_tool
 
 
 def tool(workdir, *arguments):
     """Runs the command in this process."""
-    with own_flags(module):
-        left = flags.FLAGS(['gates', f'--workdir={workdir}', *arguments])
-        module.main(left)
+    run_tool(module, f'--workdir={workdir}', *arguments)
 
 
 @pytest.fixture(scope='module')

@@ -6,21 +6,19 @@ import re
 
 import numpy as np
 import pytest
-from absl import flags
 
 from ssanet_jax.errors import ConfigError, DivergedError
 from ssanet_jax.tools import nonfinite as module
 from ssanet_jax.trained.inspection import ArrayStats, Edge
 from ssanet_jax.trained.nonfinite import Culprit, Diagnosis
 from ssanet_jax.training import loop
-from tests.helpers import own_flags
+from tests.helpers import run_tool
 
 
 def nonfinite(workdir, *arguments):
     """Runs the command in this process; returns what it prints."""
-    with own_flags(module), contextlib.redirect_stdout(io.StringIO()) as printed:
-        flags.FLAGS(['nonfinite', f'--workdir={workdir}', *arguments])
-        module.main(['nonfinite'])
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        run_tool(module, f'--workdir={workdir}', *arguments)
     return printed.getvalue()
 
 

@@ -9,7 +9,6 @@ import struct
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 
 import ssanet_jax
@@ -17,15 +16,13 @@ from ssanet_jax import data
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import predict as module
 from ssanet_jax.trained.prediction import Predictor
-from tests.helpers import own_flags
+from tests.helpers import run_tool
 
 
 def tool(capfd, *arguments):
     """Exit code, standard output and standard error, of a call in this process."""
-    with own_flags(module):
-        left = flags.FLAGS(['predict', *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            module.main(left)
+    with pytest.raises(SystemExit) as ended:
+        run_tool(module, *arguments)
     return ended.value.code, *capfd.readouterr()
 
 

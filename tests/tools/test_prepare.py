@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from absl import flags
 from etils import epath
 from PIL import Image
 
@@ -23,7 +22,7 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import prepare as module
 from tests import fabricate
 from tests.conftest import imagenet_config
-from tests.helpers import ROOT, own_flags
+from tests.helpers import ROOT, run_tool
 
 
 def tool(name, *arguments, timeout=300):
@@ -39,9 +38,8 @@ def tool(name, *arguments, timeout=300):
 
 def prepare(*arguments):
     """Runs the command in this process; what it printed."""
-    with own_flags(module), contextlib.redirect_stdout(io.StringIO()) as printed:
-        flags.FLAGS(['prepare', *map(str, arguments)])
-        module.main(['prepare'])
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        run_tool(module, *arguments)
     return printed.getvalue()
 
 

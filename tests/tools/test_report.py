@@ -2,17 +2,15 @@ import json
 import sys
 
 import pytest
-from absl import flags
 
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import report as module
-from tests.helpers import own_flags
+from tests.helpers import run_tool
 
 
 def tool(*arguments):
     """Runs the command in this process, as `report --flag=value`."""
-    with own_flags(module):
-        module.main(flags.FLAGS(['report', *map(str, arguments)]))
+    run_tool(module, *arguments)
 
 
 @pytest.fixture

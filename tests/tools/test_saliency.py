@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image, PngImagePlugin
 
 import ssanet_jax
@@ -17,15 +16,13 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import saliency as module
 from ssanet_jax.trained.saliency import explain
 from tests.browser import DESKTOP, PHONE, messages, open_page, requests
-from tests.helpers import ROOT, own_flags
+from tests.helpers import ROOT, run_tool
 
 
 def tool(capfd, *arguments):
     """Exit code, standard output and standard error, of a call in this process."""
-    with own_flags(module):
-        left = flags.FLAGS(['saliency', *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            module.main(left)
+    with pytest.raises(SystemExit) as ended:
+        run_tool(module, *arguments)
     return ended.value.code, *capfd.readouterr()
 
 
@@ -56,12 +53,12 @@ def folder(images, tmp_path_factory):
 def written(trained_digits, folder, tmp_path_factory):
     """The output folder of a call with --raw, its exit code and what it printed."""
     out = tmp_path_factory.mktemp('out') / 'new'
-    with pytest.MonkeyPatch.context() as patch, own_flags(module):
+    with pytest.MonkeyPatch.context() as patch:
         printed = []
         patch.setattr('builtins.print', lambda *line, **_: printed.append(' '.join(line)))
-        call = ['saliency', f'--workdir={trained_digits}', f'--out={out}', '--raw', str(folder)]
+        call = [f'--workdir={trained_digits}', f'--out={out}', '--raw', folder, '--batch_size=3']
         with pytest.raises(SystemExit) as ended:
-            module.main(flags.FLAGS([*call, '--batch_size=3']))
+            run_tool(module, *call)
     return out, ended.value.code, printed
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
 
 from ssanet_jax import create_model
 from ssanet_jax.analysis.macs import layer_costs, total_cost
@@ -16,7 +15,7 @@ from ssanet_jax.attention import ATTENTION
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.tools import summary as module
-from tests.helpers import ROOT, own_flags
+from tests.helpers import ROOT, run_tool
 
 # ml_collections reads recipes by a deprecated method.
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
@@ -24,9 +23,8 @@ pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarni
 
 def summary(*arguments):
     """Runs the command in this process; returns what it prints."""
-    with own_flags(module), contextlib.redirect_stdout(io.StringIO()) as printed:
-        flags.FLAGS(['summary', *arguments])
-        module.main(['summary'])
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        run_tool(module, *arguments)
     return printed.getvalue()
 
 
