@@ -27,7 +27,7 @@ class GateShape(NamedTuple):
     Attributes:
       height, width: of its maps; 1 and 1 for a gate of channels, as SE's.
       maps: its last axis: channels, or groups of them, that have values of their own.
-      top: its values are from 0 to this: 1, or 2 for SSABlock(gate='2sigmoid').
+      top: its values are from 0 to this: 1, or the block's `gate_scale`.
     """
 
     height: int
@@ -184,7 +184,7 @@ def _gates(
     def watch(method: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         result, module = method(*args, **kwargs), context.module
         if context.method_name == '__call__' and (gate := sown_gate(module)) is not None:
-            top = 2.0 if getattr(module, 'gate', None) == '2sigmoid' else 1.0
+            top = float(getattr(module, 'gate_scale', 1.0))
             found['/'.join(module.path)] = (gate.astype(jnp.float32), top)
         return result
 

@@ -36,7 +36,7 @@ def saliency_maps(model: Network, variables: Mapping[str, Any], images: jax.Arra
     """The gates of a network's attention blocks as maps over the pixels, in inference.
 
     A map is the gate itself, which x is multiplied by: sigmoid(BatchNorm(s)) of `SSABlock`, from
-    0 to 1 (from 0 to 2 with gate='2sigmoid'), not the saliency s before it. Where a gate has
+    0 to 1 (to `gate_scale` for an SSABlock), not the saliency s before it. Where a gate has
     several maps, for groups or for channels, they are averaged; where a block has several gates,
     that over pixels is taken. Gates without extent, as those of SE, are left out. The stage of a
     block is the first number in its name.

@@ -10,7 +10,7 @@ from ssanet_jax import layers
 from ssanet_jax.attention import gating
 
 
-class CBAMBlock(nn.Module):
+class CBAMBlock(gating.BatchNormBlock):
     """Scales channels by a gate from their means and maxima, then pixels by one from theirs.
 
         g = sigmoid(MLP(mean_{h,w} x) + MLP(max_{h,w} x))              [N, 1, 1, C]
@@ -26,7 +26,7 @@ class CBAMBlock(nn.Module):
       ratio: the MLP's hidden layer has C // ratio units.
       kernel_size: of the convolution, odd.
       mlp_bias: whether the MLP has biases.
-      norm: makes the BatchNorm.
+      norm, axis_name, momentum, epsilon, train: see `gating.BatchNormBlock`.
 
     Raises:
       ValueError: x is not 4-D, has fewer channels than `ratio`, or kernel_size is even.
@@ -36,14 +36,14 @@ class CBAMBlock(nn.Module):
     ratio: int = 16
     kernel_size: int = 7
     mlp_bias: bool = True
-    norm: Callable[..., nn.Module] = layers.BatchNorm
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         layers.require_feature_map(x, 'CBAMBlock')
         wide = x.astype(layers.reduction_dtype(x.dtype))  # The result is rounded once.
         u = ChannelGate(self.ratio, self.mlp_bias, name='channel')(wide)
-        y = SpatialGate(self.kernel_size, self.norm, name='spatial')(u, train=train)
+        y = SpatialGate(self.kernel_size, self.norm_factory, name='spatial')(u, train=train)
         return y.astype(x.dtype)
 
 

@@ -1,7 +1,5 @@
 """Coordinate Attention (Hou et al. 2021, https://arxiv.org/abs/2103.02907)."""
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,7 +8,7 @@ from ssanet_jax import layers
 from ssanet_jax.attention import gating
 
 
-class CoordinateBlock(nn.Module):
+class CoordinateBlock(gating.BatchNormBlock):
     """Scales each value by a gate of its row and one of its column.
 
         f = hardswish(BatchNorm(W1 [mean_w x; mean_h x]))    [N, H + W, C']
@@ -23,7 +21,7 @@ class CoordinateBlock(nn.Module):
     Attributes:
       ratio: of C'.
       bias: whether Wh and Ww have biases.
-      norm: makes the BatchNorm.
+      norm, axis_name, momentum, epsilon, train: see `gating.BatchNormBlock`.
 
     Raises:
       ValueError: x is not 4-D, or `ratio` is not above 0.
@@ -32,17 +30,17 @@ class CoordinateBlock(nn.Module):
 
     ratio: int = 32
     bias: bool = True
-    norm: Callable[..., nn.Module] = layers.BatchNorm
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         layers.require_feature_map(x, 'CoordinateBlock')
         height, channels = x.shape[1], x.shape[3]
         hidden = gating.hidden_width('CoordinateBlock', channels, self.ratio, at_least=8)
         wide = x.astype(layers.reduction_dtype(x.dtype))
         z = jnp.concatenate([jnp.mean(wide, axis=2), jnp.mean(wide, axis=1)], axis=1)  # [N, H+W, C]
         f = gating.dense(z, hidden, 'conv1', bias=False)
-        f = nn.hard_swish(layers.batch_norm(f, train=train, name='bn1', norm=self.norm))
+        f = nn.hard_swish(layers.batch_norm(f, train=train, name='bn1', norm=self.norm_factory))
         a = nn.sigmoid(gating.dense(f[:, :height], channels, 'conv_h', bias=self.bias))
         b = nn.sigmoid(gating.dense(f[:, height:], channels, 'conv_w', bias=self.bias))
         return gating.apply_gate(self, a[:, :, None] * b[:, None], x)

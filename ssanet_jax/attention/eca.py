@@ -10,7 +10,7 @@ from ssanet_jax import layers
 from ssanet_jax.attention import gating
 
 
-class ECABlock(nn.Module):
+class ECABlock(gating.AttentionBlock):
     """Scales each channel by a gate computed from the means of its k neighbours.
 
         z = mean_{h,w} x[h, w, :]                            [N, C]
@@ -41,7 +41,7 @@ class ECABlock(nn.Module):
     beta: float = 1.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         del train
         layers.require_feature_map(x, 'ECABlock')
         z = jnp.mean(x.astype(layers.reduction_dtype(x.dtype)), axis=(1, 2))  # [N, C]

@@ -1,6 +1,5 @@
 """Gather-Excite (Hu et al. 2018, https://arxiv.org/abs/1810.12348)."""
 
-from collections.abc import Callable
 from typing import Literal
 
 import flax.linen as nn
@@ -11,7 +10,7 @@ from ssanet_jax import layers
 from ssanet_jax.attention import gating
 
 
-class GEBlock(nn.Module):
+class GEBlock(gating.BatchNormBlock):
     """Scales each value by a gate computed from its channel's neighbourhood.
 
         z = gather(x), one value for every extent x extent pixels       [N, h, w, C]
@@ -30,7 +29,7 @@ class GEBlock(nn.Module):
       gather: 'mean' or 'conv'.
       excite: 'none', or 'mlp', SE's with a hidden layer of C // ratio units.
       ratio: of that hidden layer.
-      norm: makes each BatchNorm.
+      norm, axis_name, momentum, epsilon, train: see `gating.BatchNormBlock`.
 
     Raises:
       ValueError: x is not 4-D, an option is unknown, or excite='mlp' and C is below `ratio`.
@@ -41,10 +40,10 @@ class GEBlock(nn.Module):
     gather: Literal['mean', 'conv'] = 'mean'
     excite: Literal['none', 'mlp'] = 'none'
     ratio: int = 16
-    norm: Callable[..., nn.Module] = layers.BatchNorm
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         layers.require_feature_map(x, 'GEBlock')
         gating.require_choice('GEBlock', 'extent', self.extent, (0, 2, 4, 8))
         gating.require_choice('GEBlock', 'gather', self.gather, ('mean', 'conv'))
@@ -90,7 +89,7 @@ class GEBlock(nn.Module):
             dtype=x.dtype,
             name=f'conv{number}',
         )
-        return layers.batch_norm(conv(x), train=train, name=f'norm{number}', norm=self.norm)
+        return layers.batch_norm(conv(x), train=train, name=f'norm{number}', norm=self.norm_factory)
 
 
 def _nearest(x: jax.Array, height: int, width: int) -> jax.Array:

@@ -1,10 +1,49 @@
-"""What several attention blocks share: hidden layers, maxima, applied gates."""
+"""Base classes and helpers of the attention blocks."""
+
+from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ssanet_jax import layers
+
+
+class AttentionBlock(nn.Module, kw_only=True):
+    """Base class of the attention blocks.
+
+    Attributes:
+      train: whether BatchNorm normalises by the statistics of the batch, and updates the running
+        ones; either this or the argument of `__call__` is given, as in `nn.merge_param`.
+    """
+
+    train: bool | None = None
+
+
+class BatchNormBlock(AttentionBlock, kw_only=True):
+    """Base class of the attention blocks with BatchNorm.
+
+    Attributes:
+      norm: makes each BatchNorm.
+      axis_name: mapped axis over which BatchNorm averages its statistics.
+      momentum: share of the old running statistics kept in an update.
+      epsilon: added to the variance.
+
+    `axis_name`, `momentum` and `epsilon` default to those of `norm`: None, 0.9 and 1e-5 for
+    `layers.BatchNorm`.
+    """
+
+    norm: Callable[..., nn.Module] = layers.BatchNorm
+    axis_name: str | None = None
+    momentum: float | None = None
+    epsilon: float | None = None
+
+    @property
+    def norm_factory(self) -> Callable[..., nn.Module]:
+        """`norm` with the options that this block was given."""
+        options = {name: getattr(self, name) for name in ('axis_name', 'momentum', 'epsilon')}
+        return partial(self.norm, **{k: v for k, v in options.items() if v is not None})
 
 
 def require_choice(block: str, option: str, value: object, choices: tuple[object, ...]) -> None:
@@ -25,6 +64,28 @@ def hidden_width(block: str, channels: int, ratio: int, *, at_least: int = 0) ->
             f'choose a ratio from 1 to {channels}.'
         )
     return hidden
+
+
+def count_groups(block: str, channels: int, num_groups: int, group_size: int) -> int:
+    """Number of groups: `num_groups`, or that of the largest groups up to `group_size` channels.
+
+    Raises:
+      ValueError: both are given, or `num_groups` does not divide `channels`.
+    """
+    divisors = [d for d in range(1, channels + 1) if channels % d == 0]
+    if group_size and (group_size < 0 or num_groups != 1):
+        raise ValueError(
+            f'{block}(num_groups={num_groups}, group_size={group_size}): expected num_groups, or '
+            'a group_size above 0 with num_groups=1.'
+        )
+    if group_size:
+        return channels // max(d for d in divisors if d <= group_size)
+    if num_groups not in divisors:
+        raise ValueError(
+            f'{block}(num_groups={num_groups}) cannot split {channels} channels evenly; choose '
+            f'one of {", ".join(map(str, divisors))}.'
+        )
+    return num_groups
 
 
 def dense(x: jax.Array, features: int, name: str, *, bias: bool = True) -> jax.Array:

@@ -11,7 +11,7 @@ from ssanet_jax.attention import gating
 from ssanet_jax.attention.squeeze_excite import SEBlock
 
 
-class SSEBlock(nn.Module):
+class SSEBlock(gating.AttentionBlock):
     """Scales each pixel by a gate computed from its own channels (the paper's sSE).
 
         m = sigmoid(<w, x[h, w, :]> + b)                     [N, H, W, 1]
@@ -26,14 +26,14 @@ class SSEBlock(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         del train
         layers.require_feature_map(x, 'SSEBlock')
         logit = gating.dense(x.astype(layers.reduction_dtype(x.dtype)), 1, 'conv')
         return gating.apply_gate(self, nn.sigmoid(logit), x)
 
 
-class SCSEBlock(nn.Module):
+class SCSEBlock(gating.AttentionBlock):
     """The sum, or the larger, of what `SSEBlock` and `SEBlock` make of x.
 
         y = sSE(x) + SE(x)    or    max(sSE(x), SE(x))       [N, H, W, C], dtype of x
@@ -54,7 +54,7 @@ class SCSEBlock(nn.Module):
     combine: Literal['sum', 'max'] = 'sum'
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         gating.require_choice('SCSEBlock', 'combine', self.combine, ('sum', 'max'))
         layers.require_feature_map(x, 'SCSEBlock')
         wide = x.astype(layers.reduction_dtype(x.dtype))  # The result is rounded once.

@@ -8,7 +8,7 @@ from ssanet_jax import layers
 from ssanet_jax.attention import gating
 
 
-class SimAMBlock(nn.Module):
+class SimAMBlock(gating.AttentionBlock):
     """Scales each value by how far it stands out from its channel.
 
         d = (x - mean_{h,w} x)^2                             [N, H, W, C]
@@ -30,7 +30,7 @@ class SimAMBlock(nn.Module):
     regularizer: float = 1e-4
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         del train
         layers.require_feature_map(x, 'SimAMBlock')
         wide = x.astype(layers.reduction_dtype(x.dtype))

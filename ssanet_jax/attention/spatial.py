@@ -1,8 +1,5 @@
 """Spatial attention by a 1x1 convolution, which SSA replaces (the released code of SSANet)."""
 
-from collections.abc import Callable
-from functools import partial
-
 import flax.linen as nn
 import jax
 
@@ -10,7 +7,7 @@ from ssanet_jax import layers
 from ssanet_jax.attention import gating
 
 
-class SpatialBlock(nn.Module):
+class SpatialBlock(gating.BatchNormBlock):
     """Scales each pixel by how well it agrees with a learned direction.
 
         s[h, w] = <w, x[h, w, :]>                            [N, H, W, 1]
@@ -21,19 +18,19 @@ class SpatialBlock(nn.Module):
     parameters; the released code adds a bias that BatchNorm cancels. `gate` is sown.
 
     Attributes:
-      norm: makes the BatchNorm.
+      norm, axis_name, momentum, epsilon, train: see `gating.BatchNormBlock`.
 
     Raises:
       ValueError: x is not 4-D.
       TypeError: x is not floating-point.
     """
 
-    norm: Callable[..., nn.Module] = layers.BatchNorm
-
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         layers.require_feature_map(x, 'SpatialBlock')
         s = gating.dense(x.astype(layers.reduction_dtype(x.dtype)), 1, 'conv', bias=False)
-        norm = partial(self.norm, use_fast_variance=False)  # as in SSABlock, which it is beside
-        logit = layers.batch_norm(s, train=train, name='bn', norm=norm)
+        logit = layers.batch_norm(
+            s, train=train, name='bn', norm=self.norm_factory, use_fast_variance=False
+        )
         return gating.apply_gate(self, nn.sigmoid(logit), x)

@@ -8,7 +8,7 @@ from ssanet_jax import layers
 from ssanet_jax.attention import gating
 
 
-class SEBlock(nn.Module):
+class SEBlock(gating.AttentionBlock):
     """Scales each channel by a gate computed from all channels' means.
 
         z = mean_{h,w} x[h, w, :]                            [N, 1, 1, C]
@@ -35,7 +35,7 @@ class SEBlock(nn.Module):
     ratio: int = 16
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         del train  # No statistics here; the argument is every attention block's.
         layers.require_feature_map(x, 'SEBlock')
         hidden = gating.hidden_width('SEBlock', x.shape[-1], self.ratio)

@@ -14,6 +14,7 @@ from ml_collections.config_dict import placeholder
 
 from ssanet_jax import layers
 from ssanet_jax.attention import ATTENTION
+from ssanet_jax.attention.gating import BatchNormBlock
 from ssanet_jax.errors import ConfigError
 
 
@@ -114,7 +115,7 @@ def _model() -> ConfigDict:
     model.attention_stages = placeholder(tuple)
     model.attention_blocks = placeholder(tuple)
     model.attention_position = 'pre_residual'  # or 'post_residual', behind a block's sum and ReLU
-    # model.ssa.groups, model.se.ratio, ...: the options of each attention, see its class.
+    # model.ssa.num_groups, model.se.ratio, ...: the options of each attention, see its class.
     for kind, block in ATTENTION.items():
         model[kind] = _attention_options(block)
     return model
@@ -124,11 +125,12 @@ def _attention_options(block: Callable[..., Any]) -> ConfigDict:
     """What can be said of an attention block in a config, with the defaults of its class."""
     given = getattr(block, 'keywords', {})
     fields = dataclasses.fields(layers.unwrap_partial(block))
+    shared = {field.name for field in dataclasses.fields(BatchNormBlock)}
     return ConfigDict(
         {
             field.name: given.get(field.name, field.default)
             for field in fields
-            if field.name not in ('parent', 'name', 'norm')
+            if field.name not in shared
         }
     )
 

@@ -15,7 +15,14 @@ import jax
 import jax.numpy as jnp
 
 from ssanet_jax import layers
-from ssanet_jax.layers.affine_map import AffineMap, dot_highest, moments
+from ssanet_jax.attention.ssa import SSABlock
+from ssanet_jax.layers.affine_map import (
+    AffineMap,
+    dot_highest,
+    gated_affine,
+    moments,
+    pixelwise_dot,
+)
 
 ModuleFn = Callable[..., nn.Module]
 ModuleT = TypeVar('ModuleT', bound=nn.Module)
@@ -116,19 +123,19 @@ def _can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:
     """
     if layers.unwrap_partial(norm) not in (layers.BatchNorm, layers.FoldedBatchNorm):
         return False
-    if attention is None:
-        return True
-    if 'takes_affine' not in getattr(layers.unwrap_partial(attention), '__dict__', {}):
-        return False
-    block: Any = attention(parent=None)
-    return block.takes_affine
+    return attention is None or (
+        layers.unwrap_partial(attention) is SSABlock and _unbound(attention).squeeze == 'mean'
+    )
 
 
 def _groups(attention: ModuleFn | None, features: int) -> int:
-    if attention is None:
-        return 0
+    return 0 if attention is None else _unbound(attention).count_groups(features)
+
+
+def _unbound(attention: ModuleFn) -> SSABlock:
+    """The block that `attention` makes, to read its options."""
     block: Any = attention(parent=None)
-    return block.num_maps(features)
+    return block
 
 
 class FoldedTail(nn.Module):
@@ -136,7 +143,7 @@ class FoldedTail(nn.Module):
 
     Attributes:
       features: C.
-      attention: makes a block that takes an `AffineMap`, as `SSABlock`, or None.
+      attention: makes an `SSABlock` with squeeze='mean', or None.
       norm: makes a `layers.BatchNorm`, perhaps with settings, or a `layers.FoldedBatchNorm`.
       norm_options: more of its settings, as `scale_init`.
       conv, bn: names of the submodules that hold W and the BatchNorm.
@@ -169,8 +176,44 @@ class FoldedTail(nn.Module):
             bn=self.bn,
             **self.norm_options,
         )
-        y = y.value() if self.attention is None else self.attention()(y, train=train)
+        y = y.value() if self.attention is None else _folded_ssa(self.attention)(y, train)
         return layers.relu(y + shortcut)
+
+
+class FoldedSSA(SSABlock):
+    """`SSABlock` with squeeze='mean' applied to an `AffineMap`, whose pixels are never computed.
+
+    For x = h W + b: s = <h, W z> + <b, z>, a map for each group. The variables and what is sown
+    are those of `SSABlock`.
+    """
+
+    @nn.compact
+    def __call__(self, x: AffineMap, train: bool | None = None) -> jax.Array:  # type: ignore[override]
+        """Returns [N, H, W, C] from x with h [N, H, W, K]."""
+        train = nn.merge_param('train', self.train, train)
+        maps = x.split(self.count_groups(x.weight.shape[1]))
+        saliencies = []
+        for part in maps:
+            z = dot_highest(part.mean, part.weight) + part.bias  # [N, C/G]
+            s = pixelwise_dot(part.h, dot_highest(z, part.weight.T))  # [N, H, W]
+            s += dot_highest(z, part.bias)[:, None, None]
+            saliencies.append(s / z.shape[-1] if self.combine == 'mean' else s)
+        logit = self.logit(jnp.stack(saliencies, axis=-1), train=train)  # [N, H, W, G]
+        factor = self.gate_scale
+        gated = [
+            gated_affine(part.h, logit[..., g, None], factor * part.weight, factor * part.bias)
+            for g, part in enumerate(maps)
+        ]
+        return jnp.concatenate(gated, axis=-1)
+
+
+def _folded_ssa(attention: ModuleFn) -> FoldedSSA:
+    """The folded form of the block that `attention` makes; call inside a compact method."""
+    block = _unbound(attention)
+    options = {f.name: getattr(block, f.name) for f in dataclasses.fields(block) if f.init}
+    options |= {'name': block.name or f'{SSABlock.__name__}_0'}  # as flax would name it
+    del options['parent']
+    return FoldedSSA(**options)
 
 
 def fold(

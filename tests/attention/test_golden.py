@@ -36,7 +36,7 @@ OURS = {
     'coordinate bias': CoordinateBlock(ratio=4),
     'scse': SCSEBlock(ratio=16),
     'released ssa': SSABlock(combine='mean'),
-    'released grouped ssa': SSABlock(combine='mean', channels_per_map=32),
+    'released grouped ssa': SSABlock(combine='mean', group_size=32),
     'released spatial': SpatialBlock(),
 }
 # Torch's names of modules that are called otherwise here.

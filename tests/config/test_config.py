@@ -133,7 +133,7 @@ def test_a_wrong_field_is_told_what_was_expected(fields, message):
         ({'optimizer__b1': 0.8}, r"no effect with config\.optimizer\.name='sgd'"),
         ({'optimizer__schedule': 'cosine', 'optimizer__decay_factor': 0.5}, "set 'step' there"),
         ({'model__se__ratio': 8}, 'choose a se_ model'),
-        ({'model__name': 'resnet50', 'model__ssa__groups': 2}, 'choose a ssa_ model'),
+        ({'model__name': 'resnet50', 'model__ssa__num_groups': 2}, 'choose a ssa_ model'),
         ({'num_epochs': 3.0, 'num_train_steps': 9}, 'set -1 there'),
         ({'profile_num_steps': 9}, r'no effect without config\.profile_start_step'),
         ({'optimizer__decay_epochs': (100.0,)}, 'after the end of the run'),
@@ -157,8 +157,8 @@ def test_a_recipe_does_not_stand_in_the_way_of_an_override():
         ({'model__name': 'ssa_vgg16_bn', 'model__tail': 'plain'}, "No option of .* called 'tail'"),
         ({'model__name': 'resnet50', 'model__attention_stages': (4,)}, 'has no attention'),
         ({'model__attention_stages': (7,)}, 'names stage 7; the stages are 1, 2, 3, 4'),
-        ({'model__ssa__groups': 3}, 'groups=3.* cannot split 256 channels'),
-        ({'model__ssa__gate': 'tanh'}, "choose one of 'sigmoid', '2sigmoid'"),
+        ({'model__ssa__num_groups': 3}, 'num_groups=3.* cannot split 256 channels'),
+        ({'model__ssa__squeeze': 'median'}, "choose one of 'mean', 'max'"),
         ({'model__name': 'cbam_resnet50', 'model__cbam__kernel_size': 4}, 'choose an odd one'),
     ],
 )
@@ -176,24 +176,25 @@ def test_fields_of_the_config_reach_the_network():
             model__batch_norm_epsilon=1e-4,
             model__attention_stages=(2,),
             model__attention_blocks=(-1,),
-            model__ssa__gate='2sigmoid',
+            model__ssa__gate_scale=2.0,
         ),
         num_classes=10,
     )
     assert (model.dropout, model.attention_stages, model.attention_blocks) == (0.3, (2,), (-1,))
     assert model.norm(use_running_average=True).epsilon == 1e-4
-    assert model.attention(parent=None).gate == '2sigmoid'
+    assert model.attention(parent=None).gate_scale == 2
 
 
 def test_every_attention_has_its_options_with_its_defaults_in_the_config():
     model = base().model
-    assert model.gssa.channels_per_map == 32
+    assert model.gssa.group_size == 32
     assert model.ssa.to_dict() == {
         'squeeze': 'mean',
         'combine': 'sum',
-        'groups': 1,
-        'channels_per_map': 0,
-        'gate': 'sigmoid',
+        'num_groups': 1,
+        'group_size': 0,
+        'gate_scale': 1.0,
+        'zero_init': False,
     }
     assert model.se.to_dict() == {'ratio': 16}
     assert set(model.to_dict()) >= set(ATTENTION)

@@ -43,8 +43,8 @@ def test_vgg_has_batch_norm_whether_its_name_says_so_or_not():
         ('resnet18', {'variant': 'v1'}, 'no bottlenecks of that kind; leave it unset'),
         ('densenet121', {'variant': 'v1'}, 'no bottlenecks of that kind; leave it unset'),
         ('resnet50', {'variant': 'v2'}, "choose 'v1' or 'v1.5'"),
-        ('ssa_resnet50', {'attention_options': {'group': 2}}, 'Nearest: groups'),
-        ('resnet50', {'attention_options': {'groups': 2}}, 'has no effect on resnet50'),
+        ('ssa_resnet50', {'attention_options': {'group': 2}}, 'Nearest: .*num_groups'),
+        ('resnet50', {'attention_options': {'num_groups': 2}}, 'has no effect on resnet50'),
         ('ssa_resnet50', {'attention': None}, "say two things; make it from 'resnet50'"),
         ('resnet50', {'attention_stages': (1,)}, 'has no effect on resnet50, which has no attent'),
     ],
@@ -55,9 +55,9 @@ def test_a_wrong_name_or_option_is_told_the_nearest(name, options, message):
 
 
 def test_attention_options_reach_the_block():
-    params = shapes(create_model('ssa_resnet20', num_classes=10, attention_options={'groups': 4}))[
-        'params'
-    ]
+    params = shapes(
+        create_model('ssa_resnet20', num_classes=10, attention_options={'num_groups': 4})
+    )['params']
     assert params['layer1_0']['ssa']['bn']['scale'].shape == (4,)
     params = shapes(create_model('se_resnet20', num_classes=10, attention_options={'ratio': 4}))[
         'params'
@@ -107,7 +107,7 @@ def test_norm_options_reach_ones_own_block():
 
 def test_ones_own_block_takes_the_slot():
     model = create_model(
-        'resnet20', num_classes=10, attention=partial(SSABlock, groups=2, name='mine')
+        'resnet20', num_classes=10, attention=partial(SSABlock, num_groups=2, name='mine')
     )
     assert shapes(model)['params']['layer3_2']['mine']['bn']['bias'].shape == (2,)
 

@@ -81,7 +81,7 @@ def test_a_recipe_says_more_of_a_network_than_its_name(tmp_path):
         ({'model': 'resnet20', 'to': 'keras'}, "choose one of 'torchvision', 'timm'"),
         ({'model': 'resnet20', 'out': 'weights.onnx'}, r'must end in \.safetensors'),
         ({'model': 'resnet20', 'out': '/nowhere/a.safetensors'}, 'in a folder that exists'),
-        ({'model': 'resnet20', 'gate': 'sigmoid'}, 'no effect without --insert'),
+        ({'model': 'resnet20', 'gate_scale': 1.0}, 'no effect without --insert'),
         ({'model': 'se_resnet20', 'insert': True}, '--insert is for networks with SSA'),
         ({'model': 'resnet20', 'checkpoint': 'latest'}, '--checkpoint has no effect with --model'),
         ({'model': 'resnet99'}, "No model is called 'resnet99'"),
