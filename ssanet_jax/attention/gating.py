@@ -1,7 +1,6 @@
 """Base classes and helpers of the attention blocks."""
 
 from collections.abc import Callable
-from functools import partial
 
 import flax.linen as nn
 import jax
@@ -43,7 +42,7 @@ class BatchNormBlock(AttentionBlock, kw_only=True):
     def norm_factory(self) -> Callable[..., nn.Module]:
         """`norm` with the options that this block was given."""
         options = {name: getattr(self, name) for name in ('axis_name', 'momentum', 'epsilon')}
-        return partial(self.norm, **{k: v for k, v in options.items() if v is not None})
+        return layers.ValuePartial(self.norm, **{k: v for k, v in options.items() if v is not None})
 
 
 def require_choice(block: str, option: str, value: object, choices: tuple[object, ...]) -> None:

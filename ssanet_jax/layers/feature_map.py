@@ -1,7 +1,9 @@
-"""Shared by all layers: the input check, the reduction dtype and small helpers."""
+"""Input check, reduction dtype and other helpers of all layers."""
 
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar('T')
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +14,34 @@ def reduction_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
+class ValuePartial(partial[T]):
+    """`functools.partial` that compares and hashes by its function and arguments.
+
+    Modules made twice from the same options are then equal, and `jax.jit` does not compile again.
+
+    >>> ValuePartial(dict, a=1) == ValuePartial(dict, a=1)
+    True
+    """
+
+    def _value(self) -> tuple[Any, ...]:
+        return self.func, self.args, frozenset(self.keywords.items())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ValuePartial) and self._value() == other._value()
+
+    def __hash__(self) -> int:
+        return hash(self._value())
+
+
 def unwrap_partial(factory: Any) -> Any:
-    """The class that a partial application ends in, or whatever it ends in."""
+    """The function or class inside nested partials."""
     while isinstance(factory, partial):
         factory = factory.func
     return factory
 
 
 def flatten_pixels(x: jax.Array) -> jax.Array:
-    """All pixels one after the other: [..., C] as [M, C]."""
+    """Reshapes [..., C] to [M, C]."""
     return x.reshape(-1, x.shape[-1])
 
 

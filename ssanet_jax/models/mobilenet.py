@@ -43,15 +43,18 @@ class SeparableConv(nn.Module):
       stride: of the depthwise convolution.
       attention: makes the block of the slot, or None.
       norm: makes each BatchNorm.
+      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     features: int
     stride: int = 1
     attention: ModuleFn | None = None
     norm: ModuleFn = layers.BatchNorm
+    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         x = ConvNorm(
             x.shape[-1],
             3,
@@ -118,6 +121,7 @@ class InvertedResidual(nn.Module):
       attention: makes the block of the slot, or None.
       attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
+      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     features: int
@@ -126,9 +130,11 @@ class InvertedResidual(nn.Module):
     attention: ModuleFn | None = None
     attention_position: Place = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
+    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         before, after = by_position(self.attention, self.attention_position)
         hidden, y = x.shape[-1] * self.expansion, x
         if self.expansion != 1:

@@ -34,6 +34,7 @@ class Network(nn.Module, kw_only=True):
       dropout: share of the values dropped before the last layer in training, for which `apply`
         then needs rngs={'dropout': key}; 0: none.
       dtype: of the computation; parameters and statistics stay float32.
+      train: use batch statistics; this or the argument of `__call__` is given.
 
     Raises:
       ValueError: the input is not 4-D, the stem is unknown, or there are no such slots.
@@ -48,6 +49,7 @@ class Network(nn.Module, kw_only=True):
     norm: ModuleFn = layers.BatchNorm
     dropout: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
+    train: bool | None = None
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -63,7 +65,8 @@ class Network(nn.Module, kw_only=True):
         raise NotImplementedError
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         kind = type(self).__name__
         layers.require_feature_map(x, kind)
         self._check()
@@ -166,6 +169,7 @@ class ConvNorm(nn.Module):
       act: the activation, or None.
       norm: makes the BatchNorm.
       attention: makes the block behind it, or None.
+      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     features: int
@@ -176,9 +180,11 @@ class ConvNorm(nn.Module):
     act: Callable[[jax.Array], jax.Array] | None = nn.relu
     norm: ModuleFn = layers.BatchNorm
     attention: ModuleFn | None = None
+    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         x = layers.conv(
             self.features,
             self.size,

@@ -27,6 +27,7 @@ class PreActBlock(nn.Module):
       attention: makes the block of the slot, or None.
       attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
+      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     width: int
@@ -35,9 +36,11 @@ class PreActBlock(nn.Module):
     attention: ModuleFn | None = None
     attention_position: Place = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
+    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         before, after = by_position(self.attention, self.attention_position)
         features = self.width * (4 if self.bottleneck else 1)
         convs = [(3, self.width, self.stride), (3, self.width, 1)]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ssanet_jax import layers
 from ssanet_jax.attention import ATTENTION
+from ssanet_jax.layers import ValuePartial
 from ssanet_jax.models.densenet import DenseNet
 from ssanet_jax.models.googlenet import GoogLeNet
 from ssanet_jax.models.mobilenet import MobileNet, MobileNetV2
@@ -149,11 +150,7 @@ def create_model(
     """
     kind, network = split_name(name)
     make = NETWORKS[network]
-    # So that the network can be hashed.
-    overrides = {
-        option: tuple(value) if isinstance(value, list) else value
-        for option, value in overrides.items()
-    }
+    overrides = _hashable(overrides)
     _check_options(overrides, make, f'option of {name}')
     if kind is not None and 'attention' in overrides:
         raise ValueError(
@@ -174,17 +171,30 @@ def create_model(
     if variant is not None:
         overrides['block'] = _with_variant(name, make, variant)
     model = make(num_classes=num_classes, dtype=dtype, **overrides)
-    return _with_norm_options(model, norm_options) if norm_options else model
+    return _with_norm_options(model, _hashable(norm_options)) if norm_options else model
+
+
+def _hashable(value: Any) -> Any:
+    """Options whose values compare and hash by value, so that equal networks compile once."""
+    if isinstance(value, Mapping):
+        return {key: _hashable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, '_fields'):
+        return tuple(map(_hashable, value))
+    if isinstance(value, partial):
+        return ValuePartial(
+            _hashable(value.func), *_hashable(value.args), **_hashable(value.keywords)
+        )
+    return value
 
 
 def _attention(
     name: str, kind: str, options: Mapping[str, Any] | None, overrides: Mapping[str, Any]
 ) -> ModuleFn:
-    options = {**options} if options else {}
+    options = dict(_hashable(options or {}))
     _check_options(options, ATTENTION[kind], f'attention option of {name}')
     if 'norm' in overrides and 'norm' in option_names(ATTENTION[kind]):
         options.setdefault('norm', overrides['norm'])  # statistics shared alike everywhere
-    return partial(ATTENTION[kind], **options, name=kind)
+    return ValuePartial(ATTENTION[kind], **options, name=kind)
 
 
 def _with_norm_options(model: Network, norm_options: Mapping[str, Any]) -> Network:
@@ -192,8 +202,8 @@ def _with_norm_options(model: Network, norm_options: Mapping[str, Any]) -> Netwo
     attention = model.attention
     if attention is not None and 'norm' in option_names(attention):
         norm = attention(parent=None).norm
-        attention = partial(attention, norm=partial(norm, **norm_options))
-    return model.clone(norm=partial(model.norm, **norm_options), attention=attention)
+        attention = ValuePartial(attention, norm=ValuePartial(norm, **norm_options))
+    return model.clone(norm=ValuePartial(model.norm, **norm_options), attention=attention)
 
 
 def _with_variant(name: str, make: Callable[..., Network], variant: Variant) -> ModuleFn:
@@ -205,7 +215,7 @@ def _with_variant(name: str, make: Callable[..., Network], variant: Variant) -> 
             f'variant={variant!r} has no effect: {name} has no bottlenecks of that kind; leave it '
             'unset.'
         )
-    return partial(block, variant=variant)
+    return ValuePartial(block, variant=variant)
 
 
 def _check_options(options: Iterable[str], make: Callable[..., nn.Module], what: str) -> None:

@@ -28,6 +28,7 @@ class AttentionModule(nn.Module):
       slots: what fills the slots of the units of the trunk and of the last one.
       attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
+      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     width: int
@@ -35,9 +36,11 @@ class AttentionModule(nn.Module):
     slots: Sequence[ModuleFn | None]
     attention_position: Place = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
+    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         trunk = x
         for number, slot in enumerate(self.slots[:-1], start=1):
             trunk = self._unit(trunk, f'trunk_res{number}', slot, train=train)

@@ -60,6 +60,7 @@ class ResidualBlock(nn.Module):
       projection: False makes a shortcut that changes shape by dropping pixels and padding
         channels with zeros, without parameters (He et al., option A).
       tail: how everything after `inner` is computed, see `models.tail.chooses_fold`.
+      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     expansion: ClassVar[int]
@@ -74,13 +75,15 @@ class ResidualBlock(nn.Module):
     zero_init_residual: bool = False
     projection: bool = True
     tail: Tail = 'auto'
+    train: bool | None = None
 
     def inner(self, x: jax.Array, *, train: bool) -> jax.Array:
         """What feeds the last convolution of the branch."""
         raise NotImplementedError
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         before, after = by_position(self.attention, self.attention_position)
         h = self.inner(x, train=train)
         shortcut = self._shortcut(x, train=train)
@@ -239,5 +242,5 @@ class ResNet(ResidualNetwork, kw_only=True):
                     projection=self.projection,
                     tail=self.tail,
                     name=f'layer{stage}_{index}',
-                )(x, train=train)
+                )(x, train)  # positional, for nn.remat(block, static_argnums=(2,))
         return x

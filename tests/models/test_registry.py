@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ssanet_jax import SSABlock, create_model, model_names
+from ssanet_jax import SSABlock, create_model, layers, model_names
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.models.registry import NETWORKS, split_name
 
@@ -24,6 +24,41 @@ def test_every_name_makes_a_network_with_the_attention_that_it_says():
         assert model.num_classes == 7
         assert name == (f'{kind}_{network}' if kind else network)
         assert (model.attention is None) == (kind is None)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {},
+        {'stem': 'cifar', 'dropout': 0.1},
+        {'norm_options': {'axis_name': 'data', 'axis_index_groups': [[0, 1], [2, 3]]}},
+        {'norm_options': {'epsilon': 1e-3}, 'attention_stages': [1]},
+        {'norm': partial(nn.BatchNorm, momentum=0.5)},
+        {'attention': partial(SSABlock, norm=partial(nn.BatchNorm, epsilon=1.0), name='mine')},
+    ],
+    ids=str,
+)
+def test_models_made_twice_are_equal_and_compile_once(options):
+    names = ['resnet50'] if 'attention' in options else ['ssa_resnet50', 'gssa_googlenet']
+    for name in names if options else model_names():
+        one, other = (create_model(name, num_classes=3, **options) for _ in range(2))
+        assert one == other, name
+        assert hash(one) == hash(other), name
+        assert one != create_model(name, num_classes=4, **options), name
+
+
+def test_models_with_other_options_differ():
+    models = [
+        create_model('ssa_resnet50', num_classes=3, **options)
+        for options in (
+            {},
+            {'variant': 'v1'},
+            {'attention_options': {'num_groups': 2}},
+            {'norm_options': {'momentum': 0.5}},
+            {'norm': partial(layers.BatchNorm, epsilon=1e-3)},
+        )
+    ]
+    assert len(set(models)) == len(models)
 
 
 def test_vgg_has_batch_norm_whether_its_name_says_so_or_not():
