@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssanet_jax.layers.feature_map import reduction_dtype
 
@@ -55,7 +56,7 @@ class BatchNorm(nn.Module):
         running = nn.merge_param(
             'use_running_average', self.use_running_average, use_running_average
         )
-        dtype = self.dtype or jnp.promote_types(x.dtype, self.param_dtype)
+        dtype = self.dtype or np.promote_types(x.dtype, self.param_dtype)
         x = x.astype(reduction_dtype(x.dtype))
         moments = None
         if not running:
@@ -137,7 +138,7 @@ class FoldedBatchNorm(nn.Module):
         if not running:
             raise ValueError(_CANNOT_TRAIN)
         _, bias = self.affine(x.shape[-1])
-        dtype = self.dtype or jnp.promote_types(x.dtype, bias.dtype)
+        dtype = self.dtype or np.promote_types(x.dtype, bias.dtype)
         return x.astype(dtype) + bias.astype(dtype)
 
     @nn.compact

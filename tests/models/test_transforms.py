@@ -14,7 +14,7 @@ from ssanet_jax.models import BasicBlock, Bottleneck
 from tests.attention.oracle import quick_jit
 from tests.helpers import assert_close, float64
 
-SMALL = {'num_classes': 3, 'stage_sizes': (1, 1), 'width': 4, 'stem': 'cifar'}
+SMALL = {'num_classes': 3, 'stage_sizes': (2,), 'width': 4, 'stem': 'cifar'}
 
 
 def images(*shape):
@@ -36,9 +36,7 @@ def gradients(model, state, x):
     return quick_jit(jax.grad(loss, has_aux=True))(state['params'])
 
 
-@pytest.mark.parametrize(
-    ('block', 'tail'), [(BasicBlock, 'plain'), (Bottleneck, 'plain'), (Bottleneck, 'folded')]
-)
+@pytest.mark.parametrize(('block', 'tail'), [(BasicBlock, 'plain'), (Bottleneck, 'folded')])
 def test_a_resnet_of_rematerialized_blocks_computes_the_same_step(block, tail):
     plain = create_model('ssa_resnet18', block=block, tail=tail, dtype=jnp.float64, **SMALL)
     remat = plain.clone(block=nn.remat(block, static_argnums=(2,)))
@@ -88,14 +86,19 @@ def test_a_scan_over_residual_blocks_applies_one_after_the_other(tail):
 
 
 @pytest.mark.parametrize(
-    'name', ['resnet18', 'ssa_resnet50', 'preact_resnet18', 'mobilenet_v1', 'vgg11_bn']
+    ('name', 'options'),
+    [
+        ('resnet18', {'tail': 'plain', 'width': 4}),
+        ('ssa_resnet50', {'tail': 'plain', 'width': 4}),
+        ('preact_resnet18', {'width': 4}),
+        ('mobilenet_v1', {'width': 4}),
+        ('ssa_vgg11_bn', {'widths': (4, 8), 'hidden': 8, 'dropout': 0.0}),
+    ],
 )
-def test_forward_mode_equals_reverse_mode(name):
-    """The gradient of the loss along the images, by jvp and by vjp, and a Hessian of it."""
-    options = {'stage_sizes': (1, 1), 'num_classes': 3}
-    options |= {'tail': 'plain'} if 'preact' not in name and 'resnet' in name else {}
-    model = create_model(name, dtype=jnp.float64, **options)
-    x, direction = images(2, 2, 32, 32)
+def test_forward_mode_equals_reverse_mode(name, options):
+    """First and second derivatives of a loss along a direction in the space of images."""
+    model = create_model(name, num_classes=3, dtype=jnp.float64, stage_sizes=(1, 1), **options)
+    x, direction = images(2, 2, 16, 16)
 
     def loss(t):
         logits, _ = model.apply(state, x + t * direction, train=True, mutable=['batch_stats'])
@@ -105,9 +108,8 @@ def test_forward_mode_equals_reverse_mode(name):
         state = as_float64(jax.jit(partial(model.init, train=False))(jax.random.key(0), x))
         derivative = quick_jit(jax.jacfwd(loss))(0.0)
         assert_close(derivative, quick_jit(jax.grad(loss))(0.0))
-        hessian = quick_jit(jax.hessian(loss))(0.0)
-        numeric = (quick_jit(jax.grad(loss))(1e-5) - quick_jit(jax.grad(loss))(-1e-5)) / 2e-5
-        np.testing.assert_allclose(hessian, numeric, rtol=1e-4)
+        hessian = quick_jit(jax.hessian(loss))(0.0)  # forward over reverse
+        assert_close(hessian, quick_jit(jax.grad(jax.grad(loss)))(0.0))
 
 
 @pytest.mark.parametrize('name', ['ssa_resnet20', 'se_densenet121', 'cbam_mobilenet_v2'])
