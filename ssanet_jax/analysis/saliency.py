@@ -42,7 +42,7 @@ def saliency_maps(model: Network, variables: Mapping[str, Any], images: jax.Arra
     block is the first number in its name.
 
     Args:
-      model: made by `create_model`, or by `inference.for_inference`.
+      model: made by `create_model`, or by `batch_norm_folding.for_inference`.
       variables: its 'params' and 'batch_stats'.
       images: [N, H, W, 3], normalised.
 

@@ -9,17 +9,17 @@ from ssanet_jax.attention import gating
 
 
 class CoordinateBlock(gating.BatchNormBlock):
-    """Scales each value by a gate of its row and one of its column.
+    """Gates each value by its row and its column.
 
         f = hardswish(BatchNorm(W1 [mean_w x; mean_h x]))    [N, H + W, C']
         a = sigmoid(Wh f[rows]),  b = sigmoid(Ww f[columns]) [N, H, 1, C], [N, 1, W, C]
         y = a * b * x                                        [N, H, W, C], dtype of x
 
-    C' = max(8, C // ratio). The authors' code gives W1 a bias too, which BatchNorm cancels;
-    timm gives none of the three one, which `bias=False` does. `gate` (a b) is sown.
+    C' = max(8, C // ratio). The authors' code also gives W1 a bias, which BatchNorm cancels;
+    `bias=False` drops those of Wh and Ww, as timm does. `gate` (a b) is sown.
 
     Attributes:
-      ratio: of C'.
+      ratio: of C to C'.
       bias: whether Wh and Ww have biases.
       norm, axis_name, momentum, epsilon, train: see `gating.BatchNormBlock`.
 

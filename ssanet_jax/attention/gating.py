@@ -55,7 +55,7 @@ def require_choice(block: str, option: str, value: object, choices: tuple[object
 
 
 def hidden_width(block: str, channels: int, ratio: int, *, at_least: int = 0) -> int:
-    """Channels // ratio, but not less than `at_least`; raises ValueError where that is nothing."""
+    """max(channels // ratio, at_least); raises ValueError where that is 0."""
     hidden = max(at_least, channels // ratio) if ratio > 0 else 0
     if hidden == 0:
         raise ValueError(
@@ -88,20 +88,20 @@ def count_groups(block: str, channels: int, num_groups: int, group_size: int) ->
 
 
 def dense(x: jax.Array, features: int, name: str, *, bias: bool = True) -> jax.Array:
-    """A dense layer over the last axis in the dtype of x; call inside a compact method."""
+    """Dense layer over the last axis in the dtype of x; call inside a compact method."""
     return nn.Dense(features, use_bias=bias, dtype=x.dtype, name=name)(x)
 
 
 def excite(z: jax.Array, hidden: int, *, bias: bool = True) -> jax.Array:
-    """fc2(relu(fc1(z))) over the last axis, as wide as z; call inside a compact method."""
+    """fc2(relu(fc1(z))), of the width of z; call inside a compact method."""
     return dense(nn.relu(dense(z, hidden, 'fc1', bias=bias)), z.shape[-1], 'fc2', bias=bias)
 
 
 def largest(x: jax.Array, axis: int | tuple[int, int], *, keepdims: bool = False) -> jax.Array:
-    """The maxima of x over one axis or two neighbouring ones; the first of equals has the gradient.
+    """Maxima over one axis or two adjacent ones, with the gradient to the first of equal values.
 
-    That of `jnp.max` goes to the values that equal the maximum: to none, as NaN, where a compiler
-    computes x twice and rounds it in two ways.
+    `jnp.max` sends it to all values equal to the maximum, and gives NaN where there are none
+    because the compiler computed x twice with different rounding.
     """
     axes = {a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
     first, last = min(axes), max(axes)
@@ -113,6 +113,6 @@ def largest(x: jax.Array, axis: int | tuple[int, int], *, keepdims: bool = False
 
 
 def apply_gate(block: nn.Module, gate: jax.Array, x: jax.Array) -> jax.Array:
-    """Gate * x in the dtype of x [N, H, W, C]; `gate`, which broadcasts over x, is sown."""
+    """Returns gate * x in the dtype of x [N, H, W, C]; sows `gate`, which broadcasts over x."""
     block.sow('intermediates', 'gate', gate)
     return (gate * x.astype(layers.reduction_dtype(x.dtype))).astype(x.dtype)

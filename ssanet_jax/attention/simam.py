@@ -9,15 +9,15 @@ from ssanet_jax.attention import gating
 
 
 class SimAMBlock(gating.AttentionBlock):
-    """Scales each value by how far it stands out from its channel.
+    """Gates each value by its squared deviation from the mean of its channel.
 
         d = (x - mean_{h,w} x)^2                             [N, H, W, C]
         v = sum_{h,w} d / (H W - 1)                          [N, 1, 1, C]
         g = sigmoid(d / (4 (v + lambda)) + 1/2)              [N, H, W, C]
         y = g * x                                            [N, H, W, C], dtype of x
 
-    No parameters. Equation 5 of the paper and its listing; where the map is one pixel, whose
-    variance the listing divides by 0, v is 0. `gate` is sown.
+    No parameters. Equation 5 of the paper and its listing, except that v is 0 for a map of one
+    pixel, where the listing divides by 0. `gate` is sown.
 
     Attributes:
       regularizer: the paper's lambda.

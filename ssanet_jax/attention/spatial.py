@@ -1,4 +1,4 @@
-"""Spatial attention by a 1x1 convolution, which SSA replaces (the released code of SSANet)."""
+"""Spatial attention by a 1x1 convolution, the baseline of SSA (the released SSANet code)."""
 
 import flax.linen as nn
 import jax
@@ -8,14 +8,14 @@ from ssanet_jax.attention import gating
 
 
 class SpatialBlock(gating.BatchNormBlock):
-    """Scales each pixel by how well it agrees with a learned direction.
+    """Gates each pixel by its product with a learned direction.
 
         s[h, w] = <w, x[h, w, :]>                            [N, H, W, 1]
         y       = sigmoid(BatchNorm(s)) * x                  [N, H, W, C], dtype of x
 
-    `SSABlock` with learned weights w in place of the squeeze z, which differs from image to
-    image: the control that shows what the squeeze is worth (SSANet, section 2.3). C + 2
-    parameters; the released code adds a bias that BatchNorm cancels. `gate` is sown.
+    `SSABlock` with learned weights w instead of the squeeze z of each image: the ablation of the
+    squeeze (SSANet, section 2.3). C + 2 parameters; the released code adds a bias, which BatchNorm
+    cancels. `gate` is sown.
 
     Attributes:
       norm, axis_name, momentum, epsilon, train: see `gating.BatchNormBlock`.

@@ -170,7 +170,7 @@ def batch_norm(
     norm: Callable[..., nn.Module] = BatchNorm,
     **options: Any,
 ) -> jax.Array:
-    """Batch-normalises x [..., C] over all other axes in `reduction_dtype`; returns x's dtype.
+    """Applies BatchNorm to x [..., C] in `reduction_dtype` and returns the dtype of x.
 
     Call inside a compact method: `norm`, given `options` too, becomes a submodule called `name`.
     """

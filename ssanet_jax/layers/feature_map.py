@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 
 def reduction_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
-    """The dtype to reduce in: float32, or float64 where the input already is."""
+    """Dtype of reductions: float32, or float64 for float64 inputs."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
@@ -54,8 +54,8 @@ def require_feature_map(x: jax.Array, block: str) -> None:
         )
     if 0 in x.shape:
         raise ValueError(
-            f'{block} was given {x.shape}, which has no value left: the images are too small for '
-            'this network; give it larger ones, or choose another network.'
+            f'{block} got an empty feature map of shape {x.shape}: the images are too small for '
+            'this network; use larger images or another network.'
         )
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(

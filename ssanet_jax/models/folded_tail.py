@@ -16,13 +16,8 @@ import jax.numpy as jnp
 
 from ssanet_jax import layers
 from ssanet_jax.attention.ssa import SSABlock
-from ssanet_jax.layers.affine_map import (
-    AffineMap,
-    dot_highest,
-    gated_affine,
-    moments,
-    pixelwise_dot,
-)
+from ssanet_jax.layers.affine_map import AffineMap, dot_highest, moments
+from ssanet_jax.models.folded_ssa import folded_ssa, unbound
 
 ModuleFn = Callable[..., nn.Module]
 ModuleT = TypeVar('ModuleT', bound=nn.Module)
@@ -30,7 +25,7 @@ Tail = Literal['auto', 'folded', 'plain']
 
 
 def plain_form(model: ModuleT) -> ModuleT:
-    """The same network with plain tails, where every layer is a call of its own."""
+    """Copy of the network with plain tails, in which every layer is a module call."""
     return model.clone(tail='plain') if hasattr(model, 'tail') else model
 
 
@@ -65,14 +60,14 @@ def chooses_fold(
     attention: ModuleFn | None,
     train: bool,
 ) -> bool:
-    """Whether a convolution of h [N, H, W, K] and what follows it are to be folded.
+    """Whether to fold a convolution of h [N, H, W, K] and the layers after it.
 
-    'folded' and 'plain' are obeyed. 'auto' folds what the algebra covers, unless SSA has so many
-    groups that nothing is saved, and in training only if the memory traffic saved outweighs the
-    arithmetic of the second moments, see `predict`; it does not where images are few and small.
+    'folded' and 'plain' force that form. 'auto' folds where the algebra applies, unless SSA has so
+    many groups that nothing is saved, and in training only if the memory traffic saved outweighs
+    the arithmetic of the second moments, see `predict`; it does not where images are few and small.
 
     Raises:
-      ValueError: `tail` is unknown, or 'folded' is asked for and the algebra does not cover it.
+      ValueError: `tail` is unknown, or is 'folded' where the algebra does not apply.
     """
     if tail not in get_args(Tail):
         raise ValueError(f"tail={tail!r} is not known; choose 'auto', 'folded' or 'plain'.")
@@ -117,25 +112,19 @@ def _passes_saved(groups: int) -> int:
 
 
 def _can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:
-    """Whether the algebra covers these: our own BatchNorm, and SSA by the mean or nothing.
+    """Whether the algebra applies: this package's BatchNorm, and SSA with squeeze='mean' or none.
 
-    A subclass may compute something else, and a function may make anything: they are not.
+    Classes are compared exactly, since a subclass may compute something else.
     """
     if layers.unwrap_partial(norm) not in (layers.BatchNorm, layers.FoldedBatchNorm):
         return False
     return attention is None or (
-        layers.unwrap_partial(attention) is SSABlock and _unbound(attention).squeeze == 'mean'
+        layers.unwrap_partial(attention) is SSABlock and unbound(attention).squeeze == 'mean'
     )
 
 
 def _groups(attention: ModuleFn | None, features: int) -> int:
-    return 0 if attention is None else _unbound(attention).count_groups(features)
-
-
-def _unbound(attention: ModuleFn) -> SSABlock:
-    """The block that `attention` makes, to read its options."""
-    block: Any = attention(parent=None)
-    return block
+    return 0 if attention is None else unbound(attention).count_groups(features)
 
 
 class FoldedTail(nn.Module):
@@ -176,44 +165,8 @@ class FoldedTail(nn.Module):
             bn=self.bn,
             **self.norm_options,
         )
-        y = y.value() if self.attention is None else _folded_ssa(self.attention)(y, train)
+        y = y.value() if self.attention is None else folded_ssa(self.attention)(y, train)
         return layers.relu(y + shortcut)
-
-
-class FoldedSSA(SSABlock):
-    """`SSABlock` with squeeze='mean' applied to an `AffineMap`, whose pixels are never computed.
-
-    For x = h W + b: s = <h, W z> + <b, z>, a map for each group. The variables and what is sown
-    are those of `SSABlock`.
-    """
-
-    @nn.compact
-    def __call__(self, x: AffineMap, train: bool | None = None) -> jax.Array:  # type: ignore[override]
-        """Returns [N, H, W, C] from x with h [N, H, W, K]."""
-        train = nn.merge_param('train', self.train, train)
-        maps = x.split(self.count_groups(x.weight.shape[1]))
-        saliencies = []
-        for part in maps:
-            z = dot_highest(part.mean, part.weight) + part.bias  # [N, C/G]
-            s = pixelwise_dot(part.h, dot_highest(z, part.weight.T))  # [N, H, W]
-            s += dot_highest(z, part.bias)[:, None, None]
-            saliencies.append(s / z.shape[-1] if self.combine == 'mean' else s)
-        logit = self.logit(jnp.stack(saliencies, axis=-1), train=train)  # [N, H, W, G]
-        factor = self.gate_scale
-        gated = [
-            gated_affine(part.h, logit[..., g, None], factor * part.weight, factor * part.bias)
-            for g, part in enumerate(maps)
-        ]
-        return jnp.concatenate(gated, axis=-1)
-
-
-def _folded_ssa(attention: ModuleFn) -> FoldedSSA:
-    """The folded form of the block that `attention` makes; call inside a compact method."""
-    block = _unbound(attention)
-    options = {f.name: getattr(block, f.name) for f in dataclasses.fields(block) if f.init}
-    options |= {'name': block.name or f'{SSABlock.__name__}_0'}  # as flax would name it
-    del options['parent']
-    return FoldedSSA(**options)
 
 
 def fold(

@@ -1,8 +1,8 @@
 """GoogLeNet with BatchNorm (Szegedy et al. 2014, https://arxiv.org/abs/1409.4842).
 
-torchvision's form, which has 3x3 convolutions where the paper has 5x5, and its names; without
-the auxiliary classifiers, which torchvision drops too once trained. The slot is where the SE
-paper has it in Inception networks: after each module.
+torchvision's form and names, with 3x3 convolutions in place of the paper's 5x5, and without the
+auxiliary classifiers, which torchvision drops after training. The attention slot follows each
+Inception module, as in the SE paper.
 """
 
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ STAGES: tuple[tuple[Widths, ...], ...] = (
 
 
 class Inception(nn.Module):
-    """Four branches side by side: 1x1; 1x1, 3x3; 1x1, 3x3; 3x3 max-pool, 1x1.
+    """Concatenates four branches: 1x1; 1x1, 3x3; 1x1, 3x3; 3x3 max-pool, 1x1.
 
     Attributes:
-      widths: channels of their convolutions, in that order.
+      widths: channels of the convolutions, in that order.
       attention: makes the block of the slot, or None.
       norm: makes each BatchNorm.
       train: use batch statistics; this or the argument of `__call__` is given.
@@ -68,10 +68,10 @@ class Inception(nn.Module):
 
 
 class GoogLeNet(Network, kw_only=True):
-    """See `Network`; the stages are inception3, 4 and 5.
+    """GoogLeNet, see `Network`; its stages are inception3, 4 and 5.
 
     Attributes:
-      stages: widths of every module of every stage.
+      stages: for each stage, the widths of each module.
     """
 
     stages: Sequence[Sequence[Widths]] = STAGES

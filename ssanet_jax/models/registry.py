@@ -91,12 +91,12 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     'residual_attention92': partial(ResidualAttentionNetwork, modules=(1, 2, 3)),
 }
 
-# VGG has BatchNorm here, whether its name says so or not.
+# Every VGG here has BatchNorm.
 _SHORT = {f'vgg{depth}': f'vgg{depth}_bn' for depth in (11, 13, 16, 19)}
 
 
 def model_names() -> list[str]:
-    """Every name that `create_model` knows: a network, alone or after an attention's name."""
+    """All names that `create_model` accepts: networks, alone or prefixed with an attention."""
     return [*NETWORKS, *(f'{kind}_{name}' for kind in ATTENTION for name in NETWORKS)]
 
 
@@ -106,7 +106,7 @@ def split_name(name: str) -> tuple[str | None, str]:
     'vgg16' is short for 'vgg16_bn'.
 
     Raises:
-      ValueError: no such model; the message lists the nearest names.
+      ValueError: no such model; the message has the nearest names.
     """
     before, _, after = name.partition('_')
     kind, network = (before, after) if before in ATTENTION else (None, name)
@@ -131,12 +131,12 @@ def create_model(
     Args:
       name: one of `model_names()`: 'resnet50', 'ssa_resnet50', 'cbam_vgg16_bn', ...
       num_classes: length of the logits.
-      dtype: of the computation; parameters and statistics stay float32.
-      attention_options: for the attention block, as {'squeeze': 'max'} for SSA.
-      norm_options: for every BatchNorm, as {'axis_name': 'data'}, and those of the attention
-        where it has a `norm`.
-      variant: 'v1' or 'v1.5' (when None), where a bottleneck's stride sits.
-      **overrides: any other attribute of the network, as `stem='cifar'`,
+      dtype: of the computation; parameters and statistics are float32.
+      attention_options: of the attention block, as {'squeeze': 'max'} for SSA.
+      norm_options: of every BatchNorm, as {'axis_name': 'data'}, the attention's too where it has a
+        `norm`.
+      variant: 'v1' or 'v1.5' (the default), see `Bottleneck`.
+      **overrides: other attributes of the network, as `stem='cifar'`,
         `attention_stages=(3, 4)`, or `attention=partial(MyBlock, name='mine')`.
 
     Raises:
@@ -154,8 +154,7 @@ def create_model(
     _check_options(overrides, make, f'option of {name}')
     if kind is not None and 'attention' in overrides:
         raise ValueError(
-            f'attention={overrides["attention"]} and the name {name} say two things; make it '
-            f'from {network!r}.'
+            f'attention={overrides["attention"]} contradicts the name {name}; use {network!r}.'
         )
     if kind is not None:
         overrides['attention'] = _attention(name, kind, attention_options, overrides)
@@ -193,12 +192,12 @@ def _attention(
     options = dict(_hashable(options or {}))
     _check_options(options, ATTENTION[kind], f'attention option of {name}')
     if 'norm' in overrides and 'norm' in option_names(ATTENTION[kind]):
-        options.setdefault('norm', overrides['norm'])  # statistics shared alike everywhere
+        options.setdefault('norm', overrides['norm'])
     return ValuePartial(ATTENTION[kind], **options, name=kind)
 
 
 def _with_norm_options(model: Network, norm_options: Mapping[str, Any]) -> Network:
-    """The same network with `norm_options` for its BatchNorms and those of its attention."""
+    """Copy of the network with `norm_options` in its BatchNorms and those of its attention."""
     attention = model.attention
     if attention is not None and 'norm' in option_names(attention):
         norm = attention(parent=None).norm
@@ -226,7 +225,7 @@ def _check_options(options: Iterable[str], make: Callable[..., nn.Module], what:
 
 
 def option_names(make: Callable[..., nn.Module]) -> list[str]:
-    """What a module, or a partial application of one, can be given."""
+    """Attributes of a module class, or of a partial of one."""
     made: Any = layers.unwrap_partial(make)
     fields = dataclasses.fields(made) if dataclasses.is_dataclass(made) else ()
     return [field.name for field in fields if field.name not in ('parent', 'name')]

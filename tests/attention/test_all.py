@@ -85,8 +85,7 @@ def variables_of(block):
 
 
 @EACH
-@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16], ids=['float32', 'bfloat16'])
-@pytest.mark.parametrize('train', [False, True])
+@pytest.mark.parametrize(('dtype', 'train'), [(jnp.float32, False), (jnp.bfloat16, True)], ids=str)
 def test_the_result_has_the_shape_and_dtype_of_the_input(kind, dtype, train):
     block = ATTENTION[kind]()
     x = jnp.asarray(features(), dtype)
@@ -185,6 +184,11 @@ def test_every_option_does_something(block, option):
 def result(block):
     """New variables, and the output and statistics of a training step on two devices of 'batch'."""
     x = np.random.default_rng(0).normal(size=(2, 2, 4, 3, 64)).astype(np.float32)
-    variables = block.init(jax.random.key(0), x[0], train=False)
-    step = partial(block.apply, train=True, mutable=['batch_stats'])
-    return variables, jax.vmap(step, (None, 0), axis_name='batch')(variables, x)
+
+    @quick_jit
+    def run(x):
+        variables = block.init(jax.random.key(0), x[0], train=False)
+        step = partial(block.apply, train=True, mutable=['batch_stats'])
+        return variables, jax.vmap(step, (None, 0), axis_name='batch')(variables, x)
+
+    return run(x)

@@ -81,10 +81,14 @@ def assert_summary(values, beside, expected, name):
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12 * scale, err_msg=name)
 
 
+# Other extents of the same code.
+SLOW = ('eca 5', 'ge 2', 'ge 8', 'ge 0 mlp', 'ge 2 mlp', 'ge 8 mlp', 'ge 8 conv')
+
+
 @pytest.mark.parametrize(
     ('kind', 'mode'),
     [
-        (kind, mode)
+        pytest.param(kind, mode, marks=pytest.mark.slow if kind in SLOW else ())
         for kind in OURS
         for mode in ('inference', 'training')
         if mode in GOLDEN['blocks'][kind]

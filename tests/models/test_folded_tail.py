@@ -1,4 +1,3 @@
-import itertools
 from functools import partial
 from typing import ClassVar
 
@@ -11,15 +10,13 @@ import pytest
 from ssanet_jax import SSABlock, create_model, layers
 from ssanet_jax.attention import SEBlock
 from ssanet_jax.layers.affine_map import AffineMap
-from ssanet_jax.models.folded_tail import FoldedSSA, chooses_fold
+from ssanet_jax.models.folded_ssa import FoldedSSA
+from ssanet_jax.models.folded_tail import chooses_fold
 from ssanet_jax.models.resnet import Bottleneck, ResidualBlock
 from tests.helpers import assert_trees_equal, float64, mesh_of
 
 RNG = np.random.default_rng(0)
-SSA = [
-    {'combine': combine, 'num_groups': groups}
-    for combine, groups in itertools.product(('sum', 'mean'), (1, 2, 4))
-]
+SSA = [{'combine': 'sum', 'num_groups': 1}, {'combine': 'mean', 'num_groups': 4}]
 ATTENTION = {
     'none': None,
     **{f'ssa {o["combine"]} {o["num_groups"]}': partial(SSABlock, name='ssa', **o) for o in SSA},
@@ -53,8 +50,12 @@ def step(module, variables, x, dy, train):
         everything = {'params': params, 'batch_stats': variables['batch_stats']}
         return module.apply(everything, x, train=train, mutable=['batch_stats'])
 
-    y, pullback, updates = jax.vjp(apply, variables['params'], x, has_aux=True)
-    return y, pullback(dy.astype(y.dtype)), updates['batch_stats']
+    @jax.jit
+    def run(params, x, dy):
+        y, pullback, updates = jax.vjp(apply, params, x, has_aux=True)
+        return y, pullback(dy.astype(y.dtype)), updates['batch_stats']
+
+    return run(variables['params'], x, dy)
 
 
 def assert_close(actual, expected, rtol=1e-8):
@@ -80,9 +81,11 @@ def test_folded_and_plain_are_one_function(attention, train):
     assert_close(folded, plain)
 
 
-@pytest.mark.parametrize('fast', [True, False], ids=['one pass', 'two passes'])
-@pytest.mark.parametrize('groups', [None, [[0, 1], [2, 3]]], ids=['global', 'grouped'])
-@pytest.mark.parametrize('kind', ['none', 'ssa sum 1'])
+@pytest.mark.parametrize(
+    ('kind', 'groups', 'fast'),
+    [('none', None, True), ('none', [[0, 1], [2, 3]], False), ('ssa sum 1', None, False)],
+    ids=str,
+)
 def test_folded_and_plain_share_statistics_over_devices_alike(kind, groups, fast):
     norm = partial(
         layers.BatchNorm, axis_name='data', axis_index_groups=groups, use_fast_variance=fast
@@ -118,7 +121,7 @@ def test_a_freshly_made_block_is_the_same_in_both_forms(attention):
     assert_trees_equal(folded, plain)
 
 
-@pytest.mark.parametrize('value', [0.0, 1.0, 1e4])
+@pytest.mark.parametrize('value', [0.0, 1e4])
 @attentions
 def test_constant_inputs_have_finite_gradients(attention, value):
     x = np.full((2, 4, 4, 8), value, np.float32)

@@ -80,7 +80,7 @@ def test_vgg_has_batch_norm_whether_its_name_says_so_or_not():
         ('resnet50', {'variant': 'v2'}, "choose 'v1' or 'v1.5'"),
         ('ssa_resnet50', {'attention_options': {'group': 2}}, 'Nearest: .*num_groups'),
         ('resnet50', {'attention_options': {'num_groups': 2}}, 'has no effect on resnet50'),
-        ('ssa_resnet50', {'attention': None}, "say two things; make it from 'resnet50'"),
+        ('ssa_resnet50', {'attention': None}, "contradicts the name ssa_resnet50; use 'resnet50'"),
         ('resnet50', {'attention_stages': (1,)}, 'has no effect on resnet50, which has no attent'),
     ],
 )
