@@ -24,7 +24,7 @@ class SSABlock(gating.BatchNormBlock):
     Two parameters for any C (SSANet, section 3). Both reductions and BatchNorm run in float32, or
     in float64 where x is float64. The authors' released code averages over c; BatchNorm cancels
     the factor C except through `epsilon`, which matters where s is tiny. `saliency` (s) and `gate`
-    (what multiplies x) are sown, both [N, H, W, groups]: apply with mutable=['intermediates'].
+    (the factor of x) are sown, both [N, H, W, groups]: apply with mutable=['intermediates'].
 
     Attributes:
       squeeze: 'mean' or 'max' over the pixels of each channel.

@@ -16,7 +16,7 @@ from ssanet_jax.models.network import ModuleFn, Network, apply_attention
 
 
 class DenseLayer(nn.Module):
-    """Concatenates to x what BatchNorm, ReLU, 1x1, BatchNorm, ReLU and 3x3 make of it.
+    """Concatenates x and the output of BatchNorm, ReLU, 1x1, BatchNorm, ReLU, 3x3.
 
     Attributes:
       growth: channels added; the 1x1 convolution has four times as many.

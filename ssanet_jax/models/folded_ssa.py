@@ -15,8 +15,8 @@ from ssanet_jax.layers.affine_map import AffineMap, dot_highest, gated_affine, p
 class FoldedSSA(SSABlock):
     """`SSABlock` with squeeze='mean' applied to an `AffineMap`, whose pixels are never computed.
 
-    For x = h W + b: s = <h, W z> + <b, z>, a map for each group. The variables and what is sown
-    are those of `SSABlock`.
+    For x = h W + b: s = <h, W z> + <b, z>, a map for each group. Variables and sown values are
+    those of `SSABlock`.
     """
 
     @nn.compact

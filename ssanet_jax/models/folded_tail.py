@@ -142,8 +142,8 @@ class FoldedTail(nn.Module):
     before it subtracts, is exact to 1e-3; constant inputs give finite gradients. (Measured
     against float64, see docs/performance.md.)
 
-    A network may make it with `nn.share_scope`, so that they are its own submodules; then
-    `capture_intermediates` finds two outputs of the block's name, and none of conv and bn.
+    With `nn.share_scope` the submodules become those of the calling module; `capture_intermediates`
+    then records two outputs of that module, and none of conv and bn.
     """
 
     features: int
@@ -181,9 +181,9 @@ def fold(
 ) -> AffineMap:
     """BatchNorm(h W) as one affine map of h, with BatchNorm's running statistics updated.
 
-    Call inside a compact method: the submodules `conv` and `bn` get the parameters and
-    statistics that `nn.Conv` and `nn.BatchNorm` would have. In training the map's h is h less
-    its mean, which BatchNorm cancels.
+    Call inside a compact method: the submodules `conv` and `bn` have the parameters and
+    statistics of `nn.Conv` and `nn.BatchNorm`. In training the map's h is centred, which
+    BatchNorm cancels.
 
     Args:
       h: [N, H, W, K].
@@ -207,7 +207,7 @@ def fold(
 
 
 class _Kernel(nn.Module):
-    """Holds what `nn.Conv(features, (1, 1), use_bias=False)` would."""
+    """Holds the kernel of `nn.Conv(features, (1, 1), use_bias=False)`."""
 
     features: int
 

@@ -132,7 +132,7 @@ def test_saliency_and_gate_are_given_when_asked_for():
     assert 0 < gate.min() < gate.max() < 1
 
 
-def test_maps_that_nobody_asks_for_cost_nothing():
+def test_sown_maps_cost_nothing_unless_requested():
     """The compiled network is the same as one whose block has no `sow` at all."""
 
     class Silent(SSABlock):

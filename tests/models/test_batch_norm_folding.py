@@ -102,7 +102,7 @@ def test_in_bfloat16_nothing_is_folded():
     assert for_inference(model, {}) == (model, {})
 
 
-def test_a_network_of_ones_own_that_builds_on_another_stays_as_it_is():
+def test_a_subclass_of_a_network_is_not_folded():
     """It may have BatchNorms that no convolution feeds."""
 
     class Own(ResNet):
@@ -149,7 +149,7 @@ class OtherNorm(layers.BatchNorm):
     ],
     ids=str,
 )
-def test_networks_of_parts_of_ones_own_are_predicted_as_they_are(options, message):
+def test_networks_with_custom_parts_are_not_folded_and_keep_their_logits(options, message):
     model = create_model('resnet18', num_classes=10, stage_sizes=(1,), width=8, **options)
     variables = trained(model)
     images = jnp.asarray(RNG.normal(size=(3, 32, 32, 3)), jnp.float32)
@@ -161,7 +161,7 @@ def test_networks_of_parts_of_ones_own_are_predicted_as_they_are(options, messag
         fold_batch_norm(model, variables)
 
 
-def test_predictor_predicts_with_a_block_of_ones_own():
+def test_predictor_is_correct_with_a_custom_block():
     config = base()
     config.dataset.image_size = 32
     model = create_model('resnet18', num_classes=3, stage_sizes=(1,), width=8, block=OtherNames)
@@ -191,7 +191,7 @@ def test_a_folded_network_refuses_to_train():
         folded.apply(variables, jnp.ones((1, 32, 32, 3)), train=True)
 
 
-def test_attention_of_ones_own_is_left_alone():
+def test_custom_attention_is_not_folded():
     """Its `conv` and `bn` are not the network's."""
 
     class Own(nn.Module):

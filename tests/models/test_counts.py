@@ -114,9 +114,9 @@ def assert_published(parameters, expected):
 
 
 @pytest.mark.parametrize(
-    ('kind', 'name'), zip(itertools.cycle(sorted(ATTENTION)), sorted(NETWORKS), strict=False)
+    ('kind', 'name'), [*zip(itertools.cycle(sorted(ATTENTION)), sorted(NETWORKS), strict=False)]
 )
-def test_each_network_has_the_published_parameters_besides_those_of_its_attention(kind, name):
+def test_each_network_has_the_published_parameters_and_those_of_its_attention(kind, name):
     """Shapes only, at the network's own size."""
     num_classes = 10 if name in {network for network, k, _ in PRINTED if k == 10} else 1000
     model = create_model(f'{kind}_{name}', num_classes=num_classes)

@@ -199,7 +199,7 @@ def test_auto_folds_where_there_are_pixels_to_save():
     [partial(SSABlock, squeeze='max', name='ssa'), partial(SEBlock, ratio=4, name='se')],
     ids=['ssa max', 'se'],
 )
-def test_what_the_algebra_does_not_cover_is_plain_or_refused(attention):
+def test_attention_that_cannot_be_folded_is_plain_or_refused(attention):
     x, dy = images(3, 6, 4, 8), images(3, 3, 2, 16)
     with float64():
         variables = random_variables(block('plain', attention), x)
@@ -215,13 +215,13 @@ def test_what_the_algebra_does_not_cover_is_plain_or_refused(attention):
     ('option', 'value'), [('combine', 'product'), ('num_groups', 3), ('num_groups', 0)]
 )
 @pytest.mark.parametrize('tail', ['auto', 'plain'])
-def test_wrong_options_of_ssa_are_refused_in_either_form(tail, option, value):
+def test_invalid_options_of_ssa_are_refused_in_either_form(tail, option, value):
     attention = partial(SSABlock, name='ssa', **{option: value})
     with pytest.raises(ValueError, match=f'SSABlock\\({option}='):
         block(tail, attention).init(jax.random.key(0), jnp.ones((1, 4, 4, 8)), train=False)
 
 
-def test_ones_own_attention_of_any_kind_stays_plain():
+def test_custom_attention_stays_plain():
     class Louder(SSABlock):
         def __call__(self, x, *, train):
             return 2 * super().__call__(x, train=train)

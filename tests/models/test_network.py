@@ -79,7 +79,7 @@ def scopes_of(kind, variables_or_state):
 
 
 def pairs(names, quick):
-    """All attention blocks in all networks, of which `quick` are not marked slow."""
+    """Every attention in every network, slow unless in `quick`."""
     return [
         pytest.param(
             kind, name, marks=() if (kind, name) in quick else pytest.mark.slow, id=f'{kind}-{name}'

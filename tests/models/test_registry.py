@@ -84,7 +84,7 @@ def test_vgg_has_batch_norm_whether_its_name_says_so_or_not():
         ('resnet50', {'attention_stages': (1,)}, 'has no effect on resnet50, which has no attent'),
     ],
 )
-def test_a_wrong_name_or_option_is_told_the_nearest(name, options, message):
+def test_an_unknown_name_or_option_is_refused_with_the_nearest(name, options, message):
     with pytest.raises(ValueError, match=message):
         create_model(name, num_classes=10, **options)
 
@@ -130,7 +130,7 @@ def test_norm_options_keep_what_a_network_has_of_its_own():
     assert (inner.momentum, inner.epsilon) == (0.5, 1e-5)
 
 
-def test_norm_options_reach_ones_own_block():
+def test_norm_options_reach_a_custom_attention():
     model = create_model(
         'resnet20',
         num_classes=10,
@@ -140,7 +140,7 @@ def test_norm_options_reach_ones_own_block():
     assert model.attention(parent=None).norm(use_running_average=True).axis_name == 'data'
 
 
-def test_ones_own_block_takes_the_slot():
+def test_a_custom_attention_takes_the_slot():
     model = create_model(
         'resnet20', num_classes=10, attention=partial(SSABlock, num_groups=2, name='mine')
     )
