@@ -33,7 +33,11 @@ RECIPE = [
     '--config.dataset.train_split=train[:6000]',
     '--config.eval_every_steps=1000000',
 ]
-SSA = ['--config.model.name=ssa_resnet20', '--config.model.ssa.gate=2sigmoid']
+SSA = [
+    '--config.model.name=ssa_resnet20',
+    '--config.model.ssa.gate_scale=2',
+    '--config.model.ssa.zero_init=True',
+]
 ARMS = {
     'gates': [*SSA, '--config.optimizer.train_only=("*/ssa/*",)'],
     'all': SSA,

@@ -13,8 +13,8 @@ from ssanet_jax.models.folded_tail import FoldedTail
 ATTENTION = {
     'none': None,
     'ssa': partial(SSABlock, name='ssa'),
-    'ssa, 2 groups': partial(SSABlock, groups=2, name='ssa'),
-    'ssa, 4 groups': partial(SSABlock, groups=4, name='ssa'),
+    'ssa, 2 groups': partial(SSABlock, num_groups=2, name='ssa'),
+    'ssa, 4 groups': partial(SSABlock, num_groups=4, name='ssa'),
 }
 
 

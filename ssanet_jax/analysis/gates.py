@@ -29,7 +29,7 @@ class GateShape(NamedTuple):
     Attributes:
       height, width: of its maps; 1 and 1 for a channel gate such as SE's.
       maps: size of its last axis: channels, or groups of channels that share a value.
-      top: upper end of its range, which starts at 0: 1, or 2 for SSABlock(gate='2sigmoid').
+      top: upper end of its range, which starts at 0: 1, or the block's `gate_scale`.
     """
 
     height: int
@@ -186,7 +186,7 @@ def _gates(
     def record(call: ModuleCall) -> Any:
         result = call()
         if (gate := sown_gate(call.module)) is not None:
-            top = 2.0 if getattr(call.module, 'gate', None) == '2sigmoid' else 1.0
+            top = float(getattr(call.module, 'gate_scale', 1.0))
             gates[call.path] = (gate.astype(jnp.float32), top)
         return result
 

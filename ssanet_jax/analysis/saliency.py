@@ -37,7 +37,7 @@ def saliency_maps(model: Network, variables: Mapping[str, Any], images: jax.Arra
     """The gates of a network's attention blocks as maps over the pixels, in inference.
 
     A map is the gate itself, which x is multiplied by: sigmoid(BatchNorm(s)) of `SSABlock`, from
-    0 to 1 (0 to 2 with gate='2sigmoid'), not the saliency s. Several maps of a gate, for groups or
+    0 to 1 (to `gate_scale`), not the saliency s. Several maps of a gate, for groups or
     channels, are averaged; of several gates in a block, the spatial one is taken. Gates without
     spatial extent, such as SE's, are omitted. A block's stage is the first number in its name.
 

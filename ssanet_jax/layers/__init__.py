@@ -3,6 +3,7 @@
 from ssanet_jax.layers.batch_norm import BatchNorm, FoldedBatchNorm, batch_norm
 from ssanet_jax.layers.conv_pool import conv, he_normal, max_pool, max_pool_ceil, mean_pool, relu
 from ssanet_jax.layers.feature_map import (
+    ValuePartial,
     flatten_pixels,
     reduction_dtype,
     require_feature_map,
@@ -12,6 +13,7 @@ from ssanet_jax.layers.feature_map import (
 __all__ = [
     'BatchNorm',
     'FoldedBatchNorm',
+    'ValuePartial',
     'batch_norm',
     'conv',
     'flatten_pixels',

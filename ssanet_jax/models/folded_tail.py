@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from ssanet_jax import layers
+from ssanet_jax.attention.ssa import SSABlock
 from ssanet_jax.layers.affine_map import AffineMap, dot_highest, moments
+from ssanet_jax.models.folded_ssa import folded_ssa, unbound
 
 ModuleFn = Callable[..., nn.Module]
 ModuleT = TypeVar('ModuleT', bound=nn.Module)
@@ -23,7 +25,7 @@ Tail = Literal['auto', 'folded', 'plain']
 
 
 def plain_form(model: ModuleT) -> ModuleT:
-    """The same network with plain tails, where every layer is a call of its own."""
+    """Copy of the network with plain tails, in which every layer is a module call."""
     return model.clone(tail='plain') if hasattr(model, 'tail') else model
 
 
@@ -58,14 +60,14 @@ def chooses_fold(
     attention: ModuleFn | None,
     train: bool,
 ) -> bool:
-    """Whether a convolution of h [N, H, W, K] and what follows it are to be folded.
+    """Whether to fold a convolution of h [N, H, W, K] and the layers after it.
 
-    'folded' and 'plain' are obeyed. 'auto' folds what the algebra covers, unless SSA has so many
-    groups that nothing is saved, and in training only if the memory traffic saved outweighs the
-    arithmetic of the second moments, see `predict`; it does not where images are few and small.
+    'folded' and 'plain' force that form. 'auto' folds where the algebra applies, unless SSA has so
+    many groups that nothing is saved, and in training only if the memory traffic saved outweighs
+    the arithmetic of the second moments, see `predict`; it does not where images are few and small.
 
     Raises:
-      ValueError: `tail` is unknown, or 'folded' is asked for and the algebra does not cover it.
+      ValueError: `tail` is unknown, or is 'folded' where the algebra does not apply.
     """
     if tail not in get_args(Tail):
         raise ValueError(f"tail={tail!r} is not known; choose 'auto', 'folded' or 'plain'.")
@@ -110,25 +112,19 @@ def _passes_saved(groups: int) -> int:
 
 
 def _can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:
-    """Whether the algebra covers these: our own BatchNorm, and SSA by the mean or nothing.
+    """Whether the algebra applies: this package's BatchNorm, and SSA with squeeze='mean' or none.
 
-    A subclass may compute something else, and a function may make anything: they are not.
+    Classes are compared exactly, since a subclass may compute something else.
     """
     if layers.unwrap_partial(norm) not in (layers.BatchNorm, layers.FoldedBatchNorm):
         return False
-    if attention is None:
-        return True
-    if 'takes_affine' not in getattr(layers.unwrap_partial(attention), '__dict__', {}):
-        return False
-    block: Any = attention(parent=None)
-    return block.takes_affine
+    return attention is None or (
+        layers.unwrap_partial(attention) is SSABlock and unbound(attention).squeeze == 'mean'
+    )
 
 
 def _groups(attention: ModuleFn | None, features: int) -> int:
-    if attention is None:
-        return 0
-    block: Any = attention(parent=None)
-    return block.num_maps(features)
+    return 0 if attention is None else unbound(attention).count_groups(features)
 
 
 class FoldedTail(nn.Module):
@@ -136,7 +132,7 @@ class FoldedTail(nn.Module):
 
     Attributes:
       features: C.
-      attention: makes a block that takes an `AffineMap`, as `SSABlock`, or None.
+      attention: makes an `SSABlock` with squeeze='mean', or None.
       norm: makes a `layers.BatchNorm`, perhaps with settings, or a `layers.FoldedBatchNorm`.
       norm_options: more of its settings, as `scale_init`.
       conv, bn: names of the submodules that hold W and the BatchNorm.
@@ -146,8 +142,8 @@ class FoldedTail(nn.Module):
     before it subtracts, is exact to 1e-3; constant inputs give finite gradients. (Measured
     against float64, see docs/performance.md.)
 
-    A network may make it with `nn.share_scope`, so that they are its own submodules; then
-    `capture_intermediates` finds two outputs of the block's name, and none of conv and bn.
+    With `nn.share_scope` the submodules become those of the calling module; `capture_intermediates`
+    then records two outputs of that module, and none of conv and bn.
     """
 
     features: int
@@ -169,7 +165,7 @@ class FoldedTail(nn.Module):
             bn=self.bn,
             **self.norm_options,
         )
-        y = y.value() if self.attention is None else self.attention()(y, train=train)
+        y = y.value() if self.attention is None else folded_ssa(self.attention)(y, train)
         return layers.relu(y + shortcut)
 
 
@@ -185,9 +181,9 @@ def fold(
 ) -> AffineMap:
     """BatchNorm(h W) as one affine map of h, with BatchNorm's running statistics updated.
 
-    Call inside a compact method: the submodules `conv` and `bn` get the parameters and
-    statistics that `nn.Conv` and `nn.BatchNorm` would have. In training the map's h is h less
-    its mean, which BatchNorm cancels.
+    Call inside a compact method: the submodules `conv` and `bn` have the parameters and
+    statistics of `nn.Conv` and `nn.BatchNorm`. In training the map's h is centred, which
+    BatchNorm cancels.
 
     Args:
       h: [N, H, W, K].
@@ -211,7 +207,7 @@ def fold(
 
 
 class _Kernel(nn.Module):
-    """Holds what `nn.Conv(features, (1, 1), use_bias=False)` would."""
+    """Holds the kernel of `nn.Conv(features, (1, 1), use_bias=False)`."""
 
     features: int
 

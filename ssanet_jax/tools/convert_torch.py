@@ -36,7 +36,7 @@ _console = Console(soft_wrap=True, highlight=False)
 # Flags that apply to each source of weights.
 _OF_RUN = ('checkpoint',)
 _OF_FILE = ('num_classes', 'ignore')
-_OF_NAME = ('stem', 'insert', 'gate')
+_OF_NAME = ('stem', 'insert', 'gate_scale')
 
 
 class Converted(NamedTuple):
@@ -58,11 +58,11 @@ def define_flags() -> None:
     flags.DEFINE_integer('num_classes', None, 'Unset: as the weights have.')
     flags.DEFINE_enum('stem', None, ['imagenet', 'cifar'], 'Of --model. Unset: as it has.')
     flags.DEFINE_bool('insert', False, 'The weights are of --model without SSA; put it in.')
-    flags.DEFINE_enum(
-        'gate',
-        '2sigmoid',
-        ['sigmoid', '2sigmoid'],
-        "With --insert: gates of 1, or the paper's, made up for by the BatchNorm in front.",
+    flags.DEFINE_float(
+        'gate_scale',
+        2.0,
+        'With --insert: 2 starts with gates of 1; others, as the 1 of the paper, are compensated '
+        'in the preceding BatchNorm.',
     )
     flags.DEFINE_list('ignore', [], 'Patterns of names in --weights to leave out, as aux1.*')
 
@@ -112,8 +112,8 @@ def _check_effect(source: str) -> None:
     for name in (*_OF_RUN, *_OF_FILE, *_OF_NAME):
         if FLAGS[name].value != FLAGS[name].default and name not in used:
             raise ConfigError(f'--{name} has no effect with --{source}; omit it.')
-    if FLAGS.gate != FLAGS['gate'].default and not FLAGS.insert:
-        raise ConfigError(f'--gate={FLAGS.gate} has no effect without --insert.')
+    if FLAGS.gate_scale != FLAGS['gate_scale'].default and not FLAGS.insert:
+        raise ConfigError(f'--gate_scale={FLAGS.gate_scale} has no effect without --insert.')
 
 
 def _from_run() -> Converted:
@@ -138,7 +138,7 @@ def _from_name(state_dict: StateDict) -> Converted:
         kind, _ = split_name(FLAGS.model)
         if kind not in ('ssa', 'gssa'):
             raise ConfigError(f'--insert needs --model=ssa_... or gssa_..., not {FLAGS.model}.')
-        options['attention_options'] = {'gate': FLAGS.gate}
+        options['attention_options'] = {'gate_scale': FLAGS.gate_scale, 'zero_init': True}
     model = create_model(FLAGS.model, num_classes=1, **options)
     if not FLAGS.insert:
         return Converted(*_load_into(model, state_dict), None)

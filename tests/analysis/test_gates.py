@@ -147,7 +147,7 @@ def test_a_uniform_map_has_entropy_1_and_a_single_pixel_0():
 
 
 def test_a_gate_from_0_to_2_is_measured_by_its_own_range():
-    block = SSABlock(gate='2sigmoid')
+    block = SSABlock(gate_scale=2.0, zero_init=True)
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 8)).astype(np.float32)
     variables = block.init(jax.random.key(0), x, train=False)
     variables['params']['bn']['bias'] += 10

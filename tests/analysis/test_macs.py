@@ -85,7 +85,7 @@ P, C = 16, 32
 CASES = [
     # mean, z * x, BatchNorm, 1 * sigmoid, gate * x
     (SSABlock(), 0, C + P * C + P + P + P * C),
-    (SSABlock(groups=4), 0, C + P * C + 4 * P + 4 * P + P * C),
+    (SSABlock(num_groups=4), 0, C + P * C + 4 * P + 4 * P + P * C),
     # the mean over channels is a division for each pixel
     (SSABlock(squeeze='max', combine='mean'), 0, P * C + P + P + P + P * C),
     # mean; square; sum / (P - 1); 4 (v + lambda); d / that; gate * x

@@ -58,8 +58,8 @@ def test_gamma_beta_and_a_length_given_by_hand_rule_the_kernel(options, expected
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'kernel_size': 4}, r'ECABlock\(kernel_size=4\) has no middle; choose an odd one'),
-        ({'kernel_size': -1}, r'kernel_size=-1\) has no middle'),
+        ({'kernel_size': 4}, r'ECABlock\(kernel_size=4\) has no centre; choose an odd one'),
+        ({'kernel_size': -1}, r'kernel_size=-1\) has no centre'),
         ({'gamma': 0.0}, r'ECABlock\(gamma=0.0\) must be above 0'),
         ({'gamma': -2.0}, r'ECABlock\(gamma=-2.0\) must be above 0'),
     ],

@@ -36,7 +36,7 @@ OURS = {
     'coordinate bias': CoordinateBlock(ratio=4),
     'scse': SCSEBlock(ratio=16),
     'released ssa': SSABlock(combine='mean'),
-    'released grouped ssa': SSABlock(combine='mean', channels_per_map=32),
+    'released grouped ssa': SSABlock(combine='mean', group_size=32),
     'released spatial': SpatialBlock(),
 }
 # Torch's names of modules that are called otherwise here.
@@ -81,10 +81,14 @@ def assert_summary(values, beside, expected, name):
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12 * scale, err_msg=name)
 
 
+# Other extents of the same code.
+SLOW = ('eca 5', 'ge 2', 'ge 8', 'ge 0 mlp', 'ge 2 mlp', 'ge 8 mlp', 'ge 8 conv')
+
+
 @pytest.mark.parametrize(
     ('kind', 'mode'),
     [
-        (kind, mode)
+        pytest.param(kind, mode, marks=pytest.mark.slow if kind in SLOW else ())
         for kind in OURS
         for mode in ('inference', 'training')
         if mode in GOLDEN['blocks'][kind]

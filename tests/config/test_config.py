@@ -122,8 +122,8 @@ def test_a_field_of_the_recipe_may_lose_its_effect_by_an_override():
         ({'model__name': 'ssa_vgg16_bn', 'model__tail': 'plain'}, "No option of .* called 'tail'"),
         ({'model__name': 'resnet50', 'model__attention_stages': (4,)}, 'has no attention'),
         ({'model__attention_stages': (7,)}, 'names stage 7; the stages are 1, 2, 3, 4'),
-        ({'model__ssa__groups': 3}, 'groups=3.* cannot split 256 channels'),
-        ({'model__ssa__gate': 'tanh'}, "choose one of 'sigmoid', '2sigmoid'"),
+        ({'model__ssa__num_groups': 3}, 'num_groups=3.* cannot split 256 channels'),
+        ({'model__ssa__squeeze': 'median'}, "choose one of 'mean', 'max'"),
         ({'model__name': 'cbam_resnet50', 'model__cbam__kernel_size': 4}, 'choose an odd one'),
     ],
 )
@@ -141,24 +141,25 @@ def test_fields_of_the_config_reach_the_network():
             model__batch_norm_epsilon=1e-4,
             model__attention_stages=(2,),
             model__attention_blocks=(-1,),
-            model__ssa__gate='2sigmoid',
+            model__ssa__gate_scale=2.0,
         ),
         num_classes=10,
     )
     assert (model.dropout, model.attention_stages, model.attention_blocks) == (0.3, (2,), (-1,))
     assert model.norm(use_running_average=True).epsilon == 1e-4
-    assert model.attention(parent=None).gate == '2sigmoid'
+    assert model.attention(parent=None).gate_scale == 2
 
 
 def test_every_attention_has_its_options_with_its_defaults_in_the_config():
     model = base().model
-    assert model.gssa.channels_per_map == 32
+    assert model.gssa.group_size == 32
     assert model.ssa.to_dict() == {
         'squeeze': 'mean',
         'combine': 'sum',
-        'groups': 1,
-        'channels_per_map': 0,
-        'gate': 'sigmoid',
+        'num_groups': 1,
+        'group_size': 0,
+        'gate_scale': 1.0,
+        'zero_init': False,
     }
     assert model.se.to_dict() == {'ratio': 16}
     assert set(model.to_dict()) >= set(ATTENTION)

@@ -1,6 +1,5 @@
 """Every attention block in every family of networks, in small ones of few blocks."""
 
-import itertools
 from functools import partial
 
 import flax.linen as nn
@@ -21,6 +20,7 @@ from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.train_state import TrainState
+from ssanet_jax.weights.convert import variable_shapes
 from tests.helpers import mesh_of
 
 # One of every family with few blocks, and the names of those blocks.
@@ -79,7 +79,7 @@ def scopes_of(kind, variables_or_state):
 
 
 def pairs(names, quick):
-    """All attention blocks in all networks, of which `quick` are not marked slow."""
+    """Every attention in every network, slow unless in `quick`."""
     return [
         pytest.param(
             kind, name, marks=() if (kind, name) in quick else pytest.mark.slow, id=f'{kind}-{name}'
@@ -140,21 +140,13 @@ def test_every_block_has_a_slot_and_nothing_else_has(name):
     assert len(SMALL[name][1]) == sum(model.blocks)
 
 
-ONCE_EACH = set(zip(itertools.cycle(sorted(ATTENTION)), sorted(NETWORKS), strict=False))
-
-
-@pytest.mark.parametrize(('kind', 'name'), pairs(sorted(NETWORKS), ONCE_EACH))
+@pytest.mark.parametrize(('kind', 'name'), pairs(sorted(NETWORKS), ()))
+@pytest.mark.slow
 def test_a_network_at_its_own_size_takes_an_attention(kind, name):
-    """Shapes only."""
+    """Shapes only; tests/models/test_counts.py has each network with one attention."""
     model = create_model(f'{kind}_{name}', num_classes=5)
-    size = 32 if model.stem == 'cifar' else 224
-    images = jnp.zeros((2, size, size, 3))
-    logits, variables = jax.eval_shape(
-        lambda x: model.init_with_output(jax.random.key(0), x, train=False), images
-    )
-    assert logits.shape == (2, 5)
     if kind not in ('ge', 'simam'):  # which have no parameters
-        assert len(scopes_of(kind, variables['params'])) == sum(model.blocks)
+        assert len(scopes_of(kind, variable_shapes(model)['params'])) == sum(model.blocks)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_a_recipe_sets_options_of_the_network(tmp_path):
         ({'model': 'resnet20', 'to': 'keras'}, "choose one of 'torchvision', 'timm'"),
         ({'model': 'resnet20', 'out': 'weights.onnx'}, r'must end in \.safetensors'),
         ({'model': 'resnet20', 'out': '/nowhere/a.safetensors'}, 'in a folder that exists'),
-        ({'model': 'resnet20', 'gate': 'sigmoid'}, 'no effect without --insert'),
+        ({'model': 'resnet20', 'gate_scale': 1.0}, 'no effect without --insert'),
         ({'model': 'se_resnet20', 'insert': True}, '--insert needs --model=ssa_'),
         ({'model': 'resnet20', 'checkpoint': 'latest'}, '--checkpoint has no effect with --model'),
         ({'model': 'resnet99'}, "No model is called 'resnet99'"),

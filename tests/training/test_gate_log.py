@@ -120,9 +120,10 @@ def test_what_is_compiled_of_a_training_step_is_the_same_with_and_without(digits
 
 
 def test_a_dead_gate_is_told_once(digits, capsys):
-    """Where scales begin at 0, 2 sigmoid(0) is 1 everywhere."""
+    """Where scales start at 0, 2 sigmoid(0) is 1 everywhere."""
     digits.log_gates = True
-    digits.model.ssa.gate = '2sigmoid'
+    digits.model.ssa.gate_scale = 2.0
+    digits.model.ssa.zero_init = True
     run = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
     (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), run.mesh)
     lines = []

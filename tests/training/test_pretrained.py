@@ -90,7 +90,8 @@ def test_ssa_put_into_a_trained_network_changes_no_answer_and_its_gates_train_al
     plain = load_trained(workdir).variables
 
     tiny.model.name = 'ssa_resnet20'
-    tiny.model.ssa.gate = '2sigmoid'
+    tiny.model.ssa.gate_scale = 2.0
+    tiny.model.ssa.zero_init = True
     tiny.init.weights = path
     tiny.init.attention = 'insert'
     tiny.optimizer.train_only = ('*/ssa/*',)

@@ -33,6 +33,9 @@ def networks(name, **options):
     return plain, random_variables(plain), model
 
 
+IDENTITY = {'gate_scale': 2.0, 'zero_init': True}
+
+
 def apply(model, variables, train, compiled=True):
     def logits(variables, x):
         y = model.apply(
@@ -47,7 +50,7 @@ def apply(model, variables, train, compiled=True):
 @pytest.mark.parametrize('name', ['resnet18', pytest.param('vgg16_bn', marks=pytest.mark.slow)])
 def test_gates_of_one_change_no_bit_of_the_logits(name, train):
     """Without jit, which fuses, and so rounds, the two programs differently."""
-    plain, variables, model = networks(name, attention_options={'gate': '2sigmoid'})
+    plain, variables, model = networks(name, attention_options=IDENTITY)
     inserted = insert_attention(variables, model, image_size=16)
     np.testing.assert_array_equal(
         apply(model, inserted, train, compiled=False),
@@ -58,17 +61,19 @@ def test_gates_of_one_change_no_bit_of_the_logits(name, train):
 
 @pytest.mark.parametrize('train', [False, True])
 @pytest.mark.parametrize(
-    ('name', 'gate', 'options'),
+    ('name', 'gate_scale', 'options'),
     [
-        ('densenet121', '2sigmoid', {}),
-        ('mobilenet_v2', '2sigmoid', {'attention_position': 'post_residual'}),
-        ('resnet50', '2sigmoid', {'tail': 'folded'}),
-        ('resnet50', 'sigmoid', {'tail': 'plain'}),
-        ('resnet50', 'sigmoid', {'tail': 'folded'}),
+        ('densenet121', 2.0, {}),
+        ('mobilenet_v2', 2.0, {'attention_position': 'post_residual'}),
+        ('resnet50', 2.0, {'tail': 'folded'}),
+        ('resnet50', 1.0, {'tail': 'plain'}),
+        ('resnet50', 0.5, {'tail': 'folded'}),
     ],
 )
-def test_an_inserted_block_changes_no_logits(name, gate, options, train):
-    plain, variables, model = networks(name, attention_options={'gate': gate}, **options)
+def test_an_inserted_block_changes_no_logits(name, gate_scale, options, train):
+    plain, variables, model = networks(
+        name, attention_options={'gate_scale': gate_scale}, **options
+    )
     inserted = insert_attention(variables, model, image_size=16)
     expected = apply(plain, variables, train)
     np.testing.assert_allclose(
@@ -77,7 +82,7 @@ def test_an_inserted_block_changes_no_logits(name, gate, options, train):
 
 
 def test_every_new_parameter_is_zero_and_gets_a_gradient():
-    _, variables, model = networks('resnet18', attention_options={'gate': '2sigmoid'})
+    _, variables, model = networks('resnet18', attention_options=IDENTITY)
     inserted = insert_attention(variables, model, image_size=16)
 
     @quick_jit
@@ -100,7 +105,7 @@ def test_every_new_parameter_is_zero_and_gets_a_gradient():
 @pytest.mark.parametrize('name', ['vgg16_bn', 'densenet121'])
 def test_the_papers_gate_is_rejected_where_it_cannot_be_compensated(name):
     _, variables, model = networks(name)
-    with pytest.raises(ValueError, match="choose gate='2sigmoid'"):
+    with pytest.raises(ValueError, match='choose gate_scale=2'):
         insert_attention(variables, model, image_size=16)
 
 
@@ -118,8 +123,8 @@ def test_other_attention_is_rejected():
 
 
 def test_another_network_is_rejected():
-    _, variables, model = networks('resnet18', attention_options={'gate': '2sigmoid'})
-    options = {'num_classes': 5, 'stem': 'cifar', 'attention_options': {'gate': '2sigmoid'}}
+    _, variables, model = networks('resnet18', attention_options=IDENTITY)
+    options = {'num_classes': 5, 'stem': 'cifar', 'attention_options': IDENTITY}
     deeper = {name: {**tree, 'layer1_1': tree['layer1_0']} for name, tree in variables.items()}
     with pytest.raises(ValueError, match=r'has no place for .*/layer1_1/'):
         insert_attention(deeper, model, image_size=16)
