@@ -98,7 +98,7 @@ def test_two_processes_are_stopped_and_killed_and_train_as_one(one, tmp_path, da
     assert 'Another host was lost' in errors or 'another task died' in errors
 
     printed, _ = finish(start_hosts(2, tmp_path, data_dir), 0)
-    assert 'Going on from the checkpoint of step' in printed[0]
+    assert 'Resuming from the checkpoint of step' in printed[0]
     assert 'step' not in printed[1]  # only the first host speaks
     assert_as_one(tmp_path, one)
 

@@ -35,6 +35,7 @@ def base() -> ConfigDict:
     config.dtype = 'float32'  # of the computation: float32 or bfloat16; parameters stay float32
     config.max_loss = 1000.0  # the run stops at a step whose mean loss is above it, or not finite
     config.max_bad_steps = 0  # steps in a row that may be skipped for not being finite
+    config.loss = 'cross_entropy'  # of training; see ssanet_jax.training.losses.LOSSES
     config.label_smoothing = 0.0  # probability moved from the label to all classes evenly
     config.dataset = _dataset()
     config.model = _model()

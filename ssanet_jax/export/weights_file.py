@@ -52,9 +52,7 @@ def load_exported(folder: str | Path) -> TrainedModel:
         )
     try:
         config = with_defaults(described['run'])
-        alone = config.copy_and_resolve_references()
-        alone.model.batch_norm_group_size = 1  # as in saved.load_trained
-        model = build_model(alone, len(described['classes']))
+        model = build_model(config, len(described['classes']))
         variables = _read(folder, model, config.dataset.image_size)
     except (AttributeError, ImportError, OSError, TypeError, ValueError) as error:
         reason = ' '.join(str(error).split())

@@ -15,9 +15,7 @@ from ssanet_jax.report import classes, curves, headline, sections, tables
 from ssanet_jax.report.charts import curve_charts
 from ssanet_jax.report.evaluation import Evaluation, evaluate_run
 from ssanet_jax.trained.load import TrainedModel, load_trained, with_defaults
-from ssanet_jax.training.metrics_file import read_metrics
-from ssanet_jax.training.run_history import has_checkpoints, read_starts
-from ssanet_jax.training.workdir import saved_config
+from ssanet_jax.training.workdir import Workdir
 from ssanet_jax.version import __version__
 
 _HARDEST = 24  # images
@@ -44,8 +42,8 @@ def write_report(
     Raises:
       ConfigError: there is no run, no such checkpoint, or `out` cannot be written.
     """
-    folder = epath.Path(workdir)
-    path = folder / 'report.html' if out is None else epath.Path(out)
+    folder = Workdir(workdir)
+    path = folder.report if out is None else epath.Path(out)
     if path.is_dir() or not path.parent.is_dir():
         raise ConfigError(f'{path} cannot be written; name a file in a folder that exists.')
     text = _page(folder, checkpoint)
@@ -74,11 +72,11 @@ def report_at_end(workdir: epath.PathLike) -> None:
         print(f'No report: {reason} Write it with tools.report --workdir={workdir}')
 
 
-def _page(folder: epath.Path, checkpoint: str) -> str:
-    config = with_defaults(saved_config(folder))
-    lines, starts = read_metrics(folder), read_starts(folder)
+def _page(folder: Workdir, checkpoint: str) -> str:
+    config = with_defaults(folder.read_config())
+    lines, starts = folder.read_metrics(), folder.read_starts()
     run, evaluation, notes = None, None, []
-    if has_checkpoints(folder):
+    if folder.checkpoint_steps():
         run = load_trained(folder, checkpoint)
         try:
             evaluation = evaluate_run(run, hardest=_HARDEST, sample=_SAMPLE)

@@ -15,6 +15,7 @@ from.
 
 import datetime
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 from etils import epath
@@ -22,6 +23,9 @@ from etils import epath
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli
+
+if TYPE_CHECKING:
+    from ssanet_jax.training.workdir import Workdir
 
 FLAGS = flags.FLAGS
 
@@ -50,14 +54,14 @@ def main(argv: list[str]) -> None:
     for name in ('format', 'keep', 'checkpoint', 'out'):
         if FLAGS[name].present and name not in _VERBS[verb]:
             raise ConfigError(f'--{name} has no effect with {verb}; leave it out.')
-    workdir = epath.Path(FLAGS.workdir)
-    from ssanet_jax.training.workdir import saved_config
+    from ssanet_jax.training.workdir import Workdir
 
-    saved_config(workdir)  # raises where there is no run
+    workdir = Workdir(FLAGS.workdir)
+    workdir.read_config()  # raises where there is no run
     {'list': _list, 'verify': _verify, 'prune': _prune, 'export': _export}[verb](workdir)
 
 
-def _list(workdir: epath.Path) -> None:
+def _list(workdir: 'Workdir') -> None:
     from ssanet_jax.training.checkpoint import Checkpoints
 
     with Checkpoints(workdir, read_only=True) as checkpoints:
@@ -84,7 +88,7 @@ def _list(workdir: epath.Path) -> None:
         Column('loss', lambda loss: f'{loss:.4f}'),
         Column('best', lambda best: 'yes' if best else 'no', left=True),
     ]
-    show([Table(f'{workdir}/checkpoints', columns, rows)], FLAGS.format)
+    show([Table(str(workdir.checkpoints), columns, rows)], FLAGS.format)
 
 
 def _size(folder: epath.Path) -> int:
@@ -93,11 +97,10 @@ def _size(folder: epath.Path) -> int:
     )
 
 
-def _verify(workdir: epath.Path) -> None:
+def _verify(workdir: 'Workdir') -> None:
     from ssanet_jax.training.checkpoint import Checkpoints
 
-    steps = sorted(int(p.name) for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit())
-    damaged = 0
+    steps, damaged = workdir.checkpoint_steps(), 0
     with Checkpoints(workdir, read_only=True) as checkpoints:
         for step in steps:
             reason = checkpoints.damage(step)
@@ -107,13 +110,12 @@ def _verify(workdir: epath.Path) -> None:
     sys.exit(1 if damaged else 0)
 
 
-def _prune(workdir: epath.Path) -> None:
+def _prune(workdir: 'Workdir') -> None:
     from ssanet_jax.training.checkpoint import Checkpoints
-    from ssanet_jax.training.lock import Lock
 
     if FLAGS.keep is None:
         raise ConfigError('prune needs --keep: how many of the newest to keep, besides the best.')
-    with Lock(workdir), Checkpoints(workdir, keep=FLAGS.keep) as checkpoints:
+    with workdir.lock(), Checkpoints(workdir, keep=FLAGS.keep) as checkpoints:
         deleted = checkpoints.prune(verify=True)
         print(f'Deleted {_named(deleted)}; kept {_named(checkpoints.steps())}.')
 
@@ -122,29 +124,29 @@ def _named(steps: list[int]) -> str:
     return ', '.join(map(str, steps)) or 'none'
 
 
-def _export(workdir: epath.Path) -> None:
-    from ssanet_jax.training.atomic_io import replace_text
+def _export(workdir: 'Workdir') -> None:
+    from ssanet_jax.training.atomic_io import write_text
     from ssanet_jax.training.checkpoint import Checkpoints
     from ssanet_jax.training.checkpoint_integrity import damage
-    from ssanet_jax.training.metrics_file import lines_up_to
+    from ssanet_jax.training.workdir import Workdir
 
     if not FLAGS.out:
         raise ConfigError('export needs --out: the new workdir.')
-    out = epath.Path(FLAGS.out)
-    if out.exists():
+    out = Workdir(FLAGS.out)
+    if out.path.exists():
         raise ConfigError(f'--out={out} exists; name a folder that does not.')
     with Checkpoints(workdir, read_only=True) as checkpoints:
         step = checkpoints.find(FLAGS.checkpoint)
         try:
-            _copy(checkpoints.directory / str(step), out / 'checkpoints' / str(step))
-            (workdir / 'config.json').copy(out / 'config.json')
-            for name in ('classes.json', 'starts.jsonl'):
-                if (workdir / name).exists():
-                    (workdir / name).copy(out / name)
-            replace_text(out / 'metrics.jsonl', lines_up_to(workdir, step))
+            _copy(checkpoints.directory / str(step), out.checkpoints / str(step))
+            workdir.config.copy(out.config)
+            for path, copy in ((workdir.classes, out.classes), (workdir.starts, out.starts)):
+                if path.exists():
+                    path.copy(copy)
+            write_text(out.metrics, workdir.metrics_up_to(step))
         except OSError as error:
             raise ConfigError(f'--out={out} could not be written: {error}.') from error
-    if reason := damage(out / 'checkpoints' / str(step)):
+    if reason := damage(out.checkpoints / str(step)):
         raise ConfigError(f'{out} does not read back as it was written: {reason} Check the disk.')
     print(f'{out}: step {step} of {workdir}, read back and equal.')
 

@@ -66,6 +66,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 
         if not parallel.host_lost(error):
             _leave(error)
+        traceback.print_exception(error)
         reason = ' '.join(str(error).split())[:300]
         _leave(
             HostLostError(

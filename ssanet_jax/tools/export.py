@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from etils import epath
 
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli, image_files
@@ -48,9 +47,9 @@ def main(argv: list[str]) -> None:
         raise ConfigError('--preprocessing has no effect with --format=safetensors; leave it out.')
     files = image_files.find(argv[1:]) if argv[1:] else None
     from ssanet_jax.trained.load import load_trained
-    from ssanet_jax.training.workdir import saved_config
+    from ssanet_jax.training.workdir import Workdir
 
-    saved_config(epath.Path(FLAGS.workdir))  # raises where there is no run
+    Workdir(FLAGS.workdir).read_config()  # raises where there is no run
     from ssanet_jax import export
 
     export.require_packages(FLAGS.format)

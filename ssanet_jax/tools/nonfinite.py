@@ -17,7 +17,6 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -48,9 +47,9 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
     folder = epath.Path(FLAGS.workdir)
     from ssanet_jax.trained.load import with_defaults
-    from ssanet_jax.training.workdir import saved_config
+    from ssanet_jax.training.workdir import Workdir
 
-    config = with_defaults(saved_config(folder))  # A mistake is found before TensorFlow.
+    config = with_defaults(Workdir(folder).read_config())  # A mistake is found before TensorFlow.
     import tensorflow as tf
 
     tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
@@ -64,14 +63,14 @@ def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: i
     """Trains from `checkpoint` to the first bad step, and prints what is found there."""
     from ssanet_jax import data
     from ssanet_jax.training import run_history, trainer_setup
-    from ssanet_jax.training.losses import cross_entropy
+    from ssanet_jax.training.workdir import Workdir
 
     info = data.dataset_info(config)
     run = trainer_setup.build(
         config, num_classes=info.num_classes, num_train_examples=info.num_train
     )
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    for note in run_history.check_same_run(config, info, folder, allow_config_change=True):
+    for note in run_history.check_same_run(config, info, Workdir(folder), allow_config_change=True):
         console.print(note, markup=False)
     state = _restore(config, run, folder, checkpoint)
     start, last = int(state.step), run.plan.num_train_steps
@@ -86,7 +85,7 @@ def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: i
         run.model,
         state,
         batch,
-        loss=partial(cross_entropy, label_smoothing=config.label_smoothing),
+        loss=run.loss,
         preprocess=run.preprocess,
         mesh=run.mesh,
         dropout_seed=config.seed,
@@ -107,7 +106,7 @@ def _restore(config: ConfigDict, run: Any, folder: epath.Path, checkpoint: str) 
     with Checkpoints(folder, read_only=True) as checkpoints:
         if checkpoints.steps() or checkpoint != 'latest':
             step = checkpoints.find(checkpoint)
-            return checkpoints.restore(step, (state, run.zero_metrics().sums()))[0]
+            return checkpoints.restore_state(step, state)
     return load_weights(config, run, state) if config.init.weights else state
 
 

@@ -9,7 +9,6 @@ be going on.
 """
 
 from absl import flags
-from etils import epath
 
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
@@ -27,9 +26,9 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     if argv[1:]:
         raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
-    from ssanet_jax.training.workdir import saved_config
+    from ssanet_jax.training.workdir import Workdir
 
-    saved_config(epath.Path(FLAGS.workdir))  # A mistake is found before TensorFlow.
+    Workdir(FLAGS.workdir).read_config()  # A mistake is found before TensorFlow.
     cli.start_tensorflow()
     from ssanet_jax.report import write_report
 

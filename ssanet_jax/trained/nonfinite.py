@@ -13,8 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from ssanet_jax.trained.module_tracer import Call, Recorder, Values, over_devices, tally_with_norm
 from ssanet_jax.training.losses import LossFn
-from ssanet_jax.training.steps import DATA_AXIS, DeviceBatch, Preprocess, dropout_key
-from ssanet_jax.training.train_state import TrainState
+from ssanet_jax.training.steps import DATA_AXIS, DeviceBatch, Preprocess, TrainState, dropout_key
 
 
 class Place(NamedTuple):

@@ -20,7 +20,7 @@ from ssanet_jax.models.residual_attention import resize
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.train_state import TrainState
+from ssanet_jax.training.steps import TrainState
 from tests.helpers import mesh_of
 
 # One of every family with few blocks, and the names of those blocks.

@@ -9,7 +9,7 @@ from absl import flags
 from ssanet_jax.errors import ConfigError, WorkdirInUseError
 from ssanet_jax.tools import checkpoints as module
 from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.lock import Lock
+from ssanet_jax.training.workdir import Workdir
 from tests.helpers import assert_trees_equal, own_flags
 
 
@@ -81,7 +81,7 @@ def test_nothing_is_pruned_where_one_that_would_stay_is_damaged(workdir):
 
 
 def test_a_run_that_goes_on_is_not_pruned(workdir):
-    with Lock(workdir), pytest.raises(WorkdirInUseError, match='runs in this workdir'):
+    with Workdir(workdir).lock(), pytest.raises(WorkdirInUseError, match='runs in this workdir'):
         tool('prune', f'--workdir={workdir}', '--keep=1')
 
 

@@ -9,14 +9,14 @@ from ssanet_jax.errors import SaveError
 from ssanet_jax.training import atomic_io, checkpoint_integrity
 from ssanet_jax.training.atomic_io import AppendedFile
 from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.logs import MetricsLog
-from ssanet_jax.training.metrics_file import read_metrics
+from ssanet_jax.training.metric_log import MetricsLog
+from ssanet_jax.training.workdir import Workdir
 from tests.helpers import assert_trees_equal
 
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
-    monkeypatch.setattr(atomic_io, 'PAUSES', [0.0, 0.0])
+    monkeypatch.setattr(atomic_io, 'RETRY_DELAYS_S', (0.0, 0.0))
 
 
 def full_disk(monkeypatch, times):
@@ -55,10 +55,35 @@ def test_a_disk_that_stays_full_stops_the_run_with_older_checkpoints_good(tmp_pa
     with Checkpoints(tmp_path, keep=3) as checkpoints:
         checkpoints.save(1, tree(1), wait=True)
         full_disk(monkeypatch, 99)
-        message = r'at step 2 in .*No space left on device\. Those of steps 1 are as they were'
+        message = r'of step 2 in .*No space left on device\. The checkpoints of steps 1 are un'
         with pytest.raises(SaveError, match=message):
             checkpoints.save(2, tree(2), wait=True)
         assert checkpoints.newest_good() == (1, {})
+
+
+def test_a_failure_in_the_background_is_reported_for_the_step_that_failed(
+    tmp_path, monkeypatch, caplog
+):
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        full_disk(monkeypatch, 1)
+        checkpoints.save(2, tree(2))
+        checkpoints.save(3, tree(3))
+        assert checkpoints.steps() == [3]  # waited for, since the one before failed
+    (message,) = (m for m in caplog.messages if 'could not be written' in m)
+    assert message.startswith('The checkpoint of step 2 in ')
+    assert message.endswith('No space left on device. Now saving step 3 in its place.')
+
+
+def test_saving_a_step_again_waits_for_it_and_repeats_what_failed(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        full_disk(monkeypatch, 1)
+        checkpoints.save(2, tree(2))
+        checkpoints.save(2, tree(2), wait=True)
+        assert checkpoints.steps() == [2]
+        full_disk(monkeypatch, 99)
+        checkpoints.save(3, tree(3))
+        with pytest.raises(SaveError, match='The checkpoint of step 3 in'):
+            checkpoints.save(3, tree(3), wait=True)
 
 
 def test_a_workdir_that_vanished_is_not_made_anew(tmp_path):
@@ -96,10 +121,10 @@ def test_a_disk_that_is_full_for_events_only_does_not_end_a_run(tmp_path, monkey
     def full(*arguments):
         raise tf.errors.ResourceExhaustedError(None, None, 'No space left on device\n\tFailed')
 
-    with MetricsLog(epath.Path(tmp_path), 0) as log:
+    with MetricsLog(Workdir(tmp_path), 0) as log:
         monkeypatch.setattr(log._events, 'write_scalars', full)
         monkeypatch.setattr(log._events, 'close', full)
         log.write(1, 'train', {'loss': 2.0})
-    (line,) = read_metrics(epath.Path(tmp_path))
+    (line,) = Workdir(tmp_path).read_metrics()
     assert line == {'step': 1, 'split': 'train', 'loss': 2.0}
     assert caplog.text.count('could not be written: No space left on device Failed') == 2

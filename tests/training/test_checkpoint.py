@@ -10,7 +10,8 @@ import pytest
 
 from ssanet_jax.errors import ConfigError, RunError
 from ssanet_jax.training import checkpoint_integrity
-from ssanet_jax.training.checkpoint import Checkpoints, quality
+from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.retention import quality
 from tests.helpers import assert_trees_equal
 
 

@@ -13,7 +13,7 @@ from ssanet_jax import create_model
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.train_state import TrainState
+from ssanet_jax.training.steps import TrainState
 from tests.helpers import mesh_of
 
 

@@ -6,17 +6,16 @@ import jax
 import numpy as np
 import pytest
 import scipy.stats
-from etils import epath
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
 from ssanet_jax import data, feature_maps
 from ssanet_jax.config.validation import changed_fields
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training import loop, parallel, summary, trainer_setup
+from ssanet_jax.training import console, loop, parallel, trainer_setup
 from ssanet_jax.training.gate_log import GateLog
-from ssanet_jax.training.logs import MetricsLog
-from ssanet_jax.training.metrics_file import read_metrics
+from ssanet_jax.training.metric_log import MetricsLog
+from ssanet_jax.training.workdir import Workdir
 from tests.helpers import KilledError, assert_trees_equal, reproducible, stop_after
 from tests.report.runs import random_state
 from tests.test_hosts import finish, start_hosts
@@ -32,14 +31,12 @@ def logged(short):
 
 
 @pytest.mark.slow
-def test_training_is_the_same_with_and_without(logged, tmp_path, monkeypatch):
+def test_training_is_the_same_with_and_without(logged, tmp_path):
     """A run without, killed after step 11, goes on with, from step 8, as one that always was."""
     state = loop.train_and_evaluate(logged, str(tmp_path / 'whole'))
     logged.log_gates = False
-    with monkeypatch.context() as patch:
-        stop_after(patch, 13)  # two are read ahead
-        with pytest.raises(KilledError):
-            loop.train_and_evaluate(logged, str(tmp_path / 'killed'))
+    with pytest.raises(KilledError):  # two batches are prefetched
+        loop.train_and_evaluate(logged, tmp_path / 'killed', train_batches=stop_after(13))
     assert [line['split'] for line in reproducible(tmp_path / 'killed')] == ['train', 'train']
     logged.log_gates = True
     resumed = loop.train_and_evaluate(logged, str(tmp_path / 'killed'))
@@ -52,7 +49,7 @@ def test_training_is_the_same_with_and_without(logged, tmp_path, monkeypatch):
     ]  # fmt: skip
     first = [line for line in lines if (line['step'], line['split']) == (5, 'gates')]
     assert reproducible(tmp_path / 'killed') == [line for line in lines if line not in first]
-    assert 'images_per_second' not in read_metrics(epath.Path(tmp_path / 'whole'))[1]
+    assert 'images_per_second' not in Workdir(tmp_path / 'whole').read_metrics()[1]
     _check_values(logged, state, next(data.train_batches(logged, start_step=11)), lines[5])
     _check_events(tmp_path / 'whole', lines[1:6:2])
 
@@ -62,11 +59,11 @@ def test_what_gates_do_is_written_to_the_file_and_to_tensorboard(digits, tmp_pat
     run = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
     batches = list(itertools.islice(data.train_batches(digits), 2))
     states = [random_state(run, step, seed=step) for step in (5, 10)]
-    with MetricsLog(epath.Path(tmp_path), 0) as log:
-        gates = GateLog(run, log, summary.console())
+    with MetricsLog(Workdir(tmp_path), 0) as log:
+        gates = GateLog(run, log, console.make_console())
         for state, batch in zip(states, parallel.to_devices(batches, run.mesh), strict=True):
             gates.write(int(state.step), state, batch)
-    lines = read_metrics(epath.Path(tmp_path))
+    lines = Workdir(tmp_path).read_metrics()
     assert [(line['step'], line['split']) for line in lines] == [(5, 'gates'), (10, 'gates')]
     for state, batch, line in zip(states, batches, lines, strict=True):
         _check_values(digits, state, batch, line)
@@ -126,7 +123,9 @@ def test_a_dead_gate_is_told_once(digits, capsys):
     run = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
     (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), run.mesh)
     lines = []
-    gates = GateLog(run, SimpleNamespace(write=lambda *line: lines.append(line)), summary.console())
+    gates = GateLog(
+        run, SimpleNamespace(write=lambda *line: lines.append(line)), console.make_console()
+    )
     state = run.init()
     for step in (50, 100):
         gates.write(step, state, batch)

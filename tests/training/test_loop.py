@@ -6,23 +6,19 @@ import time
 import jax
 import numpy as np
 import pytest
-from etils import epath
 
 from ssanet_jax.errors import ConfigError, WorkdirInUseError
 from ssanet_jax.training import loop
-from ssanet_jax.training.lock import Lock
-from ssanet_jax.training.logs import MetricsLog
-from ssanet_jax.training.metrics_file import read_metrics
+from ssanet_jax.training.metric_log import MetricsLog
+from ssanet_jax.training.workdir import Workdir
 from tests.helpers import KilledError, assert_trees_equal, reproducible, stop_after
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(short, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_bit_for_bit(short, tmp_path):
     whole = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
     for stop in (6, 19, 25):
-        with monkeypatch.context() as patch:
-            stop_after(patch, stop)
-            with pytest.raises(KilledError):
-                loop.train_and_evaluate(short, str(tmp_path / 'stopped'))
+        with pytest.raises(KilledError):
+            loop.train_and_evaluate(short, tmp_path / 'stopped', train_batches=stop_after(stop))
     resumed = loop.train_and_evaluate(short, str(tmp_path / 'stopped'))
 
     assert_trees_equal(jax.device_get(resumed), jax.device_get(whole))
@@ -68,20 +64,17 @@ def test_evaluation_of_a_checkpoint_repeats_the_runs_own(short, tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluations_are_no_part_of_the_rate(short, tmp_path, monkeypatch):
-    evaluate = loop.evaluate
-
-    def slowly(*arguments):
+def test_throughput_leaves_out_evaluations(short, tmp_path):
+    def slow(state, step):
         time.sleep(5)
-        return evaluate(*arguments)
+        return {}
 
-    monkeypatch.setattr(loop, 'evaluate', slowly)
     short.num_train_steps, short.eval_every_steps, short.log_every_steps = 6, 3, 6
-    loop.train_and_evaluate(short, str(tmp_path))
-    (rate,) = (
-        x['images_per_second'] for x in read_metrics(epath.Path(tmp_path)) if x['split'] == 'train'
+    loop.train_and_evaluate(short, tmp_path, evaluators={'slow': slow})
+    (throughput,) = (
+        x['images_per_second'] for x in Workdir(tmp_path).read_metrics() if x['split'] == 'train'
     )
-    assert rate > 5 * 64 / 5
+    assert throughput > 5 * 64 / 5
 
 
 def test_images_in_another_order_are_refused(short, tmp_path):
@@ -93,7 +86,7 @@ def test_images_in_another_order_are_refused(short, tmp_path):
     changed = path.read_text().replace('a set in memory', 'tfrecord files on 2 host(s)')
     path.write_text(changed)
     short.num_train_steps = 4
-    with pytest.raises(ConfigError, match=r'order of tfrecord files on 2 .* be that of a set in'):
+    with pytest.raises(ConfigError, match=r'order changed from tfrecord files on 2 .* to a set in'):
         loop.train_and_evaluate(short, str(tmp_path))
     assert path.read_text() == changed
 
@@ -121,14 +114,12 @@ def test_training_lowers_the_loss_in_bfloat16_with_smoothing_and_adamw(short, tm
 
 
 def test_lines_that_training_will_write_again_are_removed(tmp_path):
-    path = epath.Path(tmp_path)
+    workdir = Workdir(tmp_path)
     lines = [{'step': step, 'split': 'train', 'loss': 1.0} for step in (1, 2, 3)]
-    (path / 'metrics.jsonl').write_text(
-        ''.join(json.dumps(x) + '\n' for x in lines) + '{"step": 4, "sp'
-    )
-    with MetricsLog(path, start_step=2) as log:
+    workdir.metrics.write_text(''.join(json.dumps(x) + '\n' for x in lines) + '{"step": 4, "sp')
+    with MetricsLog(workdir, start_step=2) as log:
         log.write(3, 'train', {'loss': 0.5})
-    assert read_metrics(path) == [*lines[:2], {'step': 3, 'split': 'train', 'loss': 0.5}]
+    assert workdir.read_metrics() == [*lines[:2], {'step': 3, 'split': 'train', 'loss': 0.5}]
 
 
 def test_a_profile_is_recorded_when_asked_for(short, tmp_path):
@@ -138,28 +129,23 @@ def test_a_profile_is_recorded_when_asked_for(short, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_evaluation_that_was_killed_is_done_again(short, tmp_path, monkeypatch):
+def test_an_evaluation_that_was_killed_is_repeated(short, tmp_path):
     whole = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
-    evaluate = loop.evaluate
-    with monkeypatch.context() as patch:
-        calls = []
 
-        def killed_the_second_time(*arguments):
-            calls.append(arguments)
-            if len(calls) == 2:
-                raise KilledError
-            return evaluate(*arguments)
+    def killed_at_20(state, step):
+        if step == 20:
+            raise KilledError
+        return {}
 
-        patch.setattr(loop, 'evaluate', killed_the_second_time)
-        with pytest.raises(KilledError):
-            loop.train_and_evaluate(short, str(tmp_path / 'killed'))
+    with pytest.raises(KilledError):
+        loop.train_and_evaluate(short, tmp_path / 'killed', evaluators={'killed': killed_at_20})
     resumed = loop.train_and_evaluate(short, str(tmp_path / 'killed'))
     assert_trees_equal(jax.device_get(resumed), jax.device_get(whole))
     assert reproducible(tmp_path / 'killed') == reproducible(tmp_path / 'whole')
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_from_the_newest_good_checkpoint(short, tmp_path, capsys):
+def test_a_run_resumes_from_the_newest_good_checkpoint(short, tmp_path, capsys):
     short.optimizer.schedule = 'constant'
     whole = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
     short.num_train_steps = 26
@@ -170,7 +156,7 @@ def test_a_run_goes_on_from_the_newest_good_checkpoint(short, tmp_path, capsys):
     capsys.readouterr()
     resumed = loop.train_and_evaluate(short, str(tmp_path / 'damaged'))
     printed = capsys.readouterr().out
-    assert 'Going on from the checkpoint of step 24.' in printed
+    assert 'Resuming from the checkpoint of step 24.' in printed
     assert f'step 26 is damaged: default/d/{data_file.name} is not what was written' in printed
     assert_trees_equal(jax.device_get(resumed), jax.device_get(whole))
     assert reproducible(tmp_path / 'damaged') == reproducible(tmp_path / 'whole')
@@ -202,21 +188,21 @@ def test_other_data_and_another_config_are_refused_unless_allowed(short, tmp_pat
     path.write_text(json.dumps({**first, 'dataset': 'digits/0.9.0 0123'}) + '\n')
     short.num_train_steps, short.optimizer.momentum = 3, 0.8
     message = (
-        r'another one: num_train_steps was 2 and is 3; optimizer.momentum was 0.9 and is 0.8; '
-        r'its data were digits/0.9.0 0123 and are digits/1.0.0 .*--allow_config_change'
+        r'a different run: num_train_steps was 2 and is 3; optimizer.momentum was 0.9 and is 0.8; '
+        r'its dataset was digits/0.9.0 0123 and is digits/1.0.0 .*--allow_config_change'
     )
     with pytest.raises(ConfigError, match=message):
         loop.train_and_evaluate(short, str(tmp_path))
     state = loop.train_and_evaluate(short, str(tmp_path), allow_config_change=True)
     assert int(state.step) == 3
     short.model.name, short.num_train_steps = 'ssa_resnet32', 4
-    with pytest.raises(ConfigError, match=r'is of another model or optimizer: .* absent'):
+    with pytest.raises(ConfigError, match=r'is of another model, optimizer or set of .* absent'):
         loop.train_and_evaluate(short, str(tmp_path), allow_config_change=True)
 
 
 def test_a_second_run_in_the_same_workdir_is_refused(short, tmp_path):
     short.num_train_steps = 2
-    with Lock(epath.Path(tmp_path)):
+    with Workdir(tmp_path).lock():
         message = rf'Process {os.getpid()} on {socket.gethostname()}, for 0 minutes, runs in'
         with pytest.raises(WorkdirInUseError, match=message):
             loop.train_and_evaluate(short, str(tmp_path))
@@ -226,7 +212,7 @@ def test_a_second_run_in_the_same_workdir_is_refused(short, tmp_path):
 
 def test_the_lock_of_a_killed_run_is_not_in_the_way(tmp_path):
     (tmp_path / 'run.lock').write_text('{"host": "gone", "pid": 1, "since": 0}')
-    with Lock(epath.Path(tmp_path)):
+    with Workdir(tmp_path).lock():
         assert json.loads((tmp_path / 'run.lock').read_text())['pid'] == os.getpid()
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 from functools import partial
 
 import flax.linen as nn
@@ -8,8 +9,8 @@ import pytest
 from sklearn.metrics import top_k_accuracy_score
 
 from ssanet_jax.training import parallel, steps
-from ssanet_jax.training.metrics import Metrics, label_rank
-from ssanet_jax.training.train_state import TrainState
+from ssanet_jax.training.metrics import METRICS, Metrics, label_rank
+from ssanet_jax.training.steps import TrainState
 from tests.helpers import mesh_of
 
 
@@ -79,5 +80,30 @@ def test_an_image_that_could_not_be_decoded_counts_as_a_wrong_uniform_guess():
     with_bad = evaluate([1, -1, 2], [True, True, True])
     without = evaluate([1, 0, 2], [True, False, True])
     assert (with_bad.num_examples, without.num_examples) == (3, 2)
-    assert (with_bad.top1, with_bad.top5) == (without.top1, without.top5)
+    for name in ('top1', 'top5'):
+        assert with_bad.sums[name] == without.sums[name]
     np.testing.assert_allclose(with_bad.loss, without.loss + np.log(4), rtol=1e-6)
+
+
+def test_a_metric_of_ones_own_is_a_mean_and_one_of_booleans_a_percentage():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(30, 10)).astype(np.float32)
+    label, mask = rng.integers(0, 10, 30).astype(np.int32), rng.random(30) < 0.7
+    metrics = {
+        **METRICS,
+        'confidence': lambda logits, label: jnp.max(logits, axis=1),
+        'class0': lambda logits, label: jnp.argmax(logits, axis=1) == 0,
+    }
+    batch = logits, label, jnp.ones(30), mask
+    total = Metrics.zero(metrics) + Metrics.of(*batch, metrics) + Metrics.of(*batch, metrics)
+    means = total.means()
+    assert means['confidence'] == pytest.approx(logits.max(axis=1)[mask].mean())
+    assert means['class0'] == pytest.approx(100 * (logits.argmax(axis=1) == 0)[mask].mean())
+    assert list(means) == ['loss', 'top1', 'top5', 'confidence', 'class0', 'num_examples']
+
+
+def test_a_step_number_that_float32_does_not_hold_is_kept():
+    step = 2**24 + 1
+    bad = dataclasses.replace(Metrics.zero(), bad_step=jnp.asarray(step))
+    assert int((Metrics.zero() + bad).bad_step) == step
+    assert Metrics.zero().bad_step.dtype == jnp.int32

@@ -24,6 +24,16 @@ def test_step_schedule_divides_at_its_epochs(warmup):
     assert found == pytest.approx(steps, rel=1e-5)
 
 
+def test_decays_that_round_to_the_same_step_multiply():
+    config = base()
+    config.batch_size, config.num_epochs = 100, 4.0
+    config.optimizer.reference_batch_size = 100
+    config.optimizer.decay_epochs = (1.2, 1.4, 3.0)
+    schedule = make_schedule(config.optimizer, make_plan(config, 100))  # one step an epoch
+    rates = [float(schedule(step)) for step in range(4)]
+    assert rates == pytest.approx([0.1, 0.001, 0.001, 0.0001], rel=1e-5)
+
+
 def test_cosine_schedule_falls_from_the_end_of_the_warm_up():
     schedule = schedule_of(
         schedule='cosine', warmup_epochs=2.0, decay_epochs=base().optimizer.decay_epochs
@@ -48,9 +58,9 @@ def run(steps=3, **settings):
     tx = make_optimizer(config.optimizer, optax.constant_schedule(0.1))
     params, gradient = (jax.tree.map(jnp.float32, tree) for tree in (PARAMS, GRADIENT))
     state = tx.init(params)
-    for _ in range(steps):
+    for step in range(steps):
         with jax.numpy_dtype_promotion('standard'):
-            updates, state = tx.update(gradient, state, params)
+            updates, state = tx.update(gradient, state, params, step=jnp.int32(step))
         params = optax.apply_updates(params, updates)
     return params
 

@@ -14,11 +14,10 @@ from ssanet_jax.training.loop import evaluate
 from tests.helpers import mesh_of, train_in_float64
 
 
-def build_on(num_devices, config, monkeypatch):
-    """The experiment as a machine with so many devices would build it."""
-    monkeypatch.setattr(parallel.jax, 'device_count', lambda: num_devices)
-    monkeypatch.setattr(parallel, 'data_mesh', lambda: mesh_of(num_devices))
-    return trainer_setup.build(config, num_classes=10, num_train_examples=1437)
+def build_on(num_devices, config):
+    """The setup for a mesh of so many devices."""
+    mesh = mesh_of(num_devices)
+    return trainer_setup.build(config, num_classes=10, num_train_examples=1437, mesh=mesh)
 
 
 def train(run, config, steps):
@@ -32,11 +31,11 @@ def train(run, config, steps):
 
 
 @pytest.mark.slow
-def test_global_batch_norm_makes_eight_devices_train_as_one(digits, monkeypatch):
+def test_global_batch_norm_makes_eight_devices_train_as_one(digits):
     digits.model.batch_norm_group_size = -1
     digits.optimizer.learning_rate = 0.01
-    one, _ = train(build_on(1, digits, monkeypatch), digits, 5)
-    eight, _ = train(build_on(8, digits, monkeypatch), digits, 5)
+    one, _ = train(build_on(1, digits), digits, 5)
+    eight, _ = train(build_on(8, digits), digits, 5)
     np.testing.assert_allclose(eight, one, rtol=1e-4)
 
 
@@ -51,14 +50,14 @@ def test_eight_devices_train_as_one_for_fifty_steps(digits):
 
 
 @pytest.mark.slow
-def test_grouped_batch_norm_is_between_local_and_global(digits, monkeypatch):
+def test_grouped_batch_norm_is_between_local_and_global(digits):
     """Two groups of four equal global statistics when both groups see the same images."""
     batch = next(data.train_batches(digits))
     twice = {name: np.concatenate([array[:32], array[:32]]) for name, array in batch.items()}
     stats = {}
     for shared in (1, 4, -1):
         digits.model.batch_norm_group_size = shared
-        run = build_on(8, digits, monkeypatch)
+        run = build_on(8, digits)
         (on_devices,) = parallel.to_devices([twice], run.mesh)
         state, _ = run.train_step(run.init(), on_devices, run.zero_metrics())
         stats[shared] = np.concatenate([np.ravel(s) for s in jax.tree.leaves(state.batch_stats)])
@@ -67,21 +66,21 @@ def test_grouped_batch_norm_is_between_local_and_global(digits, monkeypatch):
 
 
 @pytest.mark.parametrize('name', ['ssa_resnet20', 'ssa_resnet32'])
-def test_local_batch_norm_crosses_devices_at_most_twice_a_step(name, digits, monkeypatch):
+def test_local_batch_norm_crosses_devices_at_most_twice_a_step(name, digits):
     digits.model.name = name
-    assert count_all_reduces(build_on(8, digits, monkeypatch)) <= 2
+    assert count_all_reduces(build_on(8, digits)) <= 2
 
 
 @pytest.mark.slow
-def test_a_hundred_layers_cross_devices_no_more_often(digits, monkeypatch):
+def test_a_hundred_layers_cross_devices_no_more_often(digits):
     """XLA combines 256 all-reduces at most, and this network has 767 arrays to add up."""
     digits.model.name = 'ssa_resnet110'
-    assert count_all_reduces(build_on(8, digits, monkeypatch)) <= 2
+    assert count_all_reduces(build_on(8, digits)) <= 2
 
 
-def test_the_count_sees_the_all_reduces_of_global_batch_norm(digits, monkeypatch):
+def test_the_count_sees_the_all_reduces_of_global_batch_norm(digits):
     digits.model.batch_norm_group_size = -1
-    assert count_all_reduces(build_on(8, digits, monkeypatch)) > 28
+    assert count_all_reduces(build_on(8, digits)) > 28
 
 
 def count_all_reduces(run):
@@ -98,9 +97,9 @@ def count_all_reduces(run):
     )
 
 
-def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits, monkeypatch):
+def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits):
     """Masked padding takes no part: 60 steps in, 360 digits give one top-1."""
-    run = build_on(1, digits, monkeypatch)
+    run = build_on(1, digits)
     _, state = train(run, digits, 60)
     variables = jax.device_get(state)
     images = next(data.eval_batches(digits, 'test'))
@@ -115,7 +114,7 @@ def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits, monkeypat
 
     for num_devices, batch_size in itertools.product((1, 8), (64, 7, 1000)):
         digits.eval_batch_size = batch_size
-        run = build_on(num_devices, digits, monkeypatch)
+        run = build_on(num_devices, digits)
         means = evaluate(digits, run, jax.device_put(variables, parallel.replicated(run.mesh)))
         assert (means['num_examples'], means['top1']) == (360, pytest.approx(100 * right.mean()))
 

@@ -7,11 +7,10 @@ import sys
 import time
 
 import pytest
-from etils import epath
 
 from ssanet_jax.training import loop
 from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.metrics_file import read_metrics
+from ssanet_jax.training.workdir import Workdir
 from tests.helpers import ROOT, assert_trees_equal
 
 
@@ -40,7 +39,7 @@ def wait_for(process, text):
 def lines(workdir):
     return [
         {name: value for name, value in line.items() if name != 'images_per_second'}
-        for line in read_metrics(epath.Path(workdir))
+        for line in Workdir(workdir).read_metrics()
     ]
 
 
@@ -80,7 +79,7 @@ def test_signals_save_and_the_run_goes_on_bit_for_bit(whole, tmp_path, data_dir)
     process = start(tmp_path, data_dir)
     printed, _ = process.communicate()
     assert process.returncode == 0
-    assert f'Going on from the checkpoint of step {step}.' in printed
+    assert f'Resuming from the checkpoint of step {step}.' in printed
     assert_same_run(tmp_path, whole)
 
 

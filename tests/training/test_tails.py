@@ -15,7 +15,7 @@ from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.train_state import init_state
+from ssanet_jax.training.steps import init_state
 from tests.helpers import mesh_of, train_in_float64
 
 TX = optax.sgd(0.05, momentum=0.9)
