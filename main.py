@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     runtime.enable_compilation_cache()
     import tensorflow as tf
 
-    from ssanet_jax.training import loop
+    from ssanet_jax.training import evaluation, loop
 
     tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
     if _MODE.value == 'train':
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
 
             report_at_end(_WORKDIR.value)
     else:
-        loop.evaluate_checkpoint(config, _WORKDIR.value, _CHECKPOINT.value)
+        evaluation.evaluate_checkpoint(config, _WORKDIR.value, _CHECKPOINT.value)
 
 
 if __name__ == '__main__':

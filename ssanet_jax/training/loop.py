@@ -1,4 +1,4 @@
-"""Trains and evaluates a config: `train_and_evaluate` and `evaluate_checkpoint`."""
+"""The training loop."""
 
 import contextlib
 import dataclasses
@@ -12,14 +12,13 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssanet_jax import data
-from ssanet_jax.analysis.cost import model_cost
 from ssanet_jax.config import is_due
-from ssanet_jax.config.validation import check, check_batch_size, check_same_model
+from ssanet_jax.config.validation import check_batch_size
 from ssanet_jax.errors import ConfigError, DivergedError
 from ssanet_jax.training import console as terminal
 from ssanet_jax.training import run_history, trainer_setup
-from ssanet_jax.training.atomic_io import write_json
 from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.evaluation import BuildFn, evaluate, set_up
 from ssanet_jax.training.gate_log import GateLog
 from ssanet_jax.training.metric_log import MetricsLog
 from ssanet_jax.training.metrics import Metrics
@@ -29,9 +28,8 @@ from ssanet_jax.training.pretrained import load_weights
 from ssanet_jax.training.profiling import Stopwatch, Trace
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.trainer_setup import TrainerSetup
-from ssanet_jax.training.workdir import Workdir, finite
+from ssanet_jax.training.workdir import Workdir
 
-BuildFn = Callable[..., TrainerSetup]  # as trainer_setup.build
 Evaluator = Callable[[TrainState, int], Mapping[str, float]]
 TrainBatches = Callable[..., Iterator[Mapping[str, np.ndarray]]]  # as data.train_batches
 
@@ -68,7 +66,7 @@ def train_and_evaluate(
       ConfigError: the config is invalid, or does not fit the data, the devices or the workdir.
       RunError: the run ended before its last step; see `ssanet_jax.errors`.
     """
-    setup, info = _set_up(config, build)
+    setup, info = set_up(config, build)
     check_batch_size(config, setup.mesh.size)
     folder, console = Workdir(workdir), terminal.make_console()
     notes = raise_on_all_hosts(
@@ -178,21 +176,6 @@ def _train(
     return state
 
 
-def evaluate(
-    config: ConfigDict,
-    setup: TrainerSetup,
-    state: TrainState,
-    before_batch: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
-    """Means over every example of `config.dataset.eval_split`, each counted once."""
-    total = setup.zero_metrics()
-    batches = data.eval_batches(config, config.dataset.eval_split)
-    for batch in to_devices(batches, setup.mesh):
-        before_batch()
-        total = setup.eval_step(state, batch, total)
-    return total.means()
-
-
 def _evaluate_own(
     evaluators: Mapping[str, Evaluator], state: TrainState, step: int
 ) -> dict[str, float]:
@@ -203,78 +186,11 @@ def _evaluate_own(
     }
 
 
-def evaluate_checkpoint(
-    config: ConfigDict,
-    workdir: epath.PathLike,
-    checkpoint: str,
-    *,
-    build: BuildFn = trainer_setup.build,
-) -> dict[str, float | None]:
-    """Evaluates a checkpoint of a run; prints a table and writes evaluation.json in `workdir`.
-
-    Args:
-      config: of the run, perhaps with another `eval_batch_size` or `dataset.eval_split`.
-      workdir: of the run.
-      checkpoint: 'best', 'latest', a step, or 'init' for the weights of `config.init`, which need
-        no run.
-      build: as for `train_and_evaluate`.
-
-    Raises:
-      ConfigError: there is no such checkpoint, or the config is invalid or of another model.
-    """
-    folder = Workdir(workdir)
-    if checkpoint == 'init':
-        setup, state, step = *_initial(config, build), 0
-        folder.make()
-    else:
-        setup, state, step = _restore(config, folder, checkpoint, build)
-    metrics = finite({'step': step, **evaluate(config, *setup.for_inference(state))})
-    if jax.process_index() == 0:
-        write_json(folder.evaluation, {'split': config.dataset.eval_split, **metrics})
-    title = (
-        f'{config.model.name}, step {step}, on {config.dataset.name} {config.dataset.eval_split}'
-    )
-    rows = terminal.cost_rows(model_cost(setup.model, setup.image_size))
-    terminal.print_table(terminal.make_console(), title, {'': metrics}, rows)
-    return metrics
-
-
-def _restore(
-    config: ConfigDict, workdir: Workdir, checkpoint: str, build: BuildFn
-) -> tuple[TrainerSetup, TrainState, int]:
-    check_same_model(config, workdir.read_config())
-    setup, _ = _set_up(config, build)
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        step = checkpoints.find(checkpoint)
-        return setup, checkpoints.restore_state(step, setup.init()), step
-
-
-def _initial(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, TrainState]:
-    if not config.init.weights:
-        raise ConfigError('--checkpoint=init needs --config.init.weights=FILE; it is not set.')
-    if config.init.head == 'new':
-        raise ConfigError("config.init.head='new' would evaluate a random layer; train it first.")
-    setup, _ = _set_up(config, build)
-    return setup, load_weights(config, setup, setup.init())
-
-
 def _claim(workdir: Workdir, stack: contextlib.ExitStack) -> None:
     """Creates the workdir and locks it, on the first host."""
     if jax.process_index() == 0:
         workdir.make()
         stack.enter_context(workdir.lock())
-
-
-def _set_up(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, data.DatasetInfo]:
-    check(config)
-    if jax.process_count() > 1:  # The first host prepares small datasets before the others look.
-        raise_on_all_hosts(lambda: data.dataset_info(config) if jax.process_index() == 0 else None)
-    return raise_on_all_hosts(partial(_build, config, build))
-
-
-def _build(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, data.DatasetInfo]:
-    info = data.dataset_info(config)
-    return build(config, num_classes=info.num_classes, num_train_examples=info.num_train), info
 
 
 def _init(config: ConfigDict, setup: TrainerSetup, workdir: Workdir) -> TrainState:

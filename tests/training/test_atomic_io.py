@@ -1,4 +1,6 @@
 import errno
+import os
+import signal
 
 import jax.numpy as jnp
 import pytest
@@ -6,7 +8,7 @@ import tensorflow as tf
 from etils import epath
 
 from ssanet_jax.errors import SaveError
-from ssanet_jax.training import atomic_io, checkpoint_integrity
+from ssanet_jax.training import atomic_io, checkpoint_integrity, loop
 from ssanet_jax.training.atomic_io import AppendedFile
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.metric_log import MetricsLog
@@ -84,6 +86,22 @@ def test_saving_a_step_again_waits_for_it_and_repeats_what_failed(tmp_path, monk
         checkpoints.save(3, tree(3))
         with pytest.raises(SaveError, match='The checkpoint of step 3 in'):
             checkpoints.save(3, tree(3), wait=True)
+
+
+def test_a_stop_during_an_evaluation_reports_that_the_save_in_progress_failed(
+    short, tmp_path, monkeypatch
+):
+    short.num_train_steps, short.eval_every_steps = 2, 1
+    asked = []
+
+    def full(folder):
+        if not asked:
+            asked.append(os.kill(os.getpid(), signal.SIGTERM))
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(checkpoint_integrity, '_digests', full)
+    with pytest.raises(SaveError, match=r'The checkpoint of step 1 in .* No space left on device'):
+        loop.train_and_evaluate(short, tmp_path)
 
 
 def test_a_workdir_that_vanished_is_not_made_anew(tmp_path):

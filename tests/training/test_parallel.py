@@ -10,7 +10,7 @@ from ssanet_jax import create_model, data, layers
 from ssanet_jax.config.validation import check_batch_size
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.training import parallel, trainer_setup
-from ssanet_jax.training.loop import evaluate
+from ssanet_jax.training.evaluation import evaluate
 from tests.helpers import mesh_of, train_in_float64
 
 
@@ -65,9 +65,7 @@ def test_grouped_batch_norm_is_between_local_and_global(digits):
     assert np.abs(stats[1] - stats[-1]).max() > 1e-3
 
 
-@pytest.mark.parametrize('name', ['ssa_resnet20', 'ssa_resnet32'])
-def test_local_batch_norm_crosses_devices_at_most_twice_a_step(name, digits):
-    digits.model.name = name
+def test_local_batch_norm_crosses_devices_at_most_twice_a_step(digits):
     assert count_all_reduces(build_on(8, digits)) <= 2
 
 
@@ -78,6 +76,7 @@ def test_a_hundred_layers_cross_devices_no_more_often(digits):
     assert count_all_reduces(build_on(8, digits)) <= 2
 
 
+@pytest.mark.slow
 def test_the_count_sees_the_all_reduces_of_global_batch_norm(digits):
     digits.model.batch_norm_group_size = -1
     assert count_all_reduces(build_on(8, digits)) > 28
@@ -98,9 +97,9 @@ def count_all_reduces(run):
 
 
 def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits):
-    """Masked padding takes no part: 60 steps in, 360 digits give one top-1."""
+    """Masked padding takes no part: 30 steps in, 360 digits give one top-1."""
     run = build_on(1, digits)
-    _, state = train(run, digits, 60)
+    _, state = train(run, digits, 30)
     variables = jax.device_get(state)
     images = next(data.eval_batches(digits, 'test'))
     logits = run.model.apply(
@@ -112,7 +111,7 @@ def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits):
     assert right.shape == (360,)
     assert 20 < 100 * right.mean() < 100
 
-    for num_devices, batch_size in itertools.product((1, 8), (64, 7, 1000)):
+    for num_devices, batch_size in ((1, 64), (8, 7), (8, 1000)):
         digits.eval_batch_size = batch_size
         run = build_on(num_devices, digits)
         means = evaluate(digits, run, jax.device_put(variables, parallel.replicated(run.mesh)))
@@ -129,3 +128,50 @@ def test_devices_that_do_not_split_into_groups_are_refused(digits):
     digits.model.batch_norm_group_size = 3
     with pytest.raises(ConfigError, match='choose one of 1, 2, 4, 8, or -1'):
         trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
+
+
+@pytest.mark.parametrize(
+    'message',
+    [
+        'UNKNOWN: Gloo all-reduce failed: [external/gloo/gloo/transport/tcp/pair.cc:547] '
+        'Connection closed by peer [127.0.0.1]:42301',
+        'UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats): task:1',
+        'DEADLINE_EXCEEDED: Barrier timed out. Id: PreemptionSync',
+        'INTERNAL: NCCL operation ncclAllReduce failed: remote process exited or there '
+        'was a network error.',
+    ],
+)
+def test_a_lost_connection_is_recognized(message):
+    assert parallel.means_connection_lost(message)
+
+
+@pytest.mark.parametrize(
+    'message',
+    [
+        'INTERNAL: Failed to synchronize: CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access',
+        'UNKNOWN: CUDNN_STATUS_EXECUTION_FAILED in cudnn_frontend_graph',
+        'INTERNAL: NCCL operation ncclAllReduce failed: unhandled cuda error',
+        'RESOURCE_EXHAUSTED: Out of memory while trying to allocate 68719476736 bytes.',
+    ],
+)
+def test_an_error_of_this_device_is_not_taken_for_a_lost_host(message):
+    assert not parallel.means_connection_lost(message)
+
+
+def refuse(message, with_detection):
+    """`jax.distributed.initialize` that raises one message, and another with detection on."""
+
+    def initialize(*, cluster_detection_method=None, **_):
+        raise ValueError(message if cluster_detection_method else with_detection)
+
+    return initialize
+
+
+def test_a_single_host_starts_whatever_the_words_of_jax(monkeypatch):
+    monkeypatch.delenv('JAX_COORDINATOR_ADDRESS', raising=False)
+    monkeypatch.setattr(parallel.jax.distributed, 'initialize', refuse('none found', 'none found'))
+    parallel.initialize_hosts(None, None, None)
+    broken = refuse('none found', "invalid literal for int(): '4(x2)'")
+    monkeypatch.setattr(parallel.jax.distributed, 'initialize', broken)
+    with pytest.raises(ValueError, match='invalid literal'):
+        parallel.initialize_hosts(None, None, None)

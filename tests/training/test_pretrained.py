@@ -2,18 +2,26 @@
 
 import json
 import shutil
+from functools import partial
 
+import flax.linen as nn
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ssanet_jax import weights
 from ssanet_jax.config.validation import check
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.models import ResNet
+from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.trained.load import load_trained
-from ssanet_jax.training import loop, trainer_setup
+from ssanet_jax.training import evaluation, loop, trainer_setup
+from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.pretrained import load_weights
+from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.weights.convert import variable_shapes
 
 
 @pytest.fixture
@@ -68,25 +76,52 @@ def test_a_run_from_before_a_field_was_there_and_from_more_devices_is_read(train
     assert isinstance(run.config.dataset.mean, tuple)
 
 
+class Headed(ResNet):
+    """Its last layer is not called fc."""
+
+    @nn.compact
+    def classify(self, x, train=None):
+        return nn.Dense(self.num_classes, name='head')(jnp.mean(x, axis=(1, 2)))
+
+
+def test_a_network_with_a_head_of_its_own_is_read(digits, tmp_path, monkeypatch):
+    headed = partial(Headed, **NETWORKS['resnet20'].keywords)
+    monkeypatch.setitem(NETWORKS, 'headed20', headed)
+    digits.model.name = 'headed20'
+    model = trainer_setup.build_model(digits, 10)
+    shapes = variable_shapes(model, 8)
+    variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, (variables, {}), wait=True)
+    workdir = Workdir(tmp_path)
+    workdir.config.write_text(digits.to_json_best_effort())
+    with pytest.raises(ConfigError, match=r'classes.json is missing, .* no layer fc'):
+        load_trained(tmp_path, 'latest')
+    workdir.classes.write_text(json.dumps(list('abcdefghij')))
+    trained = load_trained(tmp_path, 'latest')
+    assert trained.model.num_classes == len(trained.classes) == 10
+    assert trained.variables['params']['head']['bias'].shape == (10,)
+
+
 def test_evaluation_of_the_weights_equals_that_of_the_run(trained, tiny, tmp_path):
     workdir, path = trained
-    expected = loop.evaluate_checkpoint(tiny, str(workdir), 'best')
+    expected = evaluation.evaluate_checkpoint(tiny, str(workdir), 'best')
     tiny.init.weights = path
-    found = loop.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
+    found = evaluation.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
     assert found == {**expected, 'step': 0}
     tiny.init.weights = None
     with pytest.raises(ConfigError, match=r'needs --config\.init\.weights=FILE'):
-        loop.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
+        evaluation.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
     tiny.init.weights, tiny.init.head = path, 'new'
     with pytest.raises(ConfigError, match='would evaluate a random layer'):
-        loop.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
+        evaluation.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
 
 
 def test_ssa_put_into_a_trained_network_changes_no_answer_and_its_gates_train_alone(
     trained, tiny, tmp_path
 ):
     workdir, path = trained
-    before = loop.evaluate_checkpoint(tiny, str(workdir), 'best')
+    before = evaluation.evaluate_checkpoint(tiny, str(workdir), 'best')
     plain = load_trained(workdir).variables
 
     tiny.model.name = 'ssa_resnet20'
@@ -94,7 +129,7 @@ def test_ssa_put_into_a_trained_network_changes_no_answer_and_its_gates_train_al
     tiny.init.weights = path
     tiny.init.attention = 'insert'
     tiny.optimizer.train_only = ('*/ssa/*',)
-    inserted = loop.evaluate_checkpoint(tiny, str(tmp_path / 'eval'), 'init')
+    inserted = evaluation.evaluate_checkpoint(tiny, str(tmp_path / 'eval'), 'init')
     assert inserted['top1'] == before['top1']
     assert inserted['loss'] == pytest.approx(before['loss'], rel=1e-5)
 
