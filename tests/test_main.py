@@ -101,7 +101,7 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path, data_dir):
     (tmp_path / 'run').write_text('')
     result = main(*digits_flags(tmp_path / 'run', data_dir))
     assert (result.returncode, result.stderr.count('\n')) == (2, 1)
-    assert 'cannot be made a folder' in result.stderr
+    assert 'cannot be created' in result.stderr
 
 
 def test_evaluating_where_nothing_was_trained_makes_nothing(tmp_path, data_dir):

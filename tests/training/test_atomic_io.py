@@ -22,7 +22,7 @@ def hasty(monkeypatch):
 
 
 def full_disk(monkeypatch, times):
-    """Fails as many times as a checkpoint is finished, in the thread in which Orbax does it."""
+    """Fails `times` times in Orbax's thread, when a checkpoint is about to be complete."""
     real, left = checkpoint_integrity._digests, [times]
 
     def digests(folder):
@@ -104,7 +104,7 @@ def test_a_stop_during_an_evaluation_reports_that_the_save_in_progress_failed(
         loop.train_and_evaluate(short, tmp_path)
 
 
-def test_a_workdir_that_vanished_is_not_made_anew(tmp_path):
+def test_a_workdir_that_vanished_is_not_created_again(tmp_path):
     workdir = tmp_path / 'run'
     with Checkpoints(workdir) as checkpoints:
         checkpoints.save(1, tree(1), wait=True)
@@ -114,7 +114,7 @@ def test_a_workdir_that_vanished_is_not_made_anew(tmp_path):
     assert not workdir.exists()
 
 
-def test_a_line_that_a_full_disk_cut_is_written_whole(tmp_path):
+def test_a_line_cut_off_by_a_full_disk_is_completed(tmp_path):
     path = epath.Path(tmp_path / 'metrics.jsonl')
     file = AppendedFile(path, 'one\n')
     file.append('two\n')
@@ -124,7 +124,7 @@ def test_a_line_that_a_full_disk_cut_is_written_whole(tmp_path):
     assert path.read_text() == 'one\ntwo\nthree\n'
 
 
-def test_a_file_that_others_cut_or_removed_is_not_gone_on_with(tmp_path):
+def test_appending_stops_if_another_process_truncated_or_removed_the_file(tmp_path):
     path = epath.Path(tmp_path / 'metrics.jsonl')
     file = AppendedFile(path, 'one\n')
     path.write_text('')
@@ -135,7 +135,7 @@ def test_a_file_that_others_cut_or_removed_is_not_gone_on_with(tmp_path):
         file.append('two\n')
 
 
-def test_a_disk_that_is_full_for_events_only_does_not_end_a_run(tmp_path, monkeypatch, caplog):
+def test_a_failure_to_write_events_does_not_end_a_run(tmp_path, monkeypatch, caplog):
     def full(*arguments):
         raise tf.errors.ResourceExhaustedError(None, None, 'No space left on device\n\tFailed')
 

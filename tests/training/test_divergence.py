@@ -20,10 +20,13 @@ from tests.helpers import assert_trees_equal, mesh_of, reproducible
 
 
 def test_a_diverged_run_stops_and_names_the_step_and_the_last_good_checkpoint(short, tmp_path):
+    short.model.name, short.batch_size = 'resnet20', 8
     short.num_train_steps, short.optimizer.learning_rate = 30, 1e30
     message = r'At step 2 the loss or .* last good checkpoint in .* is none'
     with pytest.raises(DivergedError, match=message):
-        loop.train_and_evaluate(short, str(tmp_path))
+        loop.train_and_evaluate(
+            short, tmp_path, build=partial(trainer_setup.build, mesh=mesh_of(1))
+        )
     assert list((tmp_path / 'checkpoints').iterdir()) == []
 
     def refuse(constant):
@@ -44,7 +47,7 @@ def test_an_exploding_loss_stops_the_run_with_its_checkpoints_good(short, tmp_pa
 
 
 def poison(config, bad_steps):
-    """Arguments of a run whose images of some steps are so large that nothing finite comes out."""
+    """Arguments of a run whose images are infinite in some steps."""
     normalize = trainer_setup.build_preprocess(config)
 
     def preprocess(image):

@@ -1,7 +1,9 @@
+import dataclasses
 import itertools
 import json
 from types import SimpleNamespace
 
+import flax.traverse_util
 import jax
 import numpy as np
 import pytest
@@ -31,8 +33,8 @@ def logged(short):
 
 
 @pytest.mark.slow
-def test_training_is_the_same_with_and_without(logged, tmp_path):
-    """A run without, killed after step 11, goes on with, from step 8, as one that always was."""
+def test_training_is_the_same_with_and_without_the_gate_log(logged, tmp_path):
+    """A run without the log, killed after step 11, resumes with it from step 8."""
     state = loop.train_and_evaluate(logged, str(tmp_path / 'whole'))
     logged.log_gates = False
     with pytest.raises(KilledError):  # two batches are prefetched
@@ -54,7 +56,7 @@ def test_training_is_the_same_with_and_without(logged, tmp_path):
     _check_events(tmp_path / 'whole', lines[1:6:2])
 
 
-def test_what_gates_do_is_written_to_the_file_and_to_tensorboard(digits, tmp_path):
+def test_gate_statistics_are_written_to_metrics_and_tensorboard(digits, tmp_path):
     digits.log_gates = True
     run = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
     batches = list(itertools.islice(data.train_batches(digits), 2))
@@ -73,7 +75,7 @@ def test_what_gates_do_is_written_to_the_file_and_to_tensorboard(digits, tmp_pat
 
 
 def _check_values(config, state, batch, line):
-    """All of a line, by NumPy from feature maps of its batch in its state."""
+    """Computes a line by NumPy from feature maps of its state on its batch."""
     images = (batch['image'] / np.float32(255) - np.float32(0.3)) / np.float32(0.37)
     variables = jax.device_get(state.variables)
     run = trainer_setup.build(config, num_classes=10, num_train_examples=1437)
@@ -104,7 +106,7 @@ def _check_events(workdir, lines):
     assert values == pytest.approx([line['layer3_2/ssa/mean'] for line in lines], rel=1e-6)
 
 
-def test_what_is_compiled_of_a_training_step_is_the_same_with_and_without(digits):
+def test_the_training_step_compiles_to_the_same_with_and_without_the_gate_log(digits):
     texts = []
     for digits.log_gates in (False, True):
         run = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
@@ -116,8 +118,15 @@ def test_what_is_compiled_of_a_training_step_is_the_same_with_and_without(digits
     assert len(run.gates) == 9
 
 
-def test_a_dead_gate_is_told_once(digits, capsys):
-    """Where scales begin at 0, 2 sigmoid(0) is 1 everywhere."""
+def _without_gates(params):
+    """The parameters with all scales and biases of gates at 0, as a '2sigmoid' begins."""
+    flat = flax.traverse_util.flatten_dict(params)
+    flat = {path: x * 0 if 'ssa' in path else x for path, x in flat.items()}
+    return flax.traverse_util.unflatten_dict(flat)
+
+
+def test_a_dead_gate_is_reported_once(digits, capsys):
+    """2 sigmoid(0) is 1 everywhere."""
     digits.log_gates = True
     digits.model.ssa.gate = '2sigmoid'
     run = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
@@ -126,7 +135,8 @@ def test_a_dead_gate_is_told_once(digits, capsys):
     gates = GateLog(
         run, SimpleNamespace(write=lambda *line: lines.append(line)), console.make_console()
     )
-    state = run.init()
+    state = random_state(run, 50, seed=0)
+    state = dataclasses.replace(state, params=_without_gates(state.params))
     for step in (50, 100):
         gates.write(step, state, batch)
     told = capsys.readouterr().out.splitlines()
@@ -138,7 +148,7 @@ def test_a_dead_gate_is_told_once(digits, capsys):
     assert (lines[0][2]['layer1_0/ssa/mean'], lines[0][2]['layer1_0/ssa/std']) == (1, 0)
 
 
-def test_a_network_without_gates_is_refused_before_anything_is_made(logged, tmp_path):
+def test_a_network_without_gates_is_refused_before_the_workdir_is_created(logged, tmp_path):
     logged.model.name = 'resnet20'
     message = r'config.log_gates=True, but resnet20 has no gates; leave it out, or choose'
     with pytest.raises(ConfigError, match=message):
@@ -146,7 +156,7 @@ def test_a_network_without_gates_is_refused_before_anything_is_made(logged, tmp_
     assert not (tmp_path / 'run').exists()
 
 
-def test_it_may_be_turned_on_and_off_between_starts(logged):
+def test_the_gate_log_may_be_turned_on_when_resuming(logged):
     saved = {**json.loads(logged.to_json()), 'log_gates': False}
     assert changed_fields(logged, saved) == ([], ['log_gates was False and is True'])
 

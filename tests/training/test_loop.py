@@ -21,7 +21,7 @@ from tests.training.conftest import short_config
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory, data_dir):
-    """The workdir of a run that nothing happened to, its last state and what it printed."""
+    """The workdir of an uninterrupted run, its last state and its output."""
     config = short_config(data_dir)
     config.profile_start_step, config.profile_num_steps = 2, 2
     workdir, printed = tmp_path_factory.mktemp('whole'), io.StringIO()
@@ -126,7 +126,7 @@ def test_training_lowers_the_loss_in_bfloat16_with_smoothing_and_adamw(short, tm
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_lines_that_training_will_write_again_are_removed(tmp_path):
+def test_metrics_of_steps_to_be_repeated_are_removed(tmp_path):
     workdir = Workdir(tmp_path)
     lines = [{'step': step, 'split': 'train', 'loss': 1.0} for step in (1, 2, 3)]
     workdir.metrics.write_text(''.join(json.dumps(x) + '\n' for x in lines) + '{"step": 4, "sp')
@@ -171,7 +171,7 @@ def test_a_run_resumes_from_the_newest_good_checkpoint(short, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_each_start_is_recorded_and_what_changed_is_told(short, tmp_path, capsys):
+def test_each_start_is_recorded_and_its_changes_are_printed(short, tmp_path, capsys):
     short.num_train_steps = 2
     short.optimizer.schedule = 'constant'
     loop.train_and_evaluate(short, str(tmp_path))

@@ -15,7 +15,7 @@ from tests.helpers import mesh_of
 
 
 @pytest.mark.parametrize('k', [1, 5])
-def test_accuracies_are_scikit_learns(k):
+def test_accuracies_equal_those_of_scikit_learn(k):
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(200, 10)).astype(np.float32)
     label = rng.integers(0, 10, size=200).astype(np.int32)
@@ -29,7 +29,7 @@ def test_of_equal_logits_the_lower_class_is_predicted_as_by_argmax():
     np.testing.assert_array_equal(label_rank(logits, jnp.array([0, 1, 2])), [0, 1, 2])
 
 
-def test_a_diverged_network_is_never_right():
+def test_a_diverged_network_is_never_correct():
     logits = jnp.full((2, 10), jnp.nan).at[1, 3].set(5.0)
     np.testing.assert_array_equal(label_rank(logits, jnp.array([0, 3])) > 0, [True, True])
 
@@ -51,15 +51,15 @@ def test_parts_add_up_to_the_whole():
     assert (parts[0] + parts[1]).means() == Metrics.of(logits, label, loss, mask).means()
 
 
-def test_nothing_is_right_for_a_negative_label():
+def test_no_prediction_is_correct_for_a_negative_label():
     logits = jnp.array([[0.0, 1.0], [3.0, 2.0]])
     rank = label_rank(logits, jnp.array([-1, 0]))
     assert rank[0] >= 5  # not even of the first five, of two classes
     assert rank[1] == 0
 
 
-def test_an_image_that_could_not_be_decoded_counts_as_a_wrong_uniform_guess():
-    """In place of one of three images; the others count as they would without it."""
+def test_an_image_that_could_not_be_decoded_counts_as_an_incorrect_uniform_guess():
+    """In place of one of three images; the others count as they do without it."""
     model = nn.Dense(4)
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 4)))

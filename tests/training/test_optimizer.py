@@ -66,7 +66,7 @@ def run(steps=3, **settings):
 
 
 def sgd_by_hand(value, gradient, decay, nesterov, steps=3, momentum=0.9, rate=0.1):
-    """torch.optim.SGD as its documentation writes it."""
+    """torch.optim.SGD by the formulas of its documentation."""
     buffer = 0.0
     for _ in range(steps):
         g = gradient + decay * value
@@ -86,7 +86,7 @@ def adamw_by_hand(value, gradient, decay, steps=3, b1=0.9, b2=0.999, rate=0.1):
 
 @pytest.mark.parametrize('decayed', ['all', 'kernels'])
 @pytest.mark.parametrize('nesterov', [False, True])
-def test_sgd_is_torchs(nesterov, decayed):
+def test_sgd_equals_that_of_torch(nesterov, decayed):
     found = run(nesterov=nesterov, decay_parameters=decayed, weight_decay=0.01)
 
     def expected(path, value, gradient):
@@ -112,7 +112,7 @@ def by_path(function):
     return {module: pytest.approx(values, rel=1e-5) for module, values in tree.items()}
 
 
-def test_only_the_parameters_that_a_pattern_finds_are_trained():
+def test_only_parameters_that_match_a_pattern_are_trained():
     found = run(train_only=('*/kernel',), weight_decay=0.01)
 
     def expected(path, value, gradient):

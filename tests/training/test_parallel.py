@@ -15,7 +15,7 @@ from tests.helpers import mesh_of, train_in_float64
 
 
 def build_on(num_devices, config):
-    """The setup for a mesh of so many devices."""
+    """The setup for a mesh of `num_devices`."""
     mesh = mesh_of(num_devices)
     return trainer_setup.build(config, num_classes=10, num_train_examples=1437, mesh=mesh)
 
@@ -97,7 +97,7 @@ def count_all_reduces(run):
 
 
 def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits):
-    """Masked padding takes no part: 30 steps in, 360 digits give one top-1."""
+    """Masked padding does not count: after 30 steps, 360 digits give one top-1."""
     run = build_on(1, digits)
     _, state = train(run, digits, 30)
     variables = jax.device_get(state)

@@ -51,7 +51,7 @@ def last_state(workdir):
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory, data_dir):
-    """The workdir of a run that nothing happened to."""
+    """The workdir of an uninterrupted run."""
     workdir = tmp_path_factory.mktemp('whole')
     process = start(workdir, data_dir)
     _, errors = process.communicate()
@@ -66,7 +66,7 @@ def assert_same_run(workdir, whole):
 
 
 @pytest.mark.slow
-def test_signals_save_and_the_run_goes_on_bit_for_bit(whole, tmp_path, data_dir):
+def test_a_signal_saves_and_the_run_resumes_bit_for_bit(whole, tmp_path, data_dir):
     for number, text in ((signal.SIGTERM, 'step 40/300  eval'), (signal.SIGINT, 'step 120/300')):
         process = start(tmp_path, data_dir)
         wait_for(process, text)
@@ -84,7 +84,7 @@ def test_signals_save_and_the_run_goes_on_bit_for_bit(whole, tmp_path, data_dir)
 
 
 @pytest.mark.slow
-def test_kills_change_nothing(whole, tmp_path, data_dir):
+def test_a_killed_run_resumes_bit_for_bit(whole, tmp_path, data_dir):
     process = start(tmp_path, data_dir)
     wait_for(process, 'step 30/300  train')
     process.kill()
@@ -105,7 +105,7 @@ def test_kills_change_nothing(whole, tmp_path, data_dir):
 
 def test_a_second_signal_stops_at_once(tmp_path, data_dir):
     process = start(tmp_path, data_dir)
-    wait_for(process, 'step 20/300  train')
+    wait_for(process, 'step 10/300  train')
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=10)
@@ -114,7 +114,7 @@ def test_a_second_signal_stops_at_once(tmp_path, data_dir):
 
 
 @pytest.mark.slow
-def test_a_run_in_the_same_process_leaves_signals_as_they_were(digits, tmp_path):
+def test_signal_handlers_are_restored_after_a_run(digits, tmp_path):
     digits.num_train_steps = 1
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     loop.train_and_evaluate(digits, str(tmp_path))

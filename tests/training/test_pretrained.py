@@ -64,7 +64,7 @@ def test_a_run_is_read_from_its_workdir_with_its_model(trained):
         load_trained(workdir / 'nothing')
 
 
-def test_a_run_from_before_a_field_was_there_and_from_more_devices_is_read(trained, tmp_path):
+def test_a_run_of_an_older_config_and_of_more_devices_is_read(trained, tmp_path):
     workdir = shutil.copytree(trained[0], tmp_path / 'old')
     saved = json.loads((workdir / 'config.json').read_text())
     del saved['init'], saved['model']['dropout'], saved['model']['eca']
@@ -117,7 +117,7 @@ def test_evaluation_of_the_weights_equals_that_of_the_run(trained, tiny, tmp_pat
         evaluation.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
 
 
-def test_ssa_put_into_a_trained_network_changes_no_answer_and_its_gates_train_alone(
+def test_ssa_inserted_into_a_trained_network_starts_as_an_identity_and_trains_alone(
     trained, tiny, tmp_path
 ):
     workdir, path = trained
@@ -176,7 +176,7 @@ def test_a_new_head_leaves_the_other_layers(trained, tiny):
         ('text.onnx', r'expected .safetensors, .pth'),
     ],
 )
-def test_a_file_that_cannot_be_read_stops_the_run_before_it_leaves_anything(
+def test_an_unreadable_file_of_weights_stops_the_run_before_the_workdir_is_created(
     tiny, tmp_path, file, message
 ):
     for name in ('text.safetensors', 'text.onnx'):
@@ -187,7 +187,7 @@ def test_a_file_that_cannot_be_read_stops_the_run_before_it_leaves_anything(
     assert not (tmp_path / 'run' / 'config.json').exists()
 
 
-def test_a_pattern_that_finds_nothing_is_refused(tiny):
+def test_a_pattern_without_a_match_is_refused(tiny):
     tiny.optimizer.train_only = ('*/ssa/*',)
     with pytest.raises(ConfigError, match=r"'\*/ssa/\*', which matches no parameter; .* layer3_2"):
         trainer_setup.build(tiny, num_classes=10, num_train_examples=100)
