@@ -137,7 +137,10 @@ def _train(
             if setup.plan.evaluates_at(step) and step not in checkpoints.evaluations:
                 watch.pause(after=state)
                 evaluation = evaluate(config, setup, state, stop_if_requested)
-                evaluation |= _evaluate_own(evaluators, state, step)
+                for name, evaluator in evaluators.items():
+                    own = evaluator(state, step)
+                    evaluation |= {f'{name}/{key}': float(own[key]) for key in own}
+                    stop_if_requested()
                 log.write(step, 'eval', evaluation)
                 progress.report(step, 'eval', evaluation)
                 checkpoints.evaluated(step, evaluation)
@@ -174,16 +177,6 @@ def _train(
             watch.resume(after=state)
         checkpoints.prune()
     return state
-
-
-def _evaluate_own(
-    evaluators: Mapping[str, Evaluator], state: TrainState, step: int
-) -> dict[str, float]:
-    return {
-        f'{name}/{key}': float(value)
-        for name, evaluator in evaluators.items()
-        for key, value in evaluator(state, step).items()
-    }
 
 
 def _claim(workdir: Workdir, stack: contextlib.ExitStack) -> None:

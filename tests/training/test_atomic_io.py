@@ -1,6 +1,8 @@
 import errno
 import os
 import signal
+import threading
+import time
 
 import jax.numpy as jnp
 import pytest
@@ -92,16 +94,21 @@ def test_a_stop_during_an_evaluation_reports_that_the_save_in_progress_failed(
     short, tmp_path, monkeypatch
 ):
     short.num_train_steps, short.eval_every_steps = 2, 1
-    asked = []
+    failed = threading.Event()
 
     def full(folder):
-        if not asked:
-            asked.append(os.kill(os.getpid(), signal.SIGTERM))
+        failed.set()
         raise OSError(errno.ENOSPC, 'No space left on device')
+
+    def stopped(state, step):
+        assert failed.wait(timeout=60)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)  # a thread listens
+        return {}
 
     monkeypatch.setattr(checkpoint_integrity, '_digests', full)
     with pytest.raises(SaveError, match=r'The checkpoint of step 1 in .* No space left on device'):
-        loop.train_and_evaluate(short, tmp_path)
+        loop.train_and_evaluate(short, tmp_path, evaluators={'stopped': stopped})
 
 
 def test_a_workdir_that_vanished_is_not_created_again(tmp_path):

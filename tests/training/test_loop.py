@@ -190,16 +190,17 @@ def test_each_start_is_recorded_and_its_changes_are_printed(short, tmp_path, cap
 def test_other_data_and_another_config_are_refused_unless_allowed(short, finished):
     (first,) = finished.read_starts()
     finished.write_starts([{**first, 'dataset': 'digits/0.9.0 0123'}])
-    short.num_train_steps, short.optimizer.momentum = 31, 0.8
+    short.dataset.crop_padding = 2
     message = (
-        r'a different run: num_train_steps was 30 and is 31; optimizer.momentum was 0.9 and is '
-        r'0.8; its dataset was digits/0.9.0 0123 and is digits/1.0.0 .*--allow_config_change'
+        r'a different run: dataset.crop_padding was 1 and is 2; '
+        r'its dataset was digits/0.9.0 0123 and is digits/1.0.0 .*--allow_config_change'
     )
     with pytest.raises(ConfigError, match=message):
         loop.train_and_evaluate(short, finished)
     state = loop.train_and_evaluate(short, finished, allow_config_change=True)
-    assert int(state.step) == 31
-    short.model.name, short.num_train_steps = 'ssa_resnet32', 32
+    assert int(state.step) == 30
+    assert finished.read_config()['dataset']['crop_padding'] == 2
+    short.model.name = 'ssa_resnet32'
     with pytest.raises(ConfigError, match=r'is of another model, optimizer or set of .* absent'):
         loop.train_and_evaluate(short, finished, allow_config_change=True)
 

@@ -1,5 +1,6 @@
 """Runs that start from a file of weights, and runs that train a part."""
 
+import itertools
 import json
 import shutil
 from functools import partial
@@ -11,17 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssanet_jax import weights
+from ssanet_jax import data, weights
 from ssanet_jax.config.validation import check
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import ResNet
 from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.trained.load import load_trained
-from ssanet_jax.training import evaluation, loop, trainer_setup
+from ssanet_jax.training import evaluation, loop, parallel, run_history, trainer_setup
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.pretrained import load_weights
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.workdir import Workdir, metrics_line
 from ssanet_jax.weights.convert import variable_shapes
+from tests.helpers import load_config
+from tests.report.runs import random_state
 
 
 @pytest.fixture
@@ -36,20 +39,23 @@ def tiny(digits):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, data_dir):
-    """The workdir of a plain ResNet-20 after six steps, and its weights as a file."""
-    from tests.helpers import load_config
-
+    """The workdir of a plain ResNet-20 with random weights at step 6, and these as a file."""
     config = load_config('digits_ssa20')
     config.dataset.data_dir = str(data_dir)
     config.model.name = 'resnet20'
-    config.num_train_steps = 6
-    config.eval_every_steps = 6
-    workdir = tmp_path_factory.mktemp('plain')
-    loop.train_and_evaluate(config, str(workdir))
+    info = data.dataset_info(config)
+    setup = trainer_setup.build(config, num_classes=10, num_train_examples=info.num_train)
+    workdir = Workdir(tmp_path_factory.mktemp('plain'))
+    with Checkpoints(workdir) as checkpoints:
+        state = random_state(setup, 6, seed=0)
+        checkpoints.save(6, (state, setup.zero_metrics().sums), wait=True)
+    run_history.record(config, info, workdir, 0)
+    line = metrics_line(6, 'eval', loss=1.0, top1=50.0)
+    workdir.metrics.write_text(line)
     run = load_trained(workdir)
-    path = workdir / 'plain.safetensors'
+    path = workdir.path / 'plain.safetensors'
     weights.write(path, weights.to_arrays(run.variables, run.model, naming='torchvision'))
-    return workdir, str(path)
+    return workdir.path, str(path)
 
 
 def test_a_run_is_read_from_its_workdir_with_its_model(trained):
@@ -117,9 +123,7 @@ def test_evaluation_of_the_weights_equals_that_of_the_run(trained, tiny, tmp_pat
         evaluation.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
 
 
-def test_ssa_inserted_into_a_trained_network_starts_as_an_identity_and_trains_alone(
-    trained, tiny, tmp_path
-):
+def test_ssa_inserted_into_a_trained_network_starts_as_an_identity_and_trains_alone(trained, tiny):
     workdir, path = trained
     before = evaluation.evaluate_checkpoint(tiny, str(workdir), 'best')
     plain = load_trained(workdir).variables
@@ -129,11 +133,14 @@ def test_ssa_inserted_into_a_trained_network_starts_as_an_identity_and_trains_al
     tiny.init.weights = path
     tiny.init.attention = 'insert'
     tiny.optimizer.train_only = ('*/ssa/*',)
-    inserted = evaluation.evaluate_checkpoint(tiny, str(tmp_path / 'eval'), 'init')
+    setup = trainer_setup.build(tiny, num_classes=10, num_train_examples=1437)
+    state = load_weights(tiny, setup, setup.init())
+    inserted = evaluation.evaluate(tiny, setup, state)
     assert inserted['top1'] == before['top1']
     assert inserted['loss'] == pytest.approx(before['loss'], rel=1e-5)
 
-    state = loop.train_and_evaluate(tiny, str(tmp_path / 'run'))
+    for batch in parallel.to_devices(itertools.islice(data.train_batches(tiny), 2), setup.mesh):
+        state, _ = setup.train_step(state, batch, setup.zero_metrics())
     flat = flax.traverse_util.flatten_dict(jax.device_get(state.params))
     old = flax.traverse_util.flatten_dict(plain['params'])
     gates = {p for p in flat if p[-3:-1] == ('ssa', 'bn')}
