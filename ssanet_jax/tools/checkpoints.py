@@ -62,9 +62,9 @@ def main(argv: list[str]) -> None:
 
 
 def _list(workdir: 'Workdir') -> None:
-    from ssanet_jax.training.checkpoint import Checkpoints
+    from ssanet_jax.training.checkpoint_reader import CheckpointReader
 
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with CheckpointReader(workdir) as checkpoints:
         best, rows = checkpoints.best_step(), []
         for step in checkpoints.steps():
             folder = checkpoints.directory / str(step)
@@ -98,10 +98,10 @@ def _size(folder: epath.Path) -> int:
 
 
 def _verify(workdir: 'Workdir') -> None:
-    from ssanet_jax.training.checkpoint import Checkpoints
+    from ssanet_jax.training.checkpoint_reader import CheckpointReader
 
     steps, damaged = workdir.checkpoint_steps(), 0
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with CheckpointReader(workdir) as checkpoints:
         for step in steps:
             reason = checkpoints.damage(step)
             damaged += bool(reason)
@@ -126,8 +126,8 @@ def _named(steps: list[int]) -> str:
 
 def _export(workdir: 'Workdir') -> None:
     from ssanet_jax.training.atomic_io import write_text
-    from ssanet_jax.training.checkpoint import Checkpoints
     from ssanet_jax.training.checkpoint_integrity import damage
+    from ssanet_jax.training.checkpoint_reader import CheckpointReader
     from ssanet_jax.training.workdir import Workdir
 
     if not FLAGS.out:
@@ -135,7 +135,7 @@ def _export(workdir: 'Workdir') -> None:
     out = Workdir(FLAGS.out)
     if out.path.exists():
         raise ConfigError(f'--out={out} exists; name a folder that does not.')
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with CheckpointReader(workdir) as checkpoints:
         step = checkpoints.find(FLAGS.checkpoint)
         try:
             _copy(checkpoints.directory / str(step), out.checkpoints / str(step))

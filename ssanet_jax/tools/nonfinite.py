@@ -99,11 +99,11 @@ def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: i
 
 def _restore(config: ConfigDict, run: Any, folder: epath.Path, checkpoint: str) -> Any:
     """The state of a checkpoint, or the first, where there is none and 'latest' is asked for."""
-    from ssanet_jax.training.checkpoint import Checkpoints
+    from ssanet_jax.training.checkpoint_reader import CheckpointReader
     from ssanet_jax.training.pretrained import load_weights
 
     state = run.init()
-    with Checkpoints(folder, read_only=True) as checkpoints:
+    with CheckpointReader(folder) as checkpoints:
         if checkpoints.steps() or checkpoint != 'latest':
             step = checkpoints.find(checkpoint)
             return checkpoints.restore_state(step, state)

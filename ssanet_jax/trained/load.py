@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.config import base, flatten
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network
-from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoint_reader import CheckpointReader
 from ssanet_jax.training.steps import Preprocess
 from ssanet_jax.training.trainer_setup import build_model, build_preprocess
 from ssanet_jax.training.workdir import Workdir
@@ -51,7 +51,7 @@ def load_trained(workdir: epath.PathLike, checkpoint: str = 'best') -> TrainedMo
     """
     folder = Workdir(workdir)
     config = with_defaults(folder.read_config())
-    with Checkpoints(folder, read_only=True) as checkpoints:
+    with CheckpointReader(folder) as checkpoints:
         step = checkpoints.find(checkpoint)
         variables = checkpoints.restore_variables(step)
     classes = folder.read_classes()

@@ -9,6 +9,7 @@ from absl import flags
 from ssanet_jax.errors import ConfigError, WorkdirInUseError
 from ssanet_jax.tools import checkpoints as module
 from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoint_reader import CheckpointReader
 from ssanet_jax.training.workdir import Workdir
 from tests.helpers import assert_trees_equal, own_flags
 
@@ -92,7 +93,7 @@ def test_an_export_is_a_workdir_of_its_own(workdir, tmp_path):
     assert sorted(workdir.rglob('*')) == before
     shutil.rmtree(workdir)
     assert json.loads((tmp_path / 'best' / 'classes.json').read_text()) == ['a', 'b']
-    with Checkpoints(tmp_path / 'best', read_only=True) as checkpoints:
+    with CheckpointReader(tmp_path / 'best') as checkpoints:
         assert (checkpoints.steps(), checkpoints.find('best')) == ([2], 2)
         assert_trees_equal(jax.device_get(checkpoints.restore(2, tree(0))), tree(2))
     assert list(checkpoints.evaluations) == [1, 2]

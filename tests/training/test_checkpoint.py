@@ -11,6 +11,7 @@ import pytest
 from ssanet_jax.errors import ConfigError, RunError
 from ssanet_jax.training import checkpoint_integrity
 from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoint_reader import CheckpointReader
 from ssanet_jax.training.retention import quality
 from tests.helpers import assert_trees_equal
 
@@ -48,7 +49,7 @@ def test_the_best_checkpoint_is_kept_when_it_is_old_and_after_reopening(tmp_path
             checkpoints.save(step, tree(step))
             evaluate(tmp_path, checkpoints, step, evaluation(top1, loss=2.0))
         checkpoints.save(8, tree(8))
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    with CheckpointReader(tmp_path) as checkpoints:
         assert checkpoints.best_step() == 2  # 5 is as right, with a higher loss
         names = ('best', 'latest', '7')
         assert [checkpoints.find(name) for name in names] == [2, 8, 7]
@@ -85,7 +86,7 @@ def test_reading_leaves_the_folder_as_it_is(tmp_path):
     good_checkpoints(tmp_path, 1)
     unfinished = tmp_path / 'checkpoints' / '2.orbax-checkpoint-tmp'
     unfinished.mkdir()
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    with CheckpointReader(tmp_path) as checkpoints:
         assert checkpoints.find('best') == 1
     assert unfinished.exists()
 
@@ -175,7 +176,7 @@ def test_nothing_is_changed_where_all_checkpoints_are_damaged(tmp_path):
 def test_a_damaged_checkpoint_is_not_evaluated(tmp_path):
     good_checkpoints(tmp_path, 1, 2)
     flip(largest(tmp_path / 'checkpoints' / '2'), 0.5)
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    with CheckpointReader(tmp_path) as checkpoints:
         with pytest.raises(ConfigError, match=r'step 2 .* is damaged: default/.* there are 1'):
             checkpoints.find('best')
         assert checkpoints.find('1') == 1

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from ssanet_jax.training import loop
-from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoint_reader import CheckpointReader
 from ssanet_jax.training.workdir import Workdir
 from tests.helpers import ROOT, assert_trees_equal
 
@@ -44,7 +44,7 @@ def lines(workdir):
 
 
 def last_state(workdir):
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with CheckpointReader(workdir) as checkpoints:
         step = checkpoints.steps()[-1]
         return step, checkpoints.restore_variables(step)
 
