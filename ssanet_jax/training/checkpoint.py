@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 from absl import logging
@@ -14,8 +14,6 @@ from ssanet_jax.training import checkpoint_integrity, parallel
 from ssanet_jax.training.atomic_io import check_room, retry_with_backoff, write_error
 from ssanet_jax.training.checkpoint_reader import CheckpointReader, listed
 from ssanet_jax.training.workdir import Workdir
-
-Tree = TypeVar('Tree')
 
 
 class Checkpoints(CheckpointReader):
