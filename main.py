@@ -38,10 +38,10 @@ def main() -> None:
 
     parallel.initialize_hosts(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
     runtime.start_tensorflow()
-    from ssanet_jax.training import loop
+    from ssanet_jax.training import evaluation, loop
 
     if FLAGS.mode == 'eval':
-        loop.evaluate_checkpoint(config, FLAGS.workdir, FLAGS.checkpoint)
+        evaluation.evaluate_checkpoint(config, FLAGS.workdir, FLAGS.checkpoint)
         return
     loop.train_and_evaluate(config, FLAGS.workdir, allow_config_change=FLAGS.allow_config_change)
     if FLAGS.report:

@@ -28,7 +28,7 @@ from PIL import Image
 
 from ssanet_jax.data.builders import open_builder
 from ssanet_jax.trained.load import with_defaults
-from ssanet_jax.training.workdir import saved_classes, saved_config
+from ssanet_jax.training.workdir import Workdir
 
 
 def write_images(dataset, folder: Path) -> np.ndarray:
@@ -64,12 +64,12 @@ def evaluated(workdir: Path, config: str) -> dict:
     """What main.py --mode=eval finds, in a copy of the config that the run has."""
     flags = ['--mode=eval', f'--config={config}', f'--workdir={workdir}']
     subprocess.run([sys.executable, 'main.py', *flags], cwd=ROOT, check=True)
-    return json.loads((workdir / 'evaluation.json').read_text())
+    return json.loads((Workdir(workdir).evaluation).read_text())
 
 
 def compare(config_file: str, workdir: Path) -> dict:
     """Counts of the command and of evaluation, and whether they are equal."""
-    config, classes = with_defaults(saved_config(workdir)), saved_classes(workdir)
+    config, classes = with_defaults(Workdir(workdir).read_config()), Workdir(workdir).read_classes()
     with tempfile.TemporaryDirectory() as folder:
         labels = write_images(config.dataset, Path(folder))
         begin = time.perf_counter()

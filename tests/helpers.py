@@ -13,7 +13,6 @@ import numpy as np
 import optax
 import pytest
 from absl import flags
-from etils import epath
 from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
@@ -22,8 +21,8 @@ from ssanet_jax.tools import cli
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.metrics_file import read_metrics
-from ssanet_jax.training.train_state import TrainState, init_state
+from ssanet_jax.training.steps import TrainState, init_state
+from ssanet_jax.training.workdir import Workdir
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -105,17 +104,16 @@ class KilledError(Exception):
     """Stands for what ends a process at once."""
 
 
-def stop_after(monkeypatch, steps):
-    """Ends the run, unsaved, when it asks for one batch too many."""
-    batches = data.train_batches
+def stop_after(steps):
+    """`train_batches` of a run that ends, unsaved, when it asks for one batch more than `steps`."""
 
     def cut_short(config, *, start_step=0):
-        for number, batch in enumerate(batches(config, start_step=start_step)):
+        for number, batch in enumerate(data.train_batches(config, start_step=start_step)):
             if start_step + number == steps:
                 raise KilledError
             yield batch
 
-    monkeypatch.setattr(data, 'train_batches', cut_short)
+    return cut_short
 
 
 def reproducible(workdir):
@@ -126,7 +124,7 @@ def reproducible(workdir):
             for name, value in line.items()
             if not name.endswith(('_seconds', '_per_second'))
         }
-        for line in read_metrics(epath.Path(workdir))
+        for line in Workdir(workdir).read_metrics()
     ]
 
 

@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from PIL import Image
 
-from ssanet_jax import create_model, weights
+from ssanet_jax import create_model, data, weights
 from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.models.registry import NETWORKS
+from ssanet_jax.training import losses, metrics, trainer_setup
+from ssanet_jax.training.workdir import Workdir
 from tests.helpers import ROOT, assert_trees_equal
 
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -48,6 +51,46 @@ def test_the_custom_block_and_network_work():
     assert_trees_equal(weights.from_torch(arrays, model), variables)
     _, state = model.apply(variables, images, train=False, mutable=['intermediates'])
     assert state['intermediates']['layer2_0']['mine']['gate'][0].shape == (2, 8, 8, 1)
+
+
+def test_a_loss_a_metric_and_an_evaluator_of_ones_own_work_as_the_page_says(
+    digits, tmp_path, monkeypatch
+):
+    code = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/extending.md').read_text(), re.DOTALL)
+    names = {}
+    for block in code:
+        exec(block, names)
+    digits.model.name = 'resnet20'
+    digits.num_train_steps = digits.log_every_steps = digits.eval_every_steps = 1
+    state = names['train'](digits, tmp_path / 'run')
+    trained, evaluated = Workdir(tmp_path / 'run').read_metrics()
+
+    setup = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
+    forward = jax.jit(
+        lambda variables, images: jax.nn.log_softmax(
+            setup.model.apply(
+                variables, setup.preprocess(images), train=True, mutable=['batch_stats']
+            )[0]
+        )
+    )
+    initial, batch = jax.device_get(setup.init().variables), next(data.train_batches(digits))
+    shares = batch['image'].reshape(8, 8, 8, 8, 3)  # of eight devices, with statistics of their own
+    log_p = np.concatenate([forward(initial, images) for images in shares])
+    log_p = log_p[np.arange(64), batch['label']].astype(np.float64)
+    assert trained['loss'] == pytest.approx((-((1 - np.exp(log_p)) ** 2) * log_p).mean(), rel=1e-4)
+
+    predict, confident = jax.jit(partial(setup.model.apply, train=False)), []
+    for batch in data.eval_batches(digits, 'test'):
+        images = setup.preprocess(jnp.asarray(batch['image']))
+        logits = predict(jax.device_get(state.variables), images)
+        confident += list(scipy.special.softmax(logits, axis=1).max(axis=1)[batch['mask']] > 0.5)
+    assert evaluated['confident'] == pytest.approx(100 * np.mean(confident), abs=0.3)  # one image
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(state.params)))
+    assert evaluated['weights/norm'] == pytest.approx(norm, rel=1e-5)
+
+    for registry, name in ((losses.LOSSES, 'focal'), (metrics.METRICS, 'confident')):
+        monkeypatch.setitem(registry, name, None)  # The recipe's entries are removed afterwards.
+    assert losses.make_loss(names['get_config']().loss) is names['focal']
 
 
 def test_the_code_for_a_trained_run_works(trained_digits, tmp_path, monkeypatch, capsys):

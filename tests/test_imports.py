@@ -17,7 +17,6 @@ from tests.helpers import ROOT
             'ssanet_jax.analysis.saliency_scores',
             'ssanet_jax.trained.ablation',
             'ssanet_jax.training.steps',
-            'ssanet_jax.training.train_state',
             'ssanet_jax.training.losses',
             'ssanet_jax.training.metrics',
             'ssanet_jax.training.optimizer',

@@ -9,7 +9,7 @@ import pytest
 
 import main as module
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training import loop
+from ssanet_jax.training import evaluation, loop
 from tests.helpers import ROOT, run_tool
 
 
@@ -117,13 +117,13 @@ def test_help_has_the_command_the_flags_and_the_fields():
 
 def test_a_workdir_that_is_a_file_is_refused(digits, tmp_path):
     (tmp_path / 'run').write_text('')
-    with pytest.raises(ConfigError, match='cannot be made a folder'):
+    with pytest.raises(ConfigError, match='cannot be created'):
         loop.train_and_evaluate(digits, str(tmp_path / 'run'))
 
 
 def test_evaluating_where_nothing_was_trained_makes_nothing(digits, tmp_path):
     with pytest.raises(ConfigError, match='name the workdir of a run'):
-        loop.evaluate_checkpoint(digits, str(tmp_path / 'typo'), 'best')
+        evaluation.evaluate_checkpoint(digits, str(tmp_path / 'typo'), 'best')
     assert not (tmp_path / 'typo').exists()
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from ssanet_jax.analysis.hlo import program_cost
-from ssanet_jax.training import parallel, trainer_setup
+from ssanet_jax.training import trainer_setup
 from tests.helpers import load_config, mesh_of
 
 
@@ -17,10 +17,9 @@ def cost(name, tail, num_devices=1, image_size=224):
     config = load_config('imagenet_ssa50')
     config.model.name, config.model.tail = name, tail
     config.batch_size, config.dataset.image_size = 32 * num_devices, image_size
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel.jax, 'device_count', lambda: num_devices)
-        patch.setattr(parallel, 'data_mesh', lambda: mesh_of(num_devices))
-        run = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167)
+    run = trainer_setup.build(
+        config, num_classes=1000, num_train_examples=1_281_167, mesh=mesh_of(num_devices)
+    )
     batch = {
         'image': jax.ShapeDtypeStruct((config.batch_size, image_size, image_size, 3), jnp.uint8),
         'label': jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),

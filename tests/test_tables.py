@@ -2,7 +2,7 @@ import pytest
 
 from ssanet_jax.analysis.macs import Cost
 from ssanet_jax.tables import si_format
-from ssanet_jax.training.summary import cost_rows
+from ssanet_jax.training.console import cost_rows
 
 
 @pytest.mark.parametrize(

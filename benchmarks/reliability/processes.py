@@ -121,7 +121,7 @@ class Start:
     @property
     def resumed_from(self) -> int:
         """The step that it says to go on from; 0 where it says nothing."""
-        found = re.search(r'[Gg]oing on from the checkpoint of step ([\d,]+)', self.output)
+        found = re.search(r'[Rr]esuming from the checkpoint of step ([\d,]+)', self.output)
         return int(found[1].replace(',', '')) if found else 0
 
     def lines(self) -> list[dict[str, Any]]:

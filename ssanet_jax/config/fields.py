@@ -66,6 +66,7 @@ _RUN = (
           'The run stops at a step with a larger mean loss, or one that is not finite.', above(0),
           resumable=True),
     Field('max_bad_steps', 0, 'Consecutive non-finite steps to skip before stopping.', at_least(0)),
+    Field('loss', 'cross_entropy', 'Training loss, a name in ssanet_jax.training.losses.LOSSES.'),
     Field('label_smoothing', 0.0, 'Probability spread evenly over all classes.', FRACTION),
 )
 

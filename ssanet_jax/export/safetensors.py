@@ -49,9 +49,7 @@ def load_exported(folder: str | Path) -> TrainedModel:
         )
     try:
         config = with_defaults(metadata['run'])
-        local = config.copy_and_resolve_references()
-        local.model.batch_norm_group_size = 1  # as in load_trained
-        model = build_model(local, len(metadata['classes']))
+        model = build_model(config, len(metadata['classes']))
         variables = _load_variables(folder, model, config.dataset.image_size)
     except (AttributeError, ImportError, OSError, TypeError, ValueError) as error:
         reason = ' '.join(str(error).split())

@@ -48,7 +48,7 @@ class PublishedCurves(NamedTuple):
 
 
 def read_curves(lines: Sequence[Mapping[str, Any]], steps_per_epoch: float | None) -> Curves:
-    """The curves of `training.metrics_file.read_metrics`; long ones are averaged over stretches."""
+    """The curves of `Workdir.read_metrics`; long ones are averaged over stretches."""
     scale = steps_per_epoch or 1.0
     train = _series(lines, 'train', ('loss', 'top1', 'learning_rate'), scale)
     evaluation = _series(lines, 'eval', ('loss', 'top1'), scale)

@@ -17,9 +17,7 @@ from ssanet_jax.report.charts import curve_charts
 from ssanet_jax.report.evaluation import Evaluation, evaluate_trained
 from ssanet_jax.report.header import make_header
 from ssanet_jax.trained.load import TrainedModel, load_trained, with_defaults
-from ssanet_jax.training.metrics_file import read_metrics
-from ssanet_jax.training.run_history import has_checkpoints, read_starts
-from ssanet_jax.training.workdir import saved_config
+from ssanet_jax.training.workdir import Workdir
 from ssanet_jax.version import __version__
 
 _HARDEST = 24  # images shown
@@ -46,8 +44,8 @@ def write_report(
     Raises:
       ConfigError: the run or the checkpoint does not exist, or `out` cannot be written.
     """
-    folder = epath.Path(workdir)
-    path = folder / 'report.html' if out is None else epath.Path(out)
+    folder = Workdir(workdir)
+    path = folder.report if out is None else epath.Path(out)
     if path.is_dir() or not path.parent.is_dir():
         raise ConfigError(f'{path} cannot be written; choose a file in an existing folder.')
     text = _page(folder, checkpoint)
@@ -75,11 +73,11 @@ def report_at_end(workdir: epath.PathLike) -> None:
         print(f'No report: {reason} Write it with tools.report --workdir={workdir}')
 
 
-def _page(folder: epath.Path, checkpoint: str) -> str:
-    config = with_defaults(saved_config(folder))
-    lines, starts = read_metrics(folder), read_starts(folder)
+def _page(folder: Workdir, checkpoint: str) -> str:
+    config = with_defaults(folder.read_config())
+    lines, starts = folder.read_metrics(), folder.read_starts()
     trained, evaluation, notes = None, None, []
-    if has_checkpoints(folder):
+    if folder.checkpoint_steps():
         trained = load_trained(folder, checkpoint)
         try:
             evaluation = evaluate_trained(trained, hardest=_HARDEST, sample=_SAMPLE)

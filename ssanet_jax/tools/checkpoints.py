@@ -14,6 +14,7 @@ up to it, to a new workdir that can be evaluated, converted or resumed.
 
 import datetime
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 from etils import epath
@@ -22,6 +23,9 @@ from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli
+
+if TYPE_CHECKING:
+    from ssanet_jax.training.workdir import Workdir
 
 FLAGS = flags.FLAGS
 
@@ -51,17 +55,17 @@ def main(arguments: list[str]) -> None:
     for name in ('format', 'keep', 'checkpoint', 'out'):
         if FLAGS[name].present and name not in _VERBS[verb]:
             raise ConfigError(f'--{name} has no effect with {verb}; omit it.')
-    workdir = epath.Path(FLAGS.workdir)
-    from ssanet_jax.training.workdir import saved_config
+    from ssanet_jax.training.workdir import Workdir
 
-    saved_config(workdir)  # raises where there is no run
+    workdir = Workdir(FLAGS.workdir)
+    workdir.read_config()  # raises where there is no run
     {'list': _list, 'verify': _verify, 'prune': _prune, 'export': _export}[verb](workdir)
 
 
-def _list(workdir: epath.Path) -> None:
-    from ssanet_jax.training.checkpoint import Checkpoints
+def _list(workdir: 'Workdir') -> None:
+    from ssanet_jax.training.checkpoint_reader import CheckpointReader
 
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with CheckpointReader(workdir) as checkpoints:
         best, rows = checkpoints.best_step(), []
         for step in checkpoints.steps():
             folder = checkpoints.directory / str(step)
@@ -85,7 +89,7 @@ def _list(workdir: epath.Path) -> None:
         Column('loss', lambda loss: f'{loss:.4f}'),
         Column('best', lambda best: 'yes' if best else 'no', left=True),
     ]
-    show([Table(f'{workdir}/checkpoints', columns, rows)], FLAGS.format)
+    show([Table(str(workdir.checkpoints), columns, rows)], FLAGS.format)
 
 
 def _size(folder: epath.Path) -> int:
@@ -94,12 +98,11 @@ def _size(folder: epath.Path) -> int:
     )
 
 
-def _verify(workdir: epath.Path) -> None:
-    from ssanet_jax.training.checkpoint import Checkpoints
+def _verify(workdir: 'Workdir') -> None:
+    from ssanet_jax.training.checkpoint_reader import CheckpointReader
 
-    steps = sorted(int(p.name) for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit())
-    damaged = 0
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    steps, damaged = workdir.checkpoint_steps(), 0
+    with CheckpointReader(workdir) as checkpoints:
         for step in steps:
             reason = checkpoints.damage(step)
             damaged += bool(reason)
@@ -108,13 +111,12 @@ def _verify(workdir: epath.Path) -> None:
     sys.exit(1 if damaged else 0)
 
 
-def _prune(workdir: epath.Path) -> None:
+def _prune(workdir: 'Workdir') -> None:
     from ssanet_jax.training.checkpoint import Checkpoints
-    from ssanet_jax.training.lock import Lock
 
     if FLAGS.keep is None:
         raise ConfigError('Usage: checkpoints prune --workdir=... --keep=NUMBER_OF_NEWEST.')
-    with Lock(workdir), Checkpoints(workdir, keep=FLAGS.keep) as checkpoints:
+    with workdir.lock(), Checkpoints(workdir, keep=FLAGS.keep) as checkpoints:
         deleted = checkpoints.prune(verify=True)
         print(f'Deleted {_join(deleted)}; kept {_join(checkpoints.steps())}.')
 
@@ -123,29 +125,29 @@ def _join(steps: list[int]) -> str:
     return ', '.join(map(str, steps)) or 'none'
 
 
-def _export(workdir: epath.Path) -> None:
-    from ssanet_jax.training.atomic_io import replace_text
-    from ssanet_jax.training.checkpoint import Checkpoints
+def _export(workdir: 'Workdir') -> None:
+    from ssanet_jax.training.atomic_io import write_text
     from ssanet_jax.training.checkpoint_integrity import damage
-    from ssanet_jax.training.metrics_file import lines_up_to
+    from ssanet_jax.training.checkpoint_reader import CheckpointReader
+    from ssanet_jax.training.workdir import Workdir
 
     if not FLAGS.out:
         raise ConfigError('Usage: checkpoints export --workdir=... --out=NEW_WORKDIR.')
-    out = epath.Path(FLAGS.out)
-    if out.exists():
+    out = Workdir(FLAGS.out)
+    if out.path.exists():
         raise ConfigError(f'--out={out} exists; choose a new folder.')
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with CheckpointReader(workdir) as checkpoints:
         step = checkpoints.find(FLAGS.checkpoint)
         try:
-            _copy(checkpoints.directory / str(step), out / 'checkpoints' / str(step))
-            (workdir / 'config.json').copy(out / 'config.json')
-            for name in ('classes.json', 'starts.jsonl'):
-                if (workdir / name).exists():
-                    (workdir / name).copy(out / name)
-            replace_text(out / 'metrics.jsonl', lines_up_to(workdir, step))
+            _copy(checkpoints.directory / str(step), out.checkpoints / str(step))
+            workdir.config.copy(out.config)
+            for path, copy in ((workdir.classes, out.classes), (workdir.starts, out.starts)):
+                if path.exists():
+                    path.copy(copy)
+            write_text(out.metrics, workdir.metrics_up_to(step))
         except OSError as error:
             raise ConfigError(f'--out={out} cannot be written: {error}.') from error
-    if reason := damage(out / 'checkpoints' / str(step)):
+    if reason := damage(out.checkpoints / str(step)):
         raise ConfigError(f'{out} does not read back as it was written: {reason} Check the disk.')
     print(f'{out}: step {step} of {workdir}, read back and equal.')
 

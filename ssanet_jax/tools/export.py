@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from etils import epath
 
 from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
@@ -47,9 +46,9 @@ def main(arguments: list[str]) -> None:
         raise ConfigError('--preprocessing has no effect with --format=safetensors; omit it.')
     files = image_files.find(arguments) if arguments else None
     from ssanet_jax.trained.load import load_trained
-    from ssanet_jax.training.workdir import saved_config
+    from ssanet_jax.training.workdir import Workdir
 
-    saved_config(epath.Path(FLAGS.workdir))  # raises where there is no run
+    Workdir(FLAGS.workdir).read_config()  # raises where there is no run
     from ssanet_jax import export
 
     export.require_packages(FLAGS.format)

@@ -11,7 +11,6 @@ config.max_loss, the largest gradients are shown.
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING
 
 import jax
@@ -31,8 +30,7 @@ from ssanet_jax.trained.inspection import ArrayStats, array_stats
 from ssanet_jax.trained.nonfinite import Culprit, Diagnosis, by_name, first_nonfinite
 
 if TYPE_CHECKING:
-    from ssanet_jax.training.steps import DeviceBatch
-    from ssanet_jax.training.train_state import TrainState
+    from ssanet_jax.training.steps import DeviceBatch, TrainState
     from ssanet_jax.training.trainer_setup import TrainerSetup
 
 FLAGS = flags.FLAGS
@@ -45,9 +43,9 @@ _SQUARE_OVERFLOWS = math.sqrt(float(jnp.finfo(jnp.float32).max))
 def main() -> None:
     folder = epath.Path(FLAGS.workdir)
     from ssanet_jax.trained.load import with_defaults
-    from ssanet_jax.training.workdir import saved_config
+    from ssanet_jax.training.workdir import Workdir
 
-    config = with_defaults(saved_config(folder))  # A mistake is found before TensorFlow.
+    config = with_defaults(Workdir(folder).read_config())  # A mistake is found before TensorFlow.
     runtime.start_tensorflow()
     check(config)
     check_batch_size(config, jax.device_count())
@@ -58,14 +56,14 @@ def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: i
     """Trains from `checkpoint` to the first bad step and prints its diagnosis."""
     from ssanet_jax import data
     from ssanet_jax.training import run_history, trainer_setup
-    from ssanet_jax.training.losses import cross_entropy
+    from ssanet_jax.training.workdir import Workdir
 
     info = data.dataset_info(config)
     run = trainer_setup.build(
         config, num_classes=info.num_classes, num_train_examples=info.num_train
     )
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    for note in run_history.check_same_run(config, info, folder, allow_config_change=True):
+    for note in run_history.check_same_run(config, info, Workdir(folder), allow_config_change=True):
         console.print(note, markup=False)
     state = _restore(config, run, folder, checkpoint)
     start, last = int(state.step), run.plan.num_train_steps
@@ -80,7 +78,7 @@ def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: i
         run.model,
         state,
         batch,
-        loss=partial(cross_entropy, label_smoothing=config.label_smoothing),
+        loss=run.loss,
         preprocess=run.preprocess,
         mesh=run.mesh,
         dropout_seed=config.seed,
@@ -101,14 +99,14 @@ def _restore(
     config: ConfigDict, run: 'TrainerSetup', folder: epath.Path, checkpoint: str
 ) -> 'TrainState':
     """The state of a checkpoint; the initial one for 'latest' in a run without checkpoints."""
-    from ssanet_jax.training.checkpoint import Checkpoints
+    from ssanet_jax.training.checkpoint_reader import CheckpointReader
     from ssanet_jax.training.pretrained import load_weights
 
     state = run.init()
-    with Checkpoints(folder, read_only=True) as checkpoints:
+    with CheckpointReader(folder) as checkpoints:
         if checkpoints.steps() or checkpoint != 'latest':
             step = checkpoints.find(checkpoint)
-            return checkpoints.restore(step, (state, run.zero_metrics().sums()))[0]
+            return checkpoints.restore_state(step, state)
     return load_weights(config, run, state) if config.init.weights else state
 
 

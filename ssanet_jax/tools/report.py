@@ -9,7 +9,6 @@ training.
 """
 
 from absl import flags
-from etils import epath
 
 from ssanet_jax import runtime
 from ssanet_jax.tools import cli
@@ -24,9 +23,9 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    from ssanet_jax.training.workdir import saved_config
+    from ssanet_jax.training.workdir import Workdir
 
-    saved_config(epath.Path(FLAGS.workdir))  # A mistake is found before TensorFlow.
+    Workdir(FLAGS.workdir).read_config()  # A mistake is found before TensorFlow.
     runtime.start_tensorflow()
     from ssanet_jax.report import write_report
 

@@ -1,6 +1,6 @@
 """Loads a trained model from the workdir of its run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 from ssanet_jax.config import base, flatten
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network
-from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoint_reader import CheckpointReader
 from ssanet_jax.training.steps import Preprocess
 from ssanet_jax.training.trainer_setup import build_model, build_preprocess
-from ssanet_jax.training.workdir import saved_classes, saved_config
+from ssanet_jax.training.workdir import Workdir
 
 
 class TrainedModel(NamedTuple):
@@ -49,22 +49,33 @@ def load_trained(workdir: epath.PathLike, checkpoint: str = 'best') -> TrainedMo
     Raises:
       ConfigError: there is no run or no such checkpoint, or classes.json does not fit.
     """
-    folder = epath.Path(workdir)
-    config = with_defaults(saved_config(folder))
-    with Checkpoints(folder, read_only=True) as checkpoints:
+    folder = Workdir(workdir)
+    config = with_defaults(folder.read_config())
+    with CheckpointReader(folder) as checkpoints:
         step = checkpoints.find(checkpoint)
         variables = checkpoints.restore_variables(step)
-    num_classes = variables['params']['fc']['bias'].shape[0]
-    classes = saved_classes(folder) or tuple(map(str, range(num_classes)))
-    if len(classes) != num_classes:
-        raise ConfigError(
-            f'{folder / "classes.json"} names {len(classes)} classes, but the network has '
-            f'{num_classes}; restore the file or remove it.'
-        )
-    local = config.copy_and_resolve_references()
-    local.model.batch_norm_group_size = 1  # Inference shares no statistics between devices.
-    model = build_model(local, num_classes)
+    classes = folder.read_classes()
+    num_classes = _num_classes(variables, folder, classes)
+    classes = classes or tuple(map(str, range(num_classes)))
+    model = build_model(config, num_classes)
     return TrainedModel(config, model, jax.device_get(variables), step, classes)
+
+
+def _num_classes(variables: Mapping[str, Any], workdir: Workdir, classes: Sequence[str]) -> int:
+    """The number of logits: that of the layer `fc`, or of the classes if a network has none."""
+    head = variables['params'].get('fc')
+    if head is None and not classes:
+        raise ConfigError(
+            f'{workdir.classes} is missing, and the network has no layer fc that tells the number '
+            'of classes; put a copy back.'
+        )
+    num_classes = len(classes) if head is None else head['bias'].shape[0]
+    if classes and len(classes) != num_classes:
+        raise ConfigError(
+            f'{workdir.classes} names {len(classes)} classes, and the network has {num_classes}; '
+            'put a copy back, or remove it.'
+        )
+    return num_classes
 
 
 def with_defaults(saved: Mapping[str, Any]) -> ConfigDict:

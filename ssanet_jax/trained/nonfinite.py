@@ -14,8 +14,7 @@ from jax.sharding import PartitionSpec as P
 from ssanet_jax.analysis.interception import on_call
 from ssanet_jax.trained.inspection import ArrayStats, Edge, Inspector, array_stats
 from ssanet_jax.training.losses import LossFn
-from ssanet_jax.training.steps import DATA_AXIS, DeviceBatch, Preprocess, dropout_key
-from ssanet_jax.training.train_state import TrainState
+from ssanet_jax.training.steps import DATA_AXIS, DeviceBatch, Preprocess, TrainState, dropout_key
 
 
 class Culprit(NamedTuple):

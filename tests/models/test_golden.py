@@ -16,7 +16,7 @@ from ssanet_jax.models.residual_attention import ResidualAttentionNetwork
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.train_state import TrainState
+from ssanet_jax.training.steps import TrainState
 from ssanet_jax.weights import convert, from_torch, to_arrays
 from tests.golden import rule
 from tests.helpers import ROOT, float64, mesh_of

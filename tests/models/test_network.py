@@ -19,7 +19,7 @@ from ssanet_jax.models.residual_attention import resize
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.train_state import TrainState
+from ssanet_jax.training.steps import TrainState
 from ssanet_jax.weights.convert import variable_shapes
 from tests.helpers import mesh_of
 

@@ -12,9 +12,9 @@ from ssanet_jax import data
 from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.report import evaluation, page
 from ssanet_jax.trained.load import TrainedModel, load_trained, with_defaults
-from ssanet_jax.training import loop, run_history, summary, trainer_setup
+from ssanet_jax.training import console, loop, run_history, trainer_setup
 from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.metrics_file import line
+from ssanet_jax.training.workdir import Workdir, metrics_line
 from tests.browser import chromium  # noqa: F401
 from tests.helpers import load_config
 from tests.report.runs import Brightness, random_state, without_checkpoint
@@ -27,18 +27,18 @@ def digits_run(tmp_path_factory, data_dir):
     config.dataset.data_dir = str(data_dir)
     info = data.dataset_info(config)
     run = trainer_setup.build(config, num_classes=10, num_train_examples=info.num_train)
-    workdir = epath.Path(tmp_path_factory.mktemp('runs')) / 'digits'
+    workdir = Workdir(epath.Path(tmp_path_factory.mktemp('runs')) / 'digits')
     with Checkpoints(workdir, keep=2) as checkpoints:
         run_history.record(config, info, workdir, 0)
         lines = []
         for seed, step in enumerate((23, 45)):
             state = random_state(run, step, seed)
-            checkpoints.save(step, (state, run.zero_metrics().sums()), wait=True)
-            lines.append(line(step, 'train', loss=2.0 / step, top1=50.0, learning_rate=0.1))
-            lines.append(line(step, 'eval', **loop.evaluate(config, run, state)))
-    (workdir / 'metrics.jsonl').write_text(''.join(lines))
-    summary.write_summary(workdir, model_cost(run.model, 8), {'folded': 0, 'plain': 9})
-    return workdir
+            checkpoints.save(step, (state, run.zero_metrics().sums), wait=True)
+            lines.append(metrics_line(step, 'train', loss=2.0 / step, top1=50.0, learning_rate=0.1))
+            lines.append(metrics_line(step, 'eval', **loop.evaluate(config, run, state)))
+    workdir.metrics.write_text(''.join(lines))
+    console.write_summary(workdir, model_cost(run.model, 8), {'folded': 0, 'plain': 9})
+    return workdir.path
 
 
 @pytest.fixture(scope='session')
@@ -55,6 +55,7 @@ def fabricated(tmp_path, monkeypatch):
         dataset = {'name': 'mine', 'image_size': image.shape[1]}
         model = {'name': 'ssa_resnet20'}
         workdir = without_checkpoint(tmp_path / 'run', model=model, dataset=dataset)
+        (workdir / 'checkpoints' / '7').mkdir()
         config = with_defaults(json.loads((workdir / 'config.json').read_text()))
         model = Brightness(len(classes))
         variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
@@ -70,7 +71,6 @@ def fabricated(tmp_path, monkeypatch):
                 labels = label[index].astype(np.int32)
                 yield {'image': image[index], 'label': labels, 'mask': some < len(image)}
 
-        monkeypatch.setattr(page, 'has_checkpoints', lambda folder: True)
         monkeypatch.setattr(page, 'load_trained', lambda folder, checkpoint: run)
         monkeypatch.setattr(evaluation.data, 'dataset_info', lambda config: info)
         monkeypatch.setattr(evaluation.data, 'eval_batches', batches)

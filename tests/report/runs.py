@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from ssanet_jax.training.metrics_file import line
 from ssanet_jax.training.parallel import replicated
-from ssanet_jax.training.train_state import init_state
+from ssanet_jax.training.steps import init_state
+from ssanet_jax.training.workdir import metrics_line
 
 
 def random_state(run, step, seed):
@@ -49,7 +49,7 @@ def without_checkpoint(workdir, lines=(), **config):
     workdir = epath.Path(workdir)
     (workdir / 'checkpoints').mkdir(parents=True)
     (workdir / 'config.json').write_text(json.dumps(config))
-    (workdir / 'metrics.jsonl').write_text(''.join(line(**values) for values in lines))
+    (workdir / 'metrics.jsonl').write_text(''.join(metrics_line(**values) for values in lines))
     return workdir
 
 

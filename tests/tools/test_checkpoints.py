@@ -8,7 +8,8 @@ import pytest
 from ssanet_jax.errors import ConfigError, WorkdirInUseError
 from ssanet_jax.tools import checkpoints as module
 from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.lock import Lock
+from ssanet_jax.training.checkpoint_reader import CheckpointReader
+from ssanet_jax.training.workdir import Workdir
 from tests.helpers import assert_trees_equal, run_tool
 
 
@@ -77,8 +78,8 @@ def test_nothing_is_pruned_if_a_kept_checkpoint_is_damaged(workdir):
     assert sorted(path.name for path in (workdir / 'checkpoints').iterdir()) == ['1', '2', '3']
 
 
-def test_a_run_in_progress_is_not_pruned(workdir):
-    with Lock(workdir), pytest.raises(WorkdirInUseError, match='runs in this workdir'):
+def test_a_run_that_goes_on_is_not_pruned(workdir):
+    with Workdir(workdir).lock(), pytest.raises(WorkdirInUseError, match='runs in this workdir'):
         tool('prune', f'--workdir={workdir}', '--keep=1')
 
 
@@ -89,7 +90,7 @@ def test_an_export_is_a_workdir_of_its_own(workdir, tmp_path):
     assert sorted(workdir.rglob('*')) == before
     shutil.rmtree(workdir)
     assert json.loads((tmp_path / 'best' / 'classes.json').read_text()) == ['a', 'b']
-    with Checkpoints(tmp_path / 'best', read_only=True) as checkpoints:
+    with CheckpointReader(tmp_path / 'best') as checkpoints:
         assert (checkpoints.steps(), checkpoints.find('best')) == ([2], 2)
         assert_trees_equal(jax.device_get(checkpoints.restore(2, tree(0))), tree(2))
     assert list(checkpoints.evaluations) == [1, 2]

@@ -44,7 +44,7 @@ def workdir(tmp_path_factory, data_dir):
     variables = jax.tree_util.tree_map_with_path(weights, state.variables)
     state = dataclasses.replace(state, step=jnp.int32(7), opt_state=(), **variables)
     with Checkpoints(folder) as checkpoints:
-        checkpoints.save(7, (state, run.zero_metrics().sums()), wait=True)
+        checkpoints.save(7, (state, run.zero_metrics().sums), wait=True)
     (folder / 'config.json').write_text(config.to_json())
     return folder
 

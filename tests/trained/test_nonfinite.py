@@ -13,7 +13,7 @@ from ssanet_jax import create_model
 from ssanet_jax.trained.nonfinite import by_name, first_nonfinite
 from ssanet_jax.training import steps
 from ssanet_jax.training.losses import cross_entropy
-from ssanet_jax.training.train_state import TrainState, init_state
+from ssanet_jax.training.steps import TrainState, init_state
 from tests.helpers import mesh_of
 
 

@@ -1,19 +1,30 @@
 """Runs that start from a file of weights, and runs that train a part."""
 
+import itertools
 import json
 import shutil
+from functools import partial
 
+import flax.linen as nn
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssanet_jax import weights
+from ssanet_jax import data, weights
 from ssanet_jax.config.validation import check
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.models import ResNet
+from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.trained.load import load_trained
-from ssanet_jax.training import loop, trainer_setup
+from ssanet_jax.training import evaluation, loop, parallel, run_history, trainer_setup
+from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.pretrained import load_weights
+from ssanet_jax.training.workdir import Workdir, metrics_line
+from ssanet_jax.weights.convert import variable_shapes
+from tests.helpers import load_config
+from tests.report.runs import random_state
 
 
 @pytest.fixture
@@ -28,20 +39,23 @@ def tiny(digits):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, data_dir):
-    """The workdir of a plain ResNet-20 after six steps, and its weights as a file."""
-    from tests.helpers import load_config
-
+    """The workdir of a plain ResNet-20 with random weights at step 6, and these as a file."""
     config = load_config('digits_ssa20')
     config.dataset.data_dir = str(data_dir)
     config.model.name = 'resnet20'
-    config.num_train_steps = 6
-    config.eval_every_steps = 6
-    workdir = tmp_path_factory.mktemp('plain')
-    loop.train_and_evaluate(config, str(workdir))
+    info = data.dataset_info(config)
+    setup = trainer_setup.build(config, num_classes=10, num_train_examples=info.num_train)
+    workdir = Workdir(tmp_path_factory.mktemp('plain'))
+    with Checkpoints(workdir) as checkpoints:
+        state = random_state(setup, 6, seed=0)
+        checkpoints.save(6, (state, setup.zero_metrics().sums), wait=True)
+    run_history.record(config, info, workdir, 0)
+    line = metrics_line(6, 'eval', loss=1.0, top1=50.0)
+    workdir.metrics.write_text(line)
     run = load_trained(workdir)
-    path = workdir / 'plain.safetensors'
+    path = workdir.path / 'plain.safetensors'
     weights.save(path, weights.to_arrays(run.variables, run.model, naming='torchvision'))
-    return workdir, str(path)
+    return workdir.path, str(path)
 
 
 def test_a_run_is_read_from_its_workdir_with_its_model(trained):
@@ -56,7 +70,7 @@ def test_a_run_is_read_from_its_workdir_with_its_model(trained):
         load_trained(workdir / 'nothing')
 
 
-def test_a_run_from_before_a_field_was_there_and_from_more_devices_is_read(trained, tmp_path):
+def test_a_run_of_an_older_config_and_of_more_devices_is_read(trained, tmp_path):
     workdir = shutil.copytree(trained[0], tmp_path / 'old')
     saved = json.loads((workdir / 'config.json').read_text())
     del saved['init'], saved['model']['dropout'], saved['model']['eca']
@@ -68,25 +82,50 @@ def test_a_run_from_before_a_field_was_there_and_from_more_devices_is_read(train
     assert isinstance(run.config.dataset.mean, tuple)
 
 
+class Headed(ResNet):
+    """Its last layer is not called fc."""
+
+    @nn.compact
+    def classify(self, x, train=None):
+        return nn.Dense(self.num_classes, name='head')(jnp.mean(x, axis=(1, 2)))
+
+
+def test_a_network_with_a_head_of_its_own_is_read(digits, tmp_path, monkeypatch):
+    headed = partial(Headed, **NETWORKS['resnet20'].keywords)
+    monkeypatch.setitem(NETWORKS, 'headed20', headed)
+    digits.model.name = 'headed20'
+    model = trainer_setup.build_model(digits, 10)
+    shapes = variable_shapes(model, 8)
+    variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, (variables, {}), wait=True)
+    workdir = Workdir(tmp_path)
+    workdir.config.write_text(digits.to_json_best_effort())
+    with pytest.raises(ConfigError, match=r'classes.json is missing, .* no layer fc'):
+        load_trained(tmp_path, 'latest')
+    workdir.classes.write_text(json.dumps(list('abcdefghij')))
+    trained = load_trained(tmp_path, 'latest')
+    assert trained.model.num_classes == len(trained.classes) == 10
+    assert trained.variables['params']['head']['bias'].shape == (10,)
+
+
 def test_evaluation_of_the_weights_equals_that_of_the_run(trained, tiny, tmp_path):
     workdir, path = trained
-    expected = loop.evaluate_checkpoint(tiny, str(workdir), 'best')
+    expected = evaluation.evaluate_checkpoint(tiny, str(workdir), 'best')
     tiny.init.weights = path
-    found = loop.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
+    found = evaluation.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
     assert found == {**expected, 'step': 0}
     tiny.init.weights = None
     with pytest.raises(ConfigError, match=r'needs --config\.init\.weights=FILE'):
-        loop.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
+        evaluation.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
     tiny.init.weights, tiny.init.head = path, 'new'
     with pytest.raises(ConfigError, match='would evaluate a random layer'):
-        loop.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
+        evaluation.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
 
 
-def test_ssa_put_into_a_trained_network_changes_no_answer_and_its_gates_train_alone(
-    trained, tiny, tmp_path
-):
+def test_ssa_inserted_into_a_trained_network_starts_as_an_identity_and_trains_alone(trained, tiny):
     workdir, path = trained
-    before = loop.evaluate_checkpoint(tiny, str(workdir), 'best')
+    before = evaluation.evaluate_checkpoint(tiny, str(workdir), 'best')
     plain = load_trained(workdir).variables
 
     tiny.model.name = 'ssa_resnet20'
@@ -95,11 +134,14 @@ def test_ssa_put_into_a_trained_network_changes_no_answer_and_its_gates_train_al
     tiny.init.weights = path
     tiny.init.attention = 'insert'
     tiny.optimizer.train_only = ('*/ssa/*',)
-    inserted = loop.evaluate_checkpoint(tiny, str(tmp_path / 'eval'), 'init')
+    setup = trainer_setup.build(tiny, num_classes=10, num_train_examples=1437)
+    state = load_weights(tiny, setup, setup.init())
+    inserted = evaluation.evaluate(tiny, setup, state)
     assert inserted['top1'] == before['top1']
     assert inserted['loss'] == pytest.approx(before['loss'], rel=1e-5)
 
-    state = loop.train_and_evaluate(tiny, str(tmp_path / 'run'))
+    for batch in parallel.to_devices(itertools.islice(data.train_batches(tiny), 2), setup.mesh):
+        state, _ = setup.train_step(state, batch, setup.zero_metrics())
     flat = flax.traverse_util.flatten_dict(jax.device_get(state.params))
     old = flax.traverse_util.flatten_dict(plain['params'])
     gates = {p for p in flat if p[-3:-1] == ('ssa', 'bn')}
@@ -142,7 +184,7 @@ def test_a_new_head_leaves_the_other_layers(trained, tiny):
         ('text.onnx', r'expected .safetensors, .pth'),
     ],
 )
-def test_a_file_that_cannot_be_read_stops_the_run_before_it_leaves_anything(
+def test_an_unreadable_file_of_weights_stops_the_run_before_the_workdir_is_created(
     tiny, tmp_path, file, message
 ):
     for name in ('text.safetensors', 'text.onnx'):
@@ -153,7 +195,7 @@ def test_a_file_that_cannot_be_read_stops_the_run_before_it_leaves_anything(
     assert not (tmp_path / 'run' / 'config.json').exists()
 
 
-def test_a_pattern_that_finds_nothing_is_refused(tiny):
+def test_a_pattern_without_a_match_is_refused(tiny):
     tiny.optimizer.train_only = ('*/ssa/*',)
     with pytest.raises(ConfigError, match=r"'\*/ssa/\*', which matches no parameter; .* layer3_2"):
         trainer_setup.build(tiny, num_classes=10, num_train_examples=100)
