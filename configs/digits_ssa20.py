@@ -15,7 +15,9 @@ def get_config() -> ConfigDict:
     config.num_epochs = 60.0
     config.dataset.name = 'digits'
     config.dataset.eval_split = 'test'
-    config.dataset.reader = 'memory'
+    config.dataset.in_memory = True
+    config.dataset.train_crop = 'padded'
+    config.dataset.eval_crop = 'whole'
     config.dataset.image_size = 8
     config.dataset.mean = (0.3, 0.3, 0.3)
     config.dataset.std = (0.37, 0.37, 0.37)

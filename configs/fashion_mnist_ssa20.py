@@ -18,7 +18,9 @@ def get_config() -> ConfigDict:
     config.dataset.name = 'fashion_mnist_idx'
     config.dataset.manual_dir = '/usr/share/datasets/fashion-mnist'
     config.dataset.eval_split = 'test'
-    config.dataset.reader = 'memory'
+    config.dataset.in_memory = True
+    config.dataset.train_crop = 'padded'
+    config.dataset.eval_crop = 'whole'
     config.dataset.image_size = 28
     config.dataset.mean = (0.286, 0.286, 0.286)
     config.dataset.std = (0.353, 0.353, 0.353)

@@ -50,7 +50,9 @@ def cifar(name: str) -> ConfigDict:
     config.num_epochs = 250.0
     config.dataset.name = name
     config.dataset.eval_split = 'test'
-    config.dataset.reader = 'memory'
+    config.dataset.in_memory = True
+    config.dataset.train_crop = 'padded'
+    config.dataset.eval_crop = 'whole'
     config.dataset.image_size = 32
     config.dataset.mean = (0.4914, 0.4822, 0.4465)
     config.dataset.std = (0.2023, 0.1994, 0.2010)
@@ -69,29 +71,30 @@ def _dataset() -> ConfigDict:
     dataset.manual_dir = placeholder(str)  # files downloaded by hand; unset: TFDS's
     dataset.train_split = 'train'  # TFDS split, may be a slice: 'train[:90%]'
     dataset.eval_split = 'validation'
-    # 'disk': decode, random resized crop, flip; evaluation resizes and crops the centre.
-    # 'memory': the whole split decoded once; random crop of the padded image, flip.
-    dataset.reader = 'disk'
+    dataset.in_memory = False  # decode the splits once and keep them, on every host
+    dataset.train_crop = 'resized'  # random resized crop; or 'padded': random crop after padding
+    dataset.eval_crop = 'center'  # centre of the resized image; or 'whole': all of it, resized
     dataset.image_size = 224  # height and width that the model sees
     dataset.mean = (0.485, 0.456, 0.406)  # per channel, of images scaled to 0..1
     dataset.std = (0.229, 0.224, 0.225)
     dataset.flip = True  # mirror half of the training images
-    dataset.crop_padding = 4  # memory: zero pixels around a training image before its crop
-    dataset.crop_area = (0.08, 1.0)  # disk: share of a training image that a crop covers
-    dataset.crop_aspect = (0.75, 4 / 3)  # disk: width over height of a training crop
-    dataset.eval_crop_pct = 0.875  # disk: image_size over the resized short side
-    # disk: how crops become image_size, 'bilinear' or 'bicubic'; evaluation is antialiased always,
-    # training crops if asked for. See docs/data.md for what each costs and how far they differ.
+    dataset.crop_padding = 4  # padded: zero pixels around a training image before its crop
+    dataset.crop_area = (0.08, 1.0)  # resized: share of a training image that a crop covers
+    dataset.crop_aspect = (0.75, 4 / 3)  # resized: width over height of a training crop
+    dataset.eval_crop_pct = 0.875  # center: image_size over the resized short side
+    # resized, center: interpolation, 'bilinear' or 'bicubic'; center crops are always antialiased,
+    # resized ones if asked for. See docs/data.md for what each costs and how far they differ.
     dataset.interpolation = 'bilinear'
     dataset.antialias = False
-    dataset.shuffle_buffer = 16384  # disk, tfrecord: encoded examples held for shuffling, per host
-    dataset.num_threads = -1  # disk: each decodes 64 images at a time; -1: one more than cores
-    # disk, and image files whatever the reader: an image of more pixels, or a file of more bytes,
-    # counts as one that cannot be decoded.
+    dataset.shuffle_buffer = (
+        16384  # tfrecord, not in memory: encoded examples held for shuffling, per host
+    )
+    dataset.num_threads = -1  # threads that decode; -1: one more than cores
+    # An image of more pixels, or a file of more bytes, counts as one that cannot be decoded.
     dataset.max_image_pixels = 2**27
     dataset.max_image_bytes = 2**26
-    dataset.max_bad_fraction = 0.001  # disk: of the split; more that cannot be decoded stop the run
-    dataset.bad_eval_images = 'error'  # disk: or 'wrong', which counts them as wrongly classified
+    dataset.max_bad_fraction = 0.001  # of the split; more that cannot be decoded stop the run
+    dataset.bad_eval_images = 'error'  # or 'incorrect': count them as incorrectly classified
     return dataset
 
 

@@ -36,9 +36,10 @@ _ELEMENTS: dict[str, type] = {
 
 _CHOICES = {
     'dtype': ('float32', 'bfloat16'),
-    'dataset.reader': ('memory', 'disk'),
+    'dataset.train_crop': ('resized', 'padded'),
+    'dataset.eval_crop': ('center', 'whole'),
     'dataset.interpolation': ('bilinear', 'bicubic'),
-    'dataset.bad_eval_images': ('error', 'wrong'),
+    'dataset.bad_eval_images': ('error', 'incorrect'),
     'model.stem': (None, 'imagenet', 'cifar'),
     'model.variant': (None, 'v1', 'v1.5'),
     'model.tail': ('auto', 'folded', 'plain'),

@@ -14,16 +14,12 @@ from ssanet_jax.errors import ConfigError
 # Fields that only one setting of another field reads.
 _READ_BY = {
     'num_epochs': ('num_train_steps', -1),
-    'dataset.crop_padding': ('dataset.reader', 'memory'),
-    'dataset.crop_area': ('dataset.reader', 'disk'),
-    'dataset.crop_aspect': ('dataset.reader', 'disk'),
-    'dataset.eval_crop_pct': ('dataset.reader', 'disk'),
-    'dataset.interpolation': ('dataset.reader', 'disk'),
-    'dataset.antialias': ('dataset.reader', 'disk'),
-    'dataset.shuffle_buffer': ('dataset.reader', 'disk'),
-    'dataset.num_threads': ('dataset.reader', 'disk'),
-    'dataset.max_bad_fraction': ('dataset.reader', 'disk'),
-    'dataset.bad_eval_images': ('dataset.reader', 'disk'),
+    'dataset.crop_padding': ('dataset.train_crop', 'padded'),
+    'dataset.crop_area': ('dataset.train_crop', 'resized'),
+    'dataset.crop_aspect': ('dataset.train_crop', 'resized'),
+    'dataset.antialias': ('dataset.train_crop', 'resized'),
+    'dataset.eval_crop_pct': ('dataset.eval_crop', 'center'),
+    'dataset.shuffle_buffer': ('dataset.in_memory', False),
     'optimizer.momentum': ('optimizer.name', 'sgd'),
     'optimizer.nesterov': ('optimizer.name', 'sgd'),
     'optimizer.b1': ('optimizer.name', 'adamw'),
@@ -77,16 +73,11 @@ def _check_relations(values: Mapping[str, Any]) -> None:
             f'config.optimizer.decay_epochs={decays} begins inside the warm-up of {warmup} '
             'epochs; decay later, or shorten optimizer.warmup_epochs.'
         )
-    in_memory = values['dataset.reader'] == 'memory'
     padding, size = values['dataset.crop_padding'], values['dataset.image_size']
-    if in_memory and padding >= size:
+    if values['dataset.train_crop'] == 'padded' and padding >= size:
         raise ConfigError(
             f'config.dataset.crop_padding={padding} leaves crops without a pixel of their image; '
             f'choose less than config.dataset.image_size={size}.'
-        )
-    if in_memory and values['dataset.name'] == 'folder':
-        raise ConfigError(
-            "A folder's images are not read into memory; set config.dataset.reader='disk'."
         )
     for field in ('batch_size', 'eval_batch_size'):
         if values[field] * size**2 > 2**36:
@@ -123,6 +114,12 @@ def check_overrides(config: ConfigDict, overridden: Iterable[str]) -> None:
 
 
 def _check_read(values: Mapping[str, Any], overridden: set[str]) -> None:
+    crops = values['dataset.train_crop'], values['dataset.eval_crop']
+    if 'dataset.interpolation' in overridden and crops == ('padded', 'whole'):
+        raise ConfigError(
+            f'config.dataset.interpolation={values["dataset.interpolation"]!r} has no effect with '
+            "config.dataset.train_crop='padded' and config.dataset.eval_crop='whole'; remove it."
+        )
     if 'profile_num_steps' in overridden and values['profile_start_step'] == -1:
         raise ConfigError(
             f'config.profile_num_steps={values["profile_num_steps"]} has no effect without '

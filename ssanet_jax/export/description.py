@@ -56,7 +56,7 @@ def describe(
 def _from_files(dataset: Any) -> str:
     """How evaluation makes images of files."""
     size = dataset.image_size
-    if dataset.reader == 'memory':
+    if dataset.eval_crop == 'whole':
         return f'the whole image resized to {size} x {size}, bilinear, antialiased'
     short = round(size / dataset.eval_crop_pct)
     return (

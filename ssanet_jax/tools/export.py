@@ -22,7 +22,7 @@ from absl import flags
 from etils import epath
 
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.tools import cli, image_files
+from ssanet_jax.tools import cli, input_files
 
 FLAGS = flags.FLAGS
 
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     _check_out(out)
     if FLAGS.format == 'safetensors' and FLAGS['preprocessing'].present:
         raise ConfigError('--preprocessing has no effect with --format=safetensors; leave it out.')
-    files = image_files.find(argv[1:]) if argv[1:] else None
+    files = input_files.find(argv[1:]) if argv[1:] else None
     from ssanet_jax.trained.load import load_trained
     from ssanet_jax.training.workdir import saved_config
 

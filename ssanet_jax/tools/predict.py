@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ssanet_jax.tables import Column, Table, show
-from ssanet_jax.tools import cli, image_files
+from ssanet_jax.tools import cli, input_files
 
 FLAGS = flags.FLAGS
 
@@ -35,7 +35,7 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-    files = image_files.find(argv[1:])
+    files = input_files.find(argv[1:])
     from ssanet_jax.trained.load import load_trained
 
     run = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # A mistake is found before TensorFlow.
@@ -65,7 +65,7 @@ def predictions(run: Any, files: list[Any]) -> Iterator[dict[str, Any]]:
     for batch in data.file_batches(files, run.config.dataset, FLAGS.batch_size):
         tops = iter(predictor.top(batch.image[batch.good()], FLAGS.top))
         for row, file in enumerate(batch.files):
-            result: dict[str, Any] = {'file': image_files.name(file)}
+            result: dict[str, Any] = {'file': input_files.name(file)}
             if row in batch.bad:
                 yield {**result, 'error': batch.bad[row]}
             else:

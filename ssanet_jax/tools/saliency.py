@@ -23,7 +23,7 @@ from rich.progress import track
 
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import FORMATS, Column, Table, show
-from ssanet_jax.tools import cli, image_files
+from ssanet_jax.tools import cli, input_files
 
 FLAGS = flags.FLAGS
 
@@ -46,7 +46,7 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-    files = image_files.find(argv[1:])
+    files = input_files.find(argv[1:])
     boxes = _boxes(files)
     out = Path(FLAGS.out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -96,7 +96,7 @@ def looks(
         for row, (file, number) in enumerate(zip(batch.files, numbers, strict=False)):
             region = regions.get(number)
             one = region if isinstance(region, str) else found[row]
-            yield image_files.name(file), batch.bad.get(row, one)
+            yield input_files.name(file), batch.bad.get(row, one)
 
 
 def _write(

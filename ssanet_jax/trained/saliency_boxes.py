@@ -101,7 +101,7 @@ def image_sides(file: Path | bytes) -> tuple[int, int]:
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # nothing is decompressed
         try:
             if isinstance(file, Path) and not file.is_file():  # A pipe would be waited for.
-                raise ValueError('it is no regular file')
+                raise ValueError('it is not a regular file')
             source = io.BytesIO(file) if isinstance(file, bytes) else file
             with Image.open(source, formats=('JPEG', 'PNG')) as image:
                 return image.height, image.width
@@ -149,7 +149,7 @@ def to_evaluation(
       has cut the boxes off, or they are too small.
     """
     size, shown = dataset.image_size, np.array([[0, 0], [height, width]])
-    if dataset.reader == 'disk':
+    if dataset.eval_crop == 'center':
         shown = center_window((height, width), size, dataset.eval_crop_pct)
     corner, sides = shown[0], shown[1] - shown[0]
     mask = box_mask((boxes - np.tile(corner, 2)) * np.tile(size / sides, 2), size, size)

@@ -9,10 +9,10 @@ import pytest
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from ssanet_jax.data.digits import Digits
 
 from ssanet_jax import data
 from ssanet_jax.data import HostShard
-from ssanet_jax.data.digits import Digits
 from tests.helpers import ROOT
 
 

@@ -10,10 +10,10 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from ssanet_jax.data.images import center_crops, random_crops
 
 from ssanet_jax import data
 from ssanet_jax.data import conversion, sources
-from ssanet_jax.data.images import center_crops, random_crops
 from ssanet_jax.errors import ConfigError
 from tests import fabricate
 from tests.helpers import ROOT

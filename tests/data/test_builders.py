@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
+from ssanet_jax.data.fashion_mnist import read_idx
 
 from ssanet_jax import data
 from ssanet_jax.data.builders import open_builder
-from ssanet_jax.data.fashion_mnist import read_idx
 from ssanet_jax.errors import ConfigError
 from tests import fabricate
 

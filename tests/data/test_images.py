@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
+from ssanet_jax.data.images import center_crops, random_crops
 
 from ssanet_jax.data import images, jpeg
 from ssanet_jax.data.crops import crop_windows
-from ssanet_jax.data.images import center_crops, random_crops
 from tests import fabricate
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 from PIL import Image
+from ssanet_jax.data.digits import Digits
 
 from ssanet_jax.data.builders import open_builder
-from ssanet_jax.data.digits import Digits
 from ssanet_jax.data.memory import _epoch_randomness, crop, load_split
 
 

@@ -196,7 +196,7 @@ def test_an_image_whose_sides_cannot_be_read_is_reported_and_the_others_go_on(
     assert code == 1
     assert '2 of 2 images. 0 without boxes and 0 of whose' in ' '.join(out.split())
     assert f'{photos}/1.png: Its size cannot be read for its boxes: Decompressed data too' in err
-    assert f'{photos}/4.png: It cannot be read: it is no regular file.' in err
+    assert f'{photos}/4.png: It cannot be read: it is not a regular file.' in err
     assert '3 of 5 images could not be read.' in err
     assert len(list((tmp_path / 'out').glob('*.png'))) == 2
     assert (tmp_path / 'out' / 'index.html').exists()
