@@ -22,6 +22,7 @@ _JPEG = b'\xff\xd8\xff'
 _PNG = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'  # the sides follow; PNGs that start otherwise are refused
 _PIL = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 _CV2 = {'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
+_Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 class BadImageError(ValueError):
@@ -214,7 +215,7 @@ def _resize(part: np.ndarray, draw: np.ndarray, out: np.ndarray, dataset: Config
 
 
 def _pil_resize(
-    image: np.ndarray, size: int, interpolation: str, box: tuple[float, ...] | None = None
+    image: np.ndarray, size: int, interpolation: str, box: _Box | None = None
 ) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size, size), _PIL[interpolation], box))
 

@@ -189,9 +189,7 @@ def _batches(records: tf.data.Dataset) -> Iterator[EncodedBatch]:
     options = tf.data.Options()
     options.deterministic = True
     batches = records.batch(READ_SIZE).prefetch(READS_AHEAD).with_options(options)
-    for number, epoch, record in (
-        records.batch(READ_SIZE).prefetch(READS_AHEAD).with_options(options)
-    ):
+    for number, epoch, record in batches:
         yield EncodedBatch(*_parse(record), number.numpy(), epoch.numpy())
 
 

@@ -159,7 +159,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         'max_side',
         None,
-        'Makes a copy whose short sides have at most this many pixels.',
+        'Copies with short sides of at most this many pixels.',
         lower_bound=1,
     )
     flags.DEFINE_integer(
@@ -170,7 +170,7 @@ def define_flags() -> None:
         upper_bound=100,
     )
     flags.DEFINE_integer(
-        'workers', None, 'Threads that convert; unset: one per core.', lower_bound=1
+        'workers', None, 'Threads that convert; one per core.', lower_bound=1
     )
     flags.DEFINE_bool('dry_run', False, 'Only report what would be done and the space it needs.')
 

@@ -115,9 +115,9 @@ def test_localization_has_maps_of_any_size_and_two_that_know_nothing():
     assert mean_scores([]) == {}
 
 
-def dataset(reader, size=48):
+def dataset(crop, size=48):
     config = base().dataset
-    config.reader, config.image_size = reader, size
+    config.eval_crop, config.image_size = crop, size
     return config
 
 
@@ -127,12 +127,12 @@ def encoded(image, form):
     return file.getvalue()
 
 
-@pytest.mark.parametrize('reader', ['disk', 'memory'])
+@pytest.mark.parametrize('crop', ['center', 'whole'])
 @pytest.mark.parametrize(
     ('height', 'width'), [(90, 120), (301, 200), (40, 40), (61, 203), (48, 48), (55, 57)]
 )
-def test_boxes_go_where_evaluation_puts_what_is_in_them(reader, height, width):
-    config = dataset(reader)
+def test_boxes_go_where_evaluation_puts_what_is_in_them(crop, height, width):
+    config = dataset(crop)
     box = [0.25 * height, 0.3 * width, 0.7 * height, 0.65 * width]
     top, left, bottom, right = map(round, box)
     image = np.zeros((height, width, 3), np.uint8)
@@ -150,10 +150,10 @@ def test_boxes_go_where_evaluation_puts_what_is_in_them(reader, height, width):
 
 def test_what_the_crop_cuts_off_is_no_region():
     boxes = np.array([[0.0, 0, 90, 10]])
-    assert saliency_boxes.to_evaluation(boxes, 90, 200, dataset('disk')) is None
-    assert saliency_boxes.to_evaluation(boxes, 90, 200, dataset('memory')).sum() == 48 * 2
+    assert saliency_boxes.to_evaluation(boxes, 90, 200, dataset('center')) is None
+    assert saliency_boxes.to_evaluation(boxes, 90, 200, dataset('whole')).sum() == 48 * 2
     assert (
-        saliency_boxes.to_evaluation(np.array([[3.0, 3, 3.1, 3.1]]), 90, 200, dataset('memory'))
+        saliency_boxes.to_evaluation(np.array([[3.0, 3, 3.1, 3.1]]), 90, 200, dataset('whole'))
         is None
     )
 

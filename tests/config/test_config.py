@@ -116,8 +116,7 @@ def test_number_of_steps_overrides_epochs():
         ({'dataset__mean': (0.5, 0.5, '0.5')}, 'give a tuple, each element a number'),
         ({'model__attention_stages': (1, 2.5)}, 'give a tuple, each element a whole number'),
         ({'dataset__name': 'a\nb'}, r"name='a\\nb' is of the wrong type; give a text of printable"),
-        ({'dataset__reader': 'memory', 'dataset__image_size': 4}, 'crops without a pixel'),
-        ({'dataset__reader': 'memory', 'dataset__name': 'folder'}, "set .*reader='disk'"),
+        ({'dataset__train_crop': 'padded', 'dataset__image_size': 4}, 'crops without a pixel'),
         ({'batch_size': 2**20, 'dataset__image_size': 4096}, 'choose at most 4096 images'),
     ],
 )
@@ -129,7 +128,7 @@ def test_a_wrong_field_is_told_what_was_expected(fields, message):
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
-        ({'dataset__crop_padding': 2}, r"no effect with config\.dataset\.reader='disk'"),
+        ({'dataset__crop_padding': 2}, r"no effect with config\.dataset\.train_crop='resized'"),
         ({'optimizer__b1': 0.8}, r"no effect with config\.optimizer\.name='sgd'"),
         ({'optimizer__schedule': 'cosine', 'optimizer__decay_factor': 0.5}, "set 'step' there"),
         ({'model__se__ratio': 8}, 'choose a se_ model'),

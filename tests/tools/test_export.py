@@ -93,7 +93,7 @@ def test_what_a_failure_left_is_not_overwritten(options, tmp_path):
 def test_a_run_whose_data_are_elsewhere_asks_for_images(workdir, tmp_path):
     elsewhere = shutil.copytree(workdir, tmp_path / 'run')
     config = json.loads((elsewhere / 'config.json').read_text())
-    config['dataset'] |= {'name': 'folder', 'reader': 'disk', 'data_dir': '/nowhere'}
+    config['dataset'] |= {'name': 'folder', 'data_dir': '/nowhere'}
     (elsewhere / 'config.json').write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=r'/nowhere .*Or name images') as raised:
         tool(f'--workdir={elsewhere}', f'--out={tmp_path}/out', '--format=onnx')
