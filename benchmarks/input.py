@@ -17,9 +17,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
@@ -33,10 +33,11 @@ from PIL import Image
 
 from ssanet_jax import data
 from ssanet_jax.config import base, cifar
-from ssanet_jax.data import images, jpeg, memory, pipeline
+from ssanet_jax.data import jpeg, loader, memory
 from ssanet_jax.data.builders import open_source
 from ssanet_jax.data.crops import crop_windows
-from ssanet_jax.data.sources import CHUNK, EncodedBatch
+from ssanet_jax.data.decode import DecodeSpec, decode, draw
+from ssanet_jax.data.sources import READ_SIZE, EncodedBatch
 
 
 def main() -> None:
@@ -98,7 +99,7 @@ def make_contenders(
     dataset = configs['array_record'].dataset
     contenders: dict[str, Callable[[], Images]] = {
         'decode and crop alone': lambda: decode_alone(dataset, batch_size),
-        'ours, bytes in memory': lambda: in_memory(dataset, batch_size, images.random_crops),
+        'ours, bytes in memory': lambda: in_memory(DecodeSpec(dataset, 'resized'), batch_size),
         'ours, array_record': lambda: ours(configs['array_record']),
         'ours, tfrecord': lambda: ours(configs['tfrecord']),
         'PIL in threads': lambda: pil(batch_size),
@@ -128,35 +129,31 @@ def ours(config: ConfigDict) -> Images:
     return (batch['image'] for batch in data.train_batches(config))
 
 
-def stored_chunks() -> Iterator[EncodedBatch]:
+def stored_batches() -> Iterator[EncodedBatch]:
     files = stored_files()
-    for start in itertools.count(0, CHUNK):
-        number = np.arange(start, start + CHUNK)
+    for start in itertools.count(0, READ_SIZE):
+        number = np.arange(start, start + READ_SIZE)
         yield EncodedBatch(
             [files[n % len(files)] for n in number], number % 1000, number, number * 0
         )
 
 
-def in_memory(dataset: ConfigDict, rows: int, decode: Any) -> Images:
-    decoded = pipeline.decode_batches(
-        stored_chunks(), partial(decode, dataset=dataset), seed=0, rows=rows,
-        image_size=dataset.image_size, num_threads=-1,
-    )  # fmt: skip
-    return (batch.image for batch in decoded)
+def in_memory(spec: DecodeSpec, rows: int) -> Images:
+    return (batch.image for batch in loader.decode_batches(stored_batches(), spec, rows))
 
 
 def memory_rates(rounds: int) -> list[float]:
-    """A set of CIFAR-10's size, random pixels: crops of the padded image, mirrored or not."""
+    """A dataset of CIFAR-10's size, random pixels: crops of the padded image, mirrored or not."""
     rng = np.random.default_rng(0)
-    split = rng.integers(0, 256, (50_000, 32, 32, 3), np.uint8), np.zeros(50_000, np.int32)
-    dataset = cifar('cifar10').dataset
+    padded = rng.integers(0, 256, (50_000, 40, 40, 3), np.uint8)
+    split = memory.Split(list(padded), np.zeros(50_000, np.int32))
+    spec = DecodeSpec(cifar('cifar10').dataset, 'padded', 0, 50_000)
     rates = []
     for _ in range(rounds):
-        batches = memory.train_batches(
-            split, seed=0, start_step=0, batch_size=512, padding=dataset.crop_padding,
-            flip=dataset.flip, share=data.HostShard(0, 1),
-        )  # fmt: skip
-        rates.append(measure((batch['image'] for batch in batches), 50_000))
+        batches = memory.train_images(
+            split, spec, batch_size=512, start_step=0, share=data.HostShard(0, 1)
+        )
+        rates.append(measure((image for image, _ in batches), 50_000))
     return rates
 
 
@@ -204,16 +201,16 @@ def differences() -> dict[str, Any]:
     area, aspect = dataset.crop_area, dataset.crop_aspect
     for number in range(64):
         file, key = photographs.encoded(number), np.array([[0, number]])
-        _, uniforms = jpeg.draw(1)([file], key)
+        spec = DecodeSpec(dataset, 'resized')
         sides = np.array([photographs.SIZE[::-1]])
-        window = crop_windows(sides, uniforms.numpy()[:, 1:], area, aspect)
+        window = crop_windows(sides, draw(key, spec)[:, 1:], area, aspect)
         top, left, height, width = window[0].tolist()
         photo = Image.open(io.BytesIO(file)).crop((left, top, left + width, top + height))
         expected = np.asarray(photo.resize((224, 224), Image.Resampling.BILINEAR), float)
         for interpolation, antialias in settings:
             dataset.interpolation, dataset.antialias = interpolation, antialias
             crop = np.zeros((1, 224, 224, 3), np.uint8)
-            images.random_crops([file], key, crop, dataset)
+            decode([file], key, crop, spec)
             found[f'{interpolation}, antialias={antialias}'].append(np.abs(crop - expected).mean())
     return {name: spread(list(map(float, values))) for name, values in found.items()}
 
@@ -222,10 +219,10 @@ def choices(rounds: int) -> dict[str, Any]:
     """Images per second, bytes in memory, with other settings than the recipe's, in turns."""
     rates: dict[str, list[float]] = {}
 
-    def add(name: str, decode: Any = images.random_crops, **settings: Any) -> None:
+    def add(name: str, crop: str = 'resized', **settings: Any) -> None:
         dataset = base().dataset
         dataset.update(settings)
-        speed = measure(in_memory(dataset, 256, decode), 1024)
+        speed = measure(in_memory(DecodeSpec(dataset, crop), 256), 1024)
         rates.setdefault(name, []).append(speed)
 
     for _ in range(rounds):
@@ -233,13 +230,10 @@ def choices(rounds: int) -> dict[str, Any]:
         add('bilinear, antialias', antialias=True)
         add('bicubic', interpolation='bicubic')
         add('bicubic, antialias', interpolation='bicubic', antialias=True)
-        add('evaluation', images.center_crops)
+        add('evaluation', 'center')
         add('112 pixels', image_size=112)
-        add(
-            '112 pixels, decoded in full',
-            partial(images.random_crops, reduce=False),
-            image_size=112,
-        )
+        with mock.patch.object(jpeg, 'MAX_HALVINGS', 0):
+            add('112 pixels, decoded in full', image_size=112)
     return {name: spread(values) for name, values in rates.items()}
 
 

@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from ssanet_jax.config import base
-from ssanet_jax.data import pipeline
 from ssanet_jax.data.builders import find_builder
 from ssanet_jax.data.crops import crop_windows
+from ssanet_jax.data.sources import num_cores
 
 Images = Iterator[np.ndarray]  # batches
 
@@ -41,7 +41,7 @@ def decode_alone(dataset: ConfigDict, rows: int) -> Images:
         return image[0, 0]
 
     options = tf.data.Options()
-    options.threading.private_threadpool_size = cores = pipeline.num_cores()
+    options.threading.private_threadpool_size = cores = num_cores()
     options.threading.max_intra_op_parallelism = 1
     dataset = tf.data.Dataset.range(2**62).map(decode, num_parallel_calls=cores, deterministic=True)
     return (batch.numpy() for batch in dataset.batch(rows).with_options(options))
@@ -78,7 +78,7 @@ def pil(rows: int, normalized: bool = False) -> Images:
         return np.asarray(photo)
 
     mean, std = (np.array(x, np.float32)[:, None, None] for x in (dataset.mean, dataset.std))
-    with ThreadPoolExecutor(pipeline.num_cores()) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         for start in itertools.count(0, rows):
             yield np.stack(list(pool.map(image, range(start, start + rows))))
 

@@ -98,7 +98,7 @@ def idx_gz(array: np.ndarray) -> bytes:
 
 def fashion_mnist_files(folder: Path, *, num_train: int = 40, num_test: int = 10) -> dict:
     """The four files of Fashion-MNIST with random content, which is returned by split."""
-    from ssanet_jax.data.fashion_mnist import FILES
+    from ssanet_jax.data.datasets.fashion_mnist import FILES
 
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from absl import flags
 
 from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.tools import cli, image_files
+from ssanet_jax.tools import cli, input_files
 
 FLAGS = flags.FLAGS
 
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     _check_out(out)
     if FLAGS.format == 'safetensors' and FLAGS['preprocessing'].present:
         raise ConfigError('--preprocessing has no effect with --format=safetensors; omit it.')
-    files = image_files.find(arguments) if arguments else None
+    files = input_files.find(arguments) if arguments else None
     from ssanet_jax.trained.load import load_trained
     from ssanet_jax.training.workdir import Workdir
 

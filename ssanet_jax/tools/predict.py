@@ -22,7 +22,7 @@ from rich.progress import track
 
 from ssanet_jax import runtime
 from ssanet_jax.tables import Column, Table, show
-from ssanet_jax.tools import cli, image_files
+from ssanet_jax.tools import cli, input_files
 
 if TYPE_CHECKING:
     from ssanet_jax.trained.load import TrainedModel
@@ -39,7 +39,7 @@ def define_flags() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    files = image_files.find(arguments)
+    files = input_files.find(arguments)
     from ssanet_jax.trained.load import load_trained
 
     trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
@@ -69,7 +69,7 @@ def predictions(trained: 'TrainedModel', files: Sequence[Path | bytes]) -> Itera
     for batch in data.file_batches(files, trained.config.dataset, FLAGS.batch_size):
         tops = iter(predictor.top(batch.image[batch.good()], FLAGS.top))
         for row, file in enumerate(batch.files):
-            result: dict[str, Any] = {'file': image_files.name(file)}
+            result: dict[str, Any] = {'file': input_files.name(file)}
             if row in batch.bad:
                 yield {**result, 'error': batch.bad[row]}
             else:

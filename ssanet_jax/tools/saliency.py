@@ -24,7 +24,7 @@ from rich.progress import track
 from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import FORMATS, Column, Table, show
-from ssanet_jax.tools import cli, image_files
+from ssanet_jax.tools import cli, input_files
 
 if TYPE_CHECKING:
     from ssanet_jax.analysis.saliency_scores import Score
@@ -51,7 +51,7 @@ def define_flags() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    files = image_files.find(arguments)
+    files = input_files.find(arguments)
     boxes = _boxes(files)
     out = Path(FLAGS.out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -101,7 +101,7 @@ def explanations(
         for row, (file, number) in enumerate(zip(batch.files, numbers, strict=False)):
             mask = masks.get(number)
             result = mask if isinstance(mask, str) else saliencies[row]
-            yield image_files.name(file), batch.bad.get(row, result)
+            yield input_files.name(file), batch.bad.get(row, result)
 
 
 def _write(

@@ -1,4 +1,4 @@
-"""Draws an augmented batch with its labels, as the network sees it, to look at.
+"""Draws an augmented batch with its labels, as the network sees it.
 
 python -m ssanet_jax.tools.show_batch --config=configs/digits_ssa20.py --out=batch.png
 """
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def draw(images: np.ndarray, names: list[str], title: str, path: str | Path) -> None:
-    """Writes images uint8 [n, H, W, 3] with the names of their classes as a grid."""
+    """Writes a grid of images uint8 [n, H, W, 3] with the names of their classes."""
     mpl.use('Agg')
     columns = math.ceil(math.sqrt(2 * len(images)))
     rows = math.ceil(len(images) / columns)
@@ -62,9 +62,9 @@ def draw(images: np.ndarray, names: list[str], title: str, path: str | Path) -> 
 def define_flags() -> None:
     cli.define_config()
     flags.DEFINE_string('out', None, 'PNG file to write.', required=True)
-    flags.DEFINE_integer('step', 0, 'Which training batch, from 0.', lower_bound=0)
-    flags.DEFINE_enum('split', 'train', ['train', 'eval'], 'Augmented or not.')
-    flags.DEFINE_integer('images', 32, 'At most so many.', lower_bound=1)
+    flags.DEFINE_integer('step', 0, 'Number of the training batch, from 0.', lower_bound=0)
+    flags.DEFINE_enum('split', 'train', ['train', 'eval'], 'train: augmented; eval: not.')
+    flags.DEFINE_integer('images', 32, 'Number of images, at most.', lower_bound=1)
 
 
 if __name__ == '__main__':

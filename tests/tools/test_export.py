@@ -91,7 +91,7 @@ def test_a_failed_export_is_not_overwritten(options, tmp_path):
 def test_a_run_without_its_dataset_asks_for_images(workdir, tmp_path):
     elsewhere = shutil.copytree(workdir, tmp_path / 'run')
     config = json.loads((elsewhere / 'config.json').read_text())
-    config['dataset'] |= {'name': 'folder', 'in_memory': False, 'data_dir': '/nowhere'}
+    config['dataset'] |= {'name': 'folder', 'data_dir': '/nowhere'}
     (elsewhere / 'config.json').write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=r'/nowhere .*Or pass any image files') as raised:
         tool(f'--workdir={elsewhere}', f'--out={tmp_path}/out', '--format=onnx')

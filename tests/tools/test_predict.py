@@ -183,7 +183,7 @@ def test_invalid_names_and_pipes_are_reported(capfd, trained_digits, files, tmp_
     assert 'top' in first
     assert [other['error'] for other in others] == [
         'It cannot be read: File name too long.',
-        'It cannot be read: it is no regular file.',
+        'It cannot be read: it is not a regular file.',
     ]
 
 

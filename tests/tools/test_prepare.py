@@ -1,4 +1,4 @@
-"""Commands on a small ImageNet in the real format."""
+"""Data commands on a small ImageNet in the real format."""
 
 import contextlib
 import io
@@ -45,7 +45,7 @@ def prepare(*arguments):
 
 @pytest.fixture
 def tfrecord(imagenet_tfrecord_dir, tmp_path):
-    """A set in tfrecord files, to be converted."""
+    """The folder of a copy in tfrecord files, to be converted."""
     shutil.copytree(imagenet_tfrecord_dir / 'imagenet2012', tmp_path / 'imagenet2012')
     return tmp_path
 
@@ -68,7 +68,7 @@ def test_a_raw_set_becomes_array_record_and_is_trained_on(tmp_path):
     assert next(data.train_batches(config))['mask'].all()
 
 
-def test_tfrecord_gets_array_record_besides(tfrecord):
+def test_tfrecord_files_get_array_record_files_in_addition(tfrecord):
     config = imagenet_config(tfrecord)
     before = files(config)
     assert data.dataset_info(config).hint
@@ -82,7 +82,7 @@ def test_tfrecord_gets_array_record_besides(tfrecord):
 
 
 def test_a_smaller_copy(tfrecord):
-    """What is larger shrinks to the short side asked for; what is not stays as it is."""
+    """Larger images shrink to the requested short side; the others stay as they are."""
     config = imagenet_config(tfrecord)
     before = files(config)
     printed = prepare('--dataset=imagenet2012', f'--data_dir={tfrecord}', '--max_side=100')
@@ -111,7 +111,7 @@ def test_bad_images_are_copied_as_they_are():
         assert Shrink(10, 90).smaller(content) == content
 
 
-def test_a_stopped_conversion_goes_on_where_it_was(tfrecord, monkeypatch):
+def test_a_stopped_conversion_resumes(tfrecord, monkeypatch):
     builder = tfds.builder('imagenet2012', data_dir=tfrecord)
     folder = Path(builder.data_path)
     conversion = Conversion(builder, 'array_record', epath.Path(folder))
@@ -133,7 +133,7 @@ def test_a_stopped_conversion_goes_on_where_it_was(tfrecord, monkeypatch):
 
 @pytest.mark.parametrize('file_format', ['tfrecord', 'array_record'])
 def test_a_shard_that_lost_examples_is_not_converted(tfrecord, file_format):
-    """It was cut off between two records, as by a copy that was stopped."""
+    """It was truncated between two records, as by an interrupted copy."""
     builder = tfds.builder('imagenet2012', data_dir=tfrecord)
     folder = Path(builder.data_path)
     shard = folder / 'imagenet2012-train.tfrecord-00001-of-00003'
@@ -166,11 +166,10 @@ def test_copies_of_different_kinds_have_different_names(tmp_path):
     [
         (['--dataset=folder'], 'nothing to prepare'),
         (['--dataset=ciafr10'], 'nearest: '),
-        (['--dataset=digits', '--beam'], 'needs Apache Beam'),
         (['--dataset=imagenet2012', '--data_dir=NONE'], r'ILSVRC2012_img_train\.tar'),
     ],
 )
-def test_a_mistake_is_one_line(arguments, message, tmp_path):
+def test_a_mistake_has_a_one_line_error(arguments, message, tmp_path):
     with pytest.raises(ConfigError, match=message) as raised:
         prepare(*(argument.replace('NONE', str(tmp_path)) for argument in arguments))
     assert '\n' not in str(raised.value)
@@ -183,9 +182,9 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(arguments):
     assert '--help lists the flags' in result.stderr
 
 
-def test_a_full_disk_is_seen_before(tfrecord):
+def test_a_full_disk_is_refused_beforehand(tmp_path):
     with pytest.raises(ConfigError, match=r'GB free, and 1e\+06 GB are needed'):
-        module._check_disk(epath.Path(tfrecord / 'new'), 10**15)
+        module._check_disk(epath.Path(tmp_path / 'new'), 10**15)
 
 
 def test_show_batch_draws_a_grid(imagenet_dir, tmp_path):
@@ -207,7 +206,7 @@ def test_input_doctor_gives_a_verdict(data_dir, tmp_path):
         f'--config.dataset.data_dir={data_dir}', f'--out={tmp_path / "timeline.png"}',
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert 'The training step limits' in result.stdout
+    assert 'The training step is the bottleneck' in result.stdout
     for word in ('the whole input', 'transfer to the devices', 'all together'):
         assert word in result.stdout
     with Image.open(tmp_path / 'timeline.png') as picture:

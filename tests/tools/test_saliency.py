@@ -195,7 +195,7 @@ def test_an_image_of_unreadable_size_is_reported_and_skipped(
     assert (
         f'{photos}/1.png: The image size, needed for its boxes, cannot be read: Decompressed' in err
     )
-    assert f'{photos}/4.png: It cannot be read: it is no regular file.' in err
+    assert f'{photos}/4.png: It cannot be read: it is not a regular file.' in err
     assert '3 of 5 images could not be read.' in err
     assert len(list((tmp_path / 'out').glob('*.png'))) == 2
     assert (tmp_path / 'out' / 'index.html').exists()

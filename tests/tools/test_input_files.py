@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.tools import image_files
+from ssanet_jax.tools import input_files
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def names(*arguments):
-    return [Path(file).as_posix() for file in image_files.find(arguments)]
+    return [Path(file).as_posix() for file in input_files.find(arguments)]
 
 
 def test_a_folder_is_searched_to_its_depths_for_images(folder):
@@ -49,7 +49,7 @@ def test_a_name_with_the_signs_of_a_glob_is_a_name_where_it_exists(folder):
 def test_what_stands_for_no_image_is_a_mistake(folder, arguments, message):
     (folder / 'empty').mkdir()
     with pytest.raises(ConfigError, match=message):
-        image_files.find(arguments)
+        input_files.find(arguments)
 
 
 def test_folders_are_no_images_whatever_their_names(folder):
@@ -58,7 +58,7 @@ def test_folders_are_no_images_whatever_their_names(folder):
     assert 'x.png' not in names('.')
     for argument in ('emp*', 'empty'):
         with pytest.raises(ConfigError, match=r'matches no file|holds no image'):
-            image_files.find([argument])
+            input_files.find([argument])
 
 
 def test_names_that_no_file_can_have_are_left_to_whoever_reads(folder):
@@ -67,8 +67,8 @@ def test_names_that_no_file_can_have_are_left_to_whoever_reads(folder):
 
 def test_names_that_are_not_utf8_can_be_printed(folder):
     (folder / os.fsdecode(b'\xff.png')).touch()
-    (file,) = image_files.find([os.fsdecode(b'\xff.png')])
-    assert image_files.name(file) == '\\xff.png'
+    (file,) = input_files.find([os.fsdecode(b'\xff.png')])
+    assert input_files.name(file) == '\\xff.png'
 
 
 def standard_input(monkeypatch, data):
@@ -78,11 +78,11 @@ def standard_input(monkeypatch, data):
 def test_standard_input_is_one_image_or_paths(monkeypatch):
     for image in (b'\xff\xd8\xff\xe0...', b'\x89PNG\r\n...'):
         standard_input(monkeypatch, image)
-        assert image_files.find(['-']) == [image]
+        assert input_files.find(['-']) == [image]
     standard_input(monkeypatch, b'a.jpg\nb c.png\n\n')
     assert names('-') == ['a.jpg', 'b c.png']
     standard_input(monkeypatch, b'a.jpg\0two\nlines.png\0')
     assert names('-') == ['a.jpg', 'two\nlines.png']
     standard_input(monkeypatch, b'')
     with pytest.raises(ConfigError, match='Standard input is empty'):
-        image_files.find(['-'])
+        input_files.find(['-'])

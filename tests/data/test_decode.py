@@ -1,4 +1,4 @@
-"""One image: windows, colours, sizes, against loops and Pillow."""
+"""Crops of single images against loops and Pillow."""
 
 import io
 import math
@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssanet_jax.data import images, jpeg
 from ssanet_jax.data.crops import crop_windows
-from ssanet_jax.data.images import center_crops, random_crops
+from ssanet_jax.data.decode import DecodeSpec, decode, draw
 from tests import fabricate
 
 
@@ -26,14 +25,14 @@ def keys(number):
     return np.stack([np.zeros(number, np.int64), np.arange(number)], axis=1)
 
 
-def crops(files, dataset, key=None, size=32):
+def crops(files, dataset, key=None, size=32, crop='resized', num_examples=100):
     out = np.zeros((len(files), size, size, 3), np.uint8)
-    bad = random_crops(files, keys(len(files)) if key is None else key, out, dataset)
-    assert bad == {}
+    spec = DecodeSpec(dataset, crop, 0, num_examples)
+    assert decode(files, keys(len(files)) if key is None else key, out, spec) == {}
     return out
 
 
-def test_windows_are_torchvisions():
+def test_windows_equal_torchvisions():
     """RandomResizedCrop.get_params, written out, fed the same uniforms."""
     rng = np.random.default_rng(0)
     sides = rng.integers(1, 600, size=(3000, 2))
@@ -61,10 +60,8 @@ def test_windows_are_torchvisions():
 
 
 def test_windows_have_the_stated_distributions(dataset):
-    """The area of crops of a square that always fit is uniform, as are aspect's log and place."""
-    draw = jpeg.draw(1)
-    file = fabricate.photograph(np.random.default_rng(0))
-    drawn = np.concatenate([draw([file], keys(4000)[i : i + 1])[1] for i in range(4000)])
+    """Area, log aspect and position of crops that always fit into a square are uniform."""
+    drawn = draw(keys(4000), DecodeSpec(dataset, 'resized'))
     sides = np.full((4000, 2), 1000)
     top, left, height, width = crop_windows(sides, drawn[:, 1:], (0.1, 0.5), (0.75, 4 / 3)).T
     area = (height * width / 1e6 - 0.1) / 0.4
@@ -92,9 +89,7 @@ def test_center_crop_is_pils_antialiased_resize_and_crop(dataset, interpolation)
     resampling = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
     rng = np.random.default_rng(0)
     files = [fabricate.photograph(rng) for _ in range(9)]
-    out = np.zeros((9, 56, 56, 3), np.uint8)
-    assert center_crops(files, keys(9), out, dataset) == {}
-    for file, found in zip(files, out, strict=True):
+    for file, found in zip(files, crops(files, dataset, size=56, crop='center'), strict=True):
         image = pil(file)
         short = min(image.size)
         image = image.resize([side * 64 // short for side in image.size], resampling[interpolation])
@@ -108,7 +103,7 @@ def test_center_crop_is_pils_antialiased_resize_and_crop(dataset, interpolation)
 @pytest.mark.parametrize('antialias', [False, True])
 @pytest.mark.parametrize('size', [16, 32, 64])
 def test_a_crop_is_near_pils_antialiased_resize(dataset, antialias, size):
-    """Of nearly all of some 100 pixels; for the small sizes they are decoded at reduced size."""
+    """Crops of about 100 pixels; for the small sizes they are decoded at reduced resolution."""
     dataset.flip, dataset.antialias = False, antialias
     area, aspect = dataset.crop_area, dataset.crop_aspect = (1.0, 1.0), (1e-3, 1e3)
     rng = np.random.default_rng(1)
@@ -116,7 +111,7 @@ def test_a_crop_is_near_pils_antialiased_resize(dataset, antialias, size):
     differences = []
     for file, found in zip(files, crops(files, dataset, key=keys(8) * 0, size=size), strict=True):
         image = pil(file)
-        uniforms = jpeg.draw(1)([file], keys(1))[1].numpy()
+        uniforms = draw(keys(1), DecodeSpec(dataset, 'resized'))
         window = crop_windows(np.array([image.size[::-1]]), uniforms[:, 1:], area, aspect)
         top, left, height, width = window[0].tolist()
         box = (left, top, left + width, top + height)
@@ -131,8 +126,7 @@ def test_a_crop_is_near_pils_antialiased_resize(dataset, antialias, size):
 def test_odd_files_become_rgb(dataset, odd):
     file = fabricate.photograph(np.random.default_rng(0), **odd)
     assert crops([file], dataset).any()
-    out = np.zeros((1, 32, 32, 3), np.uint8)
-    assert center_crops([file], keys(1), out, dataset) == {}
+    out = crops([file], dataset, crop='center')
     image = pil(file)
     left, top = (side - min(image.size) * 0.875 for side in image.size)
     box = (left / 2, top / 2, image.width - left / 2, image.height - top / 2)
@@ -149,22 +143,42 @@ def test_sixteen_bits_and_transparency(dataset):
     for image in (deep, clear):
         buffer = io.BytesIO()
         image.save(buffer, 'PNG')
-        out = np.zeros((1, 40, 40, 3), np.uint8)
-        dataset.eval_crop_pct = 1.0
-        assert center_crops([buffer.getvalue()], keys(1), out, dataset) == {}
+        out = crops([buffer.getvalue()], dataset, size=40, crop='whole')
         assert np.abs(out[0].astype(int) - levels[..., None]).max() <= 1
 
 
-def test_a_crop_depends_on_its_file_and_key_alone(dataset):
-    """Not on the images around it, nor on how many there are."""
+@pytest.mark.parametrize('crop', ['resized', 'padded'])
+def test_a_crop_depends_on_its_file_and_key_alone(dataset, crop):
+    """Neither the other images nor their number matters."""
     rng = np.random.default_rng(0)
     files = [fabricate.photograph(rng, kind='PNG' if i == 5 else 'JPEG') for i in range(70)]
-    together = crops(files, dataset)
+    together = crops(files, dataset, crop=crop)
     order = rng.permutation(70)
-    shuffled = crops([files[i] for i in order], dataset, keys(70)[order])
+    shuffled = crops([files[i] for i in order], dataset, keys(70)[order], crop=crop)
     np.testing.assert_array_equal(shuffled, together[order])
-    alone = [crops([file], dataset, keys(70)[i : i + 1])[0] for i, file in enumerate(files)]
-    np.testing.assert_array_equal(alone, together)
+    some = [0, 5, 64, 69]
+    alone = [crops([files[i]], dataset, keys(70)[i : i + 1], crop=crop)[0] for i in some]
+    np.testing.assert_array_equal(alone, together[some])
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+def test_a_padded_crop_equals_a_loop(dataset, kind):
+    """The whole image, shifted by up to the padding and mirrored or not; black outside."""
+    dataset.crop_padding = 4
+    file = fabricate.photograph(np.random.default_rng(0), kind=kind)
+    (whole,) = crops([file], dataset, crop='whole')
+    key = keys(9)
+    draws = draw(key, DecodeSpec(dataset, 'padded', 0, 100))
+    assert len(np.unique(draws, axis=0)) > 5
+    expected = np.zeros((9, 32, 32, 3), np.uint8)
+    for n, h, w in np.ndindex(9, 32, 32):
+        top, left, mirrored = draws[n]
+        source_h, source_w = h + top - 4, (31 - w if mirrored else w) + left - 4
+        if 0 <= source_h < 32 and 0 <= source_w < 32:
+            expected[n, h, w] = whole[source_h, source_w]
+    np.testing.assert_array_equal(crops([file] * 9, dataset, key, crop='padded'), expected)
+    dataset.flip = False
+    assert not draw(key, DecodeSpec(dataset, 'padded', 0, 100))[:, 2].any()
 
 
 def test_other_keys_give_other_crops(dataset):
@@ -176,13 +190,13 @@ def test_other_keys_give_other_crops(dataset):
     assert (one != seed).any()
 
 
-@pytest.mark.parametrize('function', [random_crops, center_crops])
-def test_bad_files_are_named_and_black_and_the_rest_is_not_touched(dataset, function):
+@pytest.mark.parametrize('crop', ['resized', 'padded', 'center', 'whole'])
+def test_bad_files_have_a_reason_and_are_black_and_the_rest_is_decoded(dataset, crop):
     good = fabricate.photograph(np.random.default_rng(0))
     bad = fabricate.bad_files()
     files = [good, *bad.values(), good]
     out = np.full((len(files), 32, 32, 3), 7, np.uint8)
-    reasons = function(files, keys(len(files)), out, dataset)
+    reasons = decode(files, keys(len(files)), out, DecodeSpec(dataset, crop, 0, 100))
     assert list(reasons) == list(range(1, len(files) - 1))
     assert (out[1:-1] == 0).all()
     assert out[0].std() > 5
@@ -196,22 +210,9 @@ def test_a_jpeg_with_too_many_pixels_is_bad(dataset):
     dataset.max_image_pixels = 1000
     out = np.zeros((1, 32, 32, 3), np.uint8)
     file = fabricate.photograph(np.random.default_rng(0))
-    assert 'dataset.max_image_pixels is 1,000' in random_crops([file], keys(1), out, dataset)[0]
-
-
-def test_many_large_images_are_decoded_one_by_one(dataset, monkeypatch):
-    """So that 64 photographs of 24 megapixels do not lie in memory at once."""
-    rng = np.random.default_rng(0)
-    files = [fabricate.photograph(rng) for _ in range(6)]
-    together, one_by_one = (np.zeros((6, 32, 32, 3), np.uint8) for _ in range(2))
-    assert center_crops(files, keys(6), together, dataset) == {}
-    monkeypatch.setattr(images, '_MAX_PIXELS_AT_ONCE', 30_000)
-    sizes = []
-    decode_whole = jpeg.decode_whole
-    monkeypatch.setattr(jpeg, 'decode_whole', lambda n: sizes.append(n) or decode_whole(n))
-    assert center_crops(files, keys(6), one_by_one, dataset) == {}
-    assert set(sizes) == {1, 2}  # a group of four large ones, and one of two
-    np.testing.assert_array_equal(one_by_one, together)
+    for crop in ('resized', 'whole'):
+        bad = decode([file], keys(1), out, DecodeSpec(dataset, crop))
+        assert 'dataset.max_image_pixels is 1,000' in bad[0]
 
 
 def test_each_choice_of_resizing_gives_another_image(dataset):

@@ -1,4 +1,4 @@
-"""The images that a user names on a command line: files, folders, globs and standard input."""
+"""Expands the image arguments of a command: files, folders, globs and standard input."""
 
 import glob
 import os
@@ -8,20 +8,20 @@ from pathlib import Path
 
 from ssanet_jax.errors import ConfigError
 
-# Also kinds that are not decoded, which are reported, not passed over in silence.
+# Includes formats that are not decoded, so that they are reported.
 _SUFFIXES = {'.bmp', '.gif', '.heic', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
 _MAGIC = (b'\xff\xd8\xff', b'\x89PNG')
 _STDIN_BYTES = 2**28
 
 
 def find(arguments: Sequence[str]) -> list[Path | bytes]:
-    """What `arguments` name, in their order; folders and globs sorted, folders to their depths.
+    """Returns the files of `arguments` in order; folders (recursive) and globs are sorted.
 
-    '-' is standard input: one image, or the paths of some, one a line or ended by NUL. A path that
-    does not exist is returned all the same, for whoever reads it to report.
+    '-' is standard input: one image, or paths, one per line or NUL-terminated. A path that does
+    not exist is returned too, for the reader to report.
 
     Raises:
-      ConfigError: there is no argument, or one stands for no image at all.
+      ConfigError: there is no argument, or one matches no image.
     """
     if not arguments:
         raise ConfigError(
@@ -31,7 +31,7 @@ def find(arguments: Sequence[str]) -> list[Path | bytes]:
 
 
 def name(file: Path | bytes) -> str:
-    """What to call it in a result, in UTF-8 whatever its bytes are."""
+    """Returns the printable name of a file, '-' for standard input; escapes invalid UTF-8."""
     if isinstance(file, bytes):
         return '-'
     return os.fsencode(file).decode('utf-8', 'backslashreplace')
@@ -45,7 +45,9 @@ def _expand(argument: str) -> Sequence[Path | bytes]:
         inside = (p for p in path.rglob('*') if p.suffix.lower() in _SUFFIXES)
         found = sorted(p for p in inside if not os.path.isdir(p))
         if not found:
-            raise ConfigError(f'{argument} holds no image: no {", ".join(sorted(_SUFFIXES))}.')
+            raise ConfigError(
+                f'{argument} holds no image ({", ".join(sorted(_SUFFIXES))}); name another folder.'
+            )
         return found
     if glob.has_magic(argument) and not os.path.lexists(argument):
         named = sorted(glob.glob(argument, recursive=True))
@@ -63,5 +65,5 @@ def _standard_input() -> Sequence[Path | bytes]:
     text = os.fsdecode(data)
     lines = [line for line in text.split('\0' if '\0' in text else '\n') if line.strip()]
     if not lines:
-        raise ConfigError('Standard input is empty; give an image, or paths, one a line.')
+        raise ConfigError('Standard input is empty; give an image, or paths, one per line.')
     return [Path(line) for line in lines]

@@ -1,0 +1,1 @@
+"""TFDS builders of data sets made from local files."""
