@@ -21,7 +21,7 @@ def test_outputs_are_stripped(path):
 
 @pytest.fixture
 def execute(monkeypatch, tmp_path, data_dir):
-    """Runs a notebook, with some of its text replaced; returns its output and its number of images."""
+    """Runs a notebook with some text replaced; returns its output and its number of images."""
 
     def run(name, replace=None, **environment):
         for variable, value in {
