@@ -1,4 +1,4 @@
-"""Writes the tables of docs/models.md: sizes counted here, and what was measured.
+"""Writes the tables of docs/models.md: counted sizes and measured results.
 
     python benchmarks/model_tables.py
 
@@ -25,7 +25,7 @@ from ssanet_jax.tools.paper_tables import paper_tables
 
 
 def networks() -> str:
-    """Every network at its own size."""
+    """The sizes of all networks, at 224 or 32 pixels."""
     rows = []
     for name, make in NETWORKS.items():
         thin = create_model(name, num_classes=10).stem == 'cifar'
@@ -34,12 +34,12 @@ def networks() -> str:
         kind = unwrap_partial(make).__name__
         billions = f'{found.macs / 1e9:.3f} G'
         rows.append((f'`{name}`', kind, f'{size}, {classes}', f'{found.parameters:,}', billions))
-    header = ['network', 'class', 'pixels, classes', 'parameters', 'multiply-adds']
+    header = ['network', 'class', 'pixels, classes', 'parameters', 'MACs']
     return markdown(header, rows)
 
 
 def attention() -> str:
-    """What every block adds to ResNet-50 at 224."""
+    """The cost that each block adds to ResNet-50 at 224."""
     plain = model_cost(create_model('resnet50', num_classes=1000), 224)
     rows = []
     for kind, block in ATTENTION.items():
@@ -55,7 +55,7 @@ def attention() -> str:
                 f'{found.attention_elementwise / 1e6:.2f} M',
             )
         )
-    header = ['name', 'block', 'parameters', 'in products', 'elementwise']
+    header = ['name', 'block', 'parameters', 'MACs', 'elementwise']
     return markdown(header, rows)
 
 
@@ -77,7 +77,8 @@ def parity() -> str:
         )
         for r in result['results']
     ]
-    header = ['network', 'library', 'logits here, relative', 'arrays back', 'logits back']
+    header = ['network', 'library', 'relative logit difference']
+    header += ['arrays, round trip', 'logits, round trip']
     return f'{markdown(header, rows)}\n\n{source(result, "torch_parity.json")}'
 
 
@@ -85,11 +86,11 @@ def gates_only() -> str:
     result = json.loads((ROOT / 'benchmarks/results/gates_only.json').read_text())
     runs = result['runs']
     names = {
-        'start': 'plain, as it was trained',
-        'statistics': 'SSA put in, nothing trained, running statistics moved',
-        'gates': 'SSA put in, its 18 parameters trained',
-        'plain': 'plain, everything trained on',
-        'all': 'SSA put in, everything trained on',
+        'start': 'plain, as trained',
+        'statistics': 'SSA inserted, only running statistics updated',
+        'gates': 'SSA inserted, its 18 parameters trained',
+        'plain': 'plain, all parameters trained further',
+        'all': 'SSA inserted, all parameters trained further',
     }
     rows = [[text, *(f'{run[name]:.2f}' for run in runs)] for name, text in names.items()]
     rows += [

@@ -162,7 +162,7 @@ def input_rates(result: dict[str, Any]) -> str:
         ratios = [value / other for value, other in zip(values, alone, strict=True)]
         ratio = {'median': statistics.median(ratios), 'lowest': min(ratios), 'highest': max(ratios)}
         rows.append((name, rates(result['images_per_second'][name], 0), rates(ratio)))
-    return markdown(['input', 'images/s', 'of decoding alone, same round'], rows)
+    return markdown(['input', 'images/s', 'relative to decoding alone, same round'], rows)
 
 
 def input_choices(result: dict[str, Any]) -> str:
@@ -177,7 +177,7 @@ def input_choices(result: dict[str, Any]) -> str:
     for name, speed in result['choices_images_per_second'].items():
         difference = rates(differences[settings[name]], 1) if name in settings else '-'
         rows.append((name, rates(speed, 0), difference))
-    return markdown(['bytes in memory', 'images/s', 'grey levels from Pillow'], rows)
+    return markdown(['bytes in memory', 'images/s', 'gray levels from Pillow'], rows)
 
 
 def predictions(result: dict[str, Any]) -> str:
@@ -195,7 +195,7 @@ def predictions(result: dict[str, Any]) -> str:
                     f'{found["loss"]:.7f}',
                 )
             )
-    return markdown(['run', 'images', 'right', 'right in five', 'mean loss'], rows)
+    return markdown(['run', 'images', 'top-1 correct', 'top-5 correct', 'mean loss'], rows)
 
 
 DATA_TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {

@@ -2,8 +2,8 @@
 
     python benchmarks/reliability/report.py
 
-Replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`; a table whose result is not
-there stays as it is.
+Replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`; a table without a result
+stays as it is.
 """
 
 import json
@@ -28,9 +28,9 @@ def kills(result: dict[str, Any]) -> str:
     ]
     rows = [
         (phase, f'{len(found)}', f'{sum(t["saving"] for t in found)}')
-        for phase, found in [*phases, ('together', trials)]
+        for phase, found in [*phases, ('total', trials)]
     ]
-    table = markdown(['killed while', 'kills', 'of these while a checkpoint was written'], rows)
+    table = markdown(['killed while', 'kills', 'during a checkpoint write'], rows)
     known = [t for t in trials if t['went_on_from'] is not None]
     newest = sum(t['went_on_from'] == t['newest_checkpoint'] for t in known)
     lost = [
@@ -41,16 +41,16 @@ def kills(result: dict[str, Any]) -> str:
     killed = [run for run in result['runs'] if run['kills']]
     return (
         f'{table}\n\n{identical(killed)} A run has {result["arrays"]} arrays and '
-        f'{result["metrics_lines"]} lines of metrics. {newest} of {len(known)} starts that came so '
-        f'far went on from the newest checkpoint; at most {max(lost, default=0)} steps were '
-        f'trained again. Checkpoints found damaged after a kill: '
+        f'{result["metrics_lines"]} lines of metrics. {newest} of {len(known)} starts that got '
+        f'that far resumed from the newest checkpoint; at most {max(lost, default=0)} steps '
+        f'were repeated. Checkpoints found damaged after a kill: '
         f'{sum(run["checkpoints_set_aside"] for run in killed)}.'
     )
 
 
 def identical(runs: list[dict[str, Any]]) -> str:
     same = sum(run['identical'] for run in runs)
-    return f'{same} of {len(runs)} runs ended exactly as one that was left alone.'
+    return f'{same} of {len(runs)} runs ended exactly like an uninterrupted run.'
 
 
 def corruption(result: dict[str, Any]) -> str:
@@ -59,7 +59,7 @@ def corruption(result: dict[str, Any]) -> str:
         for t in result['trials']
     ]
     counts = Counter(t['verdict'] for t in result['trials'])
-    table = markdown(['damage', 'result', 'went on from step'], rows)
+    table = markdown(['damage', 'result', 'resumed from step'], rows)
     return f'{table}\n\n{", ".join(f"{count} {verdict}" for verdict, count in counts.items())}.'
 
 
@@ -77,7 +77,7 @@ def hosts(result: dict[str, Any]) -> str:
         (('first', 'second')[host], f'{len(found)}', codes(found), times(found))
         for (host,), found in grouped(result['trials'], 'killed_host')
     ]
-    table = markdown(['host killed', 'kills', "the other's exit codes", 'seconds to exit'], rows)
+    table = markdown(['host killed', 'kills', "survivor's exit codes", 'seconds to exit'], rows)
     return f'{table}\n\n{identical(result["runs"])}'
 
 
@@ -97,9 +97,9 @@ def soak(result: dict[str, Any]) -> str:
     header = [
         '',
         'second tenth, median',
-        'most until the middle',
+        'maximum up to the middle',
         'last tenth, median',
-        'most of all',
+        'overall maximum',
     ]
     header += ['growth per 1,000 checkpoints']
     return f'{markdown(header, rows)}\n\nOne process, {result["run_seconds"] / 60:.0f} minutes.'

@@ -17,13 +17,13 @@ PAGE = ROOT / 'docs/launch.md'
 TABLE = {
     int(code): tuple(does)
     for codes, *does in re.findall(
-        r'^\| ([\d, ]+) \| .+? \| (ends|runs again).*? \| (.+?) \| (.+?) \|$',
+        r'^\| ([\d, ]+) \| .+? \| (stops|restarts).*? \| (.+?) \| (.+?) \|$',
         PAGE.read_text(),
         re.MULTILINE,
     )
     for code in codes.split(', ')
 }
-ENDS = sorted(code for code, (does, *_) in TABLE.items() if does == 'ends')
+ENDS = sorted(code for code, (does, *_) in TABLE.items() if does == 'stops')
 RUNS_AGAIN = sorted(set(TABLE) - set(ENDS))
 
 

@@ -66,7 +66,7 @@ def test_a_slurm_job_restarts_inside_and_is_queued_again_when_its_time_is_over(s
     assert (tmp_path / 'srun').read_text().startswith(options)
 
 
-@pytest.mark.parametrize('code', [code for code in ENDS if TABLE[code][1] != 'queued again'])
+@pytest.mark.parametrize('code', [code for code in ENDS if TABLE[code][1] != 'requeued'])
 def test_a_slurm_job_that_ends_is_not_queued_again(code, slurm, tmp_path):
     assert slurm(fails_with(tmp_path, code)).returncode == code
     assert not (tmp_path / 'scontrol').exists()
