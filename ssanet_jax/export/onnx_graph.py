@@ -68,7 +68,7 @@ class Graph:
             symbolic = export.is_symbolic_dim(want)
             if symbolic and have != want:
                 raise ValueError('a value that is the same for all images would be repeated')
-            target.append(1 if symbolic else want)  # Expand keeps an axis of which it wants 1
+            target.append(1 if symbolic else want)  # Expand keeps an axis where the target is 1
         return self.add('Expand', value, int64(target), shape=shape)
 
     def permute(self, x: Value, order: Sequence[int]) -> Value:

@@ -15,6 +15,7 @@ writes the best checkpoint of a run, and the last sets options of the network. A
 such a file, or from one of torch, with --config.init.weights=FILE.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +80,8 @@ def main() -> None:
         )
     except (ImportError, OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    if not jax.tree.all(jax.tree.map(np.array_equal, restored, variables)):
+    equal = partial(np.array_equal, equal_nan=True)  # a diverged run has NaNs
+    if not jax.tree.all(jax.tree.map(equal, restored, variables)):
         raise ConfigError(f'{FLAGS.out} does not read back as it was written; check the disk.')
     count = sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
     first = ', '.join(list(arrays)[:3])

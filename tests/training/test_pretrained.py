@@ -172,15 +172,15 @@ def test_a_new_head_leaves_the_other_layers(trained, tiny):
     assert (state.params['conv1']['kernel'] != fresh.params['conv1']['kernel']).any()
 
     tiny.init.head = 'load'
-    with pytest.raises(ConfigError, match=r'config.init: fc.* has shape .* another num_classes'):
+    with pytest.raises(ConfigError, match=r'config.init: fc.* has shape .* same num_classes'):
         load_weights(tiny, run, fresh)
 
 
 @pytest.mark.parametrize(
     ('file', 'message'),
     [
-        ('nothing.safetensors', 'nothing.safetensors is no file'),
-        ('text.safetensors', 'no complete safetensors file'),
+        ('nothing.safetensors', 'nothing.safetensors is not a file'),
+        ('text.safetensors', 'not a complete safetensors file'),
         ('text.onnx', r'expected .safetensors, .pth'),
     ],
 )

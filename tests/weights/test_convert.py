@@ -184,7 +184,7 @@ def test_classes_are_counted_under_any_naming():
         state_dict = to_arrays(variables, model, naming=naming)
         state_dict = {f'module.{key}': value for key, value in state_dict.items()}
         assert convert.num_classes(state_dict, model.clone(num_classes=1)) == 5
-    with pytest.raises(ValueError, match=r'no classifier of ResNet, .*linear\.bias'):
+    with pytest.raises(ValueError, match=r'no classifier of ResNet: .*linear\.bias'):
         convert.num_classes({'head.weight': np.zeros((5, 8))}, model)
 
 
