@@ -62,6 +62,7 @@ def small(name, kind=None, **options):
     return create_model(full, num_classes=5, stem='cifar', **SMALL[name][0], **options)
 
 
+@partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
 def init(model):
     images = jnp.ones((1, 16, 16, 3))
     return model.init(jax.random.key(0), images, train=False)
@@ -99,7 +100,7 @@ def test_a_bfloat16_training_step_on_eight_devices_moves_every_parameter(kind, n
     model = small(name, kind, dtype=jnp.bfloat16)
     rng = np.random.default_rng(0)
     tx, mesh = optax.sgd(1.0), mesh_of(8)
-    variables = jax.jit(partial(init, model))()
+    variables = init(model)
     # So that no hidden layer of two units is dead.
     alive = partial(jax.tree_util.tree_map_with_path, lambda p, a: a + 0.5 * (p[-1].key == 'bias'))
     variables['params'] = alive(variables['params'])
@@ -171,7 +172,7 @@ def test_stages_and_blocks_choose_the_slots(options, filled):
         ({'attention_position': 'inside'}, "choose 'pre_residual' or 'post_residual'"),
         ({'attention_stages': ()}, r'must be a tuple of numbers, as \(3, 4\), or None'),
         ({'attention_blocks': 3}, r'attention_blocks=3\) must be a tuple of numbers'),
-        ({'dropout': 1.5}, r'dropout=1\.5\) must be from 0'),
+        ({'dropout': 1.5}, r'dropout=1\.5\) must be at least 0'),
     ],
 )
 def test_slots_that_are_not_there_are_refused(options, message):
@@ -188,11 +189,11 @@ class Zero(nn.Module):
 
 
 @pytest.mark.parametrize(
-    'name', ['resnet18', 'resnet50', 'preact_resnet50', 'mobilenet_v2', 'residual_attention56']
+    'name', ['resnet18', 'preact_resnet50', 'mobilenet_v2', 'residual_attention56']
 )
 def test_after_the_sum_the_block_is_given_the_sum(name):
     """A block that lets nothing through then leaves nothing; before the sum, the shortcut."""
-    images = jnp.asarray(np.random.default_rng(0).normal(size=(1, 16, 16, 3)), jnp.float32)
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 8, 3)), jnp.float32)
     block = SMALL[name][1][-1].removesuffix('/project')
     last = {}
     for place in ('pre_residual', 'post_residual'):
@@ -209,7 +210,7 @@ def test_images_that_shrink_to_nothing_are_refused(name):
         jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)), train=False))
 
 
-@pytest.mark.parametrize(('before', 'after'), [(1, 4), (2, 5), (7, 14), (28, 56)])
+@pytest.mark.parametrize(('before', 'after'), [(1, 4), (7, 14)])
 def test_masks_are_resized_corner_on_corner_in_bfloat16_too(before, after):
     """Against NumPy, which interpolates columns, then rows."""
     rng = np.random.default_rng(0)

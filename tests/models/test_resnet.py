@@ -1,3 +1,5 @@
+from functools import partial
+
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -34,7 +36,8 @@ def test_cifar_stem_keeps_the_image_size():
 
 def test_zero_init_residual_starts_every_block_as_the_identity():
     model = create_model('resnet20', num_classes=10, zero_init_residual=True)
-    variables = model.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)), train=False)
+    init = quick_jit(partial(model.init, train=False))
+    variables = init(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
     scales = flax.traverse_util.flatten_dict(variables['params'])
     last = {path[0]: v for path, v in scales.items() if path[1:] == ('bn2', 'scale')}
     assert len(last) == 9
@@ -48,7 +51,7 @@ def test_zero_init_residual_starts_every_block_as_the_identity():
 def test_every_parameter_gets_a_gradient(name):
     model = create_model(name, num_classes=10, stem='cifar', stage_sizes=(1, 1), width=16)
     x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
-    variables = model.init(jax.random.key(0), x, train=False)
+    variables = quick_jit(partial(model.init, train=False))(jax.random.key(0), x)
 
     @quick_jit
     def gradients(params):
@@ -67,10 +70,10 @@ def test_every_parameter_gets_a_gradient(name):
 
 def test_bfloat16_computes_in_bfloat16_and_returns_float32_logits():
     model = create_model('ssa_resnet20', num_classes=10, dtype=jnp.bfloat16)
-    x = jnp.ones((2, 16, 16, 3))
-    variables = model.init(jax.random.key(0), x, train=False)
+    variables = shapes_of(model, 16)
     assert {v.dtype for v in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
-    logits, extra = model.apply(variables, x, train=False, capture_intermediates=True)
+    apply = partial(model.apply, train=False, capture_intermediates=True)
+    logits, extra = jax.eval_shape(apply, variables, jnp.ones((2, 16, 16, 3)))
     assert logits.dtype == jnp.float32
     block = extra['intermediates']['layer2_0']['__call__'][0]
     assert block.dtype == jnp.bfloat16
