@@ -31,7 +31,7 @@ def test_every_recipe_is_valid_and_names_its_own_command(name):
     assert set(imports) <= {'ml_collections', 'ssanet_jax.config'}
 
 
-def test_the_recipes_asked_for_are_there():
+def test_each_dataset_has_a_recipe_for_each_network():
     expected = {
         f'{data}_{model}'
         for data in ('cifar10', 'cifar100', 'imagenet')
@@ -40,7 +40,7 @@ def test_the_recipes_asked_for_are_there():
     assert set(RECIPES) == expected | {'digits_ssa20', 'fashion_mnist_ssa20'}
 
 
-# The released code's, as written down in the project's design.
+# Settings of the authors' released code.
 @pytest.mark.parametrize(
     ('data', 'batch', 'epochs', 'decay', 'boundaries'),
     [
@@ -50,7 +50,9 @@ def test_the_recipes_asked_for_are_there():
     ],
 )
 @pytest.mark.parametrize('model', ['ssa50', 'se50', 'resnet50'])
-def test_recipes_are_the_released_ones(data, batch, epochs, decay, boundaries, model):
+def test_recipes_have_the_settings_of_the_released_code(
+    data, batch, epochs, decay, boundaries, model
+):
     config = load_config(f'{data}_{model}')
     optimizer = config.optimizer
     assert (config.batch_size, optimizer.reference_batch_size, config.num_epochs) == (
@@ -165,7 +167,7 @@ def test_every_attention_has_its_options_with_its_defaults_in_the_config():
     assert set(model.to_dict()) >= set(ATTENTION)
 
 
-def test_a_run_from_before_a_field_was_there_had_its_default():
+def test_a_field_newer_than_the_run_had_its_default():
     config = load_config('digits_ssa20')
     saved = json.loads(config.to_json_best_effort())
     del saved['init'], saved['model']['eca']
@@ -198,7 +200,7 @@ def test_epochs_end_on_the_step_nearest_to_them():
     assert due == [-(-epoch * 50_000 // 96) for epoch in range(1, 7)]
 
 
-def test_a_profile_after_the_end_is_refused():
+def test_a_profile_after_the_last_step_is_refused():
     with pytest.raises(ConfigError, match='comes after the last step, 50'):
         make_plan(with_fields(profile_start_step=51, num_train_steps=50), 1280)
 
