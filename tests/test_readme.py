@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from ssanet_jax import create_model
 from ssanet_jax.analysis.macs import model_cost
+from ssanet_jax.models.registry import NETWORKS
 from tests.helpers import ROOT
 
 README = (ROOT / 'README.md').read_text()
@@ -19,6 +20,11 @@ def test_the_model_of_ones_own_runs_as_written():
     assert y.shape == (2, 8, 8, 64)
 
 
+def test_the_number_of_networks_is_true():
+    assert f'the [{len(NETWORKS)} networks]' in README.replace('\n', ' ')
+
+
 def test_the_sizes_given_for_cifar_are_true():
     cost = model_cost(create_model('ssa_resnet50', num_classes=10, stem='cifar'), 32)
-    assert f'{cost.parameters:,} parameters and {cost.macs / 1e9:.2f} G' in README
+    row = f'| {cost.parameters:,} | 3.87 G | {cost.macs / 1e9:.3f} G |'
+    assert row in (ROOT / 'docs/models.md').read_text()
