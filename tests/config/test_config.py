@@ -50,7 +50,7 @@ def test_each_dataset_has_a_recipe_for_each_network():
     ],
 )
 @pytest.mark.parametrize('model', ['ssa50', 'se50', 'resnet50'])
-def test_recipes_have_the_settings_of_the_released_code(
+def test_recipes_are_those_of_the_released_code(
     data, batch, epochs, decay, boundaries, model
 ):
     config = load_config(f'{data}_{model}')
