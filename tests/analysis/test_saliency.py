@@ -43,7 +43,7 @@ def small(name, **options):
 @pytest.mark.parametrize('groups', [1, 2])
 def test_a_map_is_the_gate_that_pixels_are_multiplied_by(groups):
     model, variables = small(
-        'ssa_resnet20', stage_sizes=(1,), width=4, attention_options={'groups': groups}
+        'ssa_resnet20', stage_sizes=(1,), width=4, attention_options={'num_groups': groups}
     )
     found = saliency_maps(model, variables, IMAGES).blocks['layer1_0/ssa']
     x = np.asarray(feature_maps(model, variables, IMAGES, ['layer1_0/bn2'])['layer1_0/bn2'])

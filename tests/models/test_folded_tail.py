@@ -50,12 +50,8 @@ def step(module, variables, x, dy, train):
         everything = {'params': params, 'batch_stats': variables['batch_stats']}
         return module.apply(everything, x, train=train, mutable=['batch_stats'])
 
-    @jax.jit
-    def run(params, x, dy):
-        y, pullback, updates = jax.vjp(apply, params, x, has_aux=True)
-        return y, pullback(dy.astype(y.dtype)), updates['batch_stats']
-
-    return run(variables['params'], x, dy)
+    y, pullback, updates = jax.vjp(apply, variables['params'], x, has_aux=True)
+    return y, pullback(dy.astype(y.dtype)), updates['batch_stats']
 
 
 def assert_close(actual, expected, rtol=1e-8):

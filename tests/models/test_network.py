@@ -62,10 +62,12 @@ def small(name, kind=None, **options):
     return create_model(full, num_classes=5, stem='cifar', **SMALL[name][0], **options)
 
 
-@partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
 def init(model):
     images = jnp.ones((1, 16, 16, 3))
     return model.init(jax.random.key(0), images, train=False)
+
+
+init_quickly = jax.jit(init, static_argnums=0, compiler_options=QUICKLY)
 
 
 def params_of(model):
@@ -100,7 +102,7 @@ def test_a_bfloat16_training_step_on_eight_devices_moves_every_parameter(kind, n
     model = small(name, kind, dtype=jnp.bfloat16)
     rng = np.random.default_rng(0)
     tx, mesh = optax.sgd(1.0), mesh_of(8)
-    variables = init(model)
+    variables = init_quickly(model)
     # So that no hidden layer of two units is dead.
     alive = partial(jax.tree_util.tree_map_with_path, lambda p, a: a + 0.5 * (p[-1].key == 'bias'))
     variables['params'] = alive(variables['params'])
@@ -198,7 +200,7 @@ def test_after_the_sum_the_block_is_given_the_sum(name):
     last = {}
     for place in ('pre_residual', 'post_residual'):
         model = small(name, attention=partial(Zero, name='zero'), attention_position=place)
-        last[place] = feature_maps(model, init(model), images, [block])[block]
+        last[place] = feature_maps(model, init_quickly(model), images, [block])[block]
     assert (last['post_residual'] == 0).all()
     assert (last['pre_residual'] != 0).any()
 
