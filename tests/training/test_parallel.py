@@ -107,7 +107,7 @@ def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits):
         (images['image'] / np.float32(255) - np.float32(0.3)) / np.float32(0.37),
         train=False,
     )
-    predicted = np.argmax(logits, axis=1)[images['mask']]
+    predicted = np.argmax(np.asarray(logits), axis=1)[images['mask']]
     correct = predicted == images['label'][images['mask']]
     assert correct.shape == (360,)
     assert len(set(predicted)) > 3
