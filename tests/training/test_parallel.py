@@ -12,7 +12,6 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.training import parallel, trainer_setup
 from ssanet_jax.training.evaluation import evaluate
 from tests.helpers import mesh_of, train_in_float64
-from tests.report.runs import random_state
 
 
 def build_on(num_devices, config):
@@ -98,9 +97,10 @@ def count_all_reduces(run):
 
 
 def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits):
-    """Masked padding does not count: 360 digits of a random network give one top-1."""
+    """Masked padding does not count: after 60 steps, 360 digits give one top-1."""
     run = build_on(1, digits)
-    variables = jax.device_get(random_state(run, 0, seed=0))
+    _, state = train(run, digits, 60)
+    variables = jax.device_get(state)
     images = next(data.eval_batches(digits, 'test'))
     logits = run.model.apply(
         variables.variables,
@@ -110,8 +110,7 @@ def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits):
     predicted = np.argmax(np.asarray(logits), axis=1)[images['mask']]
     correct = predicted == images['label'][images['mask']]
     assert correct.shape == (360,)
-    assert len(set(predicted)) > 3
-    assert 0 < correct.mean() < 1
+    assert 0.2 < correct.mean() < 1
 
     for num_devices, batch_size in ((1, 64), (8, 7), (8, 1000)):
         digits.eval_batch_size = batch_size
