@@ -3,6 +3,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 
 import jax.numpy as jnp
 import pytest
@@ -10,12 +11,12 @@ import tensorflow as tf
 from etils import epath
 
 from ssanet_jax.errors import SaveError
-from ssanet_jax.training import atomic_io, checkpoint_integrity, loop
+from ssanet_jax.training import atomic_io, checkpoint_integrity, loop, trainer_setup
 from ssanet_jax.training.atomic_io import AppendedFile
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.metric_log import MetricsLog
 from ssanet_jax.training.workdir import Workdir
-from tests.helpers import assert_trees_equal
+from tests.helpers import assert_trees_equal, mesh_of
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +94,7 @@ def test_saving_a_step_again_waits_for_it_and_repeats_what_failed(tmp_path, monk
 def test_a_stop_during_an_evaluation_reports_that_the_save_in_progress_failed(
     short, tmp_path, monkeypatch
 ):
-    short.num_train_steps, short.eval_every_steps = 2, 1
+    short.model.name, short.batch_size, short.eval_every_steps = 'resnet20', 8, 1
     failed = threading.Event()
 
     def full(folder):
@@ -108,7 +109,12 @@ def test_a_stop_during_an_evaluation_reports_that_the_save_in_progress_failed(
 
     monkeypatch.setattr(checkpoint_integrity, '_digests', full)
     with pytest.raises(SaveError, match=r'The checkpoint of step 1 in .* No space left on device'):
-        loop.train_and_evaluate(short, tmp_path, evaluators={'stopped': stopped})
+        loop.train_and_evaluate(
+            short,
+            tmp_path,
+            evaluators={'stopped': stopped},
+            build=partial(trainer_setup.build, mesh=mesh_of(1)),
+        )
 
 
 def test_a_workdir_that_vanished_is_not_created_again(tmp_path):

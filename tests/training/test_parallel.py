@@ -97,9 +97,9 @@ def count_all_reduces(run):
 
 
 def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits):
-    """Masked padding does not count: after 30 steps, 360 digits give one top-1."""
+    """Masked padding does not count: after 60 steps, 360 digits give one top-1."""
     run = build_on(1, digits)
-    _, state = train(run, digits, 30)
+    _, state = train(run, digits, 60)
     variables = jax.device_get(state)
     images = next(data.eval_batches(digits, 'test'))
     logits = run.model.apply(
@@ -107,15 +107,16 @@ def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits):
         (images['image'] / np.float32(255) - np.float32(0.3)) / np.float32(0.37),
         train=False,
     )
-    right = (np.argmax(logits, axis=1) == images['label'])[images['mask']]
-    assert right.shape == (360,)
-    assert 20 < 100 * right.mean() < 100
+    predicted = np.argmax(np.asarray(logits), axis=1)[images['mask']]
+    correct = predicted == images['label'][images['mask']]
+    assert correct.shape == (360,)
+    assert 0.2 < correct.mean() < 1
 
     for num_devices, batch_size in ((1, 64), (8, 7), (8, 1000)):
         digits.eval_batch_size = batch_size
         run = build_on(num_devices, digits)
         means = evaluate(digits, run, jax.device_put(variables, parallel.replicated(run.mesh)))
-        assert (means['num_examples'], means['top1']) == (360, pytest.approx(100 * right.mean()))
+        assert (means['num_examples'], means['top1']) == (360, pytest.approx(100 * correct.mean()))
 
 
 def test_a_batch_that_does_not_split_names_the_nearest_that_do(digits):
