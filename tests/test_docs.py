@@ -116,7 +116,7 @@ def test_the_code_for_a_trained_run_works(trained_digits, tmp_path, monkeypatch,
     assert (tmp_path / 'digits.html').read_text().startswith('<!DOCTYPE html>')
     assert float(difference) < 1e-5
     assert (tmp_path / 'digits_hlo' / 'model.stablehlo').exists()
-    serve.return_value.blocks.block_thread.assert_called_once_with()
+    serve.return_value.block_thread.assert_called_once_with()
 
 
 @pytest.mark.parametrize('name', ['resnet20', 'densenet121', 'mobilenet_v2'])

@@ -28,8 +28,8 @@ class ModuleCall(NamedTuple):
 
 
 @contextmanager
-def on_call(hook: Callable[[ModuleCall], Any], method: str = '__call__') -> Iterator[None]:
-    """Context manager in which `hook` stands for the `method` of every bound module.
+def on_call(hook: Callable[[ModuleCall], Any], method: str | None = '__call__') -> Iterator[None]:
+    """Context manager in which `hook` replaces a method of every bound module; None: all methods.
 
     The hook's result replaces that of the method. Unbound modules, asked for their attributes
     only, run as they are.
@@ -52,7 +52,7 @@ def on_call(hook: Callable[[ModuleCall], Any], method: str = '__call__') -> Iter
         context: nn.module.InterceptorContext,
     ) -> Any:
         module = context.module
-        if module.scope is None or context.method_name != method:
+        if module.scope is None or method not in (None, context.method_name):
             return run(*args, **kwargs)
         return hook(ModuleCall('/'.join(module.path), module, args, kwargs, run))
 
