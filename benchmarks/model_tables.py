@@ -14,14 +14,14 @@ from typing import Any
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 from common import ROOT, described, fill, markdown, rates
+from paper_tables import paper_tables
 
 from ssanet_jax import create_model
-from ssanet_jax.analysis.cost import model_cost
+from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.layers import unwrap_partial
 from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.tables import show
-from ssanet_jax.tools.paper_tables import paper_tables
 
 
 def networks() -> str:
@@ -51,7 +51,7 @@ def attention() -> str:
                 f'`{kind}`',
                 link,
                 f'{found.parameters - plain.parameters:,}',
-                f'{(found.products - plain.products) / 1e6:.2f} M',
+                f'{(found.matmul_macs - plain.matmul_macs) / 1e6:.2f} M',
                 f'{found.attention_elementwise / 1e6:.2f} M',
             )
         )

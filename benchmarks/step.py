@@ -57,8 +57,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ssanet_jax import layers
-from ssanet_jax.analysis.cost import count_tails, model_cost
 from ssanet_jax.analysis.hlo import program_cost
+from ssanet_jax.analysis.macs import count_tails, model_cost
 from ssanet_jax.config import base
 from ssanet_jax.layers import conv_pool
 from ssanet_jax.training import parallel, trainer_setup

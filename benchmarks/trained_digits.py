@@ -25,7 +25,7 @@ from common import ROOT, machine, write
 import ssanet_jax
 from ssanet_jax import data
 from ssanet_jax.analysis.saliency_scores import localization, mean_scores
-from ssanet_jax.trained.saliency import look
+from ssanet_jax.trained.saliency import explain
 
 FORMATS = ('stablehlo', 'saved_model', 'onnx', 'safetensors')
 INK = 128  # half of the brightest grey
@@ -50,10 +50,10 @@ def exports(workdir: Path) -> dict:
 
 def ink(workdir: Path) -> dict:
     """The pointing game and the energy of each map, means over all test images."""
-    run = ssanet_jax.load(str(workdir))
+    run = ssanet_jax.load_trained(str(workdir))
     batches = list(data.eval_batches(run.config, run.config.dataset.eval_split))
     images = np.concatenate([batch['image'][batch['mask']] for batch in batches])
-    scores = [localization(one.maps, one.image[..., 0] >= INK) for one in look(run, images)]
+    scores = [localization(one.maps, one.image[..., 0] >= INK) for one in explain(run, images)]
     return {name: score._asdict() for name, score in mean_scores(scores).items()}
 
 

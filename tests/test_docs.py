@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ssanet_jax import create_model, weights
-from ssanet_jax.analysis.cost import model_cost
+from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.models.registry import NETWORKS
 from tests.helpers import ROOT, assert_trees_equal
@@ -50,10 +50,10 @@ def test_a_block_and_a_network_of_ones_own_work_as_the_page_says():
 
 def test_a_trained_run_is_used_as_the_page_says(trained_digits, tmp_path, monkeypatch, capsys):
     pytest.importorskip('gradio')
-    from ssanet_jax.tools import demo_page
+    from ssanet_jax.tools import demo
 
-    serve = create_autospec(demo_page.serve)  # takes the arguments that it takes, and opens no port
-    monkeypatch.setattr(demo_page, 'serve', serve)
+    serve = create_autospec(demo.serve)  # takes the arguments that it takes, and opens no port
+    monkeypatch.setattr(demo, 'serve', serve)
     monkeypatch.chdir(tmp_path)
     page = (ROOT / 'docs/trained.md').read_text().replace('runs/digits', str(trained_digits))
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
@@ -71,7 +71,7 @@ def test_a_trained_run_is_used_as_the_page_says(trained_digits, tmp_path, monkey
     assert (tmp_path / 'digits.html').read_text().startswith('<!DOCTYPE html>')
     assert float(difference) < 1e-5
     assert (tmp_path / 'digits_hlo' / 'model.stablehlo').exists()
-    serve.return_value.blocks.block_thread.assert_called_once_with()
+    serve.return_value.block_thread.assert_called_once_with()
 
 
 @pytest.mark.parametrize('name', ['resnet20', 'densenet121', 'mobilenet_v2'])

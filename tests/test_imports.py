@@ -13,7 +13,9 @@ from tests.helpers import ROOT
         ['ssanet_jax'],
         [
             'ssanet_jax.models',
-            'ssanet_jax.analysis.cost',
+            'ssanet_jax.analysis.macs',
+            'ssanet_jax.analysis.saliency_scores',
+            'ssanet_jax.trained.ablation',
             'ssanet_jax.training.steps',
             'ssanet_jax.training.train_state',
             'ssanet_jax.training.losses',

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ssanet_jax import create_model
-from ssanet_jax.analysis.cost import model_cost
+from ssanet_jax.analysis.macs import model_cost
 from tests.helpers import ROOT
 
 README = (ROOT / 'README.md').read_text()

@@ -1,6 +1,6 @@
 import pytest
 
-from ssanet_jax.analysis.cost import Cost
+from ssanet_jax.analysis.macs import Cost
 from ssanet_jax.tables import si_format
 from ssanet_jax.training.summary import cost_rows
 
@@ -16,7 +16,7 @@ from ssanet_jax.training.summary import cost_rows
         (7_600_000_000_000, '7.6 T'),
     ],
 )
-def test_amounts_have_four_digits_and_no_exponent(value, text):
+def test_si_format_has_four_digits_and_no_exponent(value, text):
     assert si_format(value) == text
 
 

@@ -70,7 +70,7 @@ def export_run(
     """Writes a folder with the network of `run` and config.json, once it was loaded and compared.
 
     Args:
-      run: from `ssanet_jax.load`.
+      run: from `ssanet_jax.load_trained`.
       form: one of `FORMATS`.
       out: the folder, which does not exist yet.
       images: to compare on, uint8 [m, size, size, 3].

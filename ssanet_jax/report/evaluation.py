@@ -66,7 +66,7 @@ def evaluate_run(run: TrainedModel, *, hardest: int, sample: int) -> Evaluation:
     """Evaluates a run on the whole of its `eval_split`, on this host alone.
 
     Args:
-      run: from `ssanet_jax.load`.
+      run: from `ssanet_jax.load_trained`.
       hardest: how many images of the highest losses to keep, at most.
       sample: how many to keep besides, at least if there are as many, and fewer than twice.
 

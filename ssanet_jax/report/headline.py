@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from ssanet_jax.analysis.cost import LayerCost, total_cost
+from ssanet_jax.analysis.macs import LayerCost, total_cost
 from ssanet_jax.report.evaluation import Evaluation
 from ssanet_jax.tables import si_format
 from ssanet_jax.trained.load import TrainedModel

@@ -9,7 +9,7 @@ import jinja2
 from etils import epath
 from ml_collections import ConfigDict
 
-from ssanet_jax.analysis.cost import layer_costs
+from ssanet_jax.analysis.macs import layer_costs
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.report import classes, curves, headline, sections, tables
 from ssanet_jax.report.charts import curve_charts

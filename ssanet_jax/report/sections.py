@@ -18,7 +18,7 @@ from ssanet_jax.report.charts import gates_chart, reliability_chart
 from ssanet_jax.report.evaluation import Evaluation
 from ssanet_jax.report.pictures import picture
 from ssanet_jax.tables import Column, Table
-from ssanet_jax.trained.gate_tables import statistics_table
+from ssanet_jax.trained.gate_display import statistics_table
 from ssanet_jax.trained.load import TrainedModel
 
 _BATCH_SIZE = 64  # images that gates are computed of at a time

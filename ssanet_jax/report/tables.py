@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssanet_jax.analysis.cost import LayerCost, total_cost
+from ssanet_jax.analysis.macs import LayerCost, total_cost
 from ssanet_jax.config import base, flatten
 from ssanet_jax.tables import Column, Table, thousands
 
@@ -19,7 +19,7 @@ def cost_table(layers: Sequence[LayerCost], image_size: int) -> Table:
     for layer in layers:
         parts.setdefault(layer.path.partition('/')[0], []).append(layer)
     whole = parts.pop('', [])  # the network itself: what it does outside of its submodules
-    rows = [(name, _shape(inside[0]), *_counts(inside)) for name, inside in parts.items()]
+    rows = [(name, inside[0].output, *_counts(inside)) for name, inside in parts.items()]
     if any(_counts(whole)):
         rows.append(('the rest', '', *_counts(whole)))
     attention = [layer for layer in layers if layer.attention]
@@ -27,11 +27,6 @@ def cost_table(layers: Sequence[LayerCost], image_size: int) -> Table:
     columns = [Column('module', left=True), Column('output', left=True)]
     columns += [Column(name, thousands) for name in ('parameters', 'multiply-adds')]
     return Table(f'Cost of one image of {image_size}x{image_size} pixels', columns, rows)
-
-
-def _shape(layer: LayerCost) -> str:
-    """'56x56x256' of [1, 56, 56, 256], which is of one image."""
-    return ', '.join('x'.join(map(str, shape[1:])) for shape in layer.outputs)
 
 
 def _counts(layers: Sequence[LayerCost]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A finished or running run, read from its workdir: config, model, variables and classes."""
+"""Loads a trained model from the workdir of its run."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,14 +17,14 @@ from ssanet_jax.training.workdir import saved_classes, saved_config
 
 
 class TrainedModel(NamedTuple):
-    """What a workdir holds.
+    """A checkpoint of a run, with what is needed to use it.
 
     Attributes:
       config: of the run.
-      model: as it was trained, with BatchNorms that share nothing between devices.
+      model: as it was trained, but with BatchNorms that are local to a device.
       variables: its 'params' and 'batch_stats' at `step`.
       step: of the checkpoint.
-      classes: their names, by label; numbers where the run did not leave classes.json.
+      classes: class names by label; numbers if the run has no classes.json.
     """
 
     config: ConfigDict
@@ -35,19 +35,19 @@ class TrainedModel(NamedTuple):
 
     @property
     def preprocess(self) -> Preprocess:
-        """From uint8 images [N, size, size, 3] to what the model takes."""
+        """Maps uint8 images [N, size, size, 3] to the model's input."""
         return build_preprocess(self.config)
 
 
 def load_trained(workdir: epath.PathLike, checkpoint: str = 'best') -> TrainedModel:
-    """Reads a checkpoint of the run in `workdir` without its data, and leaves it as it is.
+    """Loads a checkpoint of the run in `workdir`; needs no data and writes nothing.
 
     Args:
-      workdir: of a run of main.py.
+      workdir: of a finished or running run of main.py.
       checkpoint: 'best', 'latest' or a step.
 
     Raises:
-      ConfigError: there is no run, or no such checkpoint.
+      ConfigError: there is no run or no such checkpoint, or classes.json does not fit.
     """
     folder = epath.Path(workdir)
     config = with_defaults(saved_config(folder))
@@ -58,21 +58,21 @@ def load_trained(workdir: epath.PathLike, checkpoint: str = 'best') -> TrainedMo
     classes = saved_classes(folder) or tuple(map(str, range(num_classes)))
     if len(classes) != num_classes:
         raise ConfigError(
-            f'{folder / "classes.json"} names {len(classes)} classes, and the network has '
-            f'{num_classes}; put a copy back, or remove it.'
+            f'{folder / "classes.json"} names {len(classes)} classes, but the network has '
+            f'{num_classes}; restore the file or remove it.'
         )
-    alone = config.copy_and_resolve_references()
-    alone.model.batch_norm_group_size = 1  # There may be fewer here, and inference shares nothing.
-    model = build_model(alone, num_classes)
+    local = config.copy_and_resolve_references()
+    local.model.batch_norm_group_size = 1  # Inference shares no statistics between devices.
+    model = build_model(local, num_classes)
     return TrainedModel(config, model, jax.device_get(variables), step, classes)
 
 
 def with_defaults(saved: Mapping[str, Any]) -> ConfigDict:
-    """A config with the fields of config.json; those that are newer have their defaults."""
+    """The config of config.json; fields added since then get their defaults."""
     config = base()
     known = flatten(config)
     for field, value in flatten(ConfigDict(saved)).items():
         if field in known:  # `data_order` is not a field
-            as_before = tuple(value) if isinstance(value, list | tuple) else value
-            config.update_from_flattened_dict({field: as_before})
+            value = tuple(value) if isinstance(value, list | tuple) else value
+            config.update_from_flattened_dict({field: value})
     return config

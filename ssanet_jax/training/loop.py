@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssanet_jax import data
-from ssanet_jax.analysis.cost import model_cost
+from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.config import is_due
 from ssanet_jax.config.validation import check, check_batch_size, check_same_model
 from ssanet_jax.errors import ConfigError

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from ssanet_jax.analysis.cost import Cost, count_tails, model_cost
+from ssanet_jax.analysis.macs import Cost, count_tails, model_cost
 from ssanet_jax.data import DatasetInfo
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import si_format

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -115,8 +115,15 @@ def _gates(config: ConfigDict, model: Network) -> dict[str, GateShape]:
 
 
 def build_preprocess(config: ConfigDict) -> steps.Preprocess:
-    """What `config` does to uint8 images [N, H, W, 3], on the device."""
-    mean, std = tuple(config.dataset.mean), tuple(config.dataset.std)
+    """Maps uint8 images [N, H, W, 3] to the model's input, on the device.
+
+    The same object for the same config, so that jit recognises it as a static argument.
+    """
+    return _normalizer(tuple(config.dataset.mean), tuple(config.dataset.std))
+
+
+@cache
+def _normalizer(mean: tuple[float, ...], std: tuple[float, ...]) -> steps.Preprocess:
     return partial(steps.preprocess, mean=mean, std=std)
 
 

@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 
 from ssanet_jax import data
-from ssanet_jax.analysis.cost import model_cost
+from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.report import evaluation, page
 from ssanet_jax.trained.load import TrainedModel, with_defaults
 from ssanet_jax.training import loop, run_history, summary, trainer_setup

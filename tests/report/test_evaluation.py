@@ -15,7 +15,7 @@ from tests.report.runs import random_images
 
 @pytest.fixture(scope='module')
 def found(digits_run):
-    return evaluate_run(ssanet_jax.load(str(digits_run)), hardest=10, sample=100)
+    return evaluate_run(ssanet_jax.load_trained(str(digits_run)), hardest=10, sample=100)
 
 
 def test_the_means_are_those_of_the_loop(digits_run, found):
@@ -41,7 +41,7 @@ def test_the_means_are_those_of_scikit_learn(found):
 def test_the_hardest_images_are_those_of_the_highest_losses(digits_run, found):
     order = sorted(range(360), key=lambda i: (-found.loss[i], i))
     assert found.hardest.number.tolist() == order[:10]
-    config = ssanet_jax.load(str(digits_run)).config
+    config = ssanet_jax.load_trained(str(digits_run)).config
     (batch,) = data.eval_batches(config, 'test', share=data.HostShard(0, 1))
     images = batch['image'][batch['mask']]
     np.testing.assert_array_equal(found.hardest.image, images[order[:10]])

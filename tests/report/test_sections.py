@@ -9,7 +9,7 @@ import scipy.stats
 
 import ssanet_jax
 from ssanet_jax import create_model
-from ssanet_jax.analysis.cost import layer_costs, model_cost
+from ssanet_jax.analysis.macs import layer_costs, model_cost
 from ssanet_jax.config import base, cifar
 from ssanet_jax.report.evaluation import evaluate_run
 from ssanet_jax.report.headline import headline
@@ -35,7 +35,7 @@ def test_the_rows_of_the_cost_add_up(name):
 
 
 def test_the_gates_are_those_of_the_feature_maps(digits_run):
-    run = ssanet_jax.load(str(digits_run))
+    run = ssanet_jax.load_trained(str(digits_run))
     evaluation = evaluate_run(run, hardest=1, sample=500)
     assert len(evaluation.sample.image) == 360
     found = gates_section(run, evaluation)

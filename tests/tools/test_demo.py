@@ -11,14 +11,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from absl import flags
 from PIL import Image
 
 import ssanet_jax
 from ssanet_jax import data
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import demo as module
 from ssanet_jax.trained.prediction import Predictor
 from tests import browser
-from tests.helpers import ROOT
+from tests.helpers import ROOT, own_flags
 
 MAX_UPLOAD_MB = MAX_MEGAPIXELS = 1
 
@@ -31,7 +33,7 @@ def free_port():
 
 @pytest.fixture(scope='module')
 def address(trained_digits, tmp_path_factory):
-    """Where the command serves the page of a run on the digits."""
+    """The address at which the command serves a run on the digits."""
     port, log = free_port(), tmp_path_factory.mktemp('demo') / 'log'
     command = [
         sys.executable, '-m', 'ssanet_jax.tools.demo', f'--workdir={trained_digits}',
@@ -55,7 +57,7 @@ def address(trained_digits, tmp_path_factory):
 
 
 def listening(port):
-    """The addresses at which the machine listens to a port, as the kernel has them."""
+    """The addresses on which the machine listens to a port, from the kernel."""
     rows = [line.split() for name in ('tcp', 'tcp6') for line in lines(f'/proc/net/{name}')]
     places = [row[1].split(':') for row in rows if row[3] == '0A']
     return {host for host, number in places if int(number, 16) == port}
@@ -65,7 +67,7 @@ def lines(path):
     return Path(path).read_text().splitlines()[1:] if Path(path).exists() else []
 
 
-def test_it_listens_to_this_machine_alone(address):
+def test_it_listens_on_loopback_only(address):
     assert listening(int(address.rpartition(':')[2])) == {'0100007F'}
 
 
@@ -77,7 +79,7 @@ def test_a_file_above_the_limit_is_refused(address):
 
 
 def show(driver, path, until):
-    """Drops a file into the page and waits for a text; returns the page's."""
+    """Drops a file into the page, waits for a text, and returns the text of the page."""
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -91,10 +93,10 @@ def show(driver, path, until):
     return text()
 
 
-def test_an_image_gets_its_classes_and_its_maps_and_a_broken_one_its_reason(
+def test_an_image_shows_its_classes_and_maps_and_a_broken_one_an_error(
     address, chromium, trained_digits, tmp_path
 ):
-    run = ssanet_jax.load(str(trained_digits))
+    run = ssanet_jax.load_trained(str(trained_digits))
     batch = next(data.eval_batches(run.config, 'test'))
     image, path = batch['image'][0], tmp_path / 'digit.png'
     Image.fromarray(image).save(path)
@@ -102,11 +104,11 @@ def test_an_image_gets_its_classes_and_its_maps_and_a_broken_one_its_reason(
 
     browser.open_page(chromium, address, browser.PHONE)
     text = show(chromium, path, 'Grad-CAM')
-    assert re.search(rf'likeliest classes\s+{label}\s', text)
+    assert re.search(rf'most probable classes\s+{label}\s', text)
     assert all(f'stage{number}' in text for number in (1, 2, 3))
-    asked = browser.requests(chromium)
-    assert asked
-    assert all(request.startswith((address, 'blob:')) for request in asked)
+    requested = browser.requests(chromium)
+    assert requested
+    assert all(request.startswith((address, 'blob:')) for request in requested)
     assert chromium.execute_script('return document.documentElement.scrollWidth') <= 390
 
     broken = tmp_path / 'broken.jpg'
@@ -121,13 +123,10 @@ def test_an_image_gets_its_classes_and_its_maps_and_a_broken_one_its_reason(
 
 
 def test_pixels_are_limited_by_the_page_and_by_the_run(trained_digits):
-    pytest.importorskip('gradio')
-    from ssanet_jax.tools.demo_page import limited
-
-    run = ssanet_jax.load(str(trained_digits))
+    run = ssanet_jax.load_trained(str(trained_digits))
     run.config.dataset.max_image_pixels = 2000
     for limit, lower in ((900, 900), (10**6, 2000)):
-        dataset = limited(run, limit).config.dataset
+        dataset = module.limit_pixels(run, limit).config.dataset
         files = []
         for sides in ((lower, 1), (lower + 1, 1)):
             file = io.BytesIO()
@@ -143,11 +142,13 @@ def test_pixels_are_limited_by_the_page_and_by_the_run(trained_digits):
     ('host', 'expected'),
     [('127.0.0.1', True), ('localhost', True), ('::1', True), ('0.0.0.0', False), ('a.b', False)],
 )
-def test_which_addresses_are_this_machine_alone(host, expected):
+def test_loopback_addresses_are_recognised(host, expected):
     assert module._is_loopback(host) is expected
 
 
-def test_a_port_that_is_taken_is_one_line(trained_digits):
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_refused(trained_digits):
+    """In a process of its own: Gradio leaves sockets open."""
     with socket.socket() as taken:
         taken.bind(('127.0.0.1', 0))
         taken.listen()
@@ -158,17 +159,14 @@ def test_a_port_that_is_taken_is_one_line(trained_digits):
         ]  # fmt: skip
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 2
-    assert f'--port={port} cannot be listened to' in ended.stderr.splitlines()[-1]
+    assert f'Cannot listen on --host=127.0.0.1 --port={port}' in ended.stderr.splitlines()[-1]
     assert 'Traceback' not in ended.stderr
 
 
-def test_without_gradio_it_says_what_to_install(trained_digits):
-    code = (
-        "import runpy, sys; sys.modules['gradio'] = None; "
-        "sys.argv[1:] = ['--workdir=' + sys.argv[1]]; "
-        "runpy.run_module('ssanet_jax.tools.demo', run_name='__main__', alter_sys=True)"
-    )
-    command = [sys.executable, '-c', code, str(trained_digits)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert ended.returncode == 2
-    assert 'gradio, which is not installed: pip install .[demo]' in ended.stderr
+def test_without_gradio_it_says_what_to_install(trained_digits, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'gradio', None)
+    with (
+        own_flags(module),
+        pytest.raises(ConfigError, match=r'gradio, which is not installed: pip install \.'),
+    ):
+        module.main(flags.FLAGS(['demo', f'--workdir={trained_digits}']))

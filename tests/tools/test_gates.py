@@ -13,6 +13,7 @@ import ssanet_jax
 from ssanet_jax import data, feature_maps
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import gates as module
+from ssanet_jax.trained import load
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.checkpoint import Checkpoints
 from tests.helpers import load_config, own_flags
@@ -27,7 +28,7 @@ def tool(workdir, *arguments):
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory, data_dir):
-    """A run with two gates, of any weights."""
+    """A run with two gates and random weights."""
     folder = epath.Path(tmp_path_factory.mktemp('run'))
     config = load_config('digits_ssa20')
     config.dataset.data_dir = str(data_dir)
@@ -51,7 +52,7 @@ def workdir(tmp_path_factory, data_dir):
     return folder
 
 
-def test_it_prints_draws_and_knocks_out(workdir, tmp_path, capsys):
+def test_it_prints_draws_and_ablates(workdir, tmp_path, capsys):
     tool(
         workdir, '--checkpoint=latest', '--format=json', '--ablation', f'--out={tmp_path}/gates.png'
     )
@@ -61,7 +62,7 @@ def test_it_prints_draws_and_knocks_out(workdir, tmp_path, capsys):
     assert f'Written to {tmp_path}/gates.png' in printed.err
     assert (tmp_path / 'gates.png').read_bytes().startswith(b'\x89PNG')
 
-    run = ssanet_jax.load(str(workdir), 'latest')
+    run = ssanet_jax.load_trained(str(workdir), 'latest')
     batches = list(data.eval_batches(run.config, 'test'))
     image, label = (
         np.concatenate([batch[name][batch['mask']] for batch in batches])
@@ -91,11 +92,15 @@ def test_it_prints_draws_and_knocks_out(workdir, tmp_path, capsys):
         assert found[0] != 0
 
 
-def test_fewer_images_and_another_split(workdir, capsys):
+def test_fewer_images_and_another_split_leave_the_config_unchanged(workdir, capsys, monkeypatch):
+    trained = load.load_trained(str(workdir), '7')
+    monkeypatch.setattr(load, 'load_trained', lambda *_: trained)
+    before = trained.config.to_json()
     tool(workdir, '--checkpoint=7', '--format=markdown', '--split=train[:100]', '--images=10')
     printed = capsys.readouterr().out
     assert '**ssa_resnet20, step 7, on 10 images of digits train[:100]**' in printed
     assert '| layer1_0/ssa | 8 x 8 |' in printed
+    assert trained.config.to_json() == before
 
 
 @pytest.mark.parametrize(
@@ -104,11 +109,11 @@ def test_fewer_images_and_another_split(workdir, capsys):
         (['more'], "Unexpected argument 'more'"),
         (['--checkpoint=best'], 'No checkpoint .* was evaluated; choose'),
         (['--out=gates.jpg'], r'--out=gates.jpg must end in .png, .svg or .pdf'),
-        (['--out=/nowhere/gates.png'], 'no folder /nowhere; make it first'),
+        (['--out=/nowhere/gates.png'], 'no folder /nowhere; create it first'),
         (['--checkpoint=7', '--split=tset'], 'tset'),
     ],
 )
-def test_a_mistake_is_told(arguments, message, workdir):
+def test_invalid_arguments_are_refused(arguments, message, workdir):
     with pytest.raises(ConfigError, match=message):
         tool(workdir, *arguments)
 
@@ -123,5 +128,5 @@ def test_a_run_without_gates_is_refused(workdir, tmp_path):
         'attention_blocks': None,
     }
     path.write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match='resnet20 has no gates; name the run of a network'):
+    with pytest.raises(ConfigError, match='resnet20 has no gates; choose a run of a network'):
         tool(tmp_path / 'run', '--checkpoint=latest')

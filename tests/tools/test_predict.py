@@ -1,4 +1,4 @@
-"""tools.predict on files that are the images of a data set."""
+"""tools.predict on the images of a dataset, written to files."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ def png(image):
 
 @pytest.fixture(scope='module')
 def run(trained_digits):
-    return ssanet_jax.load(str(trained_digits))
+    return ssanet_jax.load_trained(str(trained_digits))
 
 
 @pytest.fixture(scope='module')
@@ -86,28 +86,28 @@ def test_predictions_of_files_equal_the_runs_evaluation(
     logits = run.model.apply(run.variables, run.preprocess(digits_test[0]), train=False)
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     for result, row in zip(results, np.asarray(expected), strict=True):
-        likeliest = sorted(row, reverse=True)[:5]
-        given = [guess['probability'] for guess in result['top']]
-        np.testing.assert_allclose(given, likeliest, rtol=1e-3, atol=1e-6)
+        top = sorted(row, reverse=True)[:5]
+        found = [guess['probability'] for guess in result['top']]
+        np.testing.assert_allclose(found, top, rtol=1e-3, atol=1e-6)
 
 
 def bomb():
-    """A PNG that says it has 2**40 pixels."""
+    """A PNG whose header claims 2**40 pixels."""
     return b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR' + struct.pack('>II', 2**20, 2**20) + bytes(50)
 
 
-def test_of_1000_images_five_broken_ones_are_reported_and_the_others_predicted(
+def test_five_broken_images_of_100_are_reported_and_the_others_predicted(
     capfd, trained_digits, digits_test, tmp_path
 ):
     broken = {
-        100: b'',
-        333: b'not an image',
-        500: png(digits_test[0][0])[:60],
-        777: bomb(),
-        999: None,
+        10: b'',
+        33: b'not an image',
+        50: png(digits_test[0][0])[:60],
+        77: bomb(),
+        99: None,
     }
-    for number in range(1000):
-        image = broken.get(number, png(digits_test[0][number % 360]))
+    for number in range(100):
+        image = broken.get(number, png(digits_test[0][number % 36]))
         path = tmp_path / f'{number:04}.png'
         if image is None:
             path.symlink_to('nowhere')
@@ -116,22 +116,22 @@ def test_of_1000_images_five_broken_ones_are_reported_and_the_others_predicted(
     code, out, err = tool(capfd, f'--workdir={trained_digits}', '--format=jsonl', tmp_path)
     results = [json.loads(line) for line in out.splitlines()]
     assert code == 1
-    assert sum('top' in result for result in results) == 995
+    assert sum('top' in result for result in results) == 95
     errors = {int(r['file'][-8:-4]): r['error'] for r in results if 'error' in r}
     assert list(errors) == list(broken)
-    assert 'empty' in errors[100]
-    assert 'neither JPEG nor PNG' in errors[333]
-    assert 'pixels' in errors[777]
-    assert 'No such file' in errors[999]
+    assert 'empty' in errors[10]
+    assert 'neither JPEG nor PNG' in errors[33]
+    assert 'pixels' in errors[77]
+    assert 'No such file' in errors[99]
     assert all(f'{number:04}.png: {reason}' in err for number, reason in errors.items())
-    assert '5 of 1,000 images could not be read.' in err
+    assert '5 of 100 images could not be read.' in err
     again = [
-        result['top'] for result in results if result['file'].endswith(('0001.png', '0361.png'))
+        result['top'] for result in results if result['file'].endswith(('0001.png', '0037.png'))
     ]
     assert again[0] == again[1]
 
 
-def test_csv_has_a_line_for_each_class_and_each_error(capfd, trained_digits, files):
+def test_csv_has_a_row_per_class_and_per_error(capfd, trained_digits, files):
     code, out, _ = tool(
         capfd,
         f'--workdir={trained_digits}',
@@ -148,7 +148,7 @@ def test_csv_has_a_line_for_each_class_and_each_error(capfd, trained_digits, fil
 
 
 @pytest.mark.parametrize('form', ['jsonl', 'csv'])
-def test_a_bar_on_the_terminal_leaves_a_file_its_lines(
+def test_a_progress_bar_on_the_terminal_keeps_out_of_the_output(
     form, capfd, monkeypatch, trained_digits, files
 ):
     monkeypatch.setenv('FORCE_COLOR', '1')  # Standard error is a terminal for rich.
@@ -166,15 +166,15 @@ def test_a_bar_on_the_terminal_leaves_a_file_its_lines(
 def test_the_table_names_each_image(capfd, trained_digits, files):
     code, out, _ = tool(capfd, f'--workdir={trained_digits}', '--top=1', files / '00[01].png')
     assert code == 0
-    assert all(name in out for name in ('000.png', '001.png', 'likeliest first'))
+    assert all(name in out for name in ('000.png', '001.png', 'most probable first'))
 
 
-def test_a_mistake_is_found_before_anything_is_read(capfd, tmp_path):
+def test_a_missing_run_is_reported_before_images_are_read(capfd, tmp_path):
     with pytest.raises(ConfigError, match='holds no checkpoints'):
         tool(capfd, f'--workdir={tmp_path}', 'a.png')
 
 
-def test_names_that_are_none_and_pipes_are_reported(capfd, trained_digits, files, tmp_path):
+def test_invalid_names_and_pipes_are_reported(capfd, trained_digits, files, tmp_path):
     pipe = tmp_path / 'pipe.png'
     os.mkfifo(pipe)
     long = 'n' * 300
@@ -199,23 +199,23 @@ def test_names_that_are_none_and_pipes_are_reported(capfd, trained_digits, files
     ],
     ids=['float', 'size', 'one'],
 )
-def test_other_images_than_the_networks_are_refused(run, images):
+def test_images_of_another_dtype_or_size_are_refused(run, images):
     with pytest.raises(ValueError, match=r'expects uint8 images \[N, 8, 8, 3\], got'):
         Predictor(run).logits(images)
 
 
-def test_names_of_other_classes_than_the_networks_are_refused(trained_digits, tmp_path):
+def test_an_unfitting_classes_json_is_refused(trained_digits, tmp_path):
     workdir = shutil.copytree(trained_digits, tmp_path / 'run')
     for text, message in (
-        ('["a", "b"]', 'names 2 classes, and the network has 10'),
+        ('["a", "b"]', 'names 2 classes, but the network has 10'),
         ('{"a": 1}', 'expected a list of names, got dict'),
         ('[', 'cannot be read'),
     ):
         (workdir / 'classes.json').write_text(text)
         with pytest.raises(ConfigError, match=message):
-            ssanet_jax.load(str(workdir))
+            ssanet_jax.load_trained(str(workdir))
     (workdir / 'classes.json').unlink()
-    assert ssanet_jax.load(str(workdir)).classes == tuple('0123456789')
+    assert ssanet_jax.load_trained(str(workdir)).classes == tuple('0123456789')
 
 
 def test_any_number_of_images_gives_the_same_logits(run, digits_test):

@@ -1,4 +1,4 @@
-"""What is drawn of a run: overlays against loops, figures by what is written on them."""
+"""Overlays against loops, and the labels of figures."""
 
 import io
 
@@ -13,8 +13,8 @@ from ssanet_jax import create_model
 from ssanet_jax.analysis.saliency import grad_cam, saliency_maps
 from ssanet_jax.config import base
 from ssanet_jax.trained.load import TrainedModel
-from ssanet_jax.trained.saliency import legible_size, look, stage_maps
-from ssanet_jax.trained.saliency_figures import draw, overlay
+from ssanet_jax.trained.saliency import explain, legible_size, stage_maps
+from ssanet_jax.trained.saliency_display import draw_saliency, overlay
 
 
 @pytest.mark.parametrize('times', [1, 3])
@@ -41,7 +41,7 @@ def test_an_overlay_is_a_mixture_of_grey_and_the_maps_colour(times):
         ((4, 4), 1, 1.5, 'alpha=1.5'),
     ],
 )
-def test_an_overlay_that_cannot_be_is_refused(shape, highest, alpha, message):
+def test_invalid_overlays_are_refused(shape, highest, alpha, message):
     with pytest.raises(ValueError, match=message):
         overlay(np.zeros((4, 4, 3), np.uint8), np.full(shape, float(highest)), alpha)
 
@@ -67,14 +67,14 @@ def images():
     return np.random.default_rng(6).integers(0, 256, (3, 8, 8, 3), np.uint8)
 
 
-def test_a_look_has_the_class_and_the_maps_of_the_run(run, images):
-    looks = look(run, images)
-    given = (images / 255 - run.config.dataset.mean) / run.config.dataset.std
-    given = given.astype(np.float32)
-    logits = np.asarray(run.model.apply(run.variables, given, train=False), np.float64)
-    maps = saliency_maps(run.model, run.variables, given)
-    cam = grad_cam(run.model, run.variables, given, logits.argmax(axis=1))
-    for row, one in enumerate(looks):
+def test_an_explanation_has_the_prediction_and_the_maps_of_the_network(run, images):
+    found = explain(run, images)
+    inputs = (images / 255 - run.config.dataset.mean) / run.config.dataset.std
+    inputs = inputs.astype(np.float32)
+    logits = np.asarray(run.model.apply(run.variables, inputs, train=False), np.float64)
+    maps = saliency_maps(run.model, run.variables, inputs)
+    cam = grad_cam(run.model, run.variables, inputs, logits.argmax(axis=1))
+    for row, one in enumerate(found):
         likeliest = logits[row].argmax()
         share = np.exp(logits[row, likeliest]) / np.exp(logits[row]).sum()
         assert (one.name, one.probability) == (run.classes[likeliest], pytest.approx(share, 1e-4))
@@ -98,7 +98,7 @@ def test_stage_maps_can_be_laid_over_the_images(run, images, size):
         np.testing.assert_allclose(maps['stage1'].max(axis=(1, 2)), 1, atol=1e-6)
 
 
-def test_sizes_to_draw_at_are_multiples():
+def test_legible_sizes_are_multiples():
     assert [legible_size(size) for size in (8, 28, 32, 64, 224, 299)] == [
         224,
         224,
@@ -110,14 +110,14 @@ def test_sizes_to_draw_at_are_multiples():
 
 
 def test_a_figure_has_each_panel_and_names_it(run, images):
-    looks = look(run, images)
-    looks[0] = looks[0]._replace(name='$1_a and $, or more')
-    looks[1] = looks[1]._replace(name='a name of 23 characters')
-    one, all_of_them = draw(looks[:1]), draw(looks)
+    found = explain(run, images)
+    found[0] = found[0]._replace(name='$1_a and $, or more')
+    found[1] = found[1]._replace(name='a name of 23 characters')
+    one, all_of_them = draw_saliency(found[:1]), draw_saliency(found)
     titles = ['image', 'stage 1', 'stage 2', 'mean', 'Grad-CAM']
     panels = one.axes[:-1]  # without the colour bar
     assert [ax.get_title() for ax in panels] == titles
-    assert panels[0].get_xlabel() == f'$1_a and $\n{looks[0].probability:.1%}'
+    assert panels[0].get_xlabel() == f'$1_a and $\n{found[0].probability:.1%}'
     assert panels[2].get_xlabel().endswith('4 \u00d7 4')
     assert len(all_of_them.axes) == 15 + 1
     assert all_of_them.axes[5].get_xlabel().startswith('a name of 23 charac…\n')

@@ -8,7 +8,7 @@ and for Residual Attention Networks those of their paper, table 6, and of its au
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ssanet_jax.analysis.cost import Cost, model_cost
+from ssanet_jax.analysis.macs import Cost, model_cost
 from ssanet_jax.models import create_model
 from ssanet_jax.tables import Column, Table, thousands
 

@@ -1,15 +1,15 @@
-"""Programs of all kinds, counted as they are in a network."""
+"""MACs of traced programs of all kinds."""
 
 import flax.linen as nn
 import jax
 import pytest
 
 from ssanet_jax import SSABlock
-from ssanet_jax.analysis.cost import Cost, layer_costs, model_cost
+from ssanet_jax.analysis.macs import Cost, layer_costs, model_cost
 
 
 class Convolutions(nn.Module):
-    """Of all kinds, and pooling and a product outside of attention, which cost nothing."""
+    """Convolutions of all kinds; pooling and a product outside of attention cost nothing."""
 
     @nn.compact
     def __call__(self, x, *, train):
@@ -26,7 +26,7 @@ def test_convolutions_by_hand():
     layers = {layer.path: layer for layer in layer_costs(Convolutions(), 12)}
     assert layers['plain'].outputs == ((1, 10, 8, 8),)
     assert layers['depthwise'].inputs == ((1, 5, 4, 12),)
-    assert {path: layer.products for path, layer in layers.items()} == {
+    assert {path: layer.matmul_macs for path, layer in layers.items()} == {
         '': 0,
         'plain': 10 * 8 * 8 * 3 * 5 * 3,
         'grouped': 10 * 8 * 12 * 3 * 3 * 2,
@@ -40,14 +40,14 @@ def gram(y):
     return y @ y.reshape(-1, 5).T
 
 
-def gram_with_a_gradient_of_its_own():
+def gram_with_custom_gradient():
     gradient = jax.custom_vjp(gram)
     gradient.defvjp(lambda y: (gram(y), y), lambda y, d: (d @ y.reshape(-1, 5),))
     return gradient
 
 
 @pytest.mark.parametrize(
-    'product', [jax.jit(gram), jax.checkpoint(gram), gram_with_a_gradient_of_its_own()],
+    'product', [jax.jit(gram), jax.checkpoint(gram), gram_with_custom_gradient()],
     ids=['jit', 'checkpoint', 'custom_vjp'],
 )  # fmt: skip
 def test_nested_programs_are_counted_and_a_block_without_a_name(product):
@@ -62,7 +62,7 @@ def test_nested_programs_are_counted_and_a_block_without_a_name(product):
     assert model_cost(Net(), 4) == Cost(3 * 3 * 3 * 5 + 2, products, 0, elementwise)
 
 
-def test_what_the_image_or_the_result_has_no_part_in_costs_nothing():
+def test_work_independent_of_the_image_or_unused_costs_nothing():
     class Net(nn.Module):
         @nn.compact
         def __call__(self, x, *, train):

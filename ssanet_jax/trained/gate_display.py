@@ -1,16 +1,18 @@
-"""Draws what gates do: the distribution of each, by depth, and what each is worth."""
+"""Tables and figures of gate statistics and ablations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssanet_jax.analysis.gate_moments import BINS, SATURATED
-from ssanet_jax.analysis.gates import GateStatistics
+from ssanet_jax.analysis.gates import GateShape, GateStatistics
+from ssanet_jax.tables import Column, Table
 from ssanet_jax.trained.ablation import ALL, KIND_NAMES, Ablation, Kind
 
-# Of Okabe and Ito's colours, which colour-blind readers tell apart.
+# From Okabe and Ito's palette, which colour-blind readers can tell apart.
 _GATE, _SATURATED, _INK = '#56b4e9', '#d55e00', '#333333'
 _COLORS: dict[Kind, str] = {'one': '#0072b2', 'mean': '#e69f00', 'shuffled': '#009e73'}
 _ROW = 0.32  # inches
@@ -18,19 +20,76 @@ _RIDGE = 0.84  # height of a distribution, in rows
 _SMALL = 8  # points
 
 
-def draw(
+def _percent(share: float) -> str:
+    return f'{100 * share:.1f} %'
+
+
+_NUMBERS: dict[str, tuple[str, Callable[[Any], str]]] = {  # fields of GateStatistics
+    'mean': ('mean', '{:.3f}'.format),
+    'std': ('std', '{:.3f}'.format),
+    'spatial_std': ('std within images', '{:.3f}'.format),
+    'image_std': ('std between images', '{:.3f}'.format),
+    'low': ('low', _percent),
+    'high': ('high', _percent),
+    'entropy': ('entropy', '{:.4f}'.format),
+}
+
+
+def statistics_table(statistics: Mapping[str, GateStatistics], title: str) -> Table:
+    """One row per gate; `GateStatistics` explains the columns."""
+    numbers = [Column(*heading) for heading in _NUMBERS.values()]
+    columns = [Column('gate', left=True), Column('size', left=True), *numbers]
+    rows = [
+        (name, _size(gate.shape), *(getattr(gate, field) for field in _NUMBERS), gate.dead)
+        for name, gate in statistics.items()
+    ]
+    return Table(title, [*columns, Column('dead', left=True)], rows)
+
+
+def _size(shape: GateShape) -> str:
+    """'8 x 8', '8 x 8, 4 maps' or '64 channels'."""
+    if shape.height * shape.width == 1:
+        return f'{shape.maps} channels' if shape.maps > 1 else '1 x 1'
+    maps = f', {shape.maps} maps' if shape.maps > 1 else ''
+    return f'{shape.height} x {shape.width}{maps}'
+
+
+def ablation_table(ablation: Ablation) -> Table:
+    """A row for all gates at once, then one per gate; `ablate` explains the columns."""
+    columns = [Column('gate', left=True)]
+    for kind in ablation.changes:
+        columns += [
+            Column(f'top-1, {KIND_NAMES[kind]}', '{:+.2f}'.format),
+            Column(f'loss, {KIND_NAMES[kind]}', '{:+.4f}'.format),
+        ]
+    names = list(next(iter(ablation.changes.values())))
+    rows = [
+        (name, *(value for changes in ablation.changes.values() for value in changes[name]))
+        for name in names
+    ]
+    title = (
+        f'Change from top-1 {ablation.top1:.2f} %, in percentage points, and from loss '
+        f'{ablation.loss:.4f}'
+    )
+    return Table(title, columns, rows, [f'One image is {100 / ablation.images:.2g} points.'])
+
+
+def draw_gates(
     statistics: Mapping[str, GateStatistics], title: str, ablation: Ablation | None = None
 ) -> Figure:
-    """A row for each gate, the first to be computed on top.
+    """One row per gate, in the order of computation.
 
-    Left is the distribution of its values, all equally high, with a line at the mean; saturated
-    values have another colour, and their share stands beside it. Right is the change in top-1
-    without the gate, where `ablation` is given.
+    On the left is the distribution of its values, scaled to equal height, with a line at the mean;
+    saturated values have their own colour, and their share is printed beside it. On the right is
+    the change in top-1 without the gate, if `ablation` is given.
 
     Args:
-      statistics: from `gate_statistics`, with histograms of `BINS`.
-      title: above the figure.
+      statistics: from `gate_statistics`, with `BINS` bins.
+      title: of the figure.
       ablation: of the same gates.
+
+    Raises:
+      ValueError: the statistics have no histograms of `BINS` bins.
     """
     names, columns = list(statistics), 1 if ablation is None else 2
     size = (6.4, 10.4)[columns - 1], _ROW * len(names) + (1.2, 1.7)[columns - 1]
@@ -56,21 +115,21 @@ def _label(name: str, gate: GateStatistics) -> str:
 
 def _ridges(ax: Axes, gates: Sequence[GateStatistics]) -> None:
     tops = {gate.shape.top for gate in gates}
-    end = max(tops) if len(tops) == 1 else 1.0  # Of different ranges, shares are drawn.
+    end = max(tops) if len(tops) == 1 else 1.0  # Different ranges are drawn as shares.
     edges = np.linspace(0, end, BINS + 1)
     outer = round(SATURATED * BINS)
     for span in (edges[: outer + 1], edges[-outer - 1 :]):
         ax.axvspan(span[0], span[-1], color='0.94', lw=0)
     for row, gate in enumerate(gates):
         if gate.histogram is None or len(gate.histogram) != BINS:
-            raise ValueError(f'draw needs histograms; call gate_statistics with bins={BINS}.')
+            raise ValueError(f'draw_gates needs histograms: call gate_statistics with bins={BINS}.')
         base = row + _RIDGE / 2
         heights = base - _RIDGE * gate.histogram / gate.histogram.max()
         heights = np.append(heights, heights[-1])
         ax.fill_between(edges, base, heights, step='post', color=_GATE, lw=0)
         for part in (slice(outer + 1), slice(-outer - 1, None)):
             ax.fill_between(
-                edges[part], base, _closed(heights[part]), step='post', color=_SATURATED, lw=0
+                edges[part], base, _close(heights[part]), step='post', color=_SATURATED, lw=0
             )
         mean = gate.mean * end / gate.shape.top
         ax.plot([mean, mean], [base, base - _RIDGE], color=_INK, lw=1.2)
@@ -83,11 +142,11 @@ def _ridges(ax: Axes, gates: Sequence[GateStatistics]) -> None:
     )
     ax.set_xlim(0, end)
     name = 'gate' if len(tops) == 1 else 'gate, share of its range'
-    ax.set_xlabel(f'{name}; the line is its mean', fontsize=_SMALL)
+    ax.set_xlabel(f'{name}; the line marks the mean', fontsize=_SMALL)
 
 
-def _closed(heights: np.ndarray) -> np.ndarray:
-    """The same, its last step as high as the one before."""
+def _close(heights: np.ndarray) -> np.ndarray:
+    """Repeats the last step, so that the fill ends at its right edge."""
     return np.append(heights[:-1], heights[-2])
 
 
