@@ -22,6 +22,7 @@ class Edge(NamedTuple):
 
     Attributes:
       path, kind: of the module; '' is the path of the network.
+      caller: path of the module that calls the method; '' for the network's own call.
       is_input: whether this is the module's input or its output.
       values: on all devices together.
       grads: gradients of the loss by the values.
@@ -29,6 +30,7 @@ class Edge(NamedTuple):
 
     path: str
     kind: str
+    caller: str
     is_input: bool
     values: ArrayStats
     grads: ArrayStats
@@ -50,12 +52,16 @@ class Inspector:
     def start(self, probes: jax.Array | None) -> None:
         """Begins a forward pass; the gradient by `probes` [E, 2] counts as `counts` does."""
         self._probes = probes
-        self._edges: list[tuple[str, str, bool, int]] = []  # path, kind, is_input, size
+        self._callers = ['']
+        self._edges: list[tuple[str, str, str, bool, int]] = []
         self.counts: list[jax.Array] = []
 
     def __call__(self, call: ModuleCall) -> Any:
         args, kwargs = self._inspect(call, (call.args, call.kwargs), is_input=True)
-        return self._inspect(call, call.method(*args, **kwargs), is_input=False)
+        self._callers.append(call.path)
+        result = call.method(*args, **kwargs)
+        self._callers.pop()
+        return self._inspect(call, result, is_input=False)
 
     def _inspect(self, call: ModuleCall, tree: Any, *, is_input: bool) -> Any:
         def inspect(leaf: Any) -> Any:
@@ -63,7 +69,8 @@ class Inspector:
                 return leaf
             if self._probes is not None:
                 leaf = _probe(leaf, self._probes[len(self.counts)])
-            self._edges.append((call.path, type(call.module).__name__, is_input, leaf.size))
+            kind, caller = type(call.module).__name__, self._callers[-1]
+            self._edges.append((call.path, kind, caller, is_input, leaf.size))
             self.counts.append(_count(leaf))
             return leaf
 
@@ -77,8 +84,8 @@ class Inspector:
             return ArrayStats(min(int(count[0]), size), size, float(count[1]))
 
         return [
-            Edge(path, kind, is_input, stats(forward[i], size), stats(backward[i], size))
-            for i, (path, kind, is_input, size) in enumerate(self._edges)
+            Edge(path, kind, caller, is_input, stats(forward[i], size), stats(backward[i], size))
+            for i, (path, kind, caller, is_input, size) in enumerate(self._edges)
         ]
 
 

@@ -159,20 +159,22 @@ def _total(stats: Iterable[ArrayStats]) -> ArrayStats:
     return whole
 
 
-def _parent(edges: Sequence[Edge], path: str) -> Edge:
-    """An edge of the innermost module around `path`."""
-    around = [e for e in edges if not e.path or path.startswith(f'{e.path}/')]
-    return max(around, key=lambda e: len(e.path))
+def _blame(edges: Sequence[Edge], bad: Edge, *, own: bool) -> tuple[str, str, str]:
+    """The path and kind of the edge's module or of its caller, and the submodule in its code."""
+    if own:
+        return bad.path, bad.kind, ''
+    kind = next(edge.kind for edge in edges if edge.path == bad.caller)
+    return bad.caller, kind, '' if bad.path == bad.caller else bad.path
 
 
 def _first_forward(edges: Sequence[Edge]) -> Culprit | None:
     bad = next((edge for edge in edges if edge.values.nonfinite), None)
     if bad is None or bad is edges[0]:  # the images themselves
         return None
-    path, kind, *_ = _parent(edges, bad.path) if bad.is_input else bad
+    path, kind, submodule = _blame(edges, bad, own=not bad.is_input)
     inputs = [e.values for e in edges if e.path == path and e.is_input]
     received = _total(values for values in inputs if not values.nonfinite)
-    return Culprit(path, kind, bad.path if bad.is_input else '', bad.values, received)
+    return Culprit(path, kind, submodule, bad.values, received)
 
 
 def _first_backward(edges: Sequence[Edge], grads: Mapping[str, np.ndarray]) -> Culprit | None:
@@ -190,8 +192,8 @@ def _first_backward(edges: Sequence[Edge], grads: Mapping[str, np.ndarray]) -> C
             continue
         if bad is edges[-1]:  # the logits
             return Culprit(None, '', '', produced, bad.values)
-        path, kind, *_ = bad if bad.is_input else _parent(edges, bad.path)
+        path, kind, submodule = _blame(edges, bad, own=bad.is_input)
         outputs = [e.grads for e in edges if e.path == path and not e.is_input]
         received = _total(grads for grads in outputs if not grads.nonfinite)
-        return Culprit(path, kind, '' if bad.is_input else bad.path, produced, received)
+        return Culprit(path, kind, submodule, produced, received)
     return None

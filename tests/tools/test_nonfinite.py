@@ -93,7 +93,7 @@ WEIGHTS = np.array([1.0, -3.2e37], np.float32)
 
 
 def diagnosis(loss=2.5, images=GOOD, grads=WEIGHTS, forward=None, backward=None):
-    edges = [Edge('', 'ResNet', True, images, GOOD), Edge('', 'ResNet', False, GOOD, GOOD)]
+    edges = [Edge('', 'ResNet', '', True, images, GOOD), Edge('', 'ResNet', '', False, GOOD, GOOD)]
     names = [f'layer{i}_0/bn/scale' for i in range(5)]
     return Diagnosis(loss, dict.fromkeys(names, grads), edges, forward, backward)
 
