@@ -169,9 +169,7 @@ def define_flags() -> None:
         lower_bound=1,
         upper_bound=100,
     )
-    flags.DEFINE_integer(
-        'workers', None, 'Threads that convert; one per core.', lower_bound=1
-    )
+    flags.DEFINE_integer('workers', None, 'Threads that convert; one per core.', lower_bound=1)
     flags.DEFINE_bool('dry_run', False, 'Only report what would be done and the space it needs.')
 
 
