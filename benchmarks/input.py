@@ -146,7 +146,7 @@ def memory_rates(rounds: int) -> list[float]:
     """A dataset of CIFAR-10's size, random pixels: crops of the padded image, mirrored or not."""
     rng = np.random.default_rng(0)
     padded = rng.integers(0, 256, (50_000, 40, 40, 3), np.uint8)
-    split = memory.Split(list(padded), np.zeros(50_000, np.int32))
+    split = memory.Split(padded, np.zeros(50_000, np.int32))
     spec = DecodeSpec(cifar('cifar10').dataset, 'padded', 0, 50_000)
     rates = []
     for _ in range(rounds):

@@ -6,7 +6,7 @@ each choice and its difference from Pillow.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -151,7 +151,7 @@ def crop(image: np.ndarray, draw: np.ndarray, out: np.ndarray, spec: DecodeSpec)
         padding = spec.dataset.crop_padding
         padded = np.zeros((size + 2 * padding, size + 2 * padding, 3), np.uint8)
         padded[padding : padding + size, padding : padding + size] = _fit(image, size)
-        crop_padded(padded, draw.tolist(), out)
+        crop_padded([padded], draw[None], out[None])
     elif spec.crop == 'center':
         fraction, interpolation = spec.dataset.eval_crop_pct, spec.dataset.interpolation
         (top, left), (bottom, right) = center_window(image.shape[:2], size, fraction)
@@ -160,14 +160,15 @@ def crop(image: np.ndarray, draw: np.ndarray, out: np.ndarray, spec: DecodeSpec)
         out[:] = _fit(image, size)
 
 
-def crop_padded(padded: np.ndarray, draw: Sequence[int], out: np.ndarray) -> None:
-    """Crops a padded image at `draw`, (top, left, mirrored), into `out` [size, size, 3]."""
-    top, left, mirrored = draw
-    part = padded[top : top + len(out), left : left + len(out)]
-    if mirrored:
-        cv2.flip(part, 1, out)
-    else:
-        out[:] = part
+def crop_padded(padded: Iterable[np.ndarray], draws: np.ndarray, out: np.ndarray) -> None:
+    """Crops n padded images at `draws` [n, 3], (top, left, mirrored), into `out`."""
+    size = out.shape[1]
+    for image, (top, left, mirrored), square in zip(padded, draws.tolist(), out, strict=True):
+        part = image[top : top + size, left : left + size]
+        if mirrored:
+            cv2.flip(part, 1, square)
+        else:
+            square[:] = part
 
 
 def _decode_together(

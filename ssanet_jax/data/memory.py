@@ -20,7 +20,7 @@ from ssanet_jax.errors import ConfigError
 class Split(NamedTuple):
     """A decoded split, in its stored order."""
 
-    images: list[np.ndarray]  # N times uint8 [H, W, 3]
+    images: np.ndarray | list[np.ndarray]  # uint8 [N, H, W, 3], or N times [H, W, 3]
     labels: np.ndarray  # int32 [N]
 
 
@@ -67,12 +67,12 @@ def train_images(
         )
         draws = draw(np.stack([epoch, number], axis=1), spec)
         out = np.empty((rows, size, size, 3), np.uint8)
+        images = (split.images[n] for n in number.tolist())
         if spec.crop == 'padded':
-            for square, n, place in zip(out, number.tolist(), draws.tolist(), strict=True):
-                crop_padded(split.images[n], place, square)
+            crop_padded(images, draws, out)
         else:
-            for square, n, place in zip(out, number.tolist(), draws, strict=True):
-                crop(split.images[n], place, square, spec)
+            for image, place, square in zip(images, draws, out, strict=True):
+                crop(image, place, square, spec)
         yield out, split.labels[number]
 
 
@@ -83,29 +83,42 @@ def eval_images(
     first, stop = share.bounds(len(split.labels))
     for start in range(first, stop, rows):
         part = slice(start, min(start + rows, stop))
-        yield np.stack(split.images[part]), split.labels[part]
+        yield np.asarray(split.images[part]), split.labels[part]
 
 
 def _decode(batches: Sequence[EncodedBatch], spec: DecodeSpec) -> tuple[Split, dict[int, str]]:
     """Decodes in threads; returns the split and {number: reason} of its bad images."""
-    dataset = spec.dataset
-    size = dataset.image_size
-    padding = dataset.crop_padding if spec.crop == 'padded' else 0
-
-    def decode_batch(batch: EncodedBatch) -> tuple[list[np.ndarray], dict[int, str]]:
-        if spec.crop == 'resized':
-            return decode_whole(batch.files, dataset)
-        side = size + 2 * padding
-        padded = np.zeros((len(batch), side, side, 3), np.uint8)
-        inside = padded[:, padding : padding + size, padding : padding + size]
-        whole = spec._replace(crop='whole') if spec.crop == 'padded' else spec
-        return list(padded), decode(batch.files, batch.keys(), inside, whole)
-
-    images: list[np.ndarray] = []
-    reasons: dict[int, str] = {}
-    with ThreadPoolExecutor(num_threads(dataset.num_threads)) as pool:
-        for decoded, bad in pool.map(decode_batch, batches):
-            reasons.update({len(images) + row: reason for row, reason in bad.items()})
-            images.extend(decoded)
     labels = np.concatenate([batch.label for batch in batches]).astype(np.int32)
+    decode_all = _decode_at_own_size if spec.crop == 'resized' else _decode_resized
+    with ThreadPoolExecutor(num_threads(spec.dataset.num_threads)) as pool:
+        images, bad = decode_all(batches, spec, pool)
+    reasons = {
+        int(batch.number[row]): reason
+        for batch, rows in zip(batches, bad, strict=True)
+        for row, reason in rows.items()
+    }
     return Split(images, labels), reasons
+
+
+def _decode_at_own_size(
+    batches: Sequence[EncodedBatch], spec: DecodeSpec, pool: ThreadPoolExecutor
+) -> tuple[list[np.ndarray], list[dict[int, str]]]:
+    decoded = list(pool.map(lambda batch: decode_whole(batch.files, spec.dataset), batches))
+    return [image for images, _ in decoded for image in images], [bad for _, bad in decoded]
+
+
+def _decode_resized(
+    batches: Sequence[EncodedBatch], spec: DecodeSpec, pool: ThreadPoolExecutor
+) -> tuple[np.ndarray, list[dict[int, str]]]:
+    size, padding = spec.dataset.image_size, 0
+    if spec.crop == 'padded':
+        spec, padding = spec._replace(crop='whole'), spec.dataset.crop_padding
+    side = size + 2 * padding
+    images = np.zeros((sum(map(len, batches)), side, side, 3), np.uint8)
+    inside = images[:, padding : padding + size, padding : padding + size]
+
+    def decode_batch(batch: EncodedBatch) -> dict[int, str]:
+        out = inside[batch.number[0] : batch.number[-1] + 1]
+        return decode(batch.files, batch.keys(), out, spec)
+
+    return images, list(pool.map(decode_batch, batches))

@@ -14,11 +14,13 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 from PIL import Image
+from rich.console import Console
 
 from ssanet_jax import data
 from ssanet_jax.data.builders import open_builder, open_source
 from ssanet_jax.data.conversion import Conversion, Shrink, is_prepared
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.tools import input_doctor
 from ssanet_jax.tools import prepare as module
 from tests import fabricate
 from tests.conftest import imagenet_config
@@ -175,9 +177,8 @@ def test_a_mistake_has_a_one_line_error(arguments, message, tmp_path):
     assert '\n' not in str(raised.value)
 
 
-@pytest.mark.parametrize('arguments', [[], ['--dataset=digits', '--file_format=riegeli']])
-def test_a_wrong_flag_is_one_line_and_exit_code_2(arguments):
-    result = tool('prepare', *arguments)
+def test_a_wrong_flag_has_a_one_line_error_and_exit_code_2():
+    result = tool('prepare', '--dataset=digits', '--file_format=riegeli')
     assert (result.returncode, result.stderr.count('\n')) == (2, 1), result.stderr
     assert '--help lists the flags' in result.stderr
 
@@ -200,6 +201,25 @@ def test_show_batch_draws_a_grid(imagenet_dir, tmp_path):
     assert picture.std() > 20
 
 
+def test_input_doctor_draws_its_timeline_and_table(imagenet, tmp_path, capsys):
+    rates = input_doctor.Rates(9000.0, 2000.0, 1800.0, 50000.0, 3000.0, 1750.0)
+    input_doctor.print_table(Console(), imagenet, rates)
+    printed = capsys.readouterr().out
+    assert ['decoding and cropping', '2,000', '0.67'] in [
+        [cell.strip() for cell in line.split('│')[1:-1]] for line in printed.splitlines()
+    ]
+    spans = [('waiting for a batch', 0.0, 0.1), ('training step', 0.1, 0.5)]
+    input_doctor.draw(spans, 'imagenet', str(tmp_path / 'timeline.png'))
+    with Image.open(tmp_path / 'timeline.png') as picture:
+        assert picture.width > 500
+
+
+def test_input_doctor_times_reading_alone_and_decoding_alone(imagenet):
+    read, decoded = input_doctor.measure_input(imagenet, 0.2)
+    assert read > decoded > 0
+
+
+@pytest.mark.slow
 def test_input_doctor_gives_a_verdict(data_dir, tmp_path):
     result = tool(
         'input_doctor', '--config=configs/digits_ssa20.py', '--seconds=0.3',

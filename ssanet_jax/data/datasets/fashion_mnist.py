@@ -64,8 +64,8 @@ def read_idx(path: Path) -> np.ndarray:
     """Reads a gzipped idx file of unsigned bytes (http://yann.lecun.com/exdb/mnist).
 
     Raises:
-      ValueError: the content is not idx of unsigned bytes, or its length is not what
-        its header says.
+      ValueError: the content is not idx of unsigned bytes, or its length differs from that
+        in its header.
     """
     with gzip.open(path) as file:
         content = file.read()
