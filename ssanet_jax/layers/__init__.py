@@ -1,7 +1,15 @@
 """Layers: BatchNorm, convolution, pooling, and affine maps that are never materialized."""
 
 from ssanet_jax.layers.batch_norm import BatchNorm, FoldedBatchNorm, batch_norm
-from ssanet_jax.layers.conv_pool import conv, he_normal, max_pool, max_pool_ceil, mean_pool, relu
+from ssanet_jax.layers.conv_pool import (
+    conv,
+    he_normal,
+    max_pool,
+    max_pool_ceil,
+    mean_pool,
+    pointwise_conv,
+    relu,
+)
 from ssanet_jax.layers.feature_map import (
     ValuePartial,
     flatten_pixels,
@@ -21,6 +29,7 @@ __all__ = [
     'max_pool',
     'max_pool_ceil',
     'mean_pool',
+    'pointwise_conv',
     'reduction_dtype',
     'relu',
     'require_feature_map',

@@ -1,19 +1,17 @@
-"""Maps h W + b of a narrow activation h: moments and gradients without the wide result.
+"""Maps h W + b of a narrow activation h: moments and products without the wide result.
 
 In a bottleneck the input h of the last convolution is a quarter as wide as its output, and
 every statistic of the output can be had from h. Left to themselves, autodiff and XLA store
 the wide output and read it again for each statistic and each gradient; the functions here do
-not. docs/performance.md has the algebra. They can be differentiated in reverse mode only.
-
-They multiply matrices of two axes, since XLA transposes operands of more on a CPU, and take
-their branches by `where`, whose result XLA computes once, not once for every reader.
+not. docs/performance.md has the algebra.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from ssanet_jax.layers.conv_pool import pointwise_conv
 from ssanet_jax.layers.feature_map import flatten_pixels, reduction_dtype
 
 
@@ -33,34 +31,23 @@ class Moments(NamedTuple):
     second: jax.Array
 
 
-@jax.custom_vjp
 def moments(h: jax.Array) -> Moments:
     """The moments from which a BatchNorm after a 1x1 convolution of h has its statistics."""
     stats = reduction_dtype(h.dtype)
     mean = jnp.mean(h.astype(stats), axis=(1, 2))  # [N, K]
-    shift = jnp.mean(mean, axis=0).astype(h.dtype)  # [K]
-    rows = flatten_pixels(h)
-    rows = jnp.where(rows != 0, rows - shift, -shift)  # [NHW, K]
-    second = _dot(rows.T, rows, stats) / rows.shape[0]  # [K, K]
+    shift = jax.lax.stop_gradient(jnp.mean(mean, axis=0).astype(h.dtype))  # [K]
+    centred = h - shift
+    second = _second_moments(centred)
     shift = shift.astype(stats)
-    return Moments(rows.reshape(h.shape), shift, mean - shift, second)
+    return Moments(centred, shift, mean - shift, second)
 
 
-def _moments_fwd(h: jax.Array) -> tuple[Moments, jax.Array]:
-    result = moments(h)
-    return result, result.centred
-
-
-def _moments_bwd(centred: jax.Array, cotangent: Moments) -> tuple[jax.Array]:
-    n, height, width, _ = centred.shape
-    area = height * width
-    second = ((cotangent.second + cotangent.second.T) / (n * area)).astype(centred.dtype)
-    through_second = _dot(flatten_pixels(centred), second, centred.dtype).reshape(centred.shape)
-    mean = (cotangent.mean / area).astype(centred.dtype)
-    return (cotangent.centred + through_second + _pixels(mean),)
-
-
-moments.defvjp(_moments_fwd, _moments_bwd)
+def _second_moments(x: jax.Array) -> jax.Array:
+    """E[x^T x] over all pixels, [K, K]."""
+    half = contract_pixels(x, jax.lax.stop_gradient(x))
+    # Equal to `half`; its gradient is one product of x, where that of x^T x would be two.
+    whole = half + half.T - jax.lax.stop_gradient(half)
+    return whole / (x.size // x.shape[-1])
 
 
 class AffineMap(NamedTuple):
@@ -89,7 +76,6 @@ class AffineMap(NamedTuple):
         return [AffineMap(self.h, self.mean, w, b) for w, b in zip(weights, biases, strict=True)]
 
 
-@jax.custom_vjp
 def affine(h: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
     """The product h weight + bias.
 
@@ -101,71 +87,74 @@ def affine(h: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
     Returns:
       [N, H, W, C] in the dtype of h.
     """
-    return _affine(h, weight, bias).astype(h.dtype)
+    y = _product(h, weight)
+    # Broadcast before it is rounded, so that its gradient is summed in the dtype of bias.
+    return y + jnp.broadcast_to(bias, y.shape).astype(y.dtype)
 
 
-def _affine(h: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
-    y = _dot(flatten_pixels(h), weight.astype(h.dtype), h.dtype)
-    return y.reshape(*h.shape[:3], -1).astype(bias.dtype) + bias
+def gated_affine(h: jax.Array, logit: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+    """sigmoid(logit) * (h weight + bias); logit is [N, H, W, 1], the rest as in `affine`.
+
+    Computed as (gate h) weight + gate bias, so that its gradients need no wide array but the
+    cotangent. TPUs compute gate bias apart. Elsewhere the gate is one more channel of gate h, and
+    bias one more row of weight: libraries of convolutions add a shortcut, but no product, for free.
+    """
+    gate = jax.nn.sigmoid(logit)
+    gated = (gate * h.astype(gate.dtype)).astype(h.dtype)
+    return jax.lax.platform_dependent(
+        gated, gate, weight, bias, tpu=_bias_apart, default=_bias_as_channel
+    )
 
 
-def _affine_fwd(h: jax.Array, weight: jax.Array, bias: jax.Array) -> tuple[jax.Array, Any]:
-    return affine(h, weight, bias), (h, weight)
+def _bias_apart(h: jax.Array, gate: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+    return _product(h, weight) + (gate * bias).astype(h.dtype)
 
 
-def _affine_bwd(residuals: Any, dy: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    h, weight = residuals
-    d = flatten_pixels(dy)  # [NHW, C]
-    dh = _dot(d, weight.astype(h.dtype).T, h.dtype).reshape(h.shape)
-    dweight, dbias = _weight_gradients(_with_ones(h), d, weight.dtype)
-    return dh, dweight, dbias
-
-
-affine.defvjp(_affine_fwd, _affine_bwd)
+def _bias_as_channel(
+    h: jax.Array, gate: jax.Array, weight: jax.Array, bias: jax.Array
+) -> jax.Array:
+    # Eight more channels, of which one is used: odd numbers are slow.
+    h = jnp.concatenate([h, jnp.pad(gate.astype(h.dtype), ((0, 0),) * 3 + ((0, 7),))], axis=-1)
+    weight = jnp.concatenate([weight, jnp.pad(bias[None], ((0, 7), (0, 0)))])  # [K + 8, C]
+    return _product(h, weight)
 
 
 @jax.custom_vjp
-def gated_affine(h: jax.Array, logit: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
-    """sigmoid(logit) * (h weight + bias); logit is [N, H, W, 1], the rest as in `affine`."""
-    return (jax.nn.sigmoid(logit) * _affine(h, weight, bias)).astype(h.dtype)
+def _product(h: jax.Array, weight: jax.Array) -> jax.Array:
+    """The product h weight in the dtype of h, with a gradient of weight in weight's own.
+
+    BatchNorm's gradient subtracts from it what is nearly as large.
+    """
+    return pointwise_conv(h, weight.astype(h.dtype))
 
 
-def _gated_affine_fwd(
-    h: jax.Array, logit: jax.Array, weight: jax.Array, bias: jax.Array
-) -> tuple[jax.Array, Any]:
-    return gated_affine(h, logit, weight, bias), (h, logit, weight, bias)
+def _product_fwd(h: jax.Array, weight: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return pointwise_conv(h, weight.astype(h.dtype)), (h, weight)
 
 
-def _gated_affine_bwd(
-    residuals: Any, dy: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    h, logit, weight, bias = residuals
-    gate = flatten_pixels(jax.nn.sigmoid(logit))  # [NHW, 1]
-    d = flatten_pixels(dy)  # [NHW, C]
-    # The bias rides along as one more row of the weight, and ones as one more column of h, so
-    # that d is read twice in all.
-    augmented = jnp.concatenate([weight, bias[None]]).astype(h.dtype)  # [K + 1, C]
-    t = _dot(d, augmented.T, h.dtype).astype(gate.dtype)  # [NHW, K + 1]
-    gated = gate * _with_ones(flatten_pixels(h)).astype(gate.dtype)  # [NHW, K + 1]
-    dlogit = (1 - gate) * jnp.sum(gated * t, axis=-1, keepdims=True)
-    dh = (gate * t[:, :-1]).astype(h.dtype)
-    dweight, dbias = _weight_gradients(gated.astype(h.dtype), d, weight.dtype)
-    return dh.reshape(h.shape), dlogit.reshape(logit.shape), dweight, dbias
-
-
-gated_affine.defvjp(_gated_affine_fwd, _gated_affine_bwd)
-
-
-def _with_ones(h: jax.Array) -> jax.Array:
-    return jnp.concatenate([h, jnp.ones_like(h[..., :1])], axis=-1)
-
-
-def _weight_gradients(
-    h: jax.Array, d: jax.Array, dtype: jax.typing.DTypeLike
+def _product_bwd(
+    residuals: tuple[jax.Array, jax.Array], d: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Those of weight [K, C] and bias [C], from h [N, H, W, K + 1] and d [NHW, C]."""
-    both = _dot(flatten_pixels(h).T, d, dtype)  # [K + 1, C]
-    return both[:-1], both[-1]
+    h, weight = residuals
+    return pointwise_conv(d, weight.T.astype(d.dtype)), contract_pixels(h, d)
+
+
+_product.defvjp(_product_fwd, _product_bwd)
+
+
+def contract_pixels(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The sum of a^T b over all pixels, [K, C] in float32, from [N, H, W, K] and [N, H, W, C]."""
+
+    def matrices(a: jax.Array, b: jax.Array) -> jax.Array:
+        return contract(flatten_pixels(a), flatten_pixels(b), (0,))
+
+    def contract(a: jax.Array, b: jax.Array, axes: tuple[int, ...] = (0, 1, 2)) -> jax.Array:
+        return jax.lax.dot_general(
+            a, b, ((axes, axes), ((), ())), preferred_element_type=reduction_dtype(a.dtype)
+        )
+
+    # XLA for CPUs transposes what has more axes than a matrix; others keep their layouts only so.
+    return jax.lax.platform_dependent(a, b, cpu=matrices, default=contract)
 
 
 def pixelwise_dot(h: jax.Array, weight: jax.Array) -> jax.Array:
@@ -178,22 +167,9 @@ def pixelwise_dot(h: jax.Array, weight: jax.Array) -> jax.Array:
     Returns:
       [N, H, W].
     """
-    n, height, width, k = h.shape
-    if h.dtype != weight.dtype:  # Converted while it is read.
-        return jnp.sum(h.astype(weight.dtype) * _pixels(weight), axis=-1)
-    pixels = h.reshape(n, height * width, k)
-    return jnp.einsum('nmk,nk->nm', pixels, weight, precision='highest').reshape(n, height, width)
+    return jnp.sum(h.astype(weight.dtype) * weight[:, None, None], axis=-1)
 
 
 def dot_highest(a: jax.Array, b: jax.Array) -> jax.Array:
     """A product with all digits of float32, of which accelerators use fewer by default."""
     return jnp.dot(a, b, precision='highest')
-
-
-def _pixels(x: jax.Array) -> jax.Array:
-    """[N, K] -> [N, 1, 1, K], which broadcasts over the pixels of each image."""
-    return x[:, None, None]
-
-
-def _dot(a: jax.Array, b: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-    return jax.lax.dot(a, b, preferred_element_type=dtype)

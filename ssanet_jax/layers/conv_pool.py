@@ -1,10 +1,12 @@
-"""Layers of convolutional networks whose gradients move less memory than XLA's own.
+"""Convolutions, ReLU and pooling that each platform's compiler makes the most of.
 
-`relu` and `max_pool` can be differentiated in reverse mode only.
+Where compilers want different programs, `jax.lax.platform_dependent` chooses when the program is
+lowered, so that one traced function compiles well for any of them. docs/performance.md has the
+counts. All of them can be differentiated in forward and in reverse mode.
 """
 
-import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -26,10 +28,7 @@ def conv(
     dtype: jax.typing.DTypeLike,
     name: str,
 ) -> nn.Conv:
-    """A `size` x `size` convolution, padded by size // 2 on every side.
-
-    1x1 convolutions are matrix products, whose gradients XLA computes without transposing.
-    """
+    """A `size` x `size` convolution, padded by size // 2 on every side."""
     return nn.Conv(
         features,
         kernel_size=(size, size),
@@ -38,80 +37,110 @@ def conv(
         feature_group_count=groups,
         use_bias=bias,
         kernel_init=he_normal,
-        conv_general_dilated_cls=(lambda: _pointwise) if size == groups == 1 else None,
+        conv_general_dilated_cls=(lambda: _conv_1x1) if size == groups == 1 else None,
         dtype=dtype,
         name=name,
     )
 
 
-def _pointwise(
+def _conv_1x1(
     x: jax.Array, kernel: jax.Array, window_strides: Sequence[int], *_: Any, **__: Any
 ) -> jax.Array:
-    """Every stride-th pixel of x [N, H, W, K] times kernel [1, 1, K, C]; `conv` pads nothing."""
-    rows, columns = window_strides
-    x = x[:, ::rows, ::columns]
-    y = jax.lax.dot(flatten_pixels(x), kernel[0, 0])  # [NHW, C]
-    return y.reshape(*x.shape[:3], kernel.shape[-1])
+    """Stands for `lax.conv_general_dilated` where `conv` pads nothing."""
+    return pointwise_conv(x, kernel[0, 0], *set(window_strides))
 
 
-@jax.custom_vjp
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def pointwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """A 1x1 convolution of x [N, H, W, K] with kernel [K, C], without padding.
+
+    TPUs and GPUs get a convolution, which keeps their layouts of x. XLA for CPUs transposes the
+    operands of a convolution's weight gradient; CPUs get a product of two matrices to train with.
+    """
+    return _as_convolution(x, kernel, stride)
+
+
+@pointwise_conv.defjvp
+def _pointwise_conv_jvp(
+    stride: int, primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
+    cpu, others = (
+        lambda primals, tangents, conv=conv: jax.jvp(
+            partial(conv, stride=stride), primals, tangents
+        )
+        for conv in (_as_matrices, _as_convolution)
+    )
+    return jax.lax.platform_dependent(primals, tangents, cpu=cpu, default=others)
+
+
+def _as_convolution(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel[None, None],
+        window_strides=(stride, stride),
+        padding='VALID',
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+
+
+def _as_matrices(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    x = x[:, ::stride, ::stride]
+    y = jax.lax.dot(flatten_pixels(x), kernel)  # [NHW, C]
+    return y.reshape(*x.shape[:3], -1)
+
+
+@jax.custom_jvp
 def relu(x: jax.Array) -> jax.Array:
-    """max(x, 0) for x [..., C]; its gradient needs nothing but the output."""
-    rows = flatten_pixels(x)
-    # Kept where not a number, and computed once, where XLA computes a maximum for every reader.
-    return jnp.where(rows <= 0, jnp.zeros_like(rows), rows).reshape(x.shape)
+    """max(x, 0), whose gradient needs nothing but the output."""
+    return jnp.maximum(x, 0)
 
 
-def _relu_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    y = relu(x)
-    return y, y
+# `y > 0` would do, if XLA did not turn it into `x > 0` and keep x.
+relu.defjvps(lambda dx, y, _: jnp.where(y != 0, dx, jnp.zeros_like(dx)))
 
 
-def _relu_bwd(y: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
-    rows = flatten_pixels(dy)
-    return (jnp.where(flatten_pixels(y) > 0, rows, jnp.zeros_like(rows)).reshape(y.shape),)
-
-
-relu.defvjp(_relu_fwd, _relu_bwd)
-
-
-@jax.custom_vjp
+@jax.custom_jvp
 def max_pool(x: jax.Array) -> jax.Array:
     """The maxima of 3x3 windows at stride 2 with padding 1, [N, H, W, C] -> [N, H/2, W/2, C].
 
-    The gradient goes to the first of several equal maxima, as XLA's does; it is computed from
-    the position of each maximum, where XLA compares and scatters.
+    The gradient goes to the first of several equal maxima. TPUs get XLA's own gradient; elsewhere
+    it is computed from the position of each maximum, which moves half as much memory.
     """
     return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
-def _max_pool_fwd(x: jax.Array) -> tuple[jax.Array, Any]:
-    n, height, width, c = x.shape
-    rows, columns = (height + 1) // 2, (width + 1) // 2
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-    best = jnp.full((n, rows, columns, c), -jnp.inf, x.dtype)
+@max_pool.defjvp
+def _max_pool_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,) = primals, tangents
+    y = max_pool(x)
+    return y, jax.lax.platform_dependent(
+        x, dx, tpu=_max_pool_tangent, default=_max_pool_tangent_by_position
+    )
+
+
+def _max_pool_tangent(x: jax.Array, dx: jax.Array) -> jax.Array:
+    return jax.jvp(max_pool.fun, (x,), (dx,))[1]
+
+
+def _max_pool_tangent_by_position(x: jax.Array, dx: jax.Array) -> jax.Array:
+    best, *others = _window_taps(x, -jnp.inf)
     position = jnp.zeros(best.shape, jnp.uint8)
-    for index, (i, j) in enumerate(_WINDOW):
-        tap = padded[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2]
+    for index, tap in enumerate(others, start=1):
         position = jnp.where(tap > best, jnp.uint8(index), position)
         best = jnp.maximum(tap, best)
-    return max_pool(x), (position, x.shape)
+    dy = jnp.zeros(best.shape, dx.dtype)
+    for index, tap in enumerate(_window_taps(dx, 0)):
+        dy += jnp.where(position == index, tap, jnp.zeros_like(tap))
+    return dy
 
 
-def _max_pool_bwd(residuals: Any, dy: jax.Array) -> tuple[jax.Array]:
-    position, (n, height, width, c) = residuals
-    _, rows, columns, _ = dy.shape
-    zero = jnp.zeros((), dy.dtype)
-    dx = jnp.zeros((n, height + 2, width + 2, c), dy.dtype)
-    for index, (i, j) in enumerate(_WINDOW):
-        below, right = height + 3 - i - 2 * rows, width + 3 - j - 2 * columns
-        spread = ((0, 0, 0), (i, below, 1), (j, right, 1), (0, 0, 0))
-        dx += jax.lax.pad(jnp.where(position == index, dy, zero), zero, spread)
-    return (dx[:, 1:-1, 1:-1],)
-
-
-_WINDOW = tuple(itertools.product(range(3), repeat=2))
-max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
+def _window_taps(x: jax.Array, padding: float) -> list[jax.Array]:
+    """Entry (i, j) of each window of `max_pool`, [N, H/2, W/2, C], for the nine (i, j)."""
+    rows, columns = ((length + 1) // 2 * 2 for length in x.shape[1:3])
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=padding)
+    return [x[:, i : i + rows - 1 : 2, j : j + columns - 1 : 2] for i in range(3) for j in range(3)]
 
 
 def max_pool_ceil(x: jax.Array, size: int) -> jax.Array:

@@ -8,7 +8,7 @@ neither its output nor a normalised copy is kept. docs/performance.md has the al
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import flax.linen as nn
 import jax
@@ -29,24 +29,11 @@ def plain_form(model: ModuleT) -> ModuleT:
     return model.clone(tail='plain') if hasattr(model, 'tail') else model
 
 
-class _Traffic(NamedTuple):
-    """By how many passes over an array the two forms of a training step differ.
-
-    From XLA's own counts for the CPU, which benchmarks/tail_traffic.py repeats over many shapes.
-    """
-
-    wide: int  # of the size of the output, that the plain form moves more
-    narrow: int  # of the size of the input, that the folded form moves more
-    kernel: int  # of the size of the kernel in float32, that the folded form moves more
-
-
-_WITHOUT_ATTENTION = _Traffic(wide=8, narrow=10, kernel=27)
-_WITH_SSA = _Traffic(wide=29, narrow=15, kernel=37)
-_WIDE_PER_GROUP = 14  # that the folded form moves for each group of SSA after the first
-
-# A low estimate of the arithmetic that a machine does in the time of a byte: accelerators do
-# hundreds of operations, two CPU cores some tens.
-_OPERATIONS_PER_BYTE = 30
+# Of all images together, for each channel of the input, from which on folding pays in training:
+# where pixels are few, second moments and arrays of the kernel's size cost more than is saved.
+_PIXELS_PER_CHANNEL = 8
+_PIXELS_PER_CHANNEL_WITH_SSA = 3
+_MOST_GROUPS = 2  # of SSA; each has a wide array of its own
 
 
 def chooses_fold(
@@ -55,16 +42,16 @@ def chooses_fold(
     features: int,
     *,
     kernel_size: int = 1,
-    dtype: jax.typing.DTypeLike,
     norm: ModuleFn,
     attention: ModuleFn | None,
     train: bool,
 ) -> bool:
     """Whether to fold a convolution of h [N, H, W, K] and the layers after it.
 
-    'folded' and 'plain' force that form. 'auto' folds where the algebra applies, unless SSA has so
-    many groups that nothing is saved, and in training only if the memory traffic saved outweighs
-    the arithmetic of the second moments, see `predict`; it does not where images are few and small.
+        'folded' and 'plain' force that form. 'auto' folds where the algebra applies, with up to two
+    groups of SSA, where the output has at least twice the channels of the input, and in training
+    where there are enough pixels: the rule that the TPU v5e and H100 compilers' counts give, see
+    docs/performance.md.
 
     Raises:
       ValueError: `tail` is unknown, or is 'folded' where the algebra does not apply.
@@ -81,34 +68,13 @@ def chooses_fold(
                 "folds where it can, or 'plain'."
             )
         return False
-    groups = _groups(attention, features)
-    if tail == 'folded' or not train:
-        return tail == 'folded' or _passes_saved(groups) > 0
+    if tail == 'folded':
+        return True
     *pixels, k = shape
-    saved, extra = predict(math.prod(pixels), k, features, dtype, groups=groups)
-    return saved * _OPERATIONS_PER_BYTE > extra
-
-
-def predict(m: int, k: int, c: int, dtype: jax.typing.DTypeLike, *, groups: int) -> tuple[int, int]:
-    """Bytes that folding saves in a training step, and operations that it adds.
-
-    Args:
-      m: pixels of all images together, N H W.
-      k: channels before the 1x1 convolution.
-      c: channels after it.
-      dtype: of the activations.
-      groups: of the SSA block that follows, 0 for none.
-    """
-    traffic = _WITH_SSA if groups else _WITHOUT_ATTENTION
-    wide = _passes_saved(groups)
-    activations = m * (wide * c - traffic.narrow * k) * jnp.dtype(dtype).itemsize
-    return activations - 4 * traffic.kernel * k * c, 4 * m * k**2 + 6 * k**2 * c
-
-
-def _passes_saved(groups: int) -> int:
-    """Passes over the wide activation that folding saves."""
-    traffic = _WITH_SSA if groups else _WITHOUT_ATTENTION
-    return traffic.wide - _WIDE_PER_GROUP * max(groups - 1, 0)
+    if features < 2 * k or _groups(attention, features) > _MOST_GROUPS:
+        return False
+    least = _PIXELS_PER_CHANNEL if attention is None else _PIXELS_PER_CHANNEL_WITH_SSA
+    return not train or math.prod(pixels) >= least * k
 
 
 def _can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:

@@ -50,9 +50,7 @@ def test_each_dataset_has_a_recipe_for_each_network():
     ],
 )
 @pytest.mark.parametrize('model', ['ssa50', 'se50', 'resnet50'])
-def test_recipes_are_those_of_the_released_code(
-    data, batch, epochs, decay, boundaries, model
-):
+def test_recipes_are_those_of_the_released_code(data, batch, epochs, decay, boundaries, model):
     config = load_config(f'{data}_{model}')
     optimizer = config.optimizer
     assert (config.batch_size, optimizer.reference_batch_size, config.num_epochs) == (

@@ -180,9 +180,7 @@ def relative_error(actual, exact):
 
 
 def test_auto_folds_where_there_are_pixels_to_save():
-    chooses = partial(
-        chooses_fold, 'auto', dtype=jnp.float32, norm=layers.BatchNorm, attention=None
-    )
+    chooses = partial(chooses_fold, 'auto', norm=layers.BatchNorm, attention=None)
     assert chooses((32, 56, 56, 64), 256, train=True)
     assert not chooses((32, 7, 7, 512), 2048, train=True)
     assert not chooses((2, 14, 14, 256), 1024, train=True)
@@ -308,7 +306,6 @@ def test_auto_leaves_many_groups_plain(groups, folded):
         'auto',
         (32, 56, 56, 64),
         256,
-        dtype=jnp.float32,
         norm=layers.BatchNorm,
         attention=partial(SSABlock, num_groups=groups, name='ssa'),
         train=True,

@@ -1,0 +1,147 @@
+r"""Compiles training steps for TPUs and GPUs that need not be here, and counts what they cost.
+
+    pip install libtpu 'jax[cuda13]'
+    python benchmarks/targets.py --out=benchmarks/results/targets.json
+
+A program is a network with the form of its tail, `ssa_resnet50:auto`, or `:flax` for the baseline
+of flax's own layers; one training step at 224 pixels in bfloat16, with SGD, on one device. What
+the file already has from the same versions is kept, so that an interrupted run goes on. Each
+program is compiled in a process of its own, since a compiler may abort.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from common import write
+from compile_targets import ENVIRONMENT, targets
+
+PROGRAMS = [
+    f'{network}:{form}'
+    for form in ('auto', 'flax', 'plain')
+    for network in ('ssa_resnet50', 'resnet50', 'se_resnet50')
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--targets', nargs='+', default=['v5e', 'h100'])
+    parser.add_argument('--programs', nargs='+', default=PROGRAMS, metavar='NETWORK:FORM')
+    parser.add_argument('--out', type=Path, help='JSON file to write, or to go on with')
+    parser.add_argument('--one', nargs=2, metavar=('TARGET', 'PROGRAM'), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(count(*arguments.one)))
+        return
+    result: dict[str, Any] = {'versions': {}, 'programs': {}}
+    if arguments.out and arguments.out.exists():
+        result = json.loads(arguments.out.read_text())
+    for program in arguments.programs:
+        for name in arguments.targets:
+            requires = targets()[name].requires
+            versions = {p: metadata.version(p) for p in ('jax', 'flax', requires)}
+            if result['versions'].get(name) != versions:
+                result['versions'][name], result['programs'][name] = versions, {}
+            done = result['programs'][name]
+            if program not in done:
+                done[program] = compile_apart(name, program)
+                print(name, program, done[program], flush=True)
+                if arguments.out:
+                    write(arguments.out, result)
+
+
+def compile_apart(target: str, program: str) -> dict[str, Any]:
+    """What `count` returns in a process of its own, or the end of its error."""
+    command = [sys.executable, __file__, '--one', target, program]
+    run = subprocess.run(
+        command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    if run.returncode:
+        return {'error': run.stderr.strip().splitlines()[-1][:300]}
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def count(target: str, program: str) -> dict[str, Any]:
+    """Bytes and temporaries of a compiled step, and the compiler's cycles where it tells them."""
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    from ssanet_jax.analysis.hlo import operations
+
+    described = targets()[target]
+    mesh = Mesh(np.array(described.devices()[:1]), ('data',))
+    sharding = NamedSharding(mesh, PartitionSpec())
+    step, arguments = training_step(program, described.batch_size)
+    shapes = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), arguments
+    )
+    began = time.perf_counter()
+    compiled = jax.jit(step, donate_argnums=0).lower(*shapes).compile()
+    cycles = sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', compiled.as_text())))
+    # The TPU's compiler counts what stays in fast memory apart; the GPU's counts nothing.
+    accessed = (compiled.cost_analysis() or {}).get('bytes accessed')
+    if accessed is None:
+        accessed = sum(operation.bytes_accessed for operation in operations(compiled))
+    return {
+        'cycles': cycles,
+        'bytes': accessed,
+        'temporaries': compiled.memory_analysis().temp_size_in_bytes,
+        'compile_seconds': round(time.perf_counter() - began),
+    }
+
+
+def training_step(program: str, batch_size: int) -> tuple[Any, tuple[Any, ...]]:
+    """A training step, and the shapes of its state, images and labels."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    model = network(program)
+    images = jax.ShapeDtypeStruct((batch_size, 224, 224, 3), jnp.bfloat16)
+    labels = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    tx = optax.sgd(0.1, momentum=0.9)
+
+    def step(state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
+        params, batch_stats, opt_state = state
+
+        def loss(params: Any) -> tuple[jax.Array, Any]:
+            variables = {'params': params, 'batch_stats': batch_stats}
+            logits, updates = model.apply(variables, images, train=True, mutable=['batch_stats'])
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return losses.mean(), updates['batch_stats']
+
+        (value, new_stats), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), new_stats, opt_state), value
+
+    few = jnp.zeros((2, 224, 224, 3), jnp.bfloat16)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), few, train=False))
+    opt_state = jax.eval_shape(tx.init, variables['params'])
+    return step, ((variables['params'], variables['batch_stats'], opt_state), images, labels)
+
+
+def network(program: str) -> Any:
+    import jax.numpy as jnp
+    from flax_resnet import SE, SSA, ResNet50
+
+    from ssanet_jax import create_model
+
+    name, _, form = program.partition(':')
+    if form == 'flax':
+        attention = {'resnet50': None, 'se_resnet50': SE, 'ssa_resnet50': SSA}[name]
+        return ResNet50(attention)
+    return create_model(name, num_classes=1000, dtype=jnp.bfloat16, tail=form)
+
+
+if __name__ == '__main__':
+    main()
