@@ -47,7 +47,7 @@ def _conv_1x1(
     x: jax.Array, kernel: jax.Array, window_strides: Sequence[int], *_: Any, **__: Any
 ) -> jax.Array:
     """Stands for `lax.conv_general_dilated` where `conv` pads nothing."""
-    return pointwise_conv(x, kernel[0, 0], *set(window_strides))
+    return pointwise_conv(x, kernel[0, 0], window_strides[0])
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))

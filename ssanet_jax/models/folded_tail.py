@@ -48,7 +48,7 @@ def chooses_fold(
 ) -> bool:
     """Whether to fold a convolution of h [N, H, W, K] and the layers after it.
 
-        'folded' and 'plain' force that form. 'auto' folds where the algebra applies, with up to two
+    'folded' and 'plain' force that form. 'auto' folds where the algebra applies, with up to two
     groups of SSA, where the output has at least twice the channels of the input, and in training
     where there are enough pixels: the rule that the TPU v5e and H100 compilers' counts give, see
     docs/performance.md.
