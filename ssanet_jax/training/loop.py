@@ -184,6 +184,7 @@ def _claim(workdir: Workdir, stack: contextlib.ExitStack) -> None:
     if jax.process_index() == 0:
         workdir.make()
         stack.enter_context(workdir.lock())
+        workdir.remove_partial_files()
 
 
 def _init(config: ConfigDict, setup: TrainerSetup, workdir: Workdir) -> TrainState:

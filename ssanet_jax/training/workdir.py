@@ -60,6 +60,12 @@ class Workdir:
         except OSError as error:
             raise ConfigError(f'--workdir={self} cannot be created: {error}.') from error
 
+    def remove_partial_files(self) -> None:
+        """Removes what killed processes left unfinished; call it while holding the lock."""
+        for path in self.path.iterdir():
+            if path.name.endswith('.partial') and path.is_file():
+                path.unlink()
+
     def lock(self) -> 'Lock':
         """Locks the folder for one process: a context manager."""
         return Lock(self.run_lock)

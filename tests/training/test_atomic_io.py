@@ -1,6 +1,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -159,3 +161,22 @@ def test_a_failure_to_write_events_does_not_end_a_run(tmp_path, monkeypatch, cap
     (line,) = Workdir(tmp_path).read_metrics()
     assert line == {'step': 1, 'split': 'train', 'loss': 2.0}
     assert caplog.text.count('could not be written: No space left on device Failed') == 2
+
+
+def test_the_next_run_removes_what_a_killed_write_left(tmp_path):
+    code = (
+        'import os, signal, sys\n'
+        'from pathlib import Path\n'
+        'from ssanet_jax.atomic_write import atomic_write\n'
+        'with atomic_write(Path(sys.argv[1]) / "config.json") as temporary:\n'
+        '    temporary.write_text("half")\n'
+        '    os.kill(os.getpid(), signal.SIGKILL)\n'
+    )
+    workdir = Workdir(tmp_path)
+    workdir.config.write_text('whole')
+    killed = subprocess.run([sys.executable, '-c', code, str(tmp_path)], timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    workdir.remove_partial_files()
+    assert [path.name for path in tmp_path.iterdir()] == ['config.json']
+    assert workdir.config.read_text() == 'whole'
