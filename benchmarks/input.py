@@ -193,7 +193,7 @@ def memory_in_subprocess(folder: Path) -> int:
 
 
 def differences() -> dict[str, Any]:
-    """Mean absolute difference, in grey levels, to PIL: exact decoding, antialiased bilinear."""
+    """Mean absolute difference, in gray levels, to PIL: exact decoding, antialiased bilinear."""
     settings = [(i, a) for i in ('bilinear', 'bicubic') for a in (False, True)]
     found: dict[str, list[float]] = {f'{i}, antialias={a}': [] for i, a in settings}
     dataset = base().dataset

@@ -59,7 +59,7 @@ def draw_window(dataset: ConfigDict, number: int) -> np.ndarray:
 def pil(rows: int, normalized: bool = False) -> Images:
     """As a loader of worker threads does it: PIL lets go of Python's lock.
 
-    `normalized` ends as torchvision's ToTensor and Normalize do: float32, colours first.
+    `normalized` ends as torchvision's ToTensor and Normalize do: float32, colors first.
     """
     files = stored_files()
     dataset = base().dataset

@@ -37,8 +37,8 @@ def write_images(dataset, folder: Path) -> np.ndarray:
     split = open_builder(dataset).as_dataset(split=dataset.eval_split, shuffle_files=False)
     for number, example in enumerate(split.as_numpy_iterator()):
         image = example['image']
-        grey = image.shape[-1] == 1
-        Image.fromarray(image[..., 0] if grey else image).save(folder / f'{number:05}.png')
+        gray = image.shape[-1] == 1
+        Image.fromarray(image[..., 0] if gray else image).save(folder / f'{number:05}.png')
         labels.append(int(example['label']))
     return np.array(labels)
 

@@ -28,7 +28,7 @@ from ssanet_jax.analysis.saliency_scores import localization, mean_scores
 from ssanet_jax.trained.saliency import explain
 
 FORMATS = ('stablehlo', 'saved_model', 'onnx', 'safetensors')
-INK = 128  # half of the brightest grey
+INK = 128  # half of the brightest gray
 
 
 def tool(name: str, *arguments: str) -> str:

@@ -57,7 +57,7 @@ def imagenet_archives(
 ) -> None:
     """ILSVRC2012_img_{train,val,test}.tar as ImageNet has them: class tars inside the train tar.
 
-    As in the real set, one file named .JPEG is a PNG, one is CMYK and one is grey. With `bad`,
+    As in the real set, one file named .JPEG is a PNG, one is CMYK and one is gray. With `bad`,
     some more cannot be decoded.
     """
     broken = bad_files() if bad else {}
@@ -133,7 +133,7 @@ def cifar_files(folder: Path, name: str, *, per_file: int = 24) -> dict:
             images = rng.integers(0, 256, size=(per_file, 32, 32, 3), dtype=np.uint8)
             labels = rng.integers(0, classes, size=per_file, dtype=np.uint8)
             coarse = labels[:, None] // 5 if label_bytes == 2 else labels[:, None][:, :0]
-            planes = images.transpose(0, 3, 1, 2).reshape(per_file, -1)  # colour by colour
+            planes = images.transpose(0, 3, 1, 2).reshape(per_file, -1)  # color by color
             records = np.concatenate([coarse, labels[:, None], planes], axis=1)
             (folder / part).write_bytes(records.astype(np.uint8).tobytes())
             rows += [

@@ -58,7 +58,7 @@ def test_quickstart_runs_on_the_digits(execute):
     assert pictures == 2
 
 
-def test_inside_analyses_a_run(execute, trained_digits):
+def test_inside_analyzes_a_run(execute, trained_digits):
     printed, pictures = execute('inside', SSANET_WORKDIR=str(trained_digits))
     assert 'ssa_resnet20, step 60, classes: 0, 1, 2' in printed
     assert 'layer3_2/ssa mean' in printed

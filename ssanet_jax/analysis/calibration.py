@@ -68,7 +68,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The T that minimises the mean cross-entropy of softmax(logits / T) (Guo et al. 2017).
+    """The T that minimizes the mean cross-entropy of softmax(logits / T) (Guo et al. 2017).
 
     Above 1 the network is overconfident, below 1 underconfident. The loss is convex in 1 / T; the
     root of its derivative, mean_n(sum_k p[n, k] z[n, k] - z[n, label]), is clipped to

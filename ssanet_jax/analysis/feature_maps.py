@@ -28,7 +28,7 @@ def feature_maps(
     Args:
       model: made by `create_model`.
       variables: its 'params' and 'batch_stats'.
-      images: [N, H, W, 3], normalised.
+      images: [N, H, W, 3], normalized.
       names: of modules ('layer4_2', 'layer1_0/conv1') or of values that attention blocks sow
         ('layer1_0/ssa/gate', 'layer1_0/ssa/saliency'). Each part may be a pattern:
         'layer1_*', '*/ssa/gate'. Default: all top-level modules.

@@ -104,7 +104,7 @@ def gate_statistics(
       variables: its 'params' and 'batch_stats'.
       batches: images [N, H, W, 3], or dicts of 'image' and optionally 'mask' bool [N], False in
         padding. All of one shape; may be sharded over devices.
-      preprocess: maps images to the model's input; None if they are normalised already.
+      preprocess: maps images to the model's input; None if they are normalized already.
       bins: of the histograms; 0 for none.
 
     Returns:
@@ -153,7 +153,7 @@ def tally_gates(
 
     Args:
       model, variables, bins: as in `gate_statistics`.
-      images: [N, H, W, 3], normalised. If sharded over devices, the result covers all of them.
+      images: [N, H, W, 3], normalized. If sharded over devices, the result covers all of them.
       mask: bool [N].
     """
     gates = _gates(model, variables, images)

@@ -113,7 +113,7 @@ def layer_costs(model: nn.Module, image_size: int, channels: int = 3) -> list[La
 
     Each parameter and each MAC belongs to exactly one module, the innermost around it. Residual
     tails are counted in their plain form, so that networks are comparable. Attention blocks are
-    recognised by class: those in `ATTENTION`, and what `model.attention` makes.
+    recognized by class: those in `ATTENTION`, and what `model.attention` makes.
 
     Args:
       model: called as model(images, train=False).

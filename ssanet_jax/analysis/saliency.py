@@ -44,7 +44,7 @@ def saliency_maps(model: Network, variables: Mapping[str, Any], images: jax.Arra
     Args:
       model: made by `create_model`, optionally folded by `fold_batch_norm`.
       variables: its 'params' and 'batch_stats'.
-      images: [N, H, W, 3], normalised.
+      images: [N, H, W, 3], normalized.
 
     Raises:
       ValueError: no block has a spatial gate.
@@ -138,7 +138,7 @@ def grad_cam(
     Args:
       model: made by `create_model`.
       variables: its 'params' and 'batch_stats'.
-      images: [N, H, W, 3], normalised.
+      images: [N, H, W, 3], normalized.
       labels: int [N], the class to explain in each image.
       layer: the layer whose output is A, by its name in `feature_maps`: 'layer3_2'. None: the last
         feature map, the input of `Network.classify`.

@@ -107,7 +107,7 @@ def localization(
       tolerance: of the pointing game.
 
     Returns:
-      {'stage1': ..., 'centre': ..., 'uniform': ...}: scores of the maps, of the center of the
+      {'stage1': ..., 'center': ..., 'uniform': ...}: scores of the maps, of the center of the
       image, and of a constant map, which are the mask's share of the area.
     """
     height, width = mask.shape
@@ -117,14 +117,14 @@ def localization(
 
     everything = {
         **{name: enlarged(value) for name, value in maps.items()},
-        'centre': _centre(height, width),
+        'center': _center(height, width),
         'uniform': np.ones(mask.shape),
     }
     scores = {}
     for name, value in everything.items():
         hit = pointing_game(value[None], mask[None], tolerance)[0]
         energy = energy_in_box(rescale(value)[None], mask[None])[0]
-        scores[name] = Score(float(hit), None if name == 'centre' else float(energy))
+        scores[name] = Score(float(hit), None if name == 'center' else float(energy))
     return scores
 
 
@@ -141,7 +141,7 @@ def mean_scores(scores: Sequence[Mapping[str, Score]]) -> dict[str, Score]:
     }
 
 
-def _centre(height: int, width: int) -> np.ndarray:
+def _center(height: int, width: int) -> np.ndarray:
     """1 at the central pixel, or at the two or four central ones."""
     rows, columns = (np.abs(np.arange(n) - (n - 1) / 2) < 1 for n in (height, width))
     return np.outer(rows, columns).astype(np.float64)

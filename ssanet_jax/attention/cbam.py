@@ -71,7 +71,7 @@ class SpatialGate(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         if self.kernel_size < 1 or self.kernel_size % 2 == 0:
             raise ValueError(
-                f'CBAMBlock(kernel_size={self.kernel_size}) has no centre; choose an odd one.'
+                f'CBAMBlock(kernel_size={self.kernel_size}) has no center; choose an odd one.'
             )
         z = jnp.stack([jnp.mean(x, axis=-1), gating.largest(x, -1)], axis=-1)  # [N, H, W, 2]
         size, pad = self.kernel_size, self.kernel_size // 2

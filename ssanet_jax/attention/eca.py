@@ -11,7 +11,7 @@ from ssanet_jax.attention import gating
 
 
 class ECABlock(gating.AttentionBlock):
-    """Scales each channel by a gate computed from the means of its k neighbours.
+    """Scales each channel by a gate computed from the means of its k neighbors.
 
         z = mean_{h,w} x[h, w, :]                            [N, C]
         g = sigmoid(conv1d_k(z))                             [N, 1, 1, C], no bias
@@ -53,7 +53,7 @@ class ECABlock(gating.AttentionBlock):
         if self.kernel_size:
             if self.kernel_size < 1 or self.kernel_size % 2 == 0:
                 raise ValueError(
-                    f'ECABlock(kernel_size={self.kernel_size}) has no centre; choose an odd one, '
+                    f'ECABlock(kernel_size={self.kernel_size}) has no center; choose an odd one, '
                     'or 0 for a size that fits the channels.'
                 )
             return self.kernel_size

@@ -11,7 +11,7 @@ from ssanet_jax.attention import gating
 
 
 class GEBlock(gating.BatchNormBlock):
-    """Gates each value by the neighbourhood in its channel.
+    """Gates each value by the neighborhood in its channel.
 
         z = gather(x), one value for every extent x extent pixels       [N, h, w, C]
         g = sigmoid(resize(excite(z)))                                  [N, H, W, C]
@@ -20,7 +20,7 @@ class GEBlock(gating.BatchNormBlock):
     The default is the paper's GE-theta-minus; GE-theta is gather='conv', and GE-theta-plus adds
     excite='mlp'. gather='mean' averages windows of 2 extent - 1 pixels, padding excluded; 'conv'
     applies log2(extent) depthwise 3x3 convolutions of stride 2 with BatchNorm, and ReLU between
-    them. The resize is nearest-neighbour, as in timm. `gate` is sown.
+    them. The resize is nearest-neighbor, as in timm. `gate` is sown.
 
     Attributes:
       extent: 2, 4 or 8 pixels, or 0 for the whole map. With 'conv' the latter is one depthwise
@@ -92,7 +92,7 @@ class GEBlock(gating.BatchNormBlock):
 
 
 def _nearest(x: jax.Array, height: int, width: int) -> jax.Array:
-    """Nearest-neighbour resize of x [N, h, w, C] to [N, H, W, C]; x itself if it is one pixel."""
+    """Nearest-neighbor resize of x [N, h, w, C] to [N, H, W, C]; x itself if it is one pixel."""
     _, h, w, _ = x.shape
     if (h, w) == (1, 1):
         return x

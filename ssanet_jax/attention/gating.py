@@ -13,7 +13,7 @@ class AttentionBlock(nn.Module, kw_only=True):
     """Base class of the attention blocks.
 
     Attributes:
-      train: whether BatchNorm normalises by the statistics of the batch, and updates the running
+      train: whether BatchNorm normalizes by the statistics of the batch, and updates the running
         ones; either this or the argument of `__call__` is given, as in `nn.merge_param`.
     """
 

@@ -9,7 +9,7 @@ ATTEMPTS = 10  # at a crop that fits
 
 
 def center_window(sides: Sequence[int], size: int, fraction: float) -> np.ndarray:
-    """Returns the centre crop [[top, left], [bottom, right]] of an image.
+    """Returns the center crop [[top, left], [bottom, right]] of an image.
 
     Args:
       sides: height and width of the image.

@@ -54,12 +54,12 @@ def decode(
     """Decodes and crops files into `out`; each crop depends on its own file and key alone.
 
     For 'resized', JPEGs are decoded inside the crop only, with the fast integer DCT and without
-    smoothing the colour planes. A crop of at least twice the size of `out` is decoded at half (a
+    smoothing the color planes. A crop of at least twice the size of `out` is decoded at half (a
     quarter, an eighth) of its size, from the low frequencies of the DCT, which antialiases it.
     All else is decoded exactly.
 
     Args:
-      files: JPEG or PNG whatever their names say; grey, CMYK and palettes become RGB.
+      files: JPEG or PNG whatever their names say; gray, CMYK and palettes become RGB.
       keys: int64 [n, 2], epoch and number of each example; with `spec.seed` they determine
         the random crops.
       out: uint8 [n, size, size, 3], written; black where a file cannot be decoded.

@@ -42,7 +42,7 @@ def sides(files: tf.Tensor) -> np.ndarray:
 def decode_windows(files: tf.Tensor, windows: np.ndarray, halvings: np.ndarray) -> list[tf.Tensor]:
     """Decodes a part of each file, at full size or less; returns n crops of different sizes.
 
-    The integer DCT is the fast one, and the colour planes are not smoothed.
+    The integer DCT is the fast one, and the color planes are not smoothed.
 
     Args:
       files: [n].

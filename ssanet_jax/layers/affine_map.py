@@ -19,13 +19,13 @@ class Moments(NamedTuple):
     """First and second moments of h [N, H, W, K], taken around a shift near its mean.
 
     Attributes:
-      centred: h - shift, [N, H, W, K], in the dtype of h.
+      centered: h - shift, [N, H, W, K], in the dtype of h.
       shift: one number a channel, [K]; a constant in differentiation.
-      mean: of `centred` over each image, [N, K].
-      second: of `centred` over all pixels, E[centred^T centred], [K, K].
+      mean: of `centered` over each image, [N, K].
+      second: of `centered` over all pixels, E[centered^T centered], [K, K].
     """
 
-    centred: jax.Array
+    centered: jax.Array
     shift: jax.Array
     mean: jax.Array
     second: jax.Array
@@ -36,10 +36,10 @@ def moments(h: jax.Array) -> Moments:
     stats = reduction_dtype(h.dtype)
     mean = jnp.mean(h.astype(stats), axis=(1, 2))  # [N, K]
     shift = jax.lax.stop_gradient(jnp.mean(mean, axis=0).astype(h.dtype))  # [K]
-    centred = h - shift
-    second = _second_moments(centred)
+    centered = h - shift
+    second = _second_moments(centered)
     shift = shift.astype(stats)
-    return Moments(centred, shift, mean - shift, second)
+    return Moments(centered, shift, mean - shift, second)
 
 
 def _second_moments(x: jax.Array) -> jax.Array:

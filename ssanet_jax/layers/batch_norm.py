@@ -22,7 +22,7 @@ class BatchNorm(nn.Module):
     https://arxiv.org/abs/1502.03167; the running variance is the biased one, as in flax.)
 
     Attributes:
-      use_running_average: normalise by the running statistics, and leave them unchanged; either
+      use_running_average: normalize by the running statistics, and leave them unchanged; either
         this or the argument of `__call__` is given.
       momentum: share of the old running statistics kept in an update. 0.9 is torch's 0.1, with
         which the networks here were published; flax's default is 0.99.
@@ -52,7 +52,7 @@ class BatchNorm(nn.Module):
     use_fast_variance: bool = True
 
     def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
-        """Normalises x [..., C]."""
+        """Normalizes x [..., C]."""
         running = nn.merge_param(
             'use_running_average', self.use_running_average, use_running_average
         )

@@ -60,5 +60,5 @@ def require_feature_map(x: jax.Array, block: str) -> None:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f'{block} expects floating-point features, got {x.dtype}. '
-            'Convert and normalise the image first.'
+            'Convert and normalize the image first.'
         )

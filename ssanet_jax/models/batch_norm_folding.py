@@ -43,7 +43,7 @@ def fold_batch_norm(
 
         BatchNorm(conv(x, kernel)) = conv(x, kernel * factor) + offset
 
-    Attention's own BatchNorms stay: SSA's normalises a saliency, not a convolution.
+    Attention's own BatchNorms stay: SSA's normalizes a saliency, not a convolution.
 
     Args:
       model: a ResNet, VGG, GoogLeNet or MobileNet of this package's blocks and BatchNorm. Other

@@ -2,7 +2,7 @@
 
 The same function and the same parameters as the plain form, at a fraction of its memory
 traffic: statistics, squeeze and saliency are computed from the input of the convolution, and
-neither its output nor a normalised copy is kept. docs/performance.md has the algebra.
+neither its output nor a normalized copy is kept. docs/performance.md has the algebra.
 """
 
 import dataclasses
@@ -148,7 +148,7 @@ def fold(
     """BatchNorm(h W) as one affine map of h, with BatchNorm's running statistics updated.
 
     Call inside a compact method: the submodules `conv` and `bn` have the parameters and
-    statistics of `nn.Conv` and `nn.BatchNorm`. In training the map's h is centred, which
+    statistics of `nn.Conv` and `nn.BatchNorm`. In training the map's h is centered, which
     BatchNorm cancels.
 
     Args:
@@ -186,7 +186,7 @@ class _Kernel(nn.Module):
 def _product_moments(
     means: jax.Array, second: jax.Array, kernel: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance [C] of h kernel, from means [N, K] and E[h^T h] [K, K] of a centred h."""
+    """Mean and variance [C] of h kernel, from means [N, K] and E[h^T h] [K, K] of a centered h."""
     mean = jnp.mean(means, axis=0)  # [K]
     covariance = second - mean[:, None] * mean  # [K, K]
     var = jnp.sum(kernel * dot_highest(covariance, kernel), axis=0)

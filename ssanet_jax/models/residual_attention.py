@@ -149,7 +149,7 @@ def resize(x: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def _corners(before: int, after: int) -> tuple[float, float]:
-    """Scale and translation that map the centres of the outer pixels onto each other."""
+    """Scale and translation that map the centers of the outer pixels onto each other."""
     if before == 1:
         return after, 0.0
     scale = (after - 1) / (before - 1)

@@ -121,7 +121,7 @@ def limit_pixels(trained: 'TrainedModel', max_image_pixels: int) -> 'TrainedMode
 
 
 def _page(trained: 'TrainedModel') -> 'gradio.Blocks':
-    """The page. Images are decoded, resized and normalised as in evaluation."""
+    """The page. Images are decoded, resized and normalized as in evaluation."""
     import gradio as gr
 
     from ssanet_jax import data

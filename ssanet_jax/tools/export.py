@@ -34,7 +34,7 @@ def define_flags() -> None:
     flags.DEFINE_enum('format', None, FORMATS, 'What to write.', required=True)
     flags.DEFINE_string('out', None, 'The folder to write, which must not exist.', required=True)
     flags.DEFINE_bool(
-        'preprocessing', True, 'Take uint8 images, not float32 ones that are normalised.'
+        'preprocessing', True, 'Take uint8 images, not float32 ones that are normalized.'
     )
 
 

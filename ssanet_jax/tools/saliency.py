@@ -7,7 +7,7 @@ r"""Draws where a trained network looks in images: the map of each stage, and Gr
 Images are given as for tools.predict. Writes a PNG per image to --out, and index.html, which shows
 them all; --raw adds the maps as .npz. Images that cannot be read are reported and skipped, and the
 exit code is 1. --boxes, {"photos/cat.jpg": [[top, left, bottom, right], ...], ...} in pixels, by
-path or name, prints how well each map localises the boxes. docs/saliency.md explains the maps.
+path or name, prints how well each map localizes the boxes. docs/saliency.md explains the maps.
 """
 
 import itertools
@@ -39,7 +39,7 @@ def define_flags() -> None:
     flags.DEFINE_string('out', None, 'Folder to write; new or empty.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_float(
-        'alpha', 0.6, "Weight of a map's colours over the image.", lower_bound=0, upper_bound=1
+        'alpha', 0.6, "Weight of a map's colors over the image.", lower_bound=0, upper_bound=1
     )
     flags.DEFINE_bool('raw', False, 'Write the maps too, as .npz.')
     flags.DEFINE_integer('batch_size', 16, 'Images at a time.', lower_bound=1)
@@ -173,7 +173,7 @@ def _show_scores(scores: Sequence['dict[str, Score] | None'], good: int) -> None
     notes = [
         f'{len(seen):,} of {_images(good)}. Excluded: {good - len(scores):,} without boxes, '
         f"{len(scores) - len(seen):,} whose boxes evaluation's crop cuts away.",
-        'Grad-CAM is that of the most probable class, centre the middle of the image, uniform a '
+        'Grad-CAM is that of the most probable class, center the middle of the image, uniform a '
         "constant map: the boxes' share of the area.",
     ]
     rows = [(name, *score) for name, score in mean_scores(seen).items()]

@@ -90,7 +90,7 @@ def ablate(
       batches: dicts of 'image', 'label' int [N] (-1: no prediction is correct) and optionally
         'mask', as for `gate_statistics`.
       statistics: from `gate_statistics` of the same images.
-      preprocess: maps images to the model's input; None if they are normalised already.
+      preprocess: maps images to the model's input; None if they are normalized already.
       kinds: of replacement.
       seed: of the random orders, which depend on it, the gate and the image's position.
       advance: called after each of a batch's `evaluations`.

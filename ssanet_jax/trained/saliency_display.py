@@ -26,13 +26,13 @@ _NAME_LENGTH = 60  # of files
 
 
 def overlay(image: np.ndarray, saliency: np.ndarray, alpha: float = ALPHA) -> np.ndarray:
-    """Lays a map in colour over an image in grey.
+    """Lays a map in color over an image in gray.
 
     Args:
       image: uint8 [h, w, 3].
       saliency: [H, W], from 0 to 1, as from `stage_maps`. H and W are the same multiple of h and
         w; the image is magnified accordingly.
-      alpha: weight of the map's colours, from 0 to 1.
+      alpha: weight of the map's colors, from 0 to 1.
 
     Returns:
       Uint8 [H, W, 3].
@@ -51,9 +51,9 @@ def overlay(image: np.ndarray, saliency: np.ndarray, alpha: float = ALPHA) -> np
             f'overlay expects a map and alpha from 0 to 1, got a map from {saliency.min():.3g} to '
             f'{saliency.max():.3g} and alpha={alpha}; rescale() the map.'
         )
-    grey = (image @ _LUMINANCE)[..., None].repeat(times, axis=0).repeat(times, axis=1)
+    gray = (image @ _LUMINANCE)[..., None].repeat(times, axis=0).repeat(times, axis=1)
     colors = 255 * mpl.colormaps[COLORMAP](saliency)[..., :3]
-    return np.round((1 - alpha) * grey + alpha * colors).astype(np.uint8)
+    return np.round((1 - alpha) * gray + alpha * colors).astype(np.uint8)
 
 
 def draw_saliency(images: Sequence[Saliency], alpha: float = ALPHA) -> Figure:

@@ -18,7 +18,7 @@ def make_schedule(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
     """Maps a step to its learning rate: linear warm-up from 0, then `config.schedule`.
 
     'step' counts its epochs from the start of training, warm-up included; 'cosine' falls
-    from the end of the warm-up towards 0, which it would reach one step after the last.
+    from the end of the warm-up toward 0, which it would reach one step after the last.
 
     Args:
       config: `config.optimizer`.

@@ -151,7 +151,7 @@ def _gates(config: ConfigDict, model: Network) -> dict[str, GateShape]:
 def build_preprocess(config: ConfigDict) -> steps.Preprocess:
     """Maps uint8 images [N, H, W, 3] to the model's input, on the device.
 
-    The same object for the same config, so that jit recognises it as a static argument.
+    The same object for the same config, so that jit recognizes it as a static argument.
     """
     return _normalizer(tuple(config.dataset.mean), tuple(config.dataset.std))
 

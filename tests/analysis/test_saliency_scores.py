@@ -106,12 +106,12 @@ def test_localization_takes_maps_of_any_size_and_adds_two_baselines():
     assert scores['corner'].energy > 0.6
     for name in ('flat', 'uniform'):
         assert scores[name] == (0.25, 0.25)
-    assert scores['centre'] == (0.25, None)  # one of the four pixels around the middle
+    assert scores['center'] == (0.25, None)  # one of the four pixels around the middle
     odd = localization({}, np.pad(np.ones((1, 1), bool), 2))
-    assert odd == {'centre': (1, None), 'uniform': (1 / 25, pytest.approx(1 / 25))}
+    assert odd == {'center': (1, None), 'uniform': (1 / 25, pytest.approx(1 / 25))}
     means = mean_scores([scores, {**scores, 'corner': (0, 0)} | {'corner': scores['flat']}])
     assert means['corner'].hit == pytest.approx((1 + 0.25) / 2)
-    assert means['centre'] == (0.25, None)
+    assert means['center'] == (0.25, None)
     assert mean_scores([]) == {}
 
 

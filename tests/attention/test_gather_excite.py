@@ -105,7 +105,7 @@ def test_the_default_is_the_papers_without_parameters():
 
 
 @pytest.mark.parametrize('extent', [0, 2, 8])
-def test_a_single_pixel_has_only_itself_for_a_neighbourhood(extent):
+def test_a_single_pixel_has_only_itself_for_a_neighborhood(extent):
     x = np.random.default_rng(0).normal(size=(3, 1, 1, 4))
     y = result_of(GEBlock(extent), {}, x, train=True)
     np.testing.assert_allclose(y, sigmoid(x) * x, rtol=1e-12)

@@ -47,7 +47,7 @@ def test_fashion_mnist_is_read_from_its_four_files(digits, tmp_path):
     expected = sorted((image.tobytes(), label) for image, label in zip(images, labels, strict=True))
     found = []
     for batch in data.eval_batches(config, 'test'):
-        assert (batch['image'] == batch['image'][..., :1]).all()  # grey in three channels
+        assert (batch['image'] == batch['image'][..., :1]).all()  # gray in three channels
         rows = zip(
             batch['image'][batch['mask'], ..., 0], batch['label'][batch['mask']], strict=True
         )

@@ -117,7 +117,7 @@ def test_a_crop_is_near_pils_antialiased_resize(dataset, antialias, size):
         box = (left, top, left + width, top + height)
         expected = image.resize((size, size), Image.Resampling.BILINEAR, box)
         differences.append(np.abs(found - np.asarray(expected, int)).mean())
-    assert np.mean(differences) < (5 if antialias else 9)  # grey levels
+    assert np.mean(differences) < (5 if antialias else 9)  # gray levels
 
 
 @pytest.mark.parametrize(

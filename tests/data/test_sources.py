@@ -28,7 +28,7 @@ def test_every_epoch_is_a_permutation(size):
 
 
 def test_the_shuffle_is_uniform():
-    """Each of 20 examples in 4,000 epochs: its position, and which of two neighbours is first."""
+    """Each of 20 examples in 4,000 epochs: its position, and which of two neighbors is first."""
     size, epochs = 20, 4000
     orders = np.stack([order(0, epoch, size) for epoch in range(epochs)])
     counts = np.stack([np.bincount(orders[:, place], minlength=size) for place in range(size)])
@@ -41,7 +41,7 @@ def test_the_shuffle_is_uniform():
     assert np.abs(first - 0.5).max() < 5 * 0.5 / np.sqrt(epochs)
 
 
-def test_neighbours_of_a_large_dataset_are_separated():
+def test_neighbors_of_a_large_dataset_are_separated():
     """As in a random permutation, they are a third of the dataset apart on average."""
     orders = order(0, 0, 100_000).astype(int)
     distance = np.abs(np.diff(orders)).mean() / 100_000

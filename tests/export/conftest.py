@@ -40,8 +40,8 @@ def test_digits():
     _, test = model_selection.train_test_split(
         np.arange(len(digits.target)), test_size=360, stratify=digits.target, random_state=0
     )
-    grey = np.round(digits.images[test] * (255 / 16)).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=-1)
+    gray = np.round(digits.images[test] * (255 / 16)).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=-1)
 
 
 @pytest.fixture(scope='session')

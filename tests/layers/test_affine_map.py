@@ -17,11 +17,11 @@ def test_moments_are_those_of_the_shifted_input():
     h[h < 2.5] = 0  # exact zeros, as after a ReLU
     with float64():
         moments = affine_map.moments(jnp.asarray(h))
-    centred = h - h.mean((0, 1, 2))
+    centered = h - h.mean((0, 1, 2))
     assert_close(moments.shift, h.mean((0, 1, 2)))
-    assert_close(moments.centred, centred)
-    assert_close(moments.mean, centred.mean((1, 2)))
-    rows = centred.reshape(-1, 5)
+    assert_close(moments.centered, centered)
+    assert_close(moments.mean, centered.mean((1, 2)))
+    rows = centered.reshape(-1, 5)
     assert_close(moments.second, sum(np.outer(row, row) for row in rows) / len(rows))
 
 
@@ -30,9 +30,9 @@ def test_gradient_of_moments():
     shift = RNG.normal(size=5)
 
     def expected(h):
-        centred = h - shift
-        rows = centred.reshape(-1, 5)
-        return centred, jnp.mean(centred, (1, 2)), rows.T @ rows / rows.shape[0]
+        centered = h - shift
+        rows = centered.reshape(-1, 5)
+        return centered, jnp.mean(centered, (1, 2)), rows.T @ rows / rows.shape[0]
 
     with float64():
         h = jnp.asarray(RNG.normal(size=(2, 3, 4, 5)))

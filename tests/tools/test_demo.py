@@ -142,7 +142,7 @@ def test_pixels_are_limited_by_the_page_and_by_the_run(trained_digits):
     ('host', 'expected'),
     [('127.0.0.1', True), ('localhost', True), ('::1', True), ('0.0.0.0', False), ('a.b', False)],
 )
-def test_loopback_addresses_are_recognised(host, expected):
+def test_loopback_addresses_are_recognized(host, expected):
     assert module._is_loopback(host) is expected
 
 

@@ -49,7 +49,7 @@ def digits_test(run):
 
 @pytest.fixture(scope='module')
 def files(digits_test, tmp_path_factory):
-    """A folder with the grey PNG of each test image, in their order."""
+    """A folder with the gray PNG of each test image, in their order."""
     folder = tmp_path_factory.mktemp('digits')
     for number, image in enumerate(digits_test[0]):
         (folder / f'{number:03}.png').write_bytes(png(image[..., 0]))

@@ -147,7 +147,7 @@ def test_boxes_give_a_table_of_localization_scores(
     )
     (table,) = json.loads(out)
     rows = {row['map']: row for row in table['rows']}
-    assert list(rows) == ['stage1', 'stage2', 'stage3', 'mean', 'Grad-CAM', 'centre', 'uniform']
+    assert list(rows) == ['stage1', 'stage2', 'stage3', 'mean', 'Grad-CAM', 'center', 'uniform']
     hits, shares = [], []
     regions = [(slice(0, 8), slice(0, 3)), (slice(2, 7), slice(2, 6))]
     for one, region in zip(explain(run, images[:3]), regions, strict=False):
@@ -162,7 +162,7 @@ def test_boxes_give_a_table_of_localization_scores(
         'pointing game': pytest.approx(area),
         'energy in the boxes': pytest.approx(area),
     }
-    assert rows['centre']['pointing game'] == 0.5
+    assert rows['center']['pointing game'] == 0.5
     assert table['notes'][0].startswith('2 of 3 images. Excluded: 0 without boxes, 1 whose boxes')
     assert code == 0
 

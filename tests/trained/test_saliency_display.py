@@ -18,7 +18,7 @@ from ssanet_jax.trained.saliency_display import draw_saliency, overlay
 
 
 @pytest.mark.parametrize('times', [1, 3])
-def test_an_overlay_is_a_mixture_of_grey_and_the_maps_colour(times):
+def test_an_overlay_is_a_mixture_of_gray_and_the_maps_color(times):
     rng = np.random.default_rng(5)
     image = rng.integers(0, 256, (4, 4, 3), np.uint8)
     values = rng.uniform(size=(4 * times, 4 * times))
@@ -26,9 +26,9 @@ def test_an_overlay_is_a_mixture_of_grey_and_the_maps_colour(times):
     assert found.dtype == np.uint8
     for y, x in np.ndindex(values.shape):
         red, green, blue = image[y // times, x // times].tolist()
-        grey = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+        gray = 0.2126 * red + 0.7152 * green + 0.0722 * blue
         color = mpl.colormaps['inferno'](values[y, x])
-        expected = [0.7 * grey + 0.3 * 255 * color[c] for c in range(3)]
+        expected = [0.7 * gray + 0.3 * 255 * color[c] for c in range(3)]
         np.testing.assert_allclose(found[y, x], expected, atol=0.51)
 
 
@@ -115,7 +115,7 @@ def test_a_figure_has_each_panel_and_names_it(run, images):
     found[1] = found[1]._replace(name='a name of 23 characters')
     one, all_of_them = draw_saliency(found[:1]), draw_saliency(found)
     titles = ['image', 'stage 1', 'stage 2', 'mean', 'Grad-CAM']
-    panels = one.axes[:-1]  # without the colour bar
+    panels = one.axes[:-1]  # without the color bar
     assert [ax.get_title() for ax in panels] == titles
     assert panels[0].get_xlabel() == f'$1_a and $\n{found[0].probability:.1%}'
     assert panels[2].get_xlabel().endswith('4 \u00d7 4')

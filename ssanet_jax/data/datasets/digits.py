@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-    """1,797 grey digits of 8x8, 16 levels scaled to 0..255; 1,437 train, 360 test.
+    """1,797 gray digits of 8x8, 16 levels scaled to 0..255; 1,437 train, 360 test.
 
     The split is stratified by class and fixed. Source: UCI's Optical Recognition of
     Handwritten Digits test set, https://archive.ics.uci.edu/dataset/80.

@@ -25,7 +25,7 @@ FILES = {
 
 
 class FashionMnistIdx(tfds.core.GeneratorBasedBuilder):
-    """60,000 + 10,000 grey images of clothes, 28x28 (https://arxiv.org/abs/1708.07747)."""
+    """60,000 + 10,000 gray images of clothes, 28x28 (https://arxiv.org/abs/1708.07747)."""
 
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'First version.'}
