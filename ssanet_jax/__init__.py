@@ -1,7 +1,7 @@
 """SSANet (Squeeze and Spatial Attention Networks) in JAX.
 
-Importing this package needs jax and flax only; the training loop and the data, which
-need more, are imported by name: `ssanet_jax.training`, `ssanet_jax.data`.
+Importing this package needs jax and flax only. The training loop and the input pipeline need
+more and are imported by name: `ssanet_jax.training`, `ssanet_jax.data`.
 """
 
 from typing import TYPE_CHECKING

@@ -21,7 +21,7 @@ def use_cpu() -> None:
 def silence_tensorflow() -> None:
     """Silences TensorFlow's log; call it before TensorFlow is imported.
 
-    It only reads images here, and whoever reads them reports what cannot be read.
+    It only reads images here, and the readers report unreadable files themselves.
     """
     os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # no setdefault: importing JAX sets another level
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')

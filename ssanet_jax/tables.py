@@ -19,7 +19,7 @@ class Column(NamedTuple):
     Attributes:
       name: heading, and key in JSON.
       text: formats a value that is not None.
-      left: aligned left, as words are; numbers are aligned right.
+      left: whether values are aligned left, as for words, rather than right, as for numbers.
     """
 
     name: str

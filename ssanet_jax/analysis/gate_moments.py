@@ -10,7 +10,7 @@ import jax.numpy as jnp
 # A value is saturated in the outer 5% of its range, where a sigmoid's slope is below a fifth of
 # its maximum.
 SATURATED = 0.05
-BINS = 100  # of the histograms that are drawn; SATURATED is a whole number of them
+BINS = 100  # of the histograms in figures; SATURATED is a multiple of their width
 
 
 class GateMoments(NamedTuple):

@@ -8,7 +8,7 @@ import flax.linen as nn
 
 
 class ModuleCall(NamedTuple):
-    """A call of a bound module's method; calling it runs the method with its own arguments.
+    """A call of a bound module's method; calling it runs the method with the original arguments.
 
     Attributes:
       path: of the module, 'layer1_0/bn1'; '' for the network.

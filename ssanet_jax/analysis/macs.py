@@ -9,8 +9,8 @@ Two things are counted for one image in inference, and kept apart:
   Additions, comparisons, maxima, exponentials, roots and sigmoids count nothing anywhere.
 
 Work that does not depend on the image, as computing BatchNorm's scale and offset in inference,
-counts nothing. The SSANet paper's multiply-adds are the sum of both: 3.86 G for ResNet-50 (v1),
-0.011 G more with SSA.
+counts nothing. The multiply-adds of the SSANet paper are the sum of both: 3.86 G for ResNet-50
+(v1), 0.011 G more with SSA.
 """
 
 from collections import Counter
@@ -39,7 +39,7 @@ class Cost(NamedTuple):
     Attributes:
       parameters: number of trainable values.
       matmul_macs: MACs of convolutions and matrix products.
-      attention_matmul_macs: the part of them in attention blocks.
+      attention_matmul_macs: those of `matmul_macs` in attention blocks.
       attention_elementwise: elementwise multiplications, divisions, squares and integer powers in
         attention blocks.
     """
@@ -51,7 +51,7 @@ class Cost(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """All of convolutions, matrix products and attention, as the SSANet paper counts."""
+        """Matmul MACs plus elementwise work, as the SSANet paper counts."""
         return self.matmul_macs + self.attention_elementwise
 
     @property
@@ -113,7 +113,7 @@ def layer_costs(model: nn.Module, image_size: int, channels: int = 3) -> list[La
 
     Each parameter and each MAC belongs to exactly one module, the innermost around it. Residual
     tails are counted in their plain form, so that networks are comparable. Attention blocks are
-    recognized by class: those in `ATTENTION`, and what `model.attention` makes.
+    recognized by class: those in `ATTENTION`, and that of `model.attention`.
 
     Args:
       model: called as model(images, train=False).
@@ -158,7 +158,7 @@ def layer_costs(model: nn.Module, image_size: int, channels: int = 3) -> list[La
 
 
 def count_tails(model: nn.Module, image_size: int, batch_size: int) -> dict[str, int]:
-    """{'folded': 16, 'plain': 0}: how many residual blocks train with which form of tail.
+    """Counts residual blocks by form of tail in training: {'folded': 16, 'plain': 0}.
 
     Args:
       model: made by `create_model`.

@@ -165,9 +165,9 @@ def _grad_cam(
     labels: jax.Array,
 ) -> jax.Array:
     def logit(offset: jax.Array | float) -> tuple[jax.Array, jax.Array]:
-        """The sum over images, each of which depends on its own map alone; and the maps.
+        """The sum of logits over images, each of which depends only on its map; and the maps.
 
-        The gradient by an offset that is added to a layer's output is that by the output.
+        The gradient with respect to an offset added to a layer's output equals that with respect to the output.
         """
         maps: dict[str, jax.Array] = {}
 

@@ -108,7 +108,7 @@ def localization(
 
     Returns:
       {'stage1': ..., 'center': ..., 'uniform': ...}: scores of the maps, of the center of the
-      image, and of a constant map, which are the mask's share of the area.
+      image, and of a constant map, which equals the mask's share of the area.
     """
     height, width = mask.shape
 

@@ -20,7 +20,7 @@ class SEBlock(gating.AttentionBlock):
     [N, 1, 1, C]: apply with mutable=['intermediates'].
 
     Attributes:
-      ratio: of C to the hidden units, C // ratio.
+      ratio: C over the number of hidden units, which is C // ratio.
 
     Raises:
       ValueError: x is not 4-D, or has fewer channels than `ratio`.

@@ -1,4 +1,4 @@
-"""Run configuration: fields with defaults and checks, and the plan that follows from them."""
+"""Run configuration: fields with defaults and checks, and the training plan they imply."""
 
 from ssanet_jax.config.defaults import base, cifar, flatten
 from ssanet_jax.config.plan import TrainPlan, is_due, make_plan

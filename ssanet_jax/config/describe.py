@@ -1,4 +1,4 @@
-"""The fields of a config for readers: the text of --help, and docs/config.md.
+"""Documentation of the config fields: the text of --help, and docs/config.md.
 
 python -m ssanet_jax.config.describe > docs/config.md
 """

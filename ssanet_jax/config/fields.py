@@ -47,7 +47,7 @@ _RUN = (
     Field('num_train_steps', -1, 'Overrides num_epochs; -1: from num_epochs.',
           _STEPS, resumable=True),
     Field('eval_every_steps', -1,
-          'Steps between evaluations, one of which follows the last step; -1: an epoch.', _STEPS,
+          'Steps between evaluations; the last step is always evaluated. -1: an epoch.', _STEPS,
           resumable=True),
     Field('checkpoint_every_steps', -1,
           'Steps between checkpoints, in addition to one per evaluation; -1: no others.', _STEPS,

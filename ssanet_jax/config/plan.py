@@ -12,7 +12,7 @@ class TrainPlan(NamedTuple):
     """When a run trains, evaluates and saves, in steps.
 
     Training examples are one endless stream, so an epoch, and the interval of whatever happens
-    once an epoch, need not be a whole number of steps.
+    once per epoch, need not be an integer number of steps.
     """
 
     steps_per_epoch: Fraction

@@ -32,7 +32,7 @@ class BadImages:
         self._numbers: set[int] = set()
 
     def replace(self, decoded: 'DecodedBatch', spec: DecodeSpec) -> np.ndarray:
-        """Puts the next good example in place of each bad one; returns the labels int64 [n].
+        """Replaces each bad example by the next good one; returns the labels int64 [n].
 
         The next one by number if the source can seek, else the next one of the batch. It gets
         the augmentation of the bad one.
@@ -79,7 +79,7 @@ class BadImages:
         return name
 
     def substitute(self, name: str, number: int) -> None:
-        """Logs that example `number` takes the place of the bad one called `name`."""
+        """Logs that example `number` replaces the bad one called `name`."""
         other = self._source.name(number)
         logging.log_first_n(logging.WARNING, '%s takes the place of %s.', 20, other, name)
 

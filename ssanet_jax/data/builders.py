@@ -124,7 +124,7 @@ def _hint(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
         return ''
     return (
         f'{builder.info.full_name} is streamed from tfrecord files, shuffled through a buffer. As '
-        'array_record it is shuffled as a whole, resumes at any step at once, and has the same '
+        'array_record it is shuffled globally, resumes at any step at once, and has the same '
         f'order on any number of hosts. Convert it before a run, not during one, with: '
         f'{prepare_command(dataset)}'
     )

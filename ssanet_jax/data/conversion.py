@@ -107,7 +107,7 @@ class Conversion:
         """Converts in threads; calls `progress` with the number of shards done.
 
         Raises:
-          ValueError: a shard holds another number of examples than its metadata says.
+          ValueError: the number of examples in a shard differs from its metadata.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(workers) as pool:
@@ -130,9 +130,7 @@ class Conversion:
             count += 1
             yield record if self._shrink is None else _shrunk(record, self._shrink)
         if count != shard.num_examples:
-            raise ValueError(
-                f'{shard.path} holds {count} examples in place of {shard.num_examples}'
-            )
+            raise ValueError(f'{shard.path} holds {count} examples instead of {shard.num_examples}')
 
     def _read(self, shard: Shard) -> Iterable[bytes]:
         if self._builder.info.file_format == FileFormat.ARRAY_RECORD:

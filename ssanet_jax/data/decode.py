@@ -1,8 +1,8 @@
 """Decodes images into crops uint8 [n, size, size, 3]: fast for training, exact for evaluation.
 
 TensorFlow decodes, since it alone decodes a part of a JPEG; OpenCV resizes training crops, and
-Pillow whatever is antialiased. All of them release Python's lock. docs/data.md has the cost of
-each choice and its difference from Pillow.
+Pillow does all antialiased resizing. All of them release Python's lock. docs/data.md has the cost
+of each choice and its difference from Pillow.
 """
 
 import re
@@ -51,7 +51,7 @@ class DecodeSpec(NamedTuple):
 def decode(
     files: Sequence[bytes], keys: np.ndarray, out: np.ndarray, spec: DecodeSpec
 ) -> dict[int, str]:
-    """Decodes and crops files into `out`; each crop depends on its own file and key alone.
+    """Decodes and crops files into `out`; each crop depends only on its file and key.
 
     For 'resized', JPEGs are decoded inside the crop only, with the fast integer DCT and without
     smoothing the color planes. A crop of at least twice the size of `out` is decoded at half (a
@@ -89,7 +89,7 @@ def decode(
 def decode_whole(
     files: Sequence[bytes], dataset: ConfigDict
 ) -> tuple[list[np.ndarray], dict[int, str]]:
-    """Decodes files at their own sizes; returns images uint8 [H, W, 3] and {row: reason}.
+    """Decodes files at their original sizes; returns images uint8 [H, W, 3] and {row: reason}.
 
     Files that cannot be decoded become one black pixel.
     """
@@ -222,7 +222,7 @@ def _pil_resize(
 
 
 def _fit(image: np.ndarray, size: int) -> np.ndarray:
-    """Resizes a whole image to [size, size, 3], bilinearly and antialiased."""
+    """Resizes an uncropped image to [size, size, 3], bilinearly and antialiased."""
     if image.shape[:2] == (size, size):
         return image
     resized = tf.image.resize(image.astype(np.float32), (size, size), antialias=True)

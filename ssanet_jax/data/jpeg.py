@@ -1,7 +1,7 @@
 """JPEGs decoded many at a time: one call of TensorFlow, on all cores, without Python's lock.
 
 TensorFlow traces a program for each number of files; `groups` keeps these few. A file that
-cannot be decoded makes its whole call raise tf.errors.InvalidArgumentError.
+cannot be decoded makes the call for its group raise tf.errors.InvalidArgumentError.
 """
 
 import functools

@@ -97,7 +97,7 @@ def eval_batches(
 
 
 class DecodedBatch(NamedTuple):
-    """A batch and the reasons why some of its images, which are black, cannot be decoded."""
+    """A batch, and the reasons why some of its images cannot be decoded; those are black."""
 
     image: np.ndarray  # uint8 [n, size, size, 3]
     parts: list[EncodedBatch]  # together n images

@@ -1,7 +1,7 @@
 """Small splits decoded once and kept in memory.
 
-They are kept as the crop needs them: resized to image_size for 'padded' crops, at their own
-sizes for 'resized' ones, and cropped already for evaluation.
+Images are stored as the crop needs them: resized to image_size for 'padded' crops, at their
+original sizes for 'resized' ones, and already cropped for evaluation.
 """
 
 import itertools
@@ -25,7 +25,7 @@ class Split(NamedTuple):
 
 
 def load_for_training(batches: Sequence[EncodedBatch], spec: DecodeSpec, bad: BadImages) -> Split:
-    """Decodes a split for `train_images`; the next good image takes the place of each bad one.
+    """Decodes a split for `train_images`; each bad image is replaced by the next good one.
 
     Raises ConfigError if too many images are bad.
     """

@@ -97,7 +97,7 @@ def _read(path: str, limit: int) -> bytes:
 class TfRecords:
     """A split of a TFDS dataset in tfrecord files, with features 'image' and 'label'.
 
-    Each host reads its own part of the split, files in a new order every epoch, through a
+    Each host reads a disjoint part of the split, files in a new order every epoch, through a
     shuffle buffer of `shuffle_buffer` encoded images. The order depends on the number of hosts.
     A run that resumes at step k reads and drops the earlier records of that epoch.
     """

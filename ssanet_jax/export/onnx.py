@@ -1,6 +1,6 @@
 """ONNX models: a JAX function of images is traced, then each primitive is written by its rule.
 
-Whatever depends on weights alone is computed while tracing and stored as a constant. Rules cover
+Whatever depends on the weights only is computed while tracing and stored as a constant. Rules cover
 the primitives that inference in this package's networks uses. Images are [N, H, W, C] as in JAX.
 
 jax2onnx 0.17.1 is no substitute: it silently drops the explicit padding of `nn.max_pool`, rejects

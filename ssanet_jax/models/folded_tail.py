@@ -29,11 +29,11 @@ def plain_form(model: ModuleT) -> ModuleT:
     return model.clone(tail='plain') if hasattr(model, 'tail') else model
 
 
-# Of all images together, for each channel of the input, from which on folding pays in training:
-# where pixels are few, second moments and arrays of the kernel's size cost more than is saved.
+# Pixels in the batch, per input channel, from which folding pays in training: with fewer, second
+# moments and arrays of the kernel's size cost more than folding saves.
 _PIXELS_PER_CHANNEL = 8
 _PIXELS_PER_CHANNEL_WITH_SSA = 3
-_MOST_GROUPS = 2  # of SSA; each has a wide array of its own
+_MOST_GROUPS = 2  # of SSA; each needs a wide array
 
 
 def chooses_fold(

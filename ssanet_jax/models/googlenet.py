@@ -1,6 +1,6 @@
 """GoogLeNet with BatchNorm (Szegedy et al. 2014, https://arxiv.org/abs/1409.4842).
 
-torchvision's form and names, with 3x3 convolutions in place of the paper's 5x5, and without the
+torchvision's form and names, with 3x3 convolutions instead of the paper's 5x5, and without the
 auxiliary classifiers, which torchvision drops after training. The attention slot follows each
 Inception module, as in the SE paper.
 """

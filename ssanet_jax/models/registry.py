@@ -174,7 +174,7 @@ def create_model(
 
 
 def _hashable(value: Any) -> Any:
-    """Options whose values compare and hash by value, so that equal networks compile once."""
+    """Makes options compare and hash by value, so that equal networks compile once."""
     if isinstance(value, Mapping):
         return {key: _hashable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple) and not hasattr(value, '_fields'):

@@ -1,8 +1,8 @@
 """Residual Attention Networks (Wang et al. 2017, https://arxiv.org/abs/1704.06904).
 
 The structure and parameter counts are those of the authors' Caffe definitions of Attention-56 and
--92 (github.com/fwang91/residual-attention-network). The networks have soft masks of their own;
-every residual unit outside those has an attention slot, as in a pre-activation ResNet.
+-92 (github.com/fwang91/residual-attention-network). The networks contain soft masks; every
+residual unit outside the masks has an attention slot, as in a pre-activation ResNet.
 """
 
 from collections.abc import Sequence

@@ -63,7 +63,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_trained(trained: TrainedModel, *, hardest: int, sample: int) -> Evaluation:
-    """Evaluates a run on its whole `eval_split`, on this host alone.
+    """Evaluates a run on all of its `eval_split`, on this host only.
 
     Args:
       trained: from `ssanet_jax.load_trained`.

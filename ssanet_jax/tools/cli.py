@@ -1,4 +1,4 @@
-"""The frame of every command: flags, recipes, errors of one line, exit codes."""
+"""Shared main() of all commands: flags, recipes, one-line errors, exit codes."""
 
 import contextlib
 import inspect
@@ -33,7 +33,7 @@ _NEEDS_MEMORY = (
 def run(main: Callable[..., None], define_flags: Callable[[], None]) -> None:
     """Runs a command and exits with its code.
 
-    A wrong flag or a ConfigError exits with 2, other errors as `ssanet_jax.errors` says, each
+    An invalid flag or a ConfigError exits with 2, other errors as `ssanet_jax.errors` says, each
     with one line on stderr. Libraries log warnings and errors only, unless --verbosity asks for
     more.
 
@@ -42,7 +42,7 @@ def run(main: Callable[..., None], define_flags: Callable[[], None]) -> None:
       define_flags: defines the flags of the command.
     """
     try:
-        flags.DEFINE_bool('traceback', False, 'Print the traceback of an error, too.')
+        flags.DEFINE_bool('traceback', False, 'Also print the traceback of an error.')
         define_flags()
         app.run(lambda arguments: _call_quietly(main, arguments), flags_parser=parse)
     except (ConfigError, RunError) as error:
@@ -107,7 +107,7 @@ def recipe() -> ConfigDict:
 
 
 def obey_interrupts() -> None:
-    """Makes Ctrl-C and SIGTERM end the process at once, with the code of a run to restart.
+    """Makes Ctrl-C and SIGTERM exit at once, with the exit code that asks for a restart.
 
     Libraries lose a KeyboardInterrupt that is raised in a destructor or a callback.
     """
@@ -130,7 +130,7 @@ def _call_quietly(main: Callable[..., None], arguments: list[str]) -> None:
 
 
 def _not_raised_too(record: LogRecord) -> bool:
-    """Whether a record is not one of Orbax or asyncio, which log errors that they also raise."""
+    """Filters out log records of Orbax and asyncio for errors that they also raise."""
     return not {'orbax', 'asyncio'} & set(Path(record.pathname).parts)
 
 

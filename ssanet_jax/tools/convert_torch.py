@@ -58,7 +58,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer('num_classes', None, 'Unset: as the weights have.')
     flags.DEFINE_enum('stem', None, ['imagenet', 'cifar'], 'Of --model. Unset: as it has.')
-    flags.DEFINE_bool('insert', False, 'The weights are of --model without SSA; put it in.')
+    flags.DEFINE_bool('insert', False, 'Insert SSA into weights of --model without it.')
     flags.DEFINE_float(
         'gate_scale',
         2.0,

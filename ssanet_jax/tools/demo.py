@@ -32,10 +32,10 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
-    flags.DEFINE_string('host', '127.0.0.1', 'Address to listen to.')
-    flags.DEFINE_integer('port', 7860, 'Port to listen to.', lower_bound=1, upper_bound=65535)
-    flags.DEFINE_integer('max_upload_mb', 16, 'Largest file to take, in MB.', lower_bound=1)
-    flags.DEFINE_integer('max_megapixels', 50, 'Of an image, at most.', lower_bound=1)
+    flags.DEFINE_string('host', '127.0.0.1', 'Address to listen on.')
+    flags.DEFINE_integer('port', 7860, 'Port to listen on.', lower_bound=1, upper_bound=65535)
+    flags.DEFINE_integer('max_upload_mb', 16, 'Largest file to accept, in MB.', lower_bound=1)
+    flags.DEFINE_integer('max_megapixels', 50, 'Largest image to accept, in pixels.', lower_bound=1)
 
 
 def main() -> None:
@@ -85,7 +85,7 @@ def serve(
     Raises:
       ModuleNotFoundError: gradio is not installed.
       OSError: the port is taken.
-      ValueError: this machine cannot reach its own page, as behind a proxy.
+      ValueError: the page cannot be reached from this machine, for example through a proxy.
     """
     os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')  # read on import
     import gradio as gr
@@ -114,7 +114,7 @@ def serve(
 
 
 def limit_pixels(trained: 'TrainedModel', max_image_pixels: int) -> 'TrainedModel':
-    """The model with a lower limit on image pixels, unless its own is lower already."""
+    """Lowers the model's limit on image pixels to `max_image_pixels`, if it is higher."""
     config = trained.config.copy_and_resolve_references()
     config.dataset.max_image_pixels = min(max_image_pixels, config.dataset.max_image_pixels)
     return trained._replace(config=config)

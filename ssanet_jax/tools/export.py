@@ -34,7 +34,7 @@ def define_flags() -> None:
     flags.DEFINE_enum('format', None, FORMATS, 'What to write.', required=True)
     flags.DEFINE_string('out', None, 'The folder to write, which must not exist.', required=True)
     flags.DEFINE_bool(
-        'preprocessing', True, 'Take uint8 images, not float32 ones that are normalized.'
+        'preprocessing', True, 'Take uint8 images rather than normalized float32 ones.'
     )
 
 
@@ -72,7 +72,7 @@ def _check_out(out: Path) -> None:
         raise ConfigError(f'--out={out} exists; choose a new folder.')
     failed = out.with_name(f'{out.name}.failed')
     if failed.exists():
-        raise ConfigError(f'{failed} is left from an export that failed; remove it first.')
+        raise ConfigError(f'{failed} is left from a failed export; remove it first.')
     if not out.parent.is_dir():
         raise ConfigError(f'--out={out}: {out.parent} is not a folder; create it first.')
 

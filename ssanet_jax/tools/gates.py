@@ -37,11 +37,13 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
-    flags.DEFINE_string('split', None, "Of the run's data; unset: the one that it evaluates on.")
-    flags.DEFINE_integer('images', None, 'At most so many, spread over the split.', lower_bound=1)
-    flags.DEFINE_integer('batch_size', 64, 'Images at a time.', lower_bound=1)
-    flags.DEFINE_bool('ablation', False, 'Say what each gate is worth, too.')
-    flags.DEFINE_string('out', None, 'Picture to write, .png, .svg or .pdf.')
+    flags.DEFINE_string('split', None, "Split of the run's dataset; unset: its evaluation split.")
+    flags.DEFINE_integer(
+        'images', None, 'Number of images, at most, evenly spaced over the split.', lower_bound=1
+    )
+    flags.DEFINE_integer('batch_size', 64, 'Images per batch.', lower_bound=1)
+    flags.DEFINE_bool('ablation', False, 'Also measure the effect of each gate.')
+    flags.DEFINE_string('out', None, 'Figure to write, .png, .svg or .pdf.')
     flags.DEFINE_enum('format', 'table', FORMATS, 'How to print.')
 
 

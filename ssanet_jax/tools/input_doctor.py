@@ -2,8 +2,8 @@
 
     python -m ssanet_jax.tools.input_doctor --config=configs/imagenet_ssa50.py --out=input.png
 
-Times reading, decoding, the whole input, the transfer to the devices and the training step, each
-alone and all together; prints a table and a verdict. --out also draws a timeline.
+Times reading, decoding, the complete input pipeline, the transfer to the devices and the training
+step, each alone and all together; prints a table and a verdict. --out also draws a timeline.
 """
 
 import itertools

@@ -70,7 +70,7 @@ def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: i
     stop = min(start + max_steps, last)
     found = _bad_step(config, run, state, stop, console)
     if found is None:
-        more = f' --max_steps={2 * max_steps} looks further.' if stop < last else ''
+        more = f' --max_steps={2 * max_steps} searches further.' if stop < last else ''
         print(f'None of the {stop - start:,} steps from {start:,} to {stop:,} is bad.{more}')
         return
     step, state, batch = found
@@ -175,7 +175,7 @@ def _describe_finite(
 
 
 def largest_gradients(grads: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray]) -> Table:
-    """The modules with the largest gradient norms of their own parameters."""
+    """The modules whose parameters have the largest gradient norms."""
     names = defaultdict(list)
     for name in grads:
         names[name.rpartition('/')[0]].append(name)
@@ -219,7 +219,7 @@ def _count(values: ArrayStats) -> str:
 def define_flags() -> None:
     flags.DEFINE_string('workdir', None, 'The run that stopped.', required=True)
     flags.DEFINE_string('checkpoint', 'latest', 'Where to begin: best, latest or a step.')
-    flags.DEFINE_integer('max_steps', 1000, 'Steps to look at.', lower_bound=1)
+    flags.DEFINE_integer('max_steps', 1000, 'Number of steps to replay, at most.', lower_bound=1)
 
 
 if __name__ == '__main__':

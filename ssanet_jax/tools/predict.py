@@ -34,8 +34,8 @@ def define_flags() -> None:
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_enum('format', 'table', ['table', 'jsonl', 'csv'], 'How to print.')
-    flags.DEFINE_integer('top', 5, 'Classes to name for an image, the likeliest.', lower_bound=1)
-    flags.DEFINE_integer('batch_size', 64, 'Images at a time.', lower_bound=1)
+    flags.DEFINE_integer('top', 5, 'Number of most probable classes to print.', lower_bound=1)
+    flags.DEFINE_integer('batch_size', 64, 'Images per batch.', lower_bound=1)
 
 
 def main(arguments: list[str]) -> None:

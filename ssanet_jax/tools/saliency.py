@@ -41,11 +41,11 @@ def define_flags() -> None:
     flags.DEFINE_float(
         'alpha', 0.6, "Weight of a map's colors over the image.", lower_bound=0, upper_bound=1
     )
-    flags.DEFINE_bool('raw', False, 'Write the maps too, as .npz.')
-    flags.DEFINE_integer('batch_size', 16, 'Images at a time.', lower_bound=1)
-    flags.DEFINE_string('boxes', None, 'JSON file of boxes around what is in the images.')
+    flags.DEFINE_bool('raw', False, 'Also write the maps, as .npz.')
+    flags.DEFINE_integer('batch_size', 16, 'Images per batch.', lower_bound=1)
+    flags.DEFINE_string('boxes', None, 'JSON file of bounding boxes of the objects.')
     flags.DEFINE_float(
-        'tolerance', 0, 'boxes: pixels by which the pointing game may miss.', lower_bound=0
+        'tolerance', 0, 'boxes: distance in pixels that still counts as a hit.', lower_bound=0
     )
     flags.DEFINE_enum('format', 'table', FORMATS, 'boxes: how to print.')
 
@@ -88,7 +88,7 @@ def _boxes(files: Sequence[Path | bytes]) -> list[np.ndarray | None] | None:
 def explanations(
     trained: 'TrainedModel', files: Sequence[Path | bytes], masks: Mapping[int, Any]
 ) -> Iterator[tuple[str, 'Saliency | str']]:
-    """The name of each file and its `Saliency`, or why it cannot be read, in order."""
+    """Yields the name of each file and its `Saliency`, or the reason why it cannot be read."""
     from ssanet_jax import data
     from ssanet_jax.trained.saliency import explain
 
@@ -151,7 +151,7 @@ def _introduction(trained: 'TrainedModel', count: int) -> list[str]:
         f'{_images(count)}; step {trained.step:,} of {FLAGS.workdir}.',
         "A stage's map is the mean of the gates of its attention blocks; mean is that of all "
         'stages, at the size of the image. Grad-CAM shows where the last feature map supports the '
-        'class that is named. Colours span the range of each map, which is printed below it with '
+        'class that is named. Colors span the range of each map, which is printed below it with '
         'its size.',
     ]
 

@@ -5,8 +5,8 @@ r"""Prints the layers of a network with their shapes, parameters and multiply-ac
     python -m ssanet_jax.tools.summary --list
 
 A row includes its submodules. Matmul MACs are those of convolutions and matrix products;
-elementwise are the multiplications, divisions and squares of attention blocks; MACs, as the SSANet
-paper counts multiply-adds, are the sum of both. Everything is counted in the traced program, for
+elementwise counts the multiplications, divisions and squares of attention blocks; MACs are the sum
+of both, the multiply-adds of the SSANet paper. Counts are of the traced program, for
 one image in inference; nothing is computed.
 """
 
@@ -148,8 +148,8 @@ def define_flags() -> None:
         'image_size', None, "Pixels; 224 by default, 32 with CIFAR's stem.", lower_bound=1
     )
     flags.DEFINE_integer('num_classes', None, '1000 by default.', lower_bound=1)
-    flags.DEFINE_enum('stem', None, ['imagenet', 'cifar'], 'In place of the usual one.')
-    flags.DEFINE_enum('variant', None, ['v1', 'v1.5'], 'Of bottlenecks; v1.5 by default.')
+    flags.DEFINE_enum('stem', None, ['imagenet', 'cifar'], 'First layers; unset: the usual ones.')
+    flags.DEFINE_enum('variant', None, ['v1', 'v1.5'], 'Form of bottlenecks; v1.5 by default.')
 
 
 if __name__ == '__main__':

@@ -54,7 +54,7 @@ class Ablation(NamedTuple):
 
 
 class _Replacement(NamedTuple):
-    """Which gate is replaced by what: traced, so that one program serves all."""
+    """The gate to replace and its replacement; traced, so that one program serves all."""
 
     kind: ArrayLike
     gate: ArrayLike
@@ -81,8 +81,8 @@ def ablate(
     'shuffled' permutes the pixels of each image's maps at random, alike for all maps of an image;
     a gate of one pixel has its channels permuted.
 
-    A block must return gate * x, as all blocks of this package do; CBAM and scSE have two such
-    parts, which are replaced separately. One compiled program serves any number of gates.
+    A block must return gate * x, as all blocks of this package do; the two gates of CBAM and of
+    scSE are replaced separately. One compiled program serves any number of gates.
 
     Args:
       model: made by `create_model`, or any module whose submodules sow a 'gate' [N, h, w, maps].

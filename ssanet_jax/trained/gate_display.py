@@ -12,7 +12,7 @@ from ssanet_jax.analysis.gates import GateShape, GateStatistics
 from ssanet_jax.tables import Column, Table
 from ssanet_jax.trained.ablation import ALL, KIND_NAMES, Ablation, Kind
 
-# From Okabe and Ito's palette, which color-blind readers can tell apart.
+# From Okabe and Ito's palette, which colorblind readers can distinguish.
 _GATE, _SATURATED, _INK = '#56b4e9', '#d55e00', '#333333'
 _COLORS: dict[Kind, str] = {'one': '#0072b2', 'mean': '#e69f00', 'shuffled': '#009e73'}
 _ROW = 0.32  # inches
@@ -80,7 +80,7 @@ def draw_gates(
     """One row per gate, in the order of computation.
 
     On the left is the distribution of its values, scaled to equal height, with a line at the mean;
-    saturated values have their own color, and their share is printed beside it. On the right is
+    saturated values have a different color, and their share is printed next to it. On the right is
     the change in top-1 without the gate, if `ablation` is given.
 
     Args:

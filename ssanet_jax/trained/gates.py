@@ -67,11 +67,11 @@ def subsample(batches: Iterable[Batch], count: int, total: int) -> list[Batch]:
         share = min(count, total)
         keep = batch['mask'] & (positions * share // total > (positions - 1) * share // total)
         parts.append({name: array[keep] for name, array in batch.items()})
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    missing = -len(whole['mask']) % size
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    missing = -len(joined['mask']) % size
     padded = {
         name: np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
-        for name, array in whole.items()
+        for name, array in joined.items()
     }
     return [
         {name: array[first : first + size] for name, array in padded.items()}

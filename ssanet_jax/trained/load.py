@@ -66,7 +66,7 @@ def _num_classes(variables: Mapping[str, Any], workdir: Workdir, classes: Sequen
     head = variables['params'].get('fc')
     if head is None and not classes:
         raise ConfigError(
-            f'{workdir.classes} is missing, and the network has no layer fc that tells the number '
+            f'{workdir.classes} is missing, and the network has no layer fc that gives the number '
             'of classes; put a copy back.'
         )
     num_classes = len(classes) if head is None else head['bias'].shape[0]

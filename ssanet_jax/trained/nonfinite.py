@@ -18,7 +18,7 @@ from ssanet_jax.training.steps import DATA_AXIS, DeviceBatch, Preprocess, TrainS
 
 
 class Culprit(NamedTuple):
-    """A module that got finite values or gradients and produced others.
+    """A module that received finite values or gradients and produced non-finite ones.
 
     Attributes:
       path, kind: of the module; the path is None for the loss.

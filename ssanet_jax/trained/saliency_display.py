@@ -59,8 +59,8 @@ def overlay(image: np.ndarray, saliency: np.ndarray, alpha: float = ALPHA) -> np
 def draw_saliency(images: Sequence[Saliency], alpha: float = ALPHA) -> Figure:
     """Images with the map of each stage, their mean and Grad-CAM laid over them.
 
-    Every map is scaled to its own range, which is printed below it. Several images have one row
-    each; a single image has two.
+    Every map is rescaled to 0..1; its original range is printed below it. Several images have one
+    row each; a single image has two.
 
     Args:
       images: from `explain`, of one model.

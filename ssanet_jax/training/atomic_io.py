@@ -84,7 +84,7 @@ def write_text(path: epath.Path, text: str) -> None:
 
 
 class AppendedFile:
-    """A text file to which whole lines are appended, retried while the disk is full.
+    """Appends complete lines to a text file, retried while the disk is full.
 
     Args:
       path: the file.

@@ -69,7 +69,7 @@ class Checkpoints(CheckpointReader):
         retry_with_backoff(write, self._name(step), partial(self._remedy, step))
 
     def _previous_failed(self, step: int) -> bool:
-        """Waits for the save in the background; warns if it failed and `step` is another."""
+        """Waits for the save in the background; warns if another step than `step` failed."""
         previous, self._saving = self._saving, None
         try:
             self._manager.wait_until_finished()
@@ -83,7 +83,7 @@ class Checkpoints(CheckpointReader):
                     f'{self._name(previous)} could not be written: {reason} '
                     f'{self._remedy(previous)}'
                 ) from error
-            outcome = 'retrying' if previous == step else f'saving step {step} in its place'
+            outcome = 'retrying' if previous == step else f'saving step {step} instead'
             logging.warning(
                 '%s could not be written: %s Now %s.', self._name(previous), reason, outcome
             )

@@ -100,7 +100,7 @@ class Progress:
         self._bar.update(self._task, completed=step, throughput=throughput)
 
     def report(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Shows a line of metrics."""
+        """Shows one line of metrics."""
         if split == 'train' and self._console.is_terminal:
             shown = {name: values[name] for name in ('loss', 'learning_rate')}
             self._bar.update(self._task, note=describe(shown))
@@ -212,5 +212,5 @@ def cost_rows(cost: Cost, throughput: float | None = None) -> dict[str, str]:
     return {
         **rows,
         'parameters': f'{cost.parameters:,}',
-        'multiply-adds': si_format(cost.macs),
+        'MACs': si_format(cost.macs),
     }

@@ -1,4 +1,4 @@
-"""Learning rate schedules and optimizers, made of optax's."""
+"""Learning rate schedules and optimizers, composed from optax."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def scale_by_step_schedule(
 ) -> optax.GradientTransformationExtraArgs:
     """Scales updates by -schedule(step), where `step` is an argument of `update`.
 
-    optax's `scale_by_schedule` counts its own updates instead, and falls behind the training step
+    optax's `scale_by_schedule` counts its updates instead, and lags behind the training step
     where `optax.apply_if_finite` skips some.
     """
 

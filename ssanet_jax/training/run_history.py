@@ -26,7 +26,7 @@ _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-d
 def check_same_run(
     config: ConfigDict, info: DatasetInfo, workdir: Workdir, allow_config_change: bool
 ) -> list[str]:
-    """Checks that the run in `workdir`, if it has checkpoints, is the one being started.
+    """Checks that the run in `workdir`, if it has checkpoints, is the one that starts now.
 
     Returns:
       Notes for the user: changes that do not affect the run's meaning, or that were allowed.
@@ -80,7 +80,7 @@ def check_nothing_lost(workdir: Workdir, plan: TrainPlan) -> list[str]:
 
 
 def record(config: ConfigDict, info: DatasetInfo, workdir: Workdir, step: int) -> None:
-    """Writes config.json, classes.json and a line of starts.jsonl; raises SaveError."""
+    """Writes config.json and classes.json and appends to starts.jsonl; raises SaveError."""
     write_json(
         workdir.config, {**json.loads(config.to_json_best_effort()), 'data_order': info.order}
     )

@@ -1,4 +1,4 @@
-"""One training step and one evaluation step, as pure functions of one device's share.
+"""One training step and one evaluation step, as pure functions of one device's share of a batch.
 
 Both run inside `jax.shard_map` over the mesh axis 'data': parameters are replicated, the
 batch is split, and what they return is the same on every device.
@@ -176,7 +176,7 @@ def eval_step(
     """Sums of the cross-entropy and of `metrics` over all devices' unmasked images.
 
     The loss is `evaluation_loss`, whatever the training loss: evaluations stay comparable. An
-    image that could not be decoded has label -1 and counts as a wrong, uniform guess.
+    image that could not be decoded has label -1 and counts as an incorrect, uniform guess.
     """
     label = batch['label']
     logits: Any = model.apply(state.variables, preprocess(batch['image']), train=False)

@@ -21,7 +21,7 @@ def insert_attention(
     Every new BatchNorm starts with scale and bias 0, so that every gate is gate_scale / 2:
 
     * 1 with gate_scale=2: values are unchanged, bit for bit as long as tails are plain and the
-      operations are not compiled together, which rounds either network in its own way.
+      operations are not compiled together: fusion rounds the two networks differently.
     * 1/2 with the paper's gate_scale=1. In a ResNet with the block before the sum, the scale and
       bias of the preceding BatchNorm are multiplied by 2 / gate_scale, which compensates exactly.
 

@@ -78,7 +78,7 @@ def test_a_failure_in_the_background_is_reported_for_the_step_that_failed(
         assert checkpoints.steps() == [3]  # waited for, since the one before failed
     (message,) = (m for m in caplog.messages if 'could not be written' in m)
     assert message.startswith('The checkpoint of step 2 in ')
-    assert message.endswith('No space left on device. Now saving step 3 in its place.')
+    assert message.endswith('No space left on device. Now saving step 3 instead.')
 
 
 def test_saving_a_step_again_waits_for_it_and_repeats_what_failed(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """TFDS builder for Fashion-MNIST from its four idx files in a folder.
 
-TFDS's own `fashion_mnist` downloads them and compares checksums of the .gz files. This one
+TFDS's `fashion_mnist` downloads them and compares checksums of the .gz files. This one
 reads the idx content instead, so that it takes the original download as well as Debian's
 package dataset-fashion-mnist, which was compressed again.
 """
