@@ -1,11 +1,11 @@
-"""Measures the input pipeline beside others, on photographs the size of ImageNet's.
+"""Compares the input pipeline with others, on photographs the size of ImageNet's.
 
     git clone --depth=1 https://github.com/google/flax /tmp/flax
     python benchmarks/input.py --flax=/tmp/flax --out=benchmarks/results/input.json
 
-Every contender makes random resized crops of 224, mirrored or not, with the cores that there
-are. They take turns, several rounds long; rates are medians over the rounds. Without --flax
-the flax ImageNet example's own pipeline is left out.
+Every contender makes random resized crops of 224 pixels, mirrored or not, on all cores. They
+alternate in rounds; rates are medians over the rounds. Without --flax, the input pipeline of the
+flax ImageNet example is omitted.
 """
 
 import argparse
@@ -143,7 +143,7 @@ def in_memory(spec: DecodeSpec, rows: int) -> Images:
 
 
 def memory_rates(rounds: int) -> list[float]:
-    """A dataset of CIFAR-10's size, random pixels: crops of the padded image, mirrored or not."""
+    """Images per second of padded crops from memory, for random pixels of CIFAR-10's size."""
     rng = np.random.default_rng(0)
     padded = rng.integers(0, 256, (50_000, 40, 40, 3), np.uint8)
     split = memory.Split(padded, np.zeros(50_000, np.int32))
@@ -158,7 +158,7 @@ def memory_rates(rounds: int) -> list[float]:
 
 
 def first_batches(folder: Path, rounds: int) -> dict[str, Any]:
-    """Seconds to the first batch, from the first step and from a distant one, in turns."""
+    """Seconds to the first batch, starting alternately at the first step and a distant one."""
     config = recipe(folder, 256)
     seconds: dict[str, list[float]] = {'step 0': [], 'step 1,000,000': []}
     for _ in range(rounds):
@@ -172,7 +172,7 @@ def first_batches(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def peak_memory(config: ConfigDict) -> int:
-    """Bytes that a dozen batches add, at the most, to a process that has its libraries loaded."""
+    """Peak memory in bytes that a dozen batches add to a process with all libraries loaded."""
     open_source(config.dataset, 'train')
     before = resident('VmRSS')
     for _ in itertools.islice(data.train_batches(config), 12):
@@ -181,7 +181,7 @@ def peak_memory(config: ConfigDict) -> int:
 
 
 def resident(name: str) -> int:
-    """Bytes in memory now, VmRSS, or at the most so far, VmHWM (Linux)."""
+    """Resident memory in bytes: VmRSS for the current, VmHWM for the peak value (Linux)."""
     lines = Path('/proc/self/status').read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(name))
     return int(line.split()[1]) * 1024
@@ -193,9 +193,9 @@ def memory_in_subprocess(folder: Path) -> int:
 
 
 def differences() -> dict[str, Any]:
-    """Mean absolute difference, in gray levels, to PIL: exact decoding, antialiased bilinear."""
+    """Mean absolute difference in gray levels from exact decoding and antialiasing by PIL."""
     settings = [(i, a) for i in ('bilinear', 'bicubic') for a in (False, True)]
-    found: dict[str, list[float]] = {f'{i}, antialias={a}': [] for i, a in settings}
+    by_setting: dict[str, list[float]] = {f'{i}, antialias={a}': [] for i, a in settings}
     dataset = base().dataset
     dataset.flip = False
     area, aspect = dataset.crop_area, dataset.crop_aspect
@@ -211,12 +211,14 @@ def differences() -> dict[str, Any]:
             dataset.interpolation, dataset.antialias = interpolation, antialias
             crop = np.zeros((1, 224, 224, 3), np.uint8)
             decode([file], key, crop, spec)
-            found[f'{interpolation}, antialias={antialias}'].append(np.abs(crop - expected).mean())
-    return {name: spread(list(map(float, values))) for name, values in found.items()}
+            by_setting[f'{interpolation}, antialias={antialias}'].append(
+                np.abs(crop - expected).mean()
+            )
+    return {name: spread(list(map(float, values))) for name, values in by_setting.items()}
 
 
 def choices(rounds: int) -> dict[str, Any]:
-    """Images per second, bytes in memory, with other settings than the recipe's, in turns."""
+    """Images per second and bytes of memory with settings other than the recipe's."""
     rates: dict[str, list[float]] = {}
 
     def add(name: str, crop: str = 'resized', **settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""What `input.py` measures the input pipeline beside."""
+"""Other input pipelines, for comparison in `input.py`."""
 
 import functools
 import importlib.util
@@ -28,7 +28,7 @@ def stored_files() -> list[bytes]:
 
 
 def decode_alone(dataset: ConfigDict, rows: int) -> Images:
-    """Nothing else: no queue, no batches; the windows are drawn before."""
+    """Decodes and crops in threads, without queue or batches; the windows are drawn beforehand."""
     files = stored_files()
     windows = [draw_window(dataset, number) for number in range(1024)]
     stored, drawn = tf.constant(files), tf.constant(windows)
@@ -48,7 +48,7 @@ def decode_alone(dataset: ConfigDict, rows: int) -> Images:
 
 
 def draw_window(dataset: ConfigDict, number: int) -> np.ndarray:
-    """Top, left, height, width."""
+    """Draws a random resized crop: top, left, height, width."""
     rng = np.random.default_rng(number)
     uniforms = rng.random((1, 22), np.float32)
     area, aspect = dataset.crop_area, dataset.crop_aspect
@@ -57,9 +57,9 @@ def draw_window(dataset: ConfigDict, number: int) -> np.ndarray:
 
 
 def pil(rows: int, normalized: bool = False) -> Images:
-    """As a loader of worker threads does it: PIL lets go of Python's lock.
+    """Decodes with PIL in worker threads; PIL releases Python's lock.
 
-    `normalized` ends as torchvision's ToTensor and Normalize do: float32, colors first.
+    With `normalized`, applies torchvision's ToTensor and Normalize: float32, channels first.
     """
     files = stored_files()
     dataset = base().dataset

@@ -1,4 +1,4 @@
-"""The tables of the SSANet paper beside what its networks have here.
+"""The tables of the SSANet paper, next to the sizes of its networks here.
 
 Published figures are those of tables 1 to 4 of SSANet_en.md (github.com/AmigoCDT/Salient-Net),
 and for Residual Attention Networks those of their paper, table 6, and of its authors' page
@@ -73,7 +73,7 @@ _CIFAR10_NOTES = (
     "of the released log, 94.91 is in the repository's README.",
 )
 _MOBILENET_NOTES = (
-    'The published multiply-adds are those of MobileNet v1, the parameters are not: v1 has 4.2 M, '
+    'The published MACs are those of MobileNet v1, the parameters are not: v1 has 4.2 M, '
     'and 4.7 M with SE, as the SE paper prints too. Without the classifier they would be 3.2 M and '
     '3.7 M. 3.4 M is what the paper of MobileNetV2 gives for that network (3.5 M here), which '
     'has 0.30 G.',
@@ -121,7 +121,7 @@ def _table(
     variants: bool = False,
     **options: Any,
 ) -> Table:
-    """The rows of a paper, each with our parameters and multiply-adds, of v1 too if asked for."""
+    """The rows of a paper, each with the parameters and MACs here; `variants` adds those of v1."""
     options = {'num_classes': 1000, **options}
     counted = {'here': options}
     if variants:
@@ -130,8 +130,8 @@ def _table(
     columns = [Column('network', left=True), Column('top-1, %', '{:g}'.format)]
     columns += [Column('top-5, %', '{:g}'.format)] if with_top5 else []
     columns += [Column('parameters, paper', '{:g} M'.format), Column('parameters, here', thousands)]
-    columns += [Column('multiply-adds, paper', '{:g} G'.format)]
-    columns += [Column(f'multiply-adds, {name}', _billions) for name in counted]
+    columns += [Column('MACs, paper', '{:g} G'.format)]
+    columns += [Column(f'MACs, {name}', _billions) for name in counted]
     rows = []
     for row in published:
         costs: list[Cost] = [

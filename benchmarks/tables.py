@@ -2,7 +2,7 @@
 
     python benchmarks/tables.py
 
-Replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`.
+Replaces the text between `<!-- table: NAME -->` and `<!-- end -->`.
 """
 
 import json
@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from common import ROOT, described, fill, markdown, rates
+from common import ROOT, fill, format_machine, markdown, rates
 
 RESULTS = ROOT / 'benchmarks/results'
 
@@ -185,14 +185,14 @@ def predictions(result: dict[str, Any]) -> str:
     for run in result['runs']:
         name = run['config'].removeprefix('configs/').removesuffix('.py')
         for by in ('predicted', 'evaluated'):
-            found = run[by]
+            counts = run[by]
             rows.append(
                 (
                     f'{name}, step {run["step"]}, {by}',
-                    f'{found["images"]:,}',
-                    f'{found["right_first"]:,}',
-                    f'{found["right_in_five"]:,}',
-                    f'{found["loss"]:.7f}',
+                    f'{counts["images"]:,}',
+                    f'{counts["top1_correct"]:,}',
+                    f'{counts["top5_correct"]:,}',
+                    f'{counts["loss"]:.7f}',
                 )
             )
     return markdown(['run', 'images', 'top-1 correct', 'top-5 correct', 'mean loss'], rows)
@@ -214,7 +214,7 @@ def main() -> None:
         for name, (file, make) in tables.items():
             result = json.loads((RESULTS / file).read_text())
             versions = result['machine'] | result.get('torch', {})
-            source = f'[{file}](../benchmarks/results/{file}): {described(versions)}.'
+            source = f'[{file}](../benchmarks/results/{file}): {format_machine(versions)}.'
             blocks[name] = f'{make(result)}\n\n{source}'
         fill(ROOT / 'docs' / document, blocks)
 

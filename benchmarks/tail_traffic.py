@@ -1,10 +1,10 @@
-"""Counts a tail's training step in both forms over many shapes, against `models.tail`'s rule.
+"""Compares XLA's counts of both forms of a tail with the rule of `models.folded_tail`.
 
     python benchmarks/tail_traffic.py --out=benchmarks/results/tail_traffic.json
 
-For each shape: the bytes and operations by which the two forms differ as XLA counts them on
-this machine, as `models.tail` predicts them, and the form that 'auto' chooses. A ReLU feeds the
-tail and a 1x1 convolution reads its output, as in a network.
+For each shape, lists the differences in bytes and operations, as counted by XLA on this machine and
+as predicted, and the form that 'auto' chooses. A ReLU feeds the tail and a 1x1 convolution reads
+its output, as in a network.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A tail alone, in both forms: what tail_traffic.py and tail_rounding.py compare."""
+"""Both forms of a tail, for tail_traffic.py and tail_rounding.py."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ ATTENTION = {
 
 
 class PlainTail(nn.Module):
-    """The plain form of `FoldedTail`, with the same parameters, as `ResidualBlock` has it."""
+    """The plain form of `FoldedTail`, with the same parameters, as in `ResidualBlock`."""
 
     features: int
     attention: Callable[..., nn.Module] | None = None

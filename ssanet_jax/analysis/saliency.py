@@ -167,7 +167,8 @@ def _grad_cam(
     def logit(offset: jax.Array | float) -> tuple[jax.Array, jax.Array]:
         """The sum of logits over images, each of which depends only on its map; and the maps.
 
-        The gradient with respect to an offset added to a layer's output equals that with respect to the output.
+        The gradient with respect to an offset added to a layer's output is that with respect to
+        the output.
         """
         maps: dict[str, jax.Array] = {}
 

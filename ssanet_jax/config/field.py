@@ -114,11 +114,11 @@ class Field:
         """Raises ConfigError if the other fields leave this one without effect."""
         if not self.only_with or any(_fits(values[n], v) for n, v in self.only_with.items()):
             return
-        given = ' and '.join(f'config.{name}={values[name]!r}' for name in self.only_with)
+        conditions = ' and '.join(f'config.{name}={values[name]!r}' for name in self.only_with)
         name, wanted = next(iter(self.only_with.items()))
         remedy = f'a value {wanted.meaning}' if isinstance(wanted, Check) else repr(wanted)
         raise ConfigError(
-            f'{self._shown(values[self.name])} has no effect with {given}; remove it, or set '
+            f'{self._shown(values[self.name])} has no effect with {conditions}; remove it, or set '
             f'config.{name} to {remedy}.'
         )
 

@@ -211,11 +211,11 @@ _NO_OPTIONS = {
 
 def _attention_options(prefix: str, block: Callable[..., Any]) -> Iterator[Field]:
     """The fields model.PREFIX.OPTION: attributes of an attention block, with their defaults."""
-    cls, given = layers.unwrap_partial(block), getattr(block, 'keywords', {})
+    cls, preset = layers.unwrap_partial(block), getattr(block, 'keywords', {})
     docs = _attribute_docs(cls)
     used = Check(f'starting with {prefix}_', lambda v: v.startswith(f'{prefix}_'))
     for option in dataclasses.fields(cls):
-        name, default = f'model.{prefix}.{option.name}', given.get(option.name, option.default)
+        name, default = f'model.{prefix}.{option.name}', preset.get(option.name, option.default)
         arguments = get_args(option.type)
         kinds = [t for t in (type(default), *arguments) if t in (bool, int, float, str)]
         if option.name not in _NO_OPTIONS and kinds:

@@ -41,24 +41,24 @@ def file_batches(
       dataset: `config.dataset` of a run.
       batch_size: images per batch.
     """
-    given: list[Path | bytes] = []
+    seen: list[Path | bytes] = []
     unreadable: dict[int, str] = {}
     start = 0
-    encoded = _read_all(files, dataset.max_image_bytes + 1, given, unreadable)
+    encoded = _read_all(files, dataset.max_image_bytes + 1, seen, unreadable)
     for decoded in decode_batches(encoded, DecodeSpec(dataset, dataset.eval_crop), batch_size):
         stop = start + len(decoded.image)
         reasons = {row: unreadable.get(start + row, why) for row, why in decoded.bad.items()}
-        yield FileBatch(given[start:stop], decoded.image, reasons)
+        yield FileBatch(seen[start:stop], decoded.image, reasons)
         start = stop
 
 
 def _read_all(
-    files: Iterable[Path | bytes], limit: int, given: list[Path | bytes], bad: dict[int, str]
+    files: Iterable[Path | bytes], limit: int, seen: list[Path | bytes], bad: dict[int, str]
 ) -> Iterator[EncodedBatch]:
     """Reads up to `limit` bytes of each; unreadable files are empty, their reasons go to `bad`."""
     contents: list[bytes] = []
     for number, file in enumerate(files):
-        given.append(file)
+        seen.append(file)
         contents.append(b'')
         try:
             contents[-1] = file if isinstance(file, bytes) else _read(file, limit)

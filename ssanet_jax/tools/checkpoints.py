@@ -49,9 +49,9 @@ def main(arguments: list[str]) -> None:
     runtime.use_cpu()  # Files need no accelerator.
     verb = arguments[0] if len(arguments) == 1 else None
     if verb not in _VERBS:
-        given = ' '.join(arguments) or 'nothing'
+        received = ' '.join(arguments) or 'nothing'
         verbs = ','.join(_VERBS)
-        raise ConfigError(f'Usage: checkpoints {{{verbs}}} --workdir=WORKDIR; got {given}.')
+        raise ConfigError(f'Usage: checkpoints {{{verbs}}} --workdir=WORKDIR; got {received}.')
     for name in ('format', 'keep', 'checkpoint', 'out'):
         if FLAGS[name].present and name not in _VERBS[verb]:
             raise ConfigError(f'--{name} has no effect with {verb}; omit it.')

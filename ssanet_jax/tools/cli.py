@@ -190,11 +190,11 @@ def _check_fields(argv: Sequence[str]) -> None:
 
 class _RecipeParser(flags.ArgumentParser):
     def parse(self, argument: str) -> ConfigDict:
-        file, colon, given = argument.partition(':')
+        file, colon, parameter = argument.partition(':')
         if not Path(file).is_file():
             recipes = ', '.join(sorted(str(path) for path in Path('configs').glob('*.py')))
             raise ConfigError(f'--config={argument} is not a file; recipes here: {recipes}.')
-        config = _call_get_config(file, [given] if colon else [])
+        config = _call_get_config(file, [parameter] if colon else [])
         if type(config) is not ConfigDict:
             raise ConfigError(
                 f'{file}: get_config() returned {type(config).__name__}, not a ConfigDict; begin '

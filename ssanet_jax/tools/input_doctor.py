@@ -52,13 +52,13 @@ def main() -> None:
     runtime.start_tensorflow()
     check_batch_size(config, jax.device_count())
     info = data.dataset_info(config)
-    run = trainer_setup.build(
+    setup = trainer_setup.build(
         config, num_classes=info.num_classes, num_train_examples=info.num_train
     )
     console = Console(soft_wrap=True, highlight=False)
     spans: Spans = []
     with console.status('starting') as status:
-        rates = measure(config, run, FLAGS.seconds, spans, status.update)
+        rates = measure(config, setup, FLAGS.seconds, spans, status.update)
     print_table(console, config, rates)
     for line in verdict(rates, num_cores(), advice(config, info.hint)):
         console.print(line)
@@ -71,7 +71,11 @@ def main() -> None:
 
 
 def measure(
-    config: ConfigDict, run: TrainerSetup, seconds: float, spans: Spans, show: Callable[[str], None]
+    config: ConfigDict,
+    setup: TrainerSetup,
+    seconds: float,
+    spans: Spans,
+    show: Callable[[str], None],
 ) -> Rates:
     """Times each part alone, then all together; the steps of the latter go into `spans`."""
     size = config.batch_size
@@ -80,19 +84,19 @@ def measure(
     read = decode = None
     if not config.dataset.in_memory:
         read, decode = measure_input(config, seconds)
-    whole = rate((len(b['label']) for b in data.train_batches(config)), seconds)
+    pipeline = throughput((len(b['label']) for b in data.train_batches(config)), seconds)
 
     show('measuring the transfer and the training step')
-    (on_devices,) = to_devices([batch], run.mesh)
-    transfer = rate(
-        (size for b in to_devices(itertools.repeat(batch), run.mesh) if jax.block_until_ready(b)),
+    (on_devices,) = to_devices([batch], setup.mesh)
+    transfer = throughput(
+        (size for b in to_devices(itertools.repeat(batch), setup.mesh) if jax.block_until_ready(b)),
         seconds,
     )
-    step = rate(steps(run, itertools.repeat(on_devices), size, []), seconds)
+    step = throughput(steps(setup, itertools.repeat(on_devices), size, []), seconds)
     show('measuring all together')
-    batches = to_devices(timed_batches(config, spans), run.mesh)
-    together = rate(steps(run, batches, size, spans), seconds)
-    return Rates(read, decode, whole, transfer, step, together)
+    batches = to_devices(timed_batches(config, spans), setup.mesh)
+    together = throughput(steps(setup, batches, size, spans), seconds)
+    return Rates(read, decode, pipeline, transfer, step, together)
 
 
 def measure_input(config: ConfigDict, seconds: float) -> tuple[float, float]:
@@ -107,14 +111,14 @@ def measure_input(config: ConfigDict, seconds: float) -> tuple[float, float]:
             share=data.HostShard(0, 1),
         )
 
-    read = rate((len(batch) for batch in encoded()), seconds)
+    read = throughput((len(batch) for batch in encoded()), seconds)
     some = list(itertools.islice(encoded(), max(4, math.ceil(config.batch_size / READ_SIZE))))
     spec = DecodeSpec(config.dataset, config.dataset.train_crop, config.seed, source.size)
     decoded = decode_batches(itertools.cycle(some), spec, config.batch_size)
-    return read, rate((len(batch.image) for batch in decoded), seconds)
+    return read, throughput((len(batch.image) for batch in decoded), seconds)
 
 
-def rate(counts: Iterator[int], seconds: float) -> float:
+def throughput(counts: Iterator[int], seconds: float) -> float:
     """Images per second of an iterator that yields numbers of images, after three of them."""
     for _ in range(3):
         next(counts)
@@ -137,11 +141,11 @@ def timed_batches(config: ConfigDict, spans: Spans) -> Iterator[data.Batch]:
         yield batch
 
 
-def steps(run: TrainerSetup, batches: Iterator[Any], size: int, spans: Spans) -> Iterator[int]:
-    state, total = run.init(), run.zero_metrics()
+def steps(setup: TrainerSetup, batches: Iterator[Any], size: int, spans: Spans) -> Iterator[int]:
+    state, total = setup.init(), setup.zero_metrics()
     for batch in batches:
         start = time.perf_counter()
-        state, total = run.train_step(state, batch, total)
+        state, total = setup.train_step(state, batch, total)
         jax.block_until_ready(total)
         spans.append(('training step', start, time.perf_counter()))
         yield size
@@ -210,20 +214,20 @@ def verdict(rates: Rates, cores: int, settings: list[str]) -> list[str]:
 def advice(config: ConfigDict, hint: str) -> list[str]:
     """Settings that would speed up this recipe's input."""
     dataset = config.dataset
-    found: list[str] = []
+    settings: list[str] = []
     if dataset.train_crop == 'resized' and dataset.antialias:
-        found.append('--config.dataset.antialias=False resizes several times as fast.')
+        settings.append('--config.dataset.antialias=False resizes several times as fast.')
     if dataset.in_memory:
-        return found
+        return settings
     if 0 < dataset.num_threads < num_cores():
-        found.append('--config.dataset.num_threads=-1 would use all cores.')
+        settings.append('--config.dataset.num_threads=-1 would use all cores.')
     side = 3 * math.ceil(dataset.image_size / dataset.eval_crop_pct) // 2
     if dataset.name != 'folder' and not re.search(r'_\d+px', dataset.name):
-        found.append(
+        settings.append(
             f'Smaller files decode faster; {prepare_command(dataset)} --max_side={side} makes a '
             'copy of them.'
         )
-    return [*found, hint] if hint else found
+    return [*settings, hint] if hint else settings
 
 
 def draw(spans: Spans, title: str, path: str) -> None:

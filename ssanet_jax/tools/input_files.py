@@ -43,12 +43,12 @@ def _expand(argument: str) -> Sequence[Path | bytes]:
     path = Path(argument)
     if os.path.isdir(argument):
         inside = (p for p in path.rglob('*') if p.suffix.lower() in _SUFFIXES)
-        found = sorted(p for p in inside if not os.path.isdir(p))
-        if not found:
+        images = sorted(p for p in inside if not os.path.isdir(p))
+        if not images:
             raise ConfigError(
                 f'{argument} holds no image ({", ".join(sorted(_SUFFIXES))}); name another folder.'
             )
-        return found
+        return images
     if glob.has_magic(argument) and not os.path.lexists(argument):
         named = sorted(glob.glob(argument, recursive=True))
         matches = [Path(match) for match in named if not os.path.isdir(match)]

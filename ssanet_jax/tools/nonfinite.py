@@ -59,32 +59,32 @@ def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: i
     from ssanet_jax.training.workdir import Workdir
 
     info = data.dataset_info(config)
-    run = trainer_setup.build(
+    setup = trainer_setup.build(
         config, num_classes=info.num_classes, num_train_examples=info.num_train
     )
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     for note in run_history.check_same_run(config, info, Workdir(folder), allow_config_change=True):
         console.print(note, markup=False)
-    state = _restore(config, run, folder, checkpoint)
-    start, last = int(state.step), run.plan.num_train_steps
+    state = _restore(config, setup, folder, checkpoint)
+    start, last = int(state.step), setup.plan.num_train_steps
     stop = min(start + max_steps, last)
-    found = _bad_step(config, run, state, stop, console)
-    if found is None:
+    bad = _bad_step(config, setup, state, stop, console)
+    if bad is None:
         more = f' --max_steps={2 * max_steps} searches further.' if stop < last else ''
         print(f'None of the {stop - start:,} steps from {start:,} to {stop:,} is bad.{more}')
         return
-    step, state, batch = found
+    step, state, batch = bad
     diagnosis = first_nonfinite(
-        run.model,
+        setup.model,
         state,
         batch,
-        loss=run.loss,
-        preprocess=run.preprocess,
-        mesh=run.mesh,
+        loss=setup.loss,
+        preprocess=setup.preprocess,
+        mesh=setup.mesh,
         dropout_seed=config.seed,
     )
-    rate = float(run.schedule(step - 1))
-    print(f'Step {step:,}: loss {diagnosis.loss:.4g}, learning rate {rate:.4g}.')
+    learning_rate = float(setup.schedule(step - 1))
+    print(f'Step {step:,}: loss {diagnosis.loss:.4g}, learning rate {learning_rate:.4g}.')
     params = by_name(state.params)
     stats = {'parameters': params, 'running statistics': by_name(state.batch_stats)}
     for kind, arrays in stats.items():
@@ -96,33 +96,33 @@ def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: i
 
 
 def _restore(
-    config: ConfigDict, run: 'TrainerSetup', folder: epath.Path, checkpoint: str
+    config: ConfigDict, setup: 'TrainerSetup', folder: epath.Path, checkpoint: str
 ) -> 'TrainState':
     """The state of a checkpoint; the initial one for 'latest' in a run without checkpoints."""
     from ssanet_jax.training.checkpoint_reader import CheckpointReader
     from ssanet_jax.training.pretrained import load_weights
 
-    state = run.init()
+    state = setup.init()
     with CheckpointReader(folder) as checkpoints:
         if checkpoints.steps() or checkpoint != 'latest':
             step = checkpoints.find(checkpoint)
             return checkpoints.restore_state(step, state)
-    return load_weights(config, run, state) if config.init.weights else state
+    return load_weights(config, setup, state) if config.init.weights else state
 
 
 def _bad_step(
-    config: ConfigDict, run: 'TrainerSetup', state: 'TrainState', stop: int, console: Console
+    config: ConfigDict, setup: 'TrainerSetup', state: 'TrainState', stop: int, console: Console
 ) -> 'tuple[int, TrainState, DeviceBatch] | None':
     """The first bad step up to `stop`, the state before it and its batch, or None."""
     from ssanet_jax import data
     from ssanet_jax.training.parallel import to_devices
 
-    start, total = int(state.step), run.zero_metrics()
-    batches = to_devices(data.train_batches(config, start_step=start), run.mesh)
+    start, total = int(state.step), setup.zero_metrics()
+    batches = to_devices(data.train_batches(config, start_step=start), setup.mesh)
     hidden = not console.is_terminal
     for _ in track(range(start, stop), 'replaying', console=console, disable=hidden):
         batch, before = next(batches), jax.tree.map(jnp.copy, state)  # The step donates it.
-        state, total = run.train_step(state, batch, total)
+        state, total = setup.train_step(state, batch, total)
         if bad := int(total.bad_step):
             return bad, before, batch
     return None

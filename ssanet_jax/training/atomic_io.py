@@ -83,7 +83,7 @@ def write_text(path: epath.Path, text: str) -> None:
     retry_with_backoff(write, str(path), lambda: _MAKE_ROOM)
 
 
-class AppendedFile:
+class AtomicAppender:
     """Appends complete lines to a text file, retried while the disk is full.
 
     Args:

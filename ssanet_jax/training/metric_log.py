@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl import logging
 from clu import metric_writers
 
-from ssanet_jax.training.atomic_io import AppendedFile
+from ssanet_jax.training.atomic_io import AtomicAppender
 from ssanet_jax.training.workdir import Workdir, metrics_line
 
 
@@ -29,7 +29,7 @@ class MetricsLog:
         self._primary = jax.process_index() == 0
         if not self._primary:
             return
-        self._file = AppendedFile(workdir.metrics, workdir.metrics_up_to(start_step))
+        self._file = AtomicAppender(workdir.metrics, workdir.metrics_up_to(start_step))
         self._events = metric_writers.SummaryWriter(os.fspath(workdir))
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:

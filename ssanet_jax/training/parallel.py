@@ -35,20 +35,20 @@ def initialize_hosts(
     Raises:
       ConfigError: only some of the arguments are given, or they contradict each other.
     """
-    given = [coordinator_address, num_processes, process_id]
+    arguments = [coordinator_address, num_processes, process_id]
     if num_processes is not None and process_id is not None and process_id >= num_processes:
         raise ConfigError(
             f'--process_id={process_id} is not below --num_processes={num_processes}; '
             'hosts count from 0.'
         )
-    if None not in given:
+    if None not in arguments:
         jax.distributed.initialize(
             coordinator_address,
             num_processes,
             process_id,
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
         )
-    elif any(value is not None for value in given):
+    elif any(value is not None for value in arguments):
         raise ConfigError(
             '--coordinator_address, --num_processes and --process_id belong together; got '
             f'{coordinator_address}, {num_processes} and {process_id}. Give all three or none.'

@@ -68,16 +68,16 @@ def test_a_closed_gate_has_finite_gradients():
         assert all(np.isfinite(g).all() for g in pullback(jnp.ones_like(y)))
 
 
-def test_agreement():
+def test_pixelwise_dot():
     assert_same_function(
-        affine_map.agreement,
+        affine_map.pixelwise_dot,
         lambda h, v: jnp.stack([h[n] @ v[n] for n in range(2)]),
         random(2, 3, 4, 5),
         random(2, 5),
     )
 
 
-def test_agreement_of_bfloat16_is_summed_in_float32():
+def test_pixelwise_dot_of_bfloat16_is_summed_in_float32():
     h, v = jnp.asarray(random(2, 3, 4, 5), jnp.bfloat16), jnp.asarray(random(2, 5), jnp.float32)
     expected = np.einsum('nhwk,nk->nhw', np.asarray(h, np.float64), np.asarray(v, np.float64))
     np.testing.assert_allclose(affine_map.pixelwise_dot(h, v), expected, rtol=1e-5, atol=1e-6)

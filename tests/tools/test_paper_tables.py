@@ -23,8 +23,8 @@ def number(cell):
 
 def check(row, column, cost, tolerance):
     assert number(row['parameters, here']) == cost.parameters
-    assert number(row[f'multiply-adds, {column}']) == pytest.approx(cost.macs / 1e9, abs=6e-4)
-    published = number(row['multiply-adds, paper'])
+    assert number(row[f'MACs, {column}']) == pytest.approx(cost.macs / 1e9, abs=6e-4)
+    published = number(row['MACs, paper'])
     assert cost.macs / 1e9 == pytest.approx(published, abs=tolerance)
 
 

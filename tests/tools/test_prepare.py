@@ -146,7 +146,7 @@ def test_a_shard_that_lost_examples_is_not_converted(tfrecord, file_format):
     new = tfrecord / 'new' if file_format == 'tfrecord' else folder
     conversion = Conversion(builder, file_format, epath.Path(new))
     with pytest.raises(
-        ValueError, match=r'train\.tfrecord-00001\S+ holds 5 examples in place of 16'
+        ValueError, match=r'train\.tfrecord-00001\S+ holds 5 examples instead of 16'
     ):
         conversion.run(1, lambda done: None)
     assert not is_prepared(epath.Path(new), 'array_record')

@@ -14,7 +14,7 @@ from etils import epath
 
 from ssanet_jax.errors import SaveError
 from ssanet_jax.training import atomic_io, checkpoint_integrity, loop, trainer_setup
-from ssanet_jax.training.atomic_io import AppendedFile
+from ssanet_jax.training.atomic_io import AtomicAppender
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.metric_log import MetricsLog
 from ssanet_jax.training.workdir import Workdir
@@ -131,7 +131,7 @@ def test_a_workdir_that_vanished_is_not_created_again(tmp_path):
 
 def test_a_line_cut_off_by_a_full_disk_is_completed(tmp_path):
     path = epath.Path(tmp_path / 'metrics.jsonl')
-    file = AppendedFile(path, 'one\n')
+    file = AtomicAppender(path, 'one\n')
     file.append('two\n')
     with path.open('a') as other:  # what is left of a line
         other.write('thr')
@@ -141,7 +141,7 @@ def test_a_line_cut_off_by_a_full_disk_is_completed(tmp_path):
 
 def test_appending_stops_if_another_process_truncated_or_removed_the_file(tmp_path):
     path = epath.Path(tmp_path / 'metrics.jsonl')
-    file = AppendedFile(path, 'one\n')
+    file = AtomicAppender(path, 'one\n')
     path.write_text('')
     with pytest.raises(SaveError, match='it had 4 bytes and has 0'):
         file.append('two\n')

@@ -73,7 +73,9 @@ def read_idx(path: Path) -> np.ndarray:
         raise ValueError(f'{path} is not an idx file of unsigned bytes: it starts {content[:4]!r}.')
     header = 4 + 4 * content[3]
     shape = tuple(np.frombuffer(content[4:header], '>i4'))
-    expected, found = int(np.prod(shape, dtype=np.int64)), len(content) - header
-    if expected != found:
-        raise ValueError(f'{path} should hold {expected} bytes for shape {shape}, but has {found}.')
+    expected, actual = int(np.prod(shape, dtype=np.int64)), len(content) - header
+    if expected != actual:
+        raise ValueError(
+            f'{path} should hold {expected} bytes for shape {shape}, but has {actual}.'
+        )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
