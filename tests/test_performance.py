@@ -17,7 +17,7 @@ def cost(name, tail, num_devices=1, image_size=224):
     config = load_config('imagenet_ssa50')
     config.model.name, config.model.tail = name, tail
     config.batch_size, config.dataset.image_size = 32 * num_devices, image_size
-    run = trainer_setup.build(
+    setup = trainer_setup.build(
         config, num_classes=1000, num_train_examples=1_281_167, mesh=mesh_of(num_devices)
     )
     batch = {
@@ -25,10 +25,10 @@ def cost(name, tail, num_devices=1, image_size=224):
         'label': jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
         'mask': jax.ShapeDtypeStruct((config.batch_size,), bool),
     }
-    arguments = jax.eval_shape(run.init), batch, jax.eval_shape(run.zero_metrics)
+    arguments = jax.eval_shape(setup.init), batch, jax.eval_shape(setup.zero_metrics)
     # The machine code is never run, and the counts precede its optimization.
     options = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
-    return program_cost(run.train_step.lower(*arguments).compile(options))
+    return program_cost(setup.train_step.lower(*arguments).compile(options))
 
 
 @pytest.mark.slow

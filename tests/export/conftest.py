@@ -16,7 +16,7 @@ def workdir(tmp_path_factory, data_dir):
 
 
 @pytest.fixture(scope='session')
-def run(workdir):
+def trained(workdir):
     """Loaded from the workdir; safetensors rebuilds this network from its config."""
     return load_trained(workdir)
 
@@ -67,15 +67,15 @@ def logits_of(normalized):
 
 
 @pytest.fixture(scope='session')
-def exported(run, small, images, tmp_path_factory):
+def exported(trained, small, images, tmp_path_factory):
     """A function from a format to its folder digits_FORMAT and metadata, exported once."""
     parent, done = tmp_path_factory.mktemp('exported'), {}
 
     def export(format_name):
         if format_name not in done:
-            trained = run if format_name == 'safetensors' else small
+            model = trained if format_name == 'safetensors' else small
             folder = parent / f'digits_{format_name}'
-            done[format_name] = folder, export_trained(trained, format_name, folder, images)
+            done[format_name] = folder, export_trained(model, format_name, folder, images)
         return done[format_name]
 
     return export

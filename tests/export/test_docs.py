@@ -54,7 +54,7 @@ def execute(code, folder, hidden):
 
 @pytest.mark.parametrize('title', CODE)
 def test_documented_code_computes_the_logits_of_the_checkpoint(
-    title, run, small, images, exported, logits_of, tmp_path
+    title, trained, small, images, exported, logits_of, tmp_path
 ):
     format_name = FORMATS[title]
     folder, _ = exported(format_name)
@@ -63,7 +63,7 @@ def test_documented_code_computes_the_logits_of_the_checkpoint(
     after = f"\nnp.save('{tmp_path}/logits.npy', np.asarray(logits))\n"
     printed = execute(f'{before}{CODE[title]}{after}', folder.parent, HIDDEN[title])
     logits = np.load(tmp_path / 'logits.npy')
-    expected = logits_of(run if format_name == 'safetensors' else small)
+    expected = logits_of(trained if format_name == 'safetensors' else small)
     assert np.abs(logits - expected).max() <= TOLERANCES[format_name] * np.abs(expected).max()
     assert printed.splitlines()[-1] == f'digit {expected[0].argmax()}'
 

@@ -73,7 +73,7 @@ def test_normalized_images_give_the_logits_of_the_checkpoint(
     assert sorted(path.name for path in tmp_path.iterdir()) == ['out']
 
 
-def test_the_metadata_describe_inputs_and_outputs(exported, run):
+def test_the_metadata_describe_inputs_and_outputs(exported, trained):
     _, metadata = exported('safetensors')
     assert metadata['classes'] == [f'digit {i}' for i in range(10)]
     assert (metadata['network'], metadata['step']) == ('ssa_resnet20', 3)
@@ -87,23 +87,23 @@ def test_the_metadata_describe_inputs_and_outputs(exported, run):
         'from_files': 'the whole image resized to 8 x 8, bilinear, antialiased',
     }
     assert metadata['outputs']['logits'] == {'dtype': 'float32', 'shape': ['n', 10]}
-    assert str(run.config.dataset.data_dir) not in json.dumps(metadata)
+    assert str(trained.config.dataset.data_dir) not in json.dumps(metadata)
 
 
-def test_safetensors_restore_the_run(exported, run, images):
+def test_safetensors_restore_the_run(exported, trained, images):
     folder, metadata = exported('safetensors')
     assert metadata['parity']['differences'] == {'1': 0.0, '7': 0.0}
     restored = load_exported(folder)
-    assert_trees_equal(restored.variables, run.variables)
-    assert (restored.step, restored.classes) == (3, run.classes)
-    assert restored.config.dataset.mean == run.config.dataset.mean
-    expected = Predictor(run).logits(images)
+    assert_trees_equal(restored.variables, trained.variables)
+    assert (restored.step, restored.classes) == (3, trained.classes)
+    assert restored.config.dataset.mean == trained.config.dataset.mean
+    expected = Predictor(trained).logits(images)
     np.testing.assert_array_equal(Predictor(restored).logits(images), expected)
 
 
-def test_safetensors_reject_the_absence_of_preprocessing(run, images, tmp_path):
+def test_safetensors_reject_the_absence_of_preprocessing(trained, images, tmp_path):
     with pytest.raises(ConfigError, match='no preprocessing to omit'):
-        export_trained(run, 'safetensors', tmp_path / 'out', images, preprocessing=False)
+        export_trained(trained, 'safetensors', tmp_path / 'out', images, preprocessing=False)
 
 
 def test_a_bfloat16_run_is_exported_in_float32(small, images, logits_of, tmp_path):
@@ -118,14 +118,14 @@ def test_safetensors_of_a_bfloat16_run_restore_its_dtype_and_float32_weights(
     data_dir, exported, tmp_path
 ):
     fields = {'dtype': 'bfloat16', 'model.name': 'resnet20'}
-    run = load_trained(make_run(tmp_path / 'run', data_dir, **fields))
+    trained = load_trained(make_run(tmp_path / 'run', data_dir, **fields))
     _, metadata = exported('safetensors')
-    safetensors.write(as_trained(run, preprocessing=True), tmp_path, metadata)
-    metadata = {**metadata, 'run': json.loads(run.config.to_json_best_effort())}
+    safetensors.write(as_trained(trained, preprocessing=True), tmp_path, metadata)
+    metadata = {**metadata, 'run': json.loads(trained.config.to_json_best_effort())}
     write_metadata(tmp_path, metadata)
     restored = load_exported(tmp_path)
     assert restored.model.dtype == jnp.bfloat16
-    assert_trees_equal(restored.variables, run.variables)
+    assert_trees_equal(restored.variables, trained.variables)
 
 
 def replace_format(monkeypatch, name, *, write=FORMATS['stablehlo'].write, load=None):
@@ -160,15 +160,15 @@ def test_a_network_that_computes_something_else_is_kept_under_another_name(
     assert read_metadata(tmp_path / 'out.failed')['step'] == 3
 
 
-def test_exact_weights_leave_no_room_for_rounding(run, images, tmp_path, monkeypatch):
+def test_exact_weights_leave_no_room_for_rounding(trained, images, tmp_path, monkeypatch):
     def load_folded(folder):
-        return jax.jit(folded(run, preprocessing=True))  # folded BatchNorms round differently
+        return jax.jit(folded(trained, preprocessing=True))  # folded BatchNorms round differently
 
     fmt = FORMATS['safetensors']
     replaced = SimpleNamespace(**fmt._asdict(), write=fmt.write, load=load_folded)
     monkeypatch.setitem(FORMATS, 'safetensors', replaced)
     with pytest.raises(ParityError, match='expected at most 0'):
-        export_trained(run, 'safetensors', tmp_path / 'out', images)
+        export_trained(trained, 'safetensors', tmp_path / 'out', images)
 
 
 def test_probabilities_must_be_the_softmax_of_the_logits(small, images, tmp_path, monkeypatch):
@@ -204,8 +204,8 @@ def test_a_failed_write_leaves_nothing(small, images, tmp_path, monkeypatch):
     assert not [*tmp_path.iterdir()]
 
 
-def test_evaluation_images_are_digits_of_the_test_split(run, test_digits):
-    found = evaluation_images(run)
+def test_evaluation_images_are_digits_of_the_test_split(trained, test_digits):
+    found = evaluation_images(trained)
     assert found.shape == (7, 8, 8, 3)
     assert all((test_digits == image).all(axis=(1, 2, 3)).any() for image in found)
 

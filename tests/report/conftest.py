@@ -26,18 +26,18 @@ def digits_run(tmp_path_factory, data_dir):
     config = load_config('digits_ssa20')
     config.dataset.data_dir = str(data_dir)
     info = data.dataset_info(config)
-    run = trainer_setup.build(config, num_classes=10, num_train_examples=info.num_train)
+    setup = trainer_setup.build(config, num_classes=10, num_train_examples=info.num_train)
     workdir = Workdir(epath.Path(tmp_path_factory.mktemp('runs')) / 'digits')
     with Checkpoints(workdir, keep=2) as checkpoints:
         run_history.record(config, info, workdir, 0)
         lines = []
         for seed, step in enumerate((23, 45)):
-            state = random_state(run, step, seed)
-            checkpoints.save(step, (state, run.zero_metrics().sums), wait=True)
+            state = random_state(setup, step, seed)
+            checkpoints.save(step, (state, setup.zero_metrics().sums), wait=True)
             lines.append(metrics_line(step, 'train', loss=2.0 / step, top1=50.0, learning_rate=0.1))
-            lines.append(metrics_line(step, 'eval', **loop.evaluate(config, run, state)))
+            lines.append(metrics_line(step, 'eval', **loop.evaluate(config, setup, state)))
     workdir.metrics.write_text(''.join(lines))
-    console.write_summary(workdir, model_cost(run.model, 8), {'folded': 0, 'plain': 9})
+    console.write_summary(workdir, model_cost(setup.model, 8), {'folded': 0, 'plain': 9})
     return workdir.path
 
 
@@ -60,7 +60,7 @@ def fabricated(tmp_path, monkeypatch):
         model = Brightness(len(classes))
         variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
         variables = jax.tree.map(lambda leaf: leaf * scale, variables)
-        run = TrainedModel(config, model, dict(variables), 7, tuple(classes))
+        trained = TrainedModel(config, model, dict(variables), 7, tuple(classes))
         info = data.DatasetInfo(500, len(image), len(classes), tuple(classes), '', '', '')
 
         def batches(config, split, *, share):
@@ -71,9 +71,9 @@ def fabricated(tmp_path, monkeypatch):
                 labels = label[index].astype(np.int32)
                 yield {'image': image[index], 'label': labels, 'mask': some < len(image)}
 
-        monkeypatch.setattr(page, 'load_trained', lambda folder, checkpoint: run)
+        monkeypatch.setattr(page, 'load_trained', lambda folder, checkpoint: trained)
         monkeypatch.setattr(evaluation.data, 'dataset_info', lambda config: info)
         monkeypatch.setattr(evaluation.data, 'eval_batches', batches)
-        return workdir, run
+        return workdir, trained
 
     return make

@@ -16,7 +16,7 @@ from ssanet_jax.training.steps import init_state
 from ssanet_jax.training.workdir import metrics_line
 
 
-def random_state(run, step, seed):
+def random_state(setup, step, seed):
     """A state at `step` with kernels drawn by NumPy, which compiles nothing."""
     rng = np.random.default_rng(seed)
 
@@ -28,9 +28,9 @@ def random_state(run, step, seed):
             )
         return np.full(leaf.shape, name in ('scale', 'var'), leaf.dtype)
 
-    init = partial(init_state, model=run.model, tx=run.tx, image_size=run.image_size)
+    init = partial(init_state, model=setup.model, tx=setup.tx, image_size=setup.image_size)
     state = jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, 0))
-    return jax.device_put(dataclasses.replace(state, step=np.int32(step)), replicated(run.mesh))
+    return jax.device_put(dataclasses.replace(state, step=np.int32(step)), replicated(setup.mesh))
 
 
 class Brightness(nn.Module):

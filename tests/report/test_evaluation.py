@@ -50,8 +50,8 @@ def test_the_hardest_images_have_the_highest_losses(digits_run, evaluated):
 def test_results_do_not_depend_on_the_batch_size(batch, fabricated):
     image, label = random_images(60), np.arange(60) % 4
     label[[0, 6, 7, 30]] = -1
-    _, run = fabricated(image, label, 'abcd', batch=batch)
-    found = evaluate_trained(run, hardest=9, sample=20)
+    _, trained = fabricated(image, label, 'abcd', batch=batch)
+    found = evaluate_trained(trained, hardest=9, sample=20)
     np.testing.assert_array_equal(found.label, label)
     assert found.sample.position.tolist() == np.flatnonzero(label >= 0)[::3].tolist()
     loss = np.where(label < 0, -np.inf, found.loss)
@@ -62,7 +62,7 @@ def test_results_do_not_depend_on_the_batch_size(batch, fabricated):
 
 
 def test_fewer_images_than_requested(fabricated):
-    _, run = fabricated(random_images(3), np.array([0, -1, 1]), 'ab')
-    found = evaluate_trained(run, hardest=24, sample=512)
+    _, trained = fabricated(random_images(3), np.array([0, -1, 1]), 'ab')
+    found = evaluate_trained(trained, hardest=24, sample=512)
     assert sorted(found.hardest.position) == [0, 2]
     assert found.sample.position.tolist() == [0, 2]

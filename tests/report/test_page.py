@@ -135,10 +135,10 @@ def test_undecodable_images_count_as_incorrect_and_are_noted(fabricated):
     label = np.arange(120) % 3
     label[[5, 50, 119]] = -1
     image = random_images(120)
-    workdir, run = fabricated(image, label, ['a', 'b', 'c'])
+    workdir, trained = fabricated(image, label, ['a', 'b', 'c'])
     words = read(write_report(workdir))
-    kernel, bias = (np.asarray(run.variables['params']['fc'][k]) for k in ('kernel', 'bias'))
-    mean, std = (np.array(run.config.dataset[name]) for name in ('mean', 'std'))
+    kernel, bias = (np.asarray(trained.variables['params']['fc'][k]) for k in ('kernel', 'bias'))
+    mean, std = (np.array(trained.config.dataset[name]) for name in ('mean', 'std'))
     logits = ((image / 255 - mean) / std).mean(axis=(1, 2)) @ kernel + bias
     expected = 100 * accuracy_score(label, logits.argmax(axis=1))
     assert f'top-1 {expected:.2f} %' in words
@@ -223,8 +223,8 @@ def test_an_old_run_without_classes_starts_or_data(digits_run, tmp_path):
 
 
 def test_a_dataset_with_other_classes_is_not_evaluated(fabricated, monkeypatch):
-    workdir, run = fabricated(random_images(20), np.arange(20) % 2, ['a', 'b'])
-    fewer = run._replace(classes=('a',))
+    workdir, trained = fabricated(random_images(20), np.arange(20) % 2, ['a', 'b'])
+    fewer = trained._replace(classes=('a',))
     monkeypatch.setattr(page, 'load_trained', lambda folder, checkpoint: fewer)
     assert 'has 2 classes, but the network has 1;' in read(write_report(workdir))
 

@@ -34,11 +34,11 @@ def test_the_rows_of_the_cost_table_add_up(name):
 
 
 def test_gate_statistics_equal_those_of_the_feature_maps(digits_run, evaluated):
-    run = ssanet_jax.load_trained(str(digits_run))
-    found = gates_section(run, evaluated)
+    trained = ssanet_jax.load_trained(str(digits_run))
+    found = gates_section(trained, evaluated)
     assert found.images == 120
-    images = run.preprocess(evaluated.sample.image)
-    maps = ssanet_jax.feature_maps(run.model, run.variables, images, ['*/ssa/gate'])
+    images = trained.preprocess(evaluated.sample.image)
+    maps = ssanet_jax.feature_maps(trained.model, trained.variables, images, ['*/ssa/gate'])
     assert [f'{row[0]}/gate' for row in found.table.rows] == list(maps)
     for row, gate in zip(found.table.rows, jax.device_get(maps).values(), strict=True):
         assert row[1] == f'{gate.shape[1]} x {gate.shape[2]}'
@@ -74,9 +74,9 @@ def test_calibration_explains_extreme_temperatures():
 def test_the_header_says_whether_the_run_logged_the_same(now, logged, same):
     values = {'top1': 10.0, 'top5': 50.0, 'loss': now, 'num_examples': 20}
     line = {**values, 'step': 7, 'split': 'eval', 'loss': logged}
-    run = SimpleNamespace(step=7, classes=tuple('0123456789'))
+    trained = SimpleNamespace(step=7, classes=tuple('0123456789'))
     evaluation = SimpleNamespace(means=lambda: values)
-    found = make_header(base(), run, evaluation, [line], [], [], None)
+    found = make_header(base(), trained, evaluation, [line], [], [], None)
     assert ('logged the same' in found.source) == same
     assert (f'a loss of {logged:.4f} on 20 images' in found.source) != same
 

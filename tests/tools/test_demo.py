@@ -96,11 +96,11 @@ def show(driver, path, until):
 def test_an_image_shows_its_classes_and_maps_and_a_broken_one_an_error(
     address, chromium, trained_digits, tmp_path
 ):
-    run = ssanet_jax.load_trained(str(trained_digits))
-    batch = next(data.eval_batches(run.config, 'test'))
+    trained = ssanet_jax.load_trained(str(trained_digits))
+    batch = next(data.eval_batches(trained.config, 'test'))
     image, path = batch['image'][0], tmp_path / 'digit.png'
     Image.fromarray(image).save(path)
-    label = Predictor(run).top(image[None])[0][0].name
+    label = Predictor(trained).top(image[None])[0][0].name
 
     browser.open_page(chromium, address, browser.PHONE)
     text = show(chromium, path, 'Grad-CAM')
@@ -123,10 +123,10 @@ def test_an_image_shows_its_classes_and_maps_and_a_broken_one_an_error(
 
 
 def test_pixels_are_limited_by_the_page_and_by_the_run(trained_digits):
-    run = ssanet_jax.load_trained(str(trained_digits))
-    run.config.dataset.max_image_pixels = 2000
+    trained = ssanet_jax.load_trained(str(trained_digits))
+    trained.config.dataset.max_image_pixels = 2000
     for limit, lower in ((900, 900), (10**6, 2000)):
-        dataset = module.limit_pixels(run, limit).config.dataset
+        dataset = module.limit_pixels(trained, limit).config.dataset
         files = []
         for sides in ((lower, 1), (lower + 1, 1)):
             file = io.BytesIO()
@@ -135,7 +135,7 @@ def test_pixels_are_limited_by_the_page_and_by_the_run(trained_digits):
         (batch,) = data.file_batches(files, dataset, 2)
         assert list(batch.bad) == [1]
         assert f'dataset.max_image_pixels is {lower:,}' in batch.bad[1]
-    assert run.config.dataset.max_image_pixels == 2000
+    assert trained.config.dataset.max_image_pixels == 2000
 
 
 @pytest.mark.parametrize(

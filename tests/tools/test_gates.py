@@ -31,7 +31,7 @@ def workdir(tmp_path_factory, data_dir):
     config.dataset.data_dir = str(data_dir)
     config.model.attention_stages, config.model.attention_blocks = (1, 3), (0,)
     info = data.dataset_info(config)
-    run = trainer_setup.build(
+    setup = trainer_setup.build(
         config, num_classes=info.num_classes, num_train_examples=info.num_train
     )
     rng = np.random.default_rng(0)
@@ -40,11 +40,11 @@ def workdir(tmp_path_factory, data_dir):
         value = rng.normal(size=leaf.shape, scale=0.2)
         return (np.abs(value) if path[-1].key == 'var' else value).astype(leaf.dtype)
 
-    state = jax.eval_shape(run.init)
+    state = jax.eval_shape(setup.init)
     variables = jax.tree_util.tree_map_with_path(weights, state.variables)
     state = dataclasses.replace(state, step=jnp.int32(7), opt_state=(), **variables)
     with Checkpoints(folder) as checkpoints:
-        checkpoints.save(7, (state, run.zero_metrics().sums), wait=True)
+        checkpoints.save(7, (state, setup.zero_metrics().sums), wait=True)
     (folder / 'config.json').write_text(config.to_json())
     return folder
 
@@ -59,14 +59,14 @@ def test_it_prints_draws_and_ablates(workdir, tmp_path, capsys):
     assert f'Written to {tmp_path}/gates.png' in printed.err
     assert (tmp_path / 'gates.png').read_bytes().startswith(b'\x89PNG')
 
-    run = ssanet_jax.load_trained(str(workdir), 'latest')
-    batches = list(data.eval_batches(run.config, 'test'))
+    trained = ssanet_jax.load_trained(str(workdir), 'latest')
+    batches = list(data.eval_batches(trained.config, 'test'))
     image, label = (
         np.concatenate([batch[name][batch['mask']] for batch in batches])
         for name in ('image', 'label')
     )
-    images = run.preprocess(image)
-    maps = feature_maps(run.model, run.variables, images, ['*/ssa/gate'])
+    images = trained.preprocess(image)
+    maps = feature_maps(trained.model, trained.variables, images, ['*/ssa/gate'])
     assert [(row['gate'], row['size']) for row in statistics['rows']] == [
         ('layer1_0/ssa', '8 x 8'),
         ('layer3_0/ssa', '2 x 2'),
@@ -78,7 +78,7 @@ def test_it_prints_draws_and_ablates(workdir, tmp_path, capsys):
         assert row['low'] == pytest.approx((gate < 0.05).mean(), abs=1e-6)
         assert row['high'] == pytest.approx((gate > 0.95).mean(), abs=1e-6)
 
-    logits = np.asarray(run.model.apply(run.variables, images, train=False))
+    logits = np.asarray(trained.model.apply(trained.variables, images, train=False))
     top1 = 100 * (logits.argmax(axis=1) == label).mean()
     assert f'top-1 {top1:.2f} %' in changes['title']
     assert [row['gate'] for row in changes['rows']] == ['all', 'layer1_0/ssa', 'layer3_0/ssa']

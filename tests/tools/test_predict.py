@@ -33,14 +33,14 @@ def png(image):
 
 
 @pytest.fixture(scope='module')
-def run(trained_digits):
+def trained(trained_digits):
     return ssanet_jax.load_trained(str(trained_digits))
 
 
 @pytest.fixture(scope='module')
-def digits_test(run):
+def digits_test(trained):
     """The test split, uint8 [360, 8, 8, 3], and its labels."""
-    batches = list(data.eval_batches(run.config, 'test'))
+    batches = list(data.eval_batches(trained.config, 'test'))
     return [
         np.concatenate([batch[name][batch['mask']] for batch in batches])
         for name in ('image', 'label')
@@ -56,14 +56,14 @@ def files(digits_test, tmp_path_factory):
     return folder
 
 
-def test_a_run_is_loaded_with_its_classes_and_its_preprocessing(run, digits_test):
-    assert run.classes == tuple('0123456789')
-    found = np.asarray(run.preprocess(digits_test[0][:2]))
+def test_a_run_is_loaded_with_its_classes_and_its_preprocessing(trained, digits_test):
+    assert trained.classes == tuple('0123456789')
+    found = np.asarray(trained.preprocess(digits_test[0][:2]))
     np.testing.assert_allclose(found, (digits_test[0][:2] / 255 - 0.3) / 0.37, rtol=1e-5)
 
 
 def test_predictions_of_files_equal_the_runs_evaluation(
-    capfd, trained_digits, digits_test, files, run
+    capfd, trained_digits, digits_test, files, trained
 ):
     code, out, err = tool(capfd, f'--workdir={trained_digits}', '--format=jsonl', files)
     results = [json.loads(line) for line in out.splitlines()]
@@ -73,14 +73,14 @@ def test_predictions_of_files_equal_the_runs_evaluation(
     first = np.array([int(result['top'][0]['class']) for result in results])
     five = np.array([[int(g['class']) for g in result['top']] for result in results])
     lines = map(json.loads, (trained_digits / 'metrics.jsonl').read_text().splitlines())
-    (evaluated,) = (m for m in lines if m['split'] == 'eval' and m['step'] == run.step)
+    (evaluated,) = (m for m in lines if m['split'] == 'eval' and m['step'] == trained.step)
     assert 100 * (first == labels).mean() == pytest.approx(evaluated['top1'], abs=1e-4)
     assert 100 * (five == labels[:, None]).any(1).mean() == pytest.approx(
         evaluated['top5'], abs=1e-4
     )
 
     # The probabilities, as the network gives them plainly, without folding or padding.
-    logits = run.model.apply(run.variables, run.preprocess(digits_test[0]), train=False)
+    logits = trained.model.apply(trained.variables, trained.preprocess(digits_test[0]), train=False)
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     for result, row in zip(results, np.asarray(expected), strict=True):
         top = sorted(row, reverse=True)[:5]
@@ -196,9 +196,9 @@ def test_invalid_names_and_pipes_are_reported(capfd, trained_digits, files, tmp_
     ],
     ids=['float', 'size', 'one'],
 )
-def test_images_of_another_dtype_or_size_are_refused(run, images):
+def test_images_of_another_dtype_or_size_are_refused(trained, images):
     with pytest.raises(ValueError, match=r'expects uint8 images \[N, 8, 8, 3\], got'):
-        Predictor(run).logits(images)
+        Predictor(trained).logits(images)
 
 
 def test_an_unfitting_classes_json_is_refused(trained_digits, tmp_path):
@@ -215,9 +215,9 @@ def test_an_unfitting_classes_json_is_refused(trained_digits, tmp_path):
     assert ssanet_jax.load_trained(str(workdir)).classes == tuple('0123456789')
 
 
-def test_any_number_of_images_gives_the_same_logits(run, digits_test):
+def test_any_number_of_images_gives_the_same_logits(trained, digits_test):
     images = digits_test[0][:21]
-    whole = Predictor(run, batch_size=32).logits(images)
-    parts = Predictor(run, batch_size=8)
+    whole = Predictor(trained, batch_size=32).logits(images)
+    parts = Predictor(trained, batch_size=8)
     np.testing.assert_allclose(parts.logits(images), whole, rtol=1e-5, atol=1e-5)
     assert parts.logits(images[:0]).shape == (0, 10)

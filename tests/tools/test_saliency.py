@@ -27,14 +27,14 @@ def tool(capfd, *arguments):
 
 
 @pytest.fixture(scope='module')
-def run(trained_digits):
+def trained(trained_digits):
     return ssanet_jax.load_trained(str(trained_digits))
 
 
 @pytest.fixture(scope='module')
-def images(run):
+def images(trained):
     """Five of the test split, uint8 [5, 8, 8, 3]."""
-    return next(data.eval_batches(run.config, 'test'))['image'][:5]
+    return next(data.eval_batches(trained.config, 'test'))['image'][:5]
 
 
 @pytest.fixture(scope='module')
@@ -97,9 +97,9 @@ def test_each_image_has_a_figure_and_the_page_shows_all(written, folder):
     ]
 
 
-def test_raw_maps_are_those_of_the_run(written, run, images):
+def test_raw_maps_are_those_of_the_run(written, trained, images):
     out, _, _ = written
-    saliencies = [*explain(run, images[:3]), *explain(run, images[2:])[1:]]  # compiles once
+    saliencies = [*explain(trained, images[:3]), *explain(trained, images[2:])[1:]]  # compiles once
     for one, path in zip(saliencies, sorted(out.glob('*.npz')), strict=True):
         with np.load(path) as arrays:
             assert list(arrays) == ['image', *one.maps, *one.blocks]
@@ -127,7 +127,7 @@ def test_the_page_fits_phone_and_desktop_and_requests_nothing_else(written, chro
 
 
 def test_boxes_give_a_table_of_localization_scores(
-    capfd, trained_digits, folder, tmp_path, run, images
+    capfd, trained_digits, folder, tmp_path, trained, images
 ):
     boxes = {
         '2.png': [[2, 2, 7, 6]],
@@ -150,7 +150,7 @@ def test_boxes_give_a_table_of_localization_scores(
     assert list(rows) == ['stage1', 'stage2', 'stage3', 'mean', 'Grad-CAM', 'center', 'uniform']
     hits, shares = [], []
     regions = [(slice(0, 8), slice(0, 3)), (slice(2, 7), slice(2, 6))]
-    for one, region in zip(explain(run, images[:3]), regions, strict=False):
+    for one, region in zip(explain(trained, images[:3]), regions, strict=False):
         values = one.maps['stage1'].astype(np.float64)  # as large as the image
         hits.append(values[region].max() == values.max())
         shares.append((values - values.min())[region].sum() / (values - values.min()).sum())

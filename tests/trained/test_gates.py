@@ -29,7 +29,7 @@ def test_a_subsample_is_evenly_spaced():
 
 
 @pytest.fixture(scope='module')
-def run():
+def trained():
     """A network with two gates and random weights."""
     model = create_model('ssa_resnet20', num_classes=3, stage_sizes=(1, 1))
     shapes = jax.eval_shape(
@@ -45,7 +45,7 @@ def run():
     return TrainedModel(base(), model, variables, 0, ('a', 'b', 'c'))
 
 
-def test_undecodable_images_are_in_no_statistic_and_incorrect_in_evaluation(run):
+def test_undecodable_images_are_in_no_statistic_and_incorrect_in_evaluation(trained):
     """13 images in two batches, of which three are black and without a label."""
     rng = np.random.default_rng(1)
     image = rng.integers(0, 256, (16, 8, 8, 3), np.uint8)
@@ -56,9 +56,9 @@ def test_undecodable_images_are_in_no_statistic_and_incorrect_in_evaluation(run)
         {name: array[rows] for name, array in arrays.items()} for rows in np.split(np.arange(16), 2)
     ]
 
-    found = gates.statistics_of(run, batches)
-    shown = run.preprocess(image[mask & (label >= 0)])
-    maps = feature_maps(run.model, run.variables, shown, ['*/ssa/gate'])
+    found = gates.statistics_of(trained, batches)
+    shown = trained.preprocess(image[mask & (label >= 0)])
+    maps = feature_maps(trained.model, trained.variables, shown, ['*/ssa/gate'])
     assert [f'{name}/gate' for name in found] == list(maps)
     for gate, values in zip(found.values(), maps.values(), strict=True):
         values = np.asarray(values, np.float64)
@@ -71,21 +71,21 @@ def test_undecodable_images_are_in_no_statistic_and_incorrect_in_evaluation(run)
         np.testing.assert_allclose(gate.histogram, expected, atol=0.01)
 
     calls = []
-    changes = gates.ablation_of(run, batches, found, lambda: calls.append(1))
-    logits = run.model.apply(run.variables, run.preprocess(image[:13]), train=False)
+    changes = gates.ablation_of(trained, batches, found, lambda: calls.append(1))
+    logits = trained.model.apply(trained.variables, trained.preprocess(image[:13]), train=False)
     correct = np.asarray(logits).argmax(axis=1) == label[:13]
     assert changes.images == 13
     assert changes.top1 == pytest.approx(100 * correct.mean(), abs=1e-4)
     assert len(calls) == 2 * evaluations(found) == 2 * (1 + 3 * 3)
 
 
-def test_repeated_calls_compile_once(run):
+def test_repeated_calls_compile_once(trained):
     image = np.zeros((8, 8, 8, 3), np.uint8)
     batch = {'image': image, 'label': np.zeros(8, np.int32), 'mask': np.ones(8, bool)}
 
     def analyze():
-        found = gates.statistics_of(run, [batch])
-        gates.ablation_of(run, [batch], found)
+        found = gates.statistics_of(trained, [batch])
+        gates.ablation_of(trained, [batch], found)
         return analysis.gates._tally_batch._cache_size(), ablation._evaluate._cache_size()
 
     assert analyze() == analyze()

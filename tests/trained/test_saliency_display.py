@@ -47,7 +47,7 @@ def test_invalid_overlays_are_refused(shape, highest, alpha, message):
 
 
 @pytest.fixture(scope='module')
-def run():
+def trained():
     config = base()
     config.model.name = 'ssa_resnet20'
     config.dataset.image_size = 8
@@ -67,17 +67,20 @@ def images():
     return np.random.default_rng(6).integers(0, 256, (3, 8, 8, 3), np.uint8)
 
 
-def test_an_explanation_has_the_prediction_and_the_maps_of_the_network(run, images):
-    found = explain(run, images)
-    inputs = (images / 255 - run.config.dataset.mean) / run.config.dataset.std
+def test_an_explanation_has_the_prediction_and_the_maps_of_the_network(trained, images):
+    found = explain(trained, images)
+    inputs = (images / 255 - trained.config.dataset.mean) / trained.config.dataset.std
     inputs = inputs.astype(np.float32)
-    logits = np.asarray(run.model.apply(run.variables, inputs, train=False), np.float64)
-    maps = saliency_maps(run.model, run.variables, inputs)
-    cam = grad_cam(run.model, run.variables, inputs, logits.argmax(axis=1))
+    logits = np.asarray(trained.model.apply(trained.variables, inputs, train=False), np.float64)
+    maps = saliency_maps(trained.model, trained.variables, inputs)
+    cam = grad_cam(trained.model, trained.variables, inputs, logits.argmax(axis=1))
     for row, one in enumerate(found):
         likeliest = logits[row].argmax()
         share = np.exp(logits[row, likeliest]) / np.exp(logits[row]).sum()
-        assert (one.name, one.probability) == (run.classes[likeliest], pytest.approx(share, 1e-4))
+        assert (one.name, one.probability) == (
+            trained.classes[likeliest],
+            pytest.approx(share, 1e-4),
+        )
         assert list(one.maps) == ['stage1', 'stage2', 'mean', 'Grad-CAM']
         np.testing.assert_allclose(one.maps['stage2'], maps.stages['stage2'][row], rtol=1e-4)
         np.testing.assert_allclose(one.maps['mean'], maps.mean[row], rtol=1e-4)
@@ -86,8 +89,8 @@ def test_an_explanation_has_the_prediction_and_the_maps_of_the_network(run, imag
 
 
 @pytest.mark.parametrize('size', [None, 32])
-def test_stage_maps_can_be_laid_over_the_images(run, images, size):
-    maps = stage_maps(run, images, size)
+def test_stage_maps_can_be_laid_over_the_images(trained, images, size):
+    maps = stage_maps(trained, images, size)
     assert list(maps) == ['stage1', 'stage2', 'mean']
     for values in maps.values():
         assert values.shape == (3, size or 8, size or 8)
@@ -109,8 +112,8 @@ def test_legible_sizes_are_multiples():
     ]
 
 
-def test_a_figure_has_each_panel_and_names_it(run, images):
-    found = explain(run, images)
+def test_a_figure_has_each_panel_and_names_it(trained, images):
+    found = explain(trained, images)
     found[0] = found[0]._replace(name='$1_a and $, or more')
     found[1] = found[1]._replace(name='a name of 23 characters')
     one, all_of_them = draw_saliency(found[:1]), draw_saliency(found)

@@ -58,12 +58,12 @@ def test_training_is_the_same_with_and_without_the_gate_log(logged, tmp_path):
 
 def test_gate_statistics_are_written_to_metrics_and_tensorboard(digits, tmp_path):
     digits.log_gates = True
-    run = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
+    setup = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
     batches = list(itertools.islice(data.train_batches(digits), 2))
-    states = [random_state(run, step, seed=step) for step in (5, 10)]
+    states = [random_state(setup, step, seed=step) for step in (5, 10)]
     with MetricsLog(Workdir(tmp_path), 0) as log:
-        gates = GateLog(run, log, console.make_console())
-        for state, batch in zip(states, parallel.to_devices(batches, run.mesh), strict=True):
+        gates = GateLog(setup, log, console.make_console())
+        for state, batch in zip(states, parallel.to_devices(batches, setup.mesh), strict=True):
             gates.write(int(state.step), state, batch)
     lines = Workdir(tmp_path).read_metrics()
     assert [(line['step'], line['split']) for line in lines] == [(5, 'gates'), (10, 'gates')]
@@ -78,8 +78,8 @@ def _check_values(config, state, batch, line):
     """Computes a line by NumPy from feature maps of its state on its batch."""
     images = (batch['image'] / np.float32(255) - np.float32(0.3)) / np.float32(0.37)
     variables = jax.device_get(state.variables)
-    run = trainer_setup.build(config, num_classes=10, num_train_examples=1437)
-    maps = feature_maps(run.model, variables, images, ['*/ssa/gate'])
+    setup = trainer_setup.build(config, num_classes=10, num_train_examples=1437)
+    maps = feature_maps(setup.model, variables, images, ['*/ssa/gate'])
     assert len(maps) == 9
     expected = {}
     for name, gate in maps.items():
@@ -109,13 +109,13 @@ def _check_events(workdir, lines):
 def test_the_training_step_compiles_to_the_same_with_and_without_the_gate_log(digits):
     texts = []
     for digits.log_gates in (False, True):
-        run = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
-        (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), run.mesh)
-        state = jax.eval_shape(run.init)
-        lowered = run.train_step.lower(state, batch, run.zero_metrics())
+        setup = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
+        (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), setup.mesh)
+        state = jax.eval_shape(setup.init)
+        lowered = setup.train_step.lower(state, batch, setup.zero_metrics())
         texts.append(lowered.as_text())  # what XLA compiles
     assert texts[0] == texts[1]
-    assert len(run.gates) == 9
+    assert len(setup.gates) == 9
 
 
 def _without_gates(params):
@@ -130,13 +130,13 @@ def test_a_dead_gate_is_reported_once(digits, capsys):
     digits.log_gates = True
     digits.model.ssa.gate_scale = 2.0
     digits.model.ssa.zero_init = True
-    run = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
-    (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), run.mesh)
+    setup = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
+    (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), setup.mesh)
     lines = []
     gates = GateLog(
-        run, SimpleNamespace(write=lambda *line: lines.append(line)), console.make_console()
+        setup, SimpleNamespace(write=lambda *line: lines.append(line)), console.make_console()
     )
-    state = random_state(run, 50, seed=0)
+    state = random_state(setup, 50, seed=0)
     state = dataclasses.replace(state, params=_without_gates(state.params))
     for step in (50, 100):
         gates.write(step, state, batch)

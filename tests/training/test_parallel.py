@@ -20,12 +20,12 @@ def build_on(num_devices, config):
     return trainer_setup.build(config, num_classes=10, num_train_examples=1437, mesh=mesh)
 
 
-def train(run, config, steps):
+def train(setup, config, steps):
     """The loss of each step, and the last state."""
-    state, losses = run.init(), []
+    state, losses = setup.init(), []
     batches = itertools.islice(data.train_batches(config), steps)
-    for batch in parallel.to_devices(batches, run.mesh):
-        state, metrics = run.train_step(state, batch, run.zero_metrics())
+    for batch in parallel.to_devices(batches, setup.mesh):
+        state, metrics = setup.train_step(state, batch, setup.zero_metrics())
         losses.append(metrics.means()['loss'])
     return losses, state
 
@@ -57,9 +57,9 @@ def test_grouped_batch_norm_is_between_local_and_global(digits):
     stats = {}
     for shared in (1, 4, -1):
         digits.model.batch_norm_group_size = shared
-        run = build_on(8, digits)
-        (on_devices,) = parallel.to_devices([twice], run.mesh)
-        state, _ = run.train_step(run.init(), on_devices, run.zero_metrics())
+        setup = build_on(8, digits)
+        (on_devices,) = parallel.to_devices([twice], setup.mesh)
+        state, _ = setup.train_step(setup.init(), on_devices, setup.zero_metrics())
         stats[shared] = np.concatenate([np.ravel(s) for s in jax.tree.leaves(state.batch_stats)])
     np.testing.assert_allclose(stats[4], stats[-1], rtol=1e-4, atol=1e-6)
     assert np.abs(stats[1] - stats[-1]).max() > 1e-3
@@ -82,14 +82,14 @@ def test_the_count_sees_the_all_reduces_of_global_batch_norm(digits):
     assert count_all_reduces(build_on(8, digits)) > 28
 
 
-def count_all_reduces(run):
+def count_all_reduces(setup):
     batch = {
         'image': np.zeros((64, 8, 8, 3), np.uint8),
         'label': np.zeros(64, np.int32),
         'mask': np.ones(64, bool),
     }
-    (on_devices,) = parallel.to_devices([batch], run.mesh)
-    compiled = run.train_step.lower(run.init(), on_devices, run.zero_metrics()).compile()
+    (on_devices,) = parallel.to_devices([batch], setup.mesh)
+    compiled = setup.train_step.lower(setup.init(), on_devices, setup.zero_metrics()).compile()
     return sum(
         ' all-reduce(' in line or ' all-reduce-start(' in line
         for line in compiled.as_text().splitlines()
@@ -98,11 +98,11 @@ def count_all_reduces(run):
 
 def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits):
     """Masked padding does not count: after 60 steps, 360 digits give one top-1."""
-    run = build_on(1, digits)
-    _, state = train(run, digits, 60)
+    setup = build_on(1, digits)
+    _, state = train(setup, digits, 60)
     variables = jax.device_get(state)
     images = next(data.eval_batches(digits, 'test'))
-    logits = run.model.apply(
+    logits = setup.model.apply(
         variables.variables,
         (images['image'] / np.float32(255) - np.float32(0.3)) / np.float32(0.37),
         train=False,
@@ -114,8 +114,8 @@ def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits):
 
     for num_devices, batch_size in ((1, 64), (8, 7), (8, 1000)):
         digits.eval_batch_size = batch_size
-        run = build_on(num_devices, digits)
-        means = evaluate(digits, run, jax.device_put(variables, parallel.replicated(run.mesh)))
+        setup = build_on(num_devices, digits)
+        means = evaluate(digits, setup, jax.device_put(variables, parallel.replicated(setup.mesh)))
         assert (means['num_examples'], means['top1']) == (360, pytest.approx(100 * correct.mean()))
 
 

@@ -52,19 +52,19 @@ def trained(tmp_path_factory, data_dir):
     run_history.record(config, info, workdir, 0)
     line = metrics_line(6, 'eval', loss=1.0, top1=50.0)
     workdir.metrics.write_text(line)
-    run = load_trained(workdir)
+    loaded = load_trained(workdir)
     path = workdir.path / 'plain.safetensors'
-    weights.save(path, weights.to_arrays(run.variables, run.model, naming='torchvision'))
+    weights.save(path, weights.to_arrays(loaded.variables, loaded.model, naming='torchvision'))
     return workdir.path, str(path)
 
 
 def test_a_run_is_read_from_its_workdir_with_its_model(trained):
     workdir, _ = trained
-    run = load_trained(workdir)
-    assert run.step == 6
-    assert run.config.model.name == 'resnet20'
-    assert run.model.num_classes == 10
-    logits = run.model.apply(run.variables, np.zeros((1, 8, 8, 3), np.float32), train=False)
+    loaded = load_trained(workdir)
+    assert loaded.step == 6
+    assert loaded.config.model.name == 'resnet20'
+    assert loaded.model.num_classes == 10
+    logits = loaded.model.apply(loaded.variables, np.zeros((1, 8, 8, 3), np.float32), train=False)
     assert logits.shape == (1, 10)
     with pytest.raises(ConfigError, match='holds no checkpoints/'):
         load_trained(workdir / 'nothing')
@@ -76,10 +76,10 @@ def test_a_run_of_an_older_config_and_of_more_devices_is_read(trained, tmp_path)
     del saved['init'], saved['model']['dropout'], saved['model']['eca']
     saved['model']['batch_norm_group_size'] = 4
     (workdir / 'config.json').write_text(json.dumps(saved))
-    run = load_trained(workdir)
-    check(run.config)
-    assert run.config.model.batch_norm_group_size == 4
-    assert isinstance(run.config.dataset.mean, tuple)
+    loaded = load_trained(workdir)
+    check(loaded.config)
+    assert loaded.config.model.batch_norm_group_size == 4
+    assert isinstance(loaded.config.dataset.mean, tuple)
 
 
 class Headed(ResNet):
@@ -165,15 +165,15 @@ def test_a_new_head_leaves_the_other_layers(trained, tiny):
     _, path = trained
     tiny.init.weights = path
     tiny.init.head = 'new'
-    run = trainer_setup.build(tiny, num_classes=4, num_train_examples=100)
-    fresh = run.init()
-    state = load_weights(tiny, run, fresh)
+    setup = trainer_setup.build(tiny, num_classes=4, num_train_examples=100)
+    fresh = setup.init()
+    state = load_weights(tiny, setup, fresh)
     np.testing.assert_array_equal(state.params['fc']['kernel'], fresh.params['fc']['kernel'])
     assert (state.params['conv1']['kernel'] != fresh.params['conv1']['kernel']).any()
 
     tiny.init.head = 'load'
     with pytest.raises(ConfigError, match=r'config.init: fc.* has shape .* same num_classes'):
-        load_weights(tiny, run, fresh)
+        load_weights(tiny, setup, fresh)
 
 
 @pytest.mark.parametrize(
