@@ -1,4 +1,4 @@
-"""Makes small data sets in the real formats of large ones."""
+"""Makes small datasets in the formats of large ones."""
 
 import gzip
 import io
@@ -14,7 +14,7 @@ WNIDS = ('n01440764', 'n01443537', 'n01484850', 'n01491361')
 
 
 def photograph(rng: np.random.Generator, *, mode: str = 'RGB', kind: str = 'JPEG') -> bytes:
-    """A random part of scikit-learn's two photographs as an encoded file, about 100 pixels wide."""
+    """Encodes a random crop of scikit-learn's two photographs, about 100 pixels wide."""
     photo = Image.fromarray(load_sample_images().images[rng.integers(2)])
     height, width = rng.integers(80, 121, size=2)
     left, top = rng.integers(0, photo.width - width), rng.integers(0, photo.height - height)
@@ -25,7 +25,7 @@ def photograph(rng: np.random.Generator, *, mode: str = 'RGB', kind: str = 'JPEG
 
 
 def bad_files() -> dict[str, bytes]:
-    """Files that no image can be decoded from, each broken in another way."""
+    """Undecodable image files, each damaged in a different way."""
     rng = np.random.default_rng(1)
     jpeg, png = photograph(rng), photograph(rng, kind='PNG')
     huge = png[:16] + struct.pack('>II', 60_000, 60_000) + png[24:]

@@ -1,4 +1,4 @@
-"""Shared by several tests."""
+"""Helpers shared by several tests."""
 
 import importlib.util
 import itertools
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @contextmanager
 def own_flags(tool):
-    """The flags of a command's module, until the end of the block."""
+    """Defines the flags of a command within the block."""
     before = set(flags.FLAGS)
     tool.define_flags()
     try:
@@ -40,7 +40,7 @@ def own_flags(tool):
 
 
 def run_tool(tool, *arguments):
-    """Runs a command in this process; its errors are raised."""
+    """Runs a command in this process; raises its errors."""
     argv = [tool.__name__, *map(str, arguments)]
     with own_flags(tool), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', argv)  # where ml_collections looks for overrides
@@ -49,7 +49,7 @@ def run_tool(tool, *arguments):
 
 @contextmanager
 def float64():
-    """Computes in float64. flax's BatchNorm promotes it implicitly, which is allowed here."""
+    """Enables float64, and the implicit promotion that flax's BatchNorm needs for it."""
     with jax.enable_x64(True), jax.numpy_dtype_promotion('standard'):
         yield
 
@@ -73,7 +73,7 @@ def mesh_of(num_devices: int) -> jax.sharding.Mesh:
 
 
 def train_in_float64(model, config, num_steps, num_devices=1):
-    """The losses of a float64 `model` in steps of plain momentum, all in float64."""
+    """Losses of training `model` by SGD with momentum, all in float64."""
     tx, mesh = optax.sgd(0.1, momentum=0.9), mesh_of(num_devices)
     state = init_state(0, model=model.clone(dtype=jnp.float32), tx=tx, image_size=8)
     step = partial(
@@ -101,11 +101,11 @@ def train_in_float64(model, config, num_steps, num_devices=1):
 
 
 class KilledError(Exception):
-    """Stands for what ends a process at once."""
+    """Simulates a process that is killed."""
 
 
 def stop_after(steps):
-    """`train_batches` of a run that ends, unsaved, when it asks for one batch more than `steps`."""
+    """`train_batches` that raises KilledError when asked for more than `steps` batches."""
 
     def cut_short(config, *, start_step=0):
         for number, batch in enumerate(data.train_batches(config, start_step=start_step)):
@@ -117,7 +117,7 @@ def stop_after(steps):
 
 
 def reproducible(workdir):
-    """metrics.jsonl without timings."""
+    """Lines of metrics.jsonl without timings."""
     return [
         {
             name: value
@@ -129,12 +129,12 @@ def reproducible(workdir):
 
 
 def assert_close(actual, expected):
-    """Up to the rounding of float64."""
+    """Checks equality up to the rounding of float64."""
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-10)
 
 
 def assert_same_function(actual, expected, *arguments):
-    """The same values and, for random cotangents, the same gradients, in float64."""
+    """Checks that functions have equal values and gradients, in float64."""
     rng = np.random.default_rng(1)
     with float64():
         arguments = [jnp.asarray(np.asarray(a, np.float64)) for a in arguments]
@@ -146,5 +146,5 @@ def assert_same_function(actual, expected, *arguments):
 
 
 def assert_trees_equal(actual, expected):
-    """Bit for bit, with the same structure."""
+    """Checks that trees have the same structure and equal arrays, bit for bit."""
     jax.tree.map(np.testing.assert_array_equal, actual, expected)

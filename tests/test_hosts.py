@@ -147,7 +147,7 @@ def test_two_processes_are_stopped_and_killed_and_train_as_one(one, tmp_path, da
 
 @pytest.mark.slow
 def test_a_config_error_on_one_host_stops_all(tmp_path, data_dir):
-    """The second has no data; the first would wait for it in the first step."""
+    """The second host has no data; the first would wait for it in the first step."""
     good, bad = (tmp_path / name for name in ('good', 'bad'))
     bad.write_text('not a folder')
     with socket.socket() as free:

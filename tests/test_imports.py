@@ -34,7 +34,7 @@ def test_a_machine_without_tensorflow_can_use_it(modules):
 
 
 def test_the_package_alone_needs_jax_and_flax_only():
-    """Whatever else flax itself brings, nothing of the training extra is touched."""
+    """No package of the `train` extra is imported, except by flax itself."""
     hidden = ['ml_collections', 'tensorflow', 'tensorflow_datasets', 'clu', 'sklearn']
     code = (
         'import sys\n'

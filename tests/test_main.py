@@ -1,4 +1,4 @@
-"""main.py, as a user runs it."""
+"""main.py, run as a user would."""
 
 import json
 import os

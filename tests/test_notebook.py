@@ -68,7 +68,7 @@ def test_inside_analyzes_a_run(execute, trained_digits):
 
 @pytest.mark.slow
 def test_finetune_inserts_ssa_into_pretrained_weights_and_learns_the_tiles(execute, tmp_path):
-    """From weights of the plain network, in a file with the torchvision naming."""
+    """Starts from weights of the plain network, in a file with the torchvision naming."""
     model = create_model('resnet20', num_classes=7)
     init = jax.jit(model.init, static_argnames='train')
     variables = init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)

@@ -17,7 +17,7 @@ print(folder, len(hits))
 
 
 def run(home, **settings):
-    """The folder that a program in a new process used, and how many programs it found there."""
+    """The cache folder that a new process used, and the number of programs it found there."""
     environment = {k: v for k, v in os.environ.items() if k != 'JAX_COMPILATION_CACHE_DIR'}
     environment |= {'HOME': str(home), 'XDG_CACHE_HOME': str(home / '.cache'), **settings}
     done = subprocess.run(

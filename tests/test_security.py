@@ -145,7 +145,7 @@ def test_no_page_or_program_opens_a_server_to_the_network():
 
 @pytest.mark.filterwarnings('ignore:html5lib:DeprecationWarning')
 def test_tensorboard_listens_to_this_machine_alone(tmp_path):
-    """As README.md starts it."""
+    """Started as in README.md."""
     from tensorboard import program
 
     board = program.TensorBoard()

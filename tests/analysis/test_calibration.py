@@ -8,7 +8,7 @@ from ssanet_jax.analysis.calibration import TEMPERATURES, cross_fitted, fit_temp
 
 
 def overconfident(n=400, k=7, factor=3.0, seed=0):
-    """Logits [n, k] whose labels were drawn at a temperature of `factor`."""
+    """Logits [n, k], with labels drawn at temperature `factor`."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, k)) * 4
     labels = [rng.choice(k, p=softmax(row / factor)) for row in logits]

@@ -15,7 +15,7 @@ from tests.helpers import mesh_of
 
 
 class Sown(nn.Module):
-    """A block whose gate is some of its input's channels."""
+    """A block that sows some of its input channels as its gate."""
 
     channels: tuple[int, ...]
     pixels: bool = True
@@ -27,7 +27,7 @@ class Sown(nn.Module):
 
 
 class Toy(nn.Module):
-    """Its images [N, H, W, 3] are the gates: two maps, then a value for each of three channels."""
+    """Sows the image [N, H, W, 3] as two gates: two maps, then one value per channel."""
 
     @nn.compact
     def __call__(self, x, *, train):
@@ -45,7 +45,7 @@ def random_images(n, size=4, seed=0):
 
 
 def expected_statistics(gate):
-    """Computed value by value, in float64, from a gate [N, h, w, maps]."""
+    """Statistics of a gate [N, h, w, maps], computed value by value in float64."""
     values = [float(v) for v in gate.flatten()]
     maps = [gate[n, :, :, k].astype(np.float64) for n, k in np.ndindex(len(gate), gate.shape[3])]
     centers = gate.astype(np.float64).mean(axis=(1, 2))

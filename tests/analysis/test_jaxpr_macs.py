@@ -9,7 +9,7 @@ from ssanet_jax.analysis.macs import Cost, layer_costs, model_cost
 
 
 class Convolutions(nn.Module):
-    """Convolutions of all kinds; pooling and a product outside of attention cost nothing."""
+    """Convolutions of all kinds; pooling and elementwise multiplication cost nothing here."""
 
     @nn.compact
     def __call__(self, x, *, train):

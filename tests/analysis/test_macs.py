@@ -56,7 +56,7 @@ def test_sizes_are_the_published_ones(name, variant, billions, parameters):
 
 
 def test_a_residual_attention_network_has_its_authors_macs():
-    """Counted from their Caffe definition, in which interpolation is not a product."""
+    """Counted from their Caffe definition, where interpolation is not a matrix product."""
     layers = layer_costs(create_model('residual_attention56', num_classes=1000), 224)
     assert total_cost(layers).parameters == 31_810_728
     assert sum(x.matmul_macs for x in layers if x.kind in ('Conv', 'Dense')) == 6_270_836_736

@@ -23,7 +23,7 @@ IMAGES = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
 
 
 def trained(model):
-    """Variables as after training: no scale, bias or statistic at its initial value."""
+    """Variables in which no scale, bias or statistic has its initial value."""
     rng = np.random.default_rng(1)
 
     def draw(leaf):

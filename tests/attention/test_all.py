@@ -1,4 +1,4 @@
-"""What holds for every block of ATTENTION."""
+"""Properties that hold for every block of ATTENTION."""
 
 import dataclasses
 import functools
@@ -73,7 +73,7 @@ def features(dtype=np.float32):
 
 @functools.cache
 def variables_of(block):
-    """Random ones, of the shapes that the block has."""
+    """Random variables with the shapes of the block."""
     shapes = shapes_of(block, SHAPE)
     rng = np.random.default_rng(1)
     flat = {

@@ -7,7 +7,7 @@ from tests.attention.oracle import result_of, shapes_of, sigmoid
 
 
 def kernel_length(channels, **options):
-    """The length that the block chooses for this many channels."""
+    """The kernel size that the block chooses for this many channels."""
     shapes = shapes_of(ECABlock(**options), (1, 2, 2, channels))
     assert jax.tree.leaves(shapes) == [shapes['params']['conv']['kernel']]  # and nothing else
     length, *rest = shapes['params']['conv']['kernel'].shape

@@ -26,7 +26,7 @@ def drawn(block, height, width):
 
 
 def means_by_loop(x, extent):
-    """Of the pixels less than `extent` from every extent-th one; of all where it is 0."""
+    """Means of the pixels closer than `extent` to every extent-th pixel, or of all if 0."""
     if extent == 0:
         return x.mean(axis=(1, 2), keepdims=True)
     rows, columns = range(0, x.shape[1], extent), range(0, x.shape[2], extent)

@@ -1,4 +1,4 @@
-"""Other people's blocks, whose outputs and gradients tests/golden/make_torch_blocks.py stored."""
+"""Blocks against reference outputs and gradients stored by tests/golden/make_torch_blocks.py."""
 
 import json
 
@@ -58,7 +58,7 @@ def test_every_stored_block_has_one_here():
 
 
 def place(name, shape):
-    """Where the array that torch calls `name` is in a tree of variables."""
+    """The path in a tree of variables of the array that torch calls `name`."""
     module, _, leaf = name.rpartition('.')
     module = MODULES.get(module, module.removeprefix('gather.').removeprefix('mlp.'))
     if leaf.startswith('running_'):
@@ -69,7 +69,7 @@ def place(name, shape):
 
 
 def in_our_layout(values):
-    """[O, I, ...] as [..., I, O], and a convolution by one pixel as a matrix."""
+    """Transposes [O, I, ...] to [..., I, O]; a 1x1 convolution becomes a matrix."""
     if values.ndim == 4 and values.shape[2:] == (1, 1):
         values = values[..., 0, 0]
     return np.moveaxis(values, (0, 1), (-1, -2)) if values.ndim > 1 else values

@@ -34,7 +34,7 @@ def variables(groups, dtype=np.float64):
 
 
 def saliency_by_loop(x, squeeze, combine, num_groups):
-    """S [N, H, W, G], one number at a time."""
+    """Computes s [N, H, W, G] one value at a time."""
     n_, h_, w_, c_ = x.shape
     width = c_ // num_groups
     s = np.zeros((n_, h_, w_, num_groups))
@@ -111,7 +111,7 @@ def test_costs_two_parameters_a_group_for_any_number_of_channels(groups):
 
 
 def test_bfloat16_loses_only_the_rounding_of_its_input_and_output():
-    """With 2048 channels a bfloat16 sum would be off by percents."""
+    """With 2048 channels, a sum in bfloat16 would have errors of several percent."""
     x = jnp.asarray(features((2, 7, 7, 2048), np.float32), jnp.bfloat16)
     state = variables(1, np.float32)
     y, _ = SSABlock().apply(state, x, train=True, mutable=['batch_stats'])

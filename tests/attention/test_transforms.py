@@ -139,7 +139,7 @@ def test_lifted_scan_applies_blocks_one_after_the_other(kind):
 
 @EACH
 def test_forward_mode_and_hessians_are_those_of_finite_differences(kind):
-    """Along two directions through the input, in float64."""
+    """Along two directions in the space of inputs, in float64."""
     with float64():
         state = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), variables(kind))
         x, *directions = features(3, 2, 2, 3, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Malformed command lines, recipes and values, each with what its error must say."""
+"""Malformed command lines, recipes and values, each with the expected error message."""
 
 # After --config={recipe} --workdir={workdir}; the message is a regular expression.
 FLAGS = [

@@ -93,7 +93,7 @@ def test_number_of_steps_overrides_epochs():
 
 
 def test_an_override_after_the_end_of_the_run_is_allowed_in_a_recipe():
-    """A recipe's decay epochs stay when its run is shortened."""
+    """A recipe's decay epochs remain valid when the run is shortened."""
     config = with_fields(num_epochs=50.0)
     check_overrides(config, ['num_epochs'])
     with pytest.raises(ConfigError, match='extends past the end of the run'):

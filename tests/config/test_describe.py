@@ -4,7 +4,7 @@ from tests.helpers import ROOT
 
 
 def test_the_committed_page_is_the_generated_one():
-    """Else run `python -m ssanet_jax.config.describe > docs/config.md`."""
+    """If this fails, run `python -m ssanet_jax.config.describe > docs/config.md`."""
     assert (ROOT / 'docs/config.md').read_text() == page()
 
 

@@ -46,7 +46,7 @@ def parse(monkeypatch):
 
 @pytest.fixture
 def refuses(parse, tmp_path):
-    """Checks that a command line, perhaps with a recipe of its own, raises one line like this."""
+    """Checks that a command line, and recipe if given, raises a one-line error that matches."""
 
     def check(message, arguments=START, text=None):
         recipe = DIGITS

@@ -201,7 +201,7 @@ def test_a_large_file_of_a_folder_is_not_read_whole(folder, monkeypatch):
 
 
 def test_shrinking_keeps_files_that_are_not_decoded(monkeypatch):
-    """Pillow knows more formats; the others are not opened."""
+    """Pillow supports more formats; those are not opened."""
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 2**26)  # an error above twice as many
     for name, file in (bombs() | others()).items():
         assert conversion.Shrink(max_side=8, quality=90).smaller(file) == file, name

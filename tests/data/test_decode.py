@@ -33,7 +33,7 @@ def crops(files, dataset, key=None, size=32, crop='resized', num_examples=100):
 
 
 def test_windows_equal_torchvisions():
-    """RandomResizedCrop.get_params, written out, fed the same uniforms."""
+    """RandomResizedCrop.get_params reimplemented, with the same uniforms."""
     rng = np.random.default_rng(0)
     sides = rng.integers(1, 600, size=(3000, 2))
     sides[:1000] = (375, 500)
@@ -103,7 +103,7 @@ def test_center_crop_is_pils_antialiased_resize_and_crop(dataset, interpolation)
 @pytest.mark.parametrize('antialias', [False, True])
 @pytest.mark.parametrize('size', [16, 32, 64])
 def test_a_crop_is_near_pils_antialiased_resize(dataset, antialias, size):
-    """Crops of about 100 pixels; for the small sizes they are decoded at reduced resolution."""
+    """Crops of about 100 pixels; for small sizes they are decoded at reduced resolution."""
     dataset.flip, dataset.antialias = False, antialias
     area, aspect = dataset.crop_area, dataset.crop_aspect = (1.0, 1.0), (1e-3, 1e3)
     rng = np.random.default_rng(1)
@@ -149,7 +149,7 @@ def test_sixteen_bits_and_transparency(dataset):
 
 @pytest.mark.parametrize('crop', ['resized', 'padded'])
 def test_a_crop_depends_on_its_file_and_key_alone(dataset, crop):
-    """Neither the other images nor their number matters."""
+    """Neither the other images of the call nor their number matters."""
     rng = np.random.default_rng(0)
     files = [fabricate.photograph(rng, kind='PNG' if i == 5 else 'JPEG') for i in range(70)]
     together = crops(files, dataset, crop=crop)
@@ -163,7 +163,7 @@ def test_a_crop_depends_on_its_file_and_key_alone(dataset, crop):
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
 def test_a_padded_crop_equals_a_loop(dataset, kind):
-    """The whole image, shifted by up to the padding and mirrored or not; black outside."""
+    """The image shifted by up to the padding, mirrored or not, on black."""
     dataset.crop_padding = 4
     file = fabricate.photograph(np.random.default_rng(0), kind=kind)
     (whole,) = crops([file], dataset, crop='whole')

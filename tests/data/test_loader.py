@@ -73,7 +73,7 @@ def test_epochs_differ_in_order_and_augmentation(config):
 
 @pytest.fixture(scope='module', params=['memory', 'array_record', 'tfrecord'])
 def storage(request, tmp_path_factory):
-    """The digits' format and their folder, in seven files."""
+    """The file format of the digits, and their folder, in seven files."""
     if request.param == 'memory':
         return 'memory', None
     folder = tmp_path_factory.mktemp(request.param)

@@ -73,7 +73,7 @@ def test_batches_are_the_same_from_disk_and_from_memory(
 
 @pytest.mark.parametrize('train_crop', ['resized', 'padded'])
 def test_jpegs_differ_in_memory_by_their_faster_decoding_alone(imagenet, train_crop):
-    """Resized crops are decoded faster from disk; their positions are the same."""
+    """Resized crops are decoded faster from disk, at the same positions."""
     imagenet.dataset.train_crop = train_crop
     imagenet.dataset.crop_area = (0.5, 1.0)
     (from_disk,) = first(imagenet, 1)
@@ -89,7 +89,7 @@ def test_jpegs_differ_in_memory_by_their_faster_decoding_alone(imagenet, train_c
 
 
 def test_a_folder_of_small_images_has_cifars_crop(small_folder):
-    """Every training image is a shifted one of the folder, mirrored or not, on black."""
+    """Every training image is an image of the folder, shifted, mirrored or not, on black."""
     small_folder.dataset.train_crop, small_folder.dataset.eval_crop = 'padded', 'whole'
     small_folder.dataset.crop_padding = 2
     whole = np.concatenate([b['image'] for b in data.eval_batches(small_folder, 'train')])[:18]
@@ -111,7 +111,7 @@ def digest(batches):
 
 
 def test_batches_of_the_digits_stay_as_they_were(digits):
-    """Checksums of the first release of these crops, whose runs must go on as they began."""
+    """Checksums of the first version of these crops: its runs must resume with the same batches."""
     assert digest(first(digits, 3)) == 'ef58a7cbdb583ba3'
     assert digest(first(digits, 3, start_step=1000)) == '2b460cf4267baf35'
     assert digest(data.eval_batches(digits, 'test')) == '613272aa2f9d03ea'

@@ -28,7 +28,7 @@ def test_every_epoch_is_a_permutation(size):
 
 
 def test_the_shuffle_is_uniform():
-    """Each of 20 examples in 4,000 epochs: its position, and which of two neighbors is first."""
+    """Positions of 20 examples in 4,000 epochs are uniform, and so is the order of neighbors."""
     size, epochs = 20, 4000
     orders = np.stack([order(0, epoch, size) for epoch in range(epochs)])
     counts = np.stack([np.bincount(orders[:, place], minlength=size) for place in range(size)])

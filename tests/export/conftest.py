@@ -23,7 +23,7 @@ def trained(workdir):
 
 @pytest.fixture(scope='session')
 def small(data_dir):
-    """Two blocks of that network, which compile sooner, for formats that hold a program."""
+    """A network of two blocks, which compiles faster, for formats that contain a program."""
     config = load_config('digits_ssa20')
     config.dataset.data_dir = str(data_dir)
     model = create_model('ssa_resnet20', num_classes=10, stage_sizes=(1, 1))
@@ -51,13 +51,13 @@ def images(test_digits):
 
 @pytest.fixture(scope='session')
 def normalized(images):
-    """The images as the network takes them, by NumPy."""
+    """The images, normalized by NumPy."""
     return ((images / 255 - 0.3) / 0.37).astype(np.float32)
 
 
 @pytest.fixture(scope='session')
 def logits_of(normalized):
-    """A function from a trained network to its logits [7, 10], without anything of export."""
+    """A function from a trained network to its logits [7, 10], independent of `export`."""
 
     def logits(trained):
         apply = jax.jit(lambda x: trained.model.apply(trained.variables, x, train=False))
@@ -68,7 +68,7 @@ def logits_of(normalized):
 
 @pytest.fixture(scope='session')
 def exported(trained, small, images, tmp_path_factory):
-    """A function from a format to its folder digits_FORMAT and metadata, exported once."""
+    """A function from a format name to the exported folder digits_FORMAT and its metadata."""
     parent, done = tmp_path_factory.mktemp('exported'), {}
 
     def export(format_name):

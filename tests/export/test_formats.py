@@ -1,4 +1,4 @@
-"""Each format, loaded by the library of its users, computes what the checkpoint does."""
+"""Each format, loaded by the library of its users, reproduces the checkpoint's logits."""
 
 import dataclasses
 import json

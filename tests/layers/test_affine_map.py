@@ -26,7 +26,7 @@ def test_moments_are_those_of_the_shifted_input():
 
 
 def test_gradient_of_moments():
-    """The shift is a constant by its contract, so autodiff gets it as one."""
+    """The shift is constant under differentiation, in the oracle too."""
     shift = RNG.normal(size=5)
 
     def expected(h):

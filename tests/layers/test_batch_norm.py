@@ -108,7 +108,7 @@ def test_use_running_average_can_be_an_attribute_or_an_argument_but_not_both():
 
 
 def test_statistics_of_bfloat16_input_are_computed_in_float32():
-    """The mean exceeds what bfloat16 could tell apart."""
+    """The mean exceeds the precision of bfloat16."""
     x = jnp.asarray(RNG.normal(30.0, 1.0, size=(64, 8, 6)), jnp.bfloat16)
     layer = layers.BatchNorm(use_running_average=False)
     y, _ = layer.init_with_output(jax.random.key(0), x)

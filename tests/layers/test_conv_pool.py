@@ -37,7 +37,7 @@ def test_relu():
 
 @pytest.mark.parametrize('shape', [(2, 8, 8, 3), (2, 7, 9, 3), (1, 2, 5, 1), (1, 1, 1, 2)])
 def test_max_pool_and_the_gradient_among_equal_maxima(shape):
-    """Small whole numbers, so that most windows have several maxima."""
+    """Small integers, so that most windows have several maxima."""
 
     def expected(x):
         return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))

@@ -1,4 +1,4 @@
-"""How the authors' Caffe definition names the layers of ResidualAttentionNetwork."""
+"""Layer names of ResidualAttentionNetwork in the authors' Caffe definition."""
 
 from ssanet_jax.models.name_mapping import NameMapping
 

@@ -20,7 +20,7 @@ RNG = np.random.default_rng(0)
 
 
 def trained(model, size=32):
-    """Variables as training leaves them: scales, biases and statistics all their own."""
+    """Variables with random scales, biases and statistics, as after training."""
     shapes = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.ones((1, size, size, 3)), train=False)
     )
@@ -126,7 +126,7 @@ class OtherNames(ResidualBlock):
 
 
 class OtherOrder(OtherNames):
-    """A BatchNorm that is called as if it followed the convolution, which it precedes."""
+    """A BatchNorm named as if it followed the convolution, which it precedes."""
 
     def inner(self, x, *, train):
         x = nn.relu(layers.batch_norm(x, train=train, name='bn1', norm=self.norm))

@@ -1,4 +1,4 @@
-"""Numbers of parameters that others publish, of every network."""
+"""Published parameter counts of every network."""
 
 import itertools
 import json
@@ -99,7 +99,7 @@ def count(params):
 
 
 def published(name, num_classes):
-    """Exact number of parameters, or the digits that a paper prints."""
+    """Exact number of parameters, or the digits printed in a paper."""
     exact = [n for other, k, options, n in EXACT if (other, k, options) == (name, num_classes, {})]
     printed = [text for other, k, text in PRINTED if (other, k) == (name, num_classes)]
     return exact + printed
@@ -117,7 +117,7 @@ def assert_published(parameters, expected):
     ('kind', 'name'), [*zip(itertools.cycle(sorted(ATTENTION)), sorted(NETWORKS), strict=False)]
 )
 def test_each_network_has_the_published_parameters_and_those_of_its_attention(kind, name):
-    """Shapes only, at the network's own size."""
+    """Shapes only, at the network's original size."""
     num_classes = 10 if name in {network for network, k, _ in PRINTED if k == 10} else 1000
     model = create_model(f'{kind}_{name}', num_classes=num_classes)
     size = 32 if model.stem == 'cifar' else 224

@@ -33,7 +33,7 @@ def images(*shape, mean=0.5, dtype=np.float64):
 
 
 def random_variables(module, x):
-    """Of the shapes that `module` has, the same whatever its tail."""
+    """Random variables with the shapes of `module`, equal for all forms of the tail."""
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, train=False))
     leaves = jax.tree_util.tree_leaves_with_path(shapes)
     values = [
@@ -55,7 +55,7 @@ def step(module, variables, x, dy, train):
 
 
 def assert_close(actual, expected, rtol=1e-8):
-    """Relative to the largest entry of each array."""
+    """Checks arrays up to a tolerance relative to the largest entry of each."""
 
     def close(a, b):
         scale = np.abs(np.asarray(b)).max()
@@ -108,7 +108,7 @@ def test_folded_and_plain_share_statistics_over_devices_alike(kind, groups, fast
 
 @attentions
 def test_a_freshly_made_block_is_the_same_in_both_forms(attention):
-    """The same tree, names, shapes and values: a checkpoint of one is a checkpoint of the other."""
+    """Names, shapes and values are equal, so checkpoints are interchangeable."""
     x = images(1, 4, 4, 8, dtype=np.float32)
     folded, plain = (
         block(tail, attention, zero_init_residual=True).init(jax.random.key(0), x, train=False)
@@ -160,7 +160,7 @@ def test_the_folded_form_rounds_no_worse_than_the_plain(kind, dtype, mean, most)
 
 
 class TailAlone(ResidualBlock):
-    """A quarter of the channels feed the tail, and all of them are the shortcut."""
+    """A tail fed by a quarter of the channels, with all of them as the shortcut."""
 
     expansion: ClassVar[int] = 4
     num_convs: ClassVar[int] = 3
@@ -171,7 +171,7 @@ class TailAlone(ResidualBlock):
 
 
 def relative_error(actual, exact):
-    """The largest of the arrays' errors in the Euclidean norm, those that vanish left out."""
+    """The largest relative error of an array in the Euclidean norm, ignoring vanishing ones."""
     return max(
         np.linalg.norm(np.asarray(a, np.float64) - e) / np.linalg.norm(e)
         for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(exact), strict=True)

@@ -1,4 +1,4 @@
-"""Whole networks against other people's code; see tests/golden/make_torch.py and make_caffe.py."""
+"""Networks against reference implementations; see tests/golden/make_torch.py, make_caffe.py."""
 
 import json
 from functools import partial
@@ -91,7 +91,7 @@ def marked(cases, quick):
 
 
 class Golden:
-    """Our network of a case, to be run in float64, and its variables by the rule."""
+    """Our network of a case, to run in float64, and its variables by rule.py."""
 
     def __init__(self, case):
         name, self.naming, options = CASES[case]
@@ -104,7 +104,7 @@ class Golden:
         self.variables = from_torch(state_dict, plain, image_size=self.size, naming=self.naming)
 
     def named(self, tree):
-        """Arrays by their names there, in the layout there."""
+        """Arrays under the names and in the layout of the reference."""
         arrays = to_arrays(tree, self.model, naming=self.naming)
         return {n: a for n, a in arrays.items() if not n.endswith('num_batches_tracked')}
 
@@ -119,7 +119,7 @@ def golden(monkeypatch):
 
 
 def quickly(level):
-    """A compiler's options that take a third of its time; with level 0, a sixth of it.
+    """Compiler options that cut compilation to a third, or to a sixth at level 0.
 
     At level 0 gradients of convolutions with strides and groups take seconds each.
     """
@@ -182,7 +182,7 @@ def test_logits_and_a_training_step_equal_those_of_others(case, golden):
 
 
 def values_of_each_batch_norm(model, variables, images):
-    """How many values of each channel the BatchNorms see, by their paths."""
+    """Number of values per channel that each BatchNorm sees, by path."""
     counts = {}
 
     def record(call, args, kwargs, context):
@@ -198,7 +198,7 @@ def values_of_each_batch_norm(model, variables, images):
 
 
 def unbiased(before, after, counts):
-    """Running statistics with torch's unbiased batch variance, where ours is the biased one."""
+    """Converts running statistics to torch's unbiased batch variance; ours is biased."""
     before, after = (flax.traverse_util.flatten_dict(tree) for tree in (before, after))
     result = {}
     for path, value in after.items():
@@ -210,7 +210,7 @@ def unbiased(before, after, counts):
 
 
 def compare(actual, expected):
-    """Digests, up to rounding; some gradients are nothing but rounding, as before a BatchNorm."""
+    """Compares digests up to rounding; gradients before a BatchNorm may be pure rounding."""
     digests = {name: rule.digest(values) for name, values in actual.items()}
     assert digests.keys() == expected.keys()
     largest = max(norm for _, norm, _, _ in expected.values())

@@ -1,4 +1,4 @@
-"""Every attention block in every family of networks, in small ones of few blocks."""
+"""Every attention block in a small network of every family."""
 
 from functools import partial
 
@@ -71,18 +71,18 @@ init_quickly = jax.jit(init, static_argnums=0, compiler_options=QUICKLY)
 
 
 def params_of(model):
-    """Their shapes."""
+    """Shapes of the parameters."""
     return jax.eval_shape(partial(init, model))['params']
 
 
 def scopes_of(kind, variables_or_state):
-    """Where modules called `kind` are."""
+    """Paths of the modules named `kind`."""
     flat = flax.traverse_util.flatten_dict(variables_or_state)
     return {'/'.join(path[: path.index(kind)]) for path in flat if kind in path}
 
 
 def pairs(names, quick):
-    """Every attention in every network, slow unless in `quick`."""
+    """All pairs of attention and network, marked slow unless in `quick`."""
     return [
         pytest.param(
             kind, name, marks=() if (kind, name) in quick else pytest.mark.slow, id=f'{kind}-{name}'
@@ -183,7 +183,7 @@ def test_slots_that_are_not_there_are_refused(options, message):
 
 
 class Zero(nn.Module):
-    """Lets nothing through."""
+    """A block that returns zeros."""
 
     @nn.compact
     def __call__(self, x, *, train):
@@ -194,7 +194,7 @@ class Zero(nn.Module):
     'name', ['resnet18', 'preact_resnet50', 'mobilenet_v2', 'residual_attention56']
 )
 def test_after_the_sum_the_block_is_given_the_sum(name):
-    """A block that lets nothing through then leaves nothing; before the sum, the shortcut."""
+    """A block that returns zeros leaves nothing after the sum, and the shortcut before it."""
     images = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 8, 3)), jnp.float32)
     block = SMALL[name][1][-1].removesuffix('/project')
     last = {}
@@ -214,7 +214,7 @@ def test_images_that_shrink_to_nothing_are_refused(name):
 
 @pytest.mark.parametrize(('before', 'after'), [(1, 4), (7, 14)])
 def test_masks_are_resized_corner_on_corner_in_bfloat16_too(before, after):
-    """Against NumPy, which interpolates columns, then rows."""
+    """The oracle interpolates columns, then rows, with NumPy."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1, before, before, 2)).astype(np.float32)
     x = np.asarray(x.astype(jnp.bfloat16), np.float32)

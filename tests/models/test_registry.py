@@ -121,7 +121,7 @@ def test_every_batch_norm_is_made_by_norm_the_attentions_too():
 
 
 def test_norm_options_keep_what_a_network_has_of_its_own():
-    """GoogLeNet's epsilon is not 1e-5, that of the attention in it is."""
+    """GoogLeNet's epsilon is not 1e-5, but that of its attention is."""
     model = create_model('ssa_googlenet', num_classes=10, norm_options={'momentum': 0.5})
     norm = model.norm(use_running_average=True)
     block = model.attention(parent=None)

@@ -21,7 +21,7 @@ def count(tree):
 
 
 def test_cifar_stem_keeps_the_image_size():
-    """A 3x3 kernel in place of 7x7, and no parameters anywhere else."""
+    """A 3x3 kernel instead of 7x7, and no other difference in parameters."""
     imagenet = count(shapes_of(create_model('resnet50', num_classes=10))['params'])
     cifar = count(shapes_of(create_model('resnet50', num_classes=10, stem='cifar'))['params'])
     assert imagenet - cifar == 64 * 3 * (7 * 7 - 3 * 3)

@@ -51,7 +51,7 @@ def fabricated(tmp_path, monkeypatch):
     """A function that creates a workdir with a given dataset and a tiny network."""
 
     def make(image, label, classes, *, scale=1.0, batch=50):
-        """Images uint8 [N, s, s, 3], labels [N], class names, factor of the weights, batch size."""
+        """Creates the run for images uint8 [N, s, s, 3], labels [N] and class names."""
         dataset = {'name': 'mine', 'image_size': image.shape[1]}
         model = {'name': 'ssa_resnet20'}
         workdir = without_checkpoint(tmp_path / 'run', model=model, dataset=dataset)

@@ -1,4 +1,4 @@
-"""The whole page: in a browser, of incomplete runs, and with untrusted names."""
+"""The complete page: in a browser, of incomplete runs, and with untrusted names."""
 
 import html
 import json

@@ -24,7 +24,7 @@ def tree(step):
 
 @pytest.fixture
 def workdir(tmp_path):
-    """A run with three checkpoints, the second one best."""
+    """The workdir of a run with three checkpoints, the second of them best."""
     folder = tmp_path / 'run'
     with Checkpoints(folder, keep=3) as checkpoints:
         for step in (1, 2, 3):

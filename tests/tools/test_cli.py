@@ -1,4 +1,4 @@
-"""The frame of all commands."""
+"""Flags, errors and exit codes of all commands."""
 
 import importlib
 import os
@@ -62,7 +62,7 @@ def test_a_signal_during_a_destructor_ends_the_process(obeys, name, code):
 
 
 def write_command(folder, body):
-    """Writes a command whose main() has this body; returns how it is called."""
+    """Writes a command with this body of main(); returns its command line."""
     (folder / 'command.py').write_text(
         'from ssanet_jax.errors import ConfigError\nfrom ssanet_jax.tools import cli\n'
         f'def main():\n    {body}\ncli.run(main, lambda: None)\n'

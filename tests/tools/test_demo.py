@@ -57,7 +57,7 @@ def address(trained_digits, tmp_path_factory):
 
 
 def listening(port):
-    """The addresses on which the machine listens to a port, from the kernel."""
+    """The addresses on which this machine listens on a port, from the kernel."""
     rows = [line.split() for name in ('tcp', 'tcp6') for line in lines(f'/proc/net/{name}')]
     places = [row[1].split(':') for row in rows if row[3] == '0A']
     return {host for host, number in places if int(number, 16) == port}
@@ -148,7 +148,7 @@ def test_loopback_addresses_are_recognized(host, expected):
 
 @pytest.mark.slow
 def test_a_port_that_is_taken_is_refused(trained_digits):
-    """In a process of its own: Gradio leaves sockets open."""
+    """Runs in a separate process, since Gradio leaves sockets open."""
     with socket.socket() as taken:
         taken.bind(('127.0.0.1', 0))
         taken.listen()

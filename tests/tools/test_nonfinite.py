@@ -16,7 +16,7 @@ from tests.helpers import run_tool
 
 
 def nonfinite(workdir, *arguments):
-    """Runs the command in this process; returns what it prints."""
+    """Runs the command in this process; returns its output."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         run_tool(module, f'--workdir={workdir}', *arguments)
     return printed.getvalue()

@@ -20,7 +20,7 @@ from tests.helpers import run_tool
 
 
 def tool(capfd, *arguments):
-    """Exit code, standard output and standard error, of a call in this process."""
+    """Runs the command in this process; returns exit code, stdout and stderr."""
     with pytest.raises(SystemExit) as ended:
         run_tool(module, *arguments)
     return ended.value.code, *capfd.readouterr()
@@ -49,7 +49,7 @@ def digits_test(trained):
 
 @pytest.fixture(scope='module')
 def files(digits_test, tmp_path_factory):
-    """A folder with the gray PNG of each test image, in their order."""
+    """A folder with each test image as a grayscale PNG, in order."""
     folder = tmp_path_factory.mktemp('digits')
     for number, image in enumerate(digits_test[0]):
         (folder / f'{number:03}.png').write_bytes(png(image[..., 0]))
@@ -217,7 +217,7 @@ def test_an_unfitting_classes_json_is_refused(trained_digits, tmp_path):
 
 def test_any_number_of_images_gives_the_same_logits(trained, digits_test):
     images = digits_test[0][:21]
-    whole = Predictor(trained, batch_size=32).logits(images)
+    expected = Predictor(trained, batch_size=32).logits(images)
     parts = Predictor(trained, batch_size=8)
-    np.testing.assert_allclose(parts.logits(images), whole, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(parts.logits(images), expected, rtol=1e-5, atol=1e-5)
     assert parts.logits(images[:0]).shape == (0, 10)

@@ -39,7 +39,7 @@ def tool(name, *arguments, timeout=300):
 
 
 def prepare(*arguments):
-    """Runs the command in this process; what it printed."""
+    """Runs the command in this process; returns its output."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         run_tool(module, *arguments)
     return printed.getvalue()
@@ -135,7 +135,7 @@ def test_a_stopped_conversion_resumes(tfrecord, monkeypatch):
 
 @pytest.mark.parametrize('file_format', ['tfrecord', 'array_record'])
 def test_a_shard_that_lost_examples_is_not_converted(tfrecord, file_format):
-    """It was truncated between two records, as by an interrupted copy."""
+    """The shard was truncated between two records, as by an interrupted copy."""
     builder = tfds.builder('imagenet2012', data_dir=tfrecord)
     folder = Path(builder.data_path)
     shard = folder / 'imagenet2012-train.tfrecord-00001-of-00003'

@@ -1,4 +1,4 @@
-"""tools.saliency on digits: what it writes, prints and refuses."""
+"""tools.saliency on digits: files, output and errors."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.helpers import ROOT, run_tool
 
 
 def tool(capfd, *arguments):
-    """Exit code, standard output and standard error, of a call in this process."""
+    """Runs the command in this process; returns exit code, stdout and stderr."""
     with pytest.raises(SystemExit) as ended:
         run_tool(module, *arguments)
     return ended.value.code, *capfd.readouterr()
@@ -33,13 +33,13 @@ def trained(trained_digits):
 
 @pytest.fixture(scope='module')
 def images(trained):
-    """Five of the test split, uint8 [5, 8, 8, 3]."""
+    """Five images of the test split, uint8 [5, 8, 8, 3]."""
     return next(data.eval_batches(trained.config, 'test'))['image'][:5]
 
 
 @pytest.fixture(scope='module')
 def folder(images, tmp_path_factory):
-    """Five digits, two of one name, one of an odd name, and a file that is no image."""
+    """A folder of five digits, two with the same name and one with an odd name, and a non-image."""
     base = tmp_path_factory.mktemp('photos')
     for name, image in zip(['a/1.png', 'a/2.png', 'b/1.png', 'b/3.png'], images, strict=False):
         (base / name).parent.mkdir(exist_ok=True)
@@ -51,7 +51,7 @@ def folder(images, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def written(trained_digits, folder, tmp_path_factory):
-    """The output folder of a call with --raw, its exit code and what it printed."""
+    """The output folder of a call with --raw, its exit code and its output."""
     out = tmp_path_factory.mktemp('out') / 'new'
     with pytest.MonkeyPatch.context() as patch:
         printed = []

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarni
 
 
 def summary(*arguments):
-    """Runs the command in this process; returns what it prints."""
+    """Runs the command in this process; returns its output."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         run_tool(module, *arguments)
     return printed.getvalue()
@@ -104,7 +104,7 @@ def test_a_table_for_the_terminal():
 
 
 def test_variant_and_image_size_have_an_effect():
-    """All MACs but the classifier's grow with the number of pixels."""
+    """All MACs except those of the classifier grow with the number of pixels."""
     rows = {}
     for options in (['--variant=v1'], ['--variant=v1', '--image_size=192']):
         _, total = json.loads(summary('--model=resnet50', *options, '--depth=0', '--format=json'))

@@ -29,7 +29,7 @@ def sown(model, variables, images):
 
 
 def build(name, **options):
-    """A tiny network, its variables, and images with labels of which it predicts most."""
+    """A tiny network, its variables, and images whose labels it mostly predicts correctly."""
     norm = {'momentum': 0.0}
     model = create_model(name, num_classes=5, stem='cifar', norm_options=norm, **options)
     rng = np.random.default_rng(0)
@@ -127,7 +127,7 @@ def small(kind, size=4):
 
 
 def mean_loss(variables, y, label):
-    """By NumPy, from the block's output y [N, H, W, C]."""
+    """The mean loss by NumPy, from the block's output y [N, H, W, C]."""
     fc = variables['params']['fc']
     logits = np.asarray(y, np.float64).mean(axis=(1, 2)) @ fc['kernel'] + fc['bias']
     return -scipy.special.log_softmax(logits, axis=1)[np.arange(len(y)), label].mean()
@@ -174,7 +174,7 @@ def test_one_pixel_cannot_be_shuffled():
 
 
 class Multiplied(nn.Module):
-    """Its images [N, 1, 2, maps] are its gate; it multiplies ones, and sums them."""
+    """Uses its image [N, 1, 2, maps] as the gate of a map of ones, and sums the result."""
 
     axis: int  # that is summed over; the other is the logits
 
@@ -190,7 +190,7 @@ class Ones(nn.Module):
 
 
 def shuffled(model, gate, sizes=(400,), seed=0, label=0):
-    """The change of the one gate, shuffled, for the same gate in every image."""
+    """The change from shuffling the only gate, with the same gate in every image."""
     batches = [
         {
             'image': np.broadcast_to(np.float32(gate), (n, *np.shape(gate))),

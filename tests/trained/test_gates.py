@@ -46,7 +46,7 @@ def trained():
 
 
 def test_undecodable_images_are_in_no_statistic_and_incorrect_in_evaluation(trained):
-    """13 images in two batches, of which three are black and without a label."""
+    """13 images in two batches; three of them are black and have no label."""
     rng = np.random.default_rng(1)
     image = rng.integers(0, 256, (16, 8, 8, 3), np.uint8)
     label, mask = rng.integers(0, 3, 16), np.arange(16) < 13

@@ -1,4 +1,4 @@
-"""A short run, for tests of what happens in and around it."""
+"""A short run, for tests of the training loop."""
 
 import pytest
 

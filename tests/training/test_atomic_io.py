@@ -27,7 +27,7 @@ def hasty(monkeypatch):
 
 
 def full_disk(monkeypatch, times):
-    """Fails `times` times in Orbax's thread, when a checkpoint is about to be complete."""
+    """Makes the last write of a checkpoint fail `times` times, in Orbax's thread."""
     real, left = checkpoint_integrity._digests, [times]
 
     def digests(folder):

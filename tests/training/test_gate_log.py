@@ -25,7 +25,7 @@ from tests.test_hosts import finish, start_hosts
 
 @pytest.fixture
 def logged(short):
-    """12 steps, with lines of training at 5, 10 and 12 and checkpoints at 4, 8 and 12."""
+    """12 steps, with training metrics at 5, 10 and 12 and checkpoints at 4, 8 and 12."""
     short.log_gates = True
     short.num_train_steps = short.eval_every_steps = 12
     short.log_every_steps = 5
@@ -75,7 +75,7 @@ def test_gate_statistics_are_written_to_metrics_and_tensorboard(digits, tmp_path
 
 
 def _check_values(config, state, batch, line):
-    """Computes a line by NumPy from feature maps of its state on its batch."""
+    """Checks a metrics line against NumPy on the feature maps of a state on its batch."""
     images = (batch['image'] / np.float32(255) - np.float32(0.3)) / np.float32(0.37)
     variables = jax.device_get(state.variables)
     setup = trainer_setup.build(config, num_classes=10, num_train_examples=1437)

@@ -20,7 +20,7 @@ from tests.training.conftest import short_config
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory, data_dir):
+def uninterrupted(tmp_path_factory, data_dir):
     """The workdir of an uninterrupted run, its last state and its output."""
     config = short_config(data_dir)
     config.profile_start_step, config.profile_num_steps = 2, 2
@@ -31,13 +31,13 @@ def whole(tmp_path_factory, data_dir):
 
 
 @pytest.fixture
-def finished(whole, tmp_path):
+def finished(uninterrupted, tmp_path):
     """A copy of that workdir."""
-    return Workdir(shutil.copytree(whole[0], tmp_path / 'finished'))
+    return Workdir(shutil.copytree(uninterrupted[0], tmp_path / 'finished'))
 
 
-def test_a_stopped_run_resumes_bit_for_bit(short, whole, tmp_path):
-    workdir, state, _ = whole
+def test_a_stopped_run_resumes_bit_for_bit(short, uninterrupted, tmp_path):
+    workdir, state, _ = uninterrupted
     for stop in (6, 25):
         with pytest.raises(KilledError):
             loop.train_and_evaluate(short, tmp_path, train_batches=stop_after(stop))
@@ -52,8 +52,8 @@ def test_a_stopped_run_resumes_bit_for_bit(short, whole, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_run_leaves_its_files_and_prints_a_summary(whole):
-    workdir, _, printed = whole
+def test_a_run_leaves_its_files_and_prints_a_summary(uninterrupted):
+    workdir, _, printed = uninterrupted
     summary = json.loads((workdir / 'summary.json').read_text())
     assert summary['step'] == summary['final']['step'] == 30
     for name in ('final', 'best'):
@@ -137,7 +137,7 @@ def test_metrics_of_steps_to_be_repeated_are_removed(tmp_path):
 
 @pytest.mark.slow
 def test_an_evaluation_that_was_killed_is_repeated(short, tmp_path):
-    whole = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
+    uninterrupted = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
 
     def killed_at_20(state, step):
         if step == 20:
@@ -147,14 +147,14 @@ def test_an_evaluation_that_was_killed_is_repeated(short, tmp_path):
     with pytest.raises(KilledError):
         loop.train_and_evaluate(short, tmp_path / 'killed', evaluators={'killed': killed_at_20})
     resumed = loop.train_and_evaluate(short, str(tmp_path / 'killed'))
-    assert_trees_equal(jax.device_get(resumed), jax.device_get(whole))
+    assert_trees_equal(jax.device_get(resumed), jax.device_get(uninterrupted))
     assert reproducible(tmp_path / 'killed') == reproducible(tmp_path / 'whole')
 
 
 @pytest.mark.slow
 def test_a_run_resumes_from_the_newest_good_checkpoint(short, tmp_path, capsys):
     short.optimizer.schedule = 'constant'
-    whole = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
+    uninterrupted = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
     short.num_train_steps = 26
     loop.train_and_evaluate(short, str(tmp_path / 'damaged'))
     data_file = next((tmp_path / 'damaged' / 'checkpoints' / '26' / 'default' / 'd').iterdir())
@@ -165,7 +165,7 @@ def test_a_run_resumes_from_the_newest_good_checkpoint(short, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert 'Resuming from the checkpoint of step 24.' in printed
     assert f'step 26 is damaged: default/d/{data_file.name} is not what was written' in printed
-    assert_trees_equal(jax.device_get(resumed), jax.device_get(whole))
+    assert_trees_equal(jax.device_get(resumed), jax.device_get(uninterrupted))
     assert reproducible(tmp_path / 'damaged') == reproducible(tmp_path / 'whole')
     assert (tmp_path / 'damaged' / 'damaged' / '26').is_dir()
 

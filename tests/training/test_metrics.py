@@ -59,7 +59,7 @@ def test_no_prediction_is_correct_for_a_negative_label():
 
 
 def test_an_image_that_could_not_be_decoded_counts_as_an_incorrect_uniform_guess():
-    """In place of one of three images; the others count as they do without it."""
+    """It replaces one of three images; the others count as without it."""
     model = nn.Dense(4)
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 4)))

@@ -66,7 +66,7 @@ def run(steps=3, **settings):
 
 
 def sgd_by_hand(value, gradient, decay, nesterov, steps=3, momentum=0.9, rate=0.1):
-    """torch.optim.SGD by the formulas of its documentation."""
+    """torch.optim.SGD, from the formulas in its documentation."""
     buffer = 0.0
     for _ in range(steps):
         g = gradient + decay * value

@@ -21,7 +21,7 @@ def build_on(num_devices, config):
 
 
 def train(setup, config, steps):
-    """The loss of each step, and the last state."""
+    """Trains `steps` steps; returns the loss of each and the last state."""
     state, losses = setup.init(), []
     batches = itertools.islice(data.train_batches(config), steps)
     for batch in parallel.to_devices(batches, setup.mesh):
@@ -160,7 +160,7 @@ def test_an_error_of_this_device_is_not_taken_for_a_lost_host(message):
 
 
 def refuse(message, with_detection):
-    """`jax.distributed.initialize` that raises one message, and another with detection on."""
+    """A stand-in for `jax.distributed.initialize` that fails; the message depends on detection."""
 
     def initialize(*, cluster_detection_method=None, **_):
         raise ValueError(message if cluster_detection_method else with_detection)

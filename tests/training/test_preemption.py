@@ -1,4 +1,4 @@
-"""Signals, sent to main.py as a scheduler or a user sends them."""
+"""Signals sent to main.py as by a scheduler or a user."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from tests.helpers import ROOT, assert_trees_equal
 
 
 def start(workdir, data_dir):
-    """A run of 300 steps with an evaluation and a checkpoint every 20th."""
+    """Starts a run of 300 steps with an evaluation and a checkpoint every 20 steps."""
     return subprocess.Popen(
         [
             sys.executable, 'main.py', '--config=configs/digits_ssa20.py', f'--workdir={workdir}',
@@ -50,7 +50,7 @@ def last_state(workdir):
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory, data_dir):
+def uninterrupted(tmp_path_factory, data_dir):
     """The workdir of an uninterrupted run."""
     workdir = tmp_path_factory.mktemp('whole')
     process = start(workdir, data_dir)
@@ -59,14 +59,14 @@ def whole(tmp_path_factory, data_dir):
     return workdir
 
 
-def assert_same_run(workdir, whole):
-    assert lines(workdir) == lines(whole)
-    assert_trees_equal(last_state(workdir), last_state(whole))
+def assert_same_run(workdir, uninterrupted):
+    assert lines(workdir) == lines(uninterrupted)
+    assert_trees_equal(last_state(workdir), last_state(uninterrupted))
     assert not (workdir / 'run.lock').exists()
 
 
 @pytest.mark.slow
-def test_a_signal_saves_and_the_run_resumes_bit_for_bit(whole, tmp_path, data_dir):
+def test_a_signal_saves_and_the_run_resumes_bit_for_bit(uninterrupted, tmp_path, data_dir):
     for number, text in ((signal.SIGTERM, 'step 40/300  eval'), (signal.SIGINT, 'step 120/300')):
         process = start(tmp_path, data_dir)
         wait_for(process, text)
@@ -80,11 +80,11 @@ def test_a_signal_saves_and_the_run_resumes_bit_for_bit(whole, tmp_path, data_di
     printed, _ = process.communicate()
     assert process.returncode == 0
     assert f'Resuming from the checkpoint of step {step}.' in printed
-    assert_same_run(tmp_path, whole)
+    assert_same_run(tmp_path, uninterrupted)
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_bit_for_bit(whole, tmp_path, data_dir):
+def test_a_killed_run_resumes_bit_for_bit(uninterrupted, tmp_path, data_dir):
     process = start(tmp_path, data_dir)
     wait_for(process, 'step 30/300  train')
     process.kill()
@@ -100,7 +100,7 @@ def test_a_killed_run_resumes_bit_for_bit(whole, tmp_path, data_dir):
     process.communicate()
     assert process.returncode == 0
     assert not list((tmp_path / 'checkpoints').glob('*tmp*'))
-    assert_same_run(tmp_path, whole)
+    assert_same_run(tmp_path, uninterrupted)
 
 
 def test_a_second_signal_stops_at_once(tmp_path, data_dir):

@@ -1,4 +1,4 @@
-"""Runs that start from a file of weights, and runs that train a part."""
+"""Runs that start from a weight file, and runs that train a subset of the parameters."""
 
 import itertools
 import json
@@ -29,7 +29,7 @@ from tests.report.runs import random_state
 
 @pytest.fixture
 def tiny(digits):
-    """Two blocks, six steps."""
+    """A config of two blocks and six steps."""
     digits.model.name = 'resnet20'
     digits.num_train_steps = 6
     digits.log_every_steps = 3
@@ -39,7 +39,7 @@ def tiny(digits):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, data_dir):
-    """The workdir of a plain ResNet-20 with random weights at step 6, and these as a file."""
+    """The workdir of a ResNet-20 with random weights at step 6, and a file of the weights."""
     config = load_config('digits_ssa20')
     config.dataset.data_dir = str(data_dir)
     config.model.name = 'resnet20'
@@ -83,7 +83,7 @@ def test_a_run_of_an_older_config_and_of_more_devices_is_read(trained, tmp_path)
 
 
 class Headed(ResNet):
-    """Its last layer is not called fc."""
+    """A network whose last layer is not called fc."""
 
     @nn.compact
     def classify(self, x, train=None):

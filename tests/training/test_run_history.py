@@ -14,7 +14,7 @@ PLAN = TrainPlan(Fraction(25), 100, Fraction(25), 10, 0.1)
 
 
 def leave(workdir, *lines, start=0):
-    """metrics.jsonl with lines (step, split), and starts.jsonl with one start."""
+    """Writes metrics.jsonl with lines (step, split), and starts.jsonl with one start."""
     text = ''.join(json.dumps({'step': step, 'split': split}) + '\n' for step, split in lines)
     (workdir / 'metrics.jsonl').write_text(text)
     (workdir / 'starts.jsonl').write_text(json.dumps({'step': start}) + '\n')

@@ -72,7 +72,7 @@ def start(model):
 
 
 def train(model, state, batches):
-    """The last state and each step's loss, in float32 on one device."""
+    """Trains in float32 on one device; returns the last state and the loss of each step."""
     mesh = mesh_of(1)
     preprocess = partial(steps.preprocess, mean=(0.3,) * 3, std=(0.4,) * 3)
     step = parallel.parallel_train_step(
