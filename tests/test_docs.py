@@ -53,7 +53,7 @@ def test_the_custom_block_and_network_work():
     assert state['intermediates']['layer2_0']['mine']['gate'][0].shape == (2, 8, 8, 1)
 
 
-def test_a_loss_a_metric_and_an_evaluator_of_ones_own_work_as_the_page_says(
+def test_a_custom_loss_metric_and_evaluator_work_as_the_page_says(
     digits, tmp_path, monkeypatch
 ):
     code = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/extending.md').read_text(), re.DOTALL)

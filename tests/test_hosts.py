@@ -86,7 +86,7 @@ except LaterError as error:
 """
 
 
-def test_an_error_of_one_host_is_raised_on_all_with_its_kind_and_whole_message():
+def test_an_error_of_one_host_is_raised_on_all_with_its_kind_and_full_message():
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]

@@ -41,7 +41,7 @@ def test_programs_are_kept_in_the_users_cache_folder(tmp_path):
     assert programs(tmp_path) == kept
 
 
-def test_ones_own_folder_is_used(tmp_path):
+def test_a_custom_cache_folder_is_used(tmp_path):
     own = tmp_path / 'own'
     assert run(tmp_path, JAX_COMPILATION_CACHE_DIR=str(own)) == (str(own), 0)
     assert programs(own)

@@ -62,7 +62,7 @@ def test_a_residual_attention_network_has_its_authors_macs():
     assert sum(x.matmul_macs for x in layers if x.kind in ('Conv', 'Dense')) == 6_270_836_736
 
 
-def test_ssa_costs_two_multiply_adds_a_value():
+def test_ssa_costs_two_macs_per_value():
     """Saliency and gate, plus per channel the mean, and per pixel BatchNorm and gate scale."""
     plain, attended = cost('resnet50', 'v1'), cost('ssa_resnet50', 'v1')
     small = CHANNELS + 2 * PIXELS

@@ -98,7 +98,7 @@ def test_which_attention_has_maps(kind):
         assert shapes() == [(2, 8, 8), (2, 4, 4)]
 
 
-def test_gather_excite_has_maps_where_its_extent_is_not_the_whole():
+def test_gather_excite_has_maps_unless_its_extent_is_the_whole_map():
     model, variables = small(
         'ge_resnet20', stage_sizes=(1,), width=4, attention_options={'extent': 2}
     )
@@ -150,7 +150,7 @@ class Own(Network, kw_only=True):
         return apply_attention(self.attention_at(1, 0), x, train=train)
 
 
-def test_a_block_without_a_number_is_a_stage_of_its_own():
+def test_a_block_without_a_number_is_a_separate_stage():
     model = Own(num_classes=5, attention=partial(SSABlock, name='attention'))
     maps = saliency_maps(model, trained(model), IMAGES)
     assert list(maps.blocks) == list(maps.stages) == ['attention']

@@ -124,7 +124,7 @@ def test_the_input_and_every_parameter_get_a_gradient_in_training(kind):
 
 
 @EACH
-def test_the_result_is_the_input_times_the_gates_given_when_asked_for(kind):
+def test_the_result_is_the_input_times_the_sown_gates(kind):
     block = ATTENTION[kind]()
     variables, x = variables_of(block), features()
     y, extra = block.apply(variables, x, train=False, mutable=['intermediates'])

@@ -120,6 +120,6 @@ def test_a_single_pixel_has_only_itself_for_a_neighborhood(extent):
         ({'excite': 'mlp'}, r'GEBlock\(ratio=16\).*choose a ratio from 1 to 8'),
     ],
 )
-def test_options_that_cannot_be_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         shapes_of(GEBlock(**options), (1, 4, 4, 8))

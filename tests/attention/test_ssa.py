@@ -101,7 +101,7 @@ def test_training_updates_the_running_statistics():
 
 
 @pytest.mark.parametrize('groups', [1, 4])
-def test_costs_two_parameters_a_group_for_any_number_of_channels(groups):
+def test_costs_two_parameters_per_group_for_any_number_of_channels(groups):
     for channels in (8, 64):
         shapes = jax.eval_shape(
             lambda x: SSABlock(num_groups=groups).init(jax.random.key(0), x, train=False),
@@ -120,7 +120,7 @@ def test_bfloat16_loses_only_the_rounding_of_its_input_and_output():
     np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
 
 
-def test_saliency_and_gate_are_given_when_asked_for():
+def test_saliency_and_gate_are_sown_if_requested():
     x = features(dtype=np.float32)
     block, state = SSABlock(num_groups=2), variables(2, np.float32)
     _, extra = block.apply(state, x, train=False, mutable=['intermediates'])

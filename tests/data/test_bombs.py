@@ -182,7 +182,7 @@ def folder(imagenet, tmp_path):
     return imagenet
 
 
-def test_a_large_file_of_a_folder_is_not_read_whole(folder, monkeypatch):
+def test_a_large_file_of_a_folder_is_not_read_completely(folder, monkeypatch):
     path = f'{folder.dataset.data_dir}/train/ash/3.jpg'
     with open(path, 'r+b') as file:
         file.truncate(2**40)  # takes no room

@@ -89,7 +89,7 @@ def folder(imagenet, tmp_path):
     return imagenet
 
 
-def test_a_folder_of_images_is_a_data_set(folder):
+def test_a_folder_of_images_is_a_dataset(folder):
     info = data.dataset_info(folder)
     assert (info.num_train, info.num_eval, info.num_classes) == (27, 27, 3)
     assert info.class_names == ('ash', 'beech', 'cedar')

@@ -75,7 +75,7 @@ def test_a_long_run_counts_anew(pauses, tmp_path):
     assert (tmp_path / 'pauses').read_text().split() == ['10'] * 3
 
 
-def test_without_a_command_it_says_how():
+def test_without_a_command_it_prints_its_usage():
     result = run(UNTIL_DONE)
     assert result.returncode == 2
     assert result.stderr.startswith('usage: ')

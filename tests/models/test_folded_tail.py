@@ -237,7 +237,7 @@ def test_flaxs_own_batch_norm_is_plain_or_refused():
 
 
 @pytest.mark.parametrize(('name', 'tail'), [('ssa_resnet20', 'folded'), ('resnet50', 'flat')])
-def test_a_tail_that_cannot_be_is_refused(name, tail):
+def test_an_invalid_tail_is_refused(name, tail):
     model = create_model(name, num_classes=10, tail=tail)
     with pytest.raises(ValueError, match='tail='):
         model.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)

@@ -133,7 +133,7 @@ def quickly(level):
 @pytest.mark.parametrize(
     'case', marked([case for case in CASES if case not in QUICK_STEPS], QUICK_LOGITS)
 )
-def test_logits_equal_those_of_others(case, golden):
+def test_logits_equal_those_of_the_reference(case, golden):
     ours = golden(case)
     with float64():
         apply = jax.jit(partial(ours.model.apply, train=False), compiler_options=quickly(0))
@@ -148,7 +148,7 @@ LEVEL_0 = ('vgg11_bn_narrow', 'densenet21', 'googlenet', 'cbamresnet17', 'attent
 @pytest.mark.parametrize(
     'case', marked([case for case in CASES if 'loss' in EXPECTED[case]], QUICK_STEPS)
 )
-def test_logits_and_a_training_step_equal_those_of_others(case, golden):
+def test_logits_and_a_training_step_equal_those_of_the_reference(case, golden):
     ours, expected = golden(case), EXPECTED[case]
     tx = optax.trace(decay=0.0)  # keeps the gradient
     step = parallel.parallel_train_step(

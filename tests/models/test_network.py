@@ -177,7 +177,7 @@ def test_stages_and_blocks_choose_the_slots(options, filled):
         ({'dropout': 1.5}, r'dropout=1\.5\) must be at least 0'),
     ],
 )
-def test_slots_that_are_not_there_are_refused(options, message):
+def test_slots_that_do_not_exist_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         init(create_model('ssa_resnet20', num_classes=5, **options))
 
@@ -193,7 +193,7 @@ class Zero(nn.Module):
 @pytest.mark.parametrize(
     'name', ['resnet18', 'preact_resnet50', 'mobilenet_v2', 'residual_attention56']
 )
-def test_after_the_sum_the_block_is_given_the_sum(name):
+def test_a_block_after_the_sum_gets_the_sum(name):
     """A block that returns zeros leaves nothing after the sum, and the shortcut before it."""
     images = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 8, 3)), jnp.float32)
     block = SMALL[name][1][-1].removesuffix('/project')

@@ -78,12 +78,12 @@ def test_nothing_is_pruned_if_a_kept_checkpoint_is_damaged(workdir):
     assert sorted(path.name for path in (workdir / 'checkpoints').iterdir()) == ['1', '2', '3']
 
 
-def test_a_run_that_goes_on_is_not_pruned(workdir):
+def test_a_run_in_progress_is_not_pruned(workdir):
     with Workdir(workdir).lock(), pytest.raises(WorkdirInUseError, match='runs in this workdir'):
         tool('prune', f'--workdir={workdir}', '--keep=1')
 
 
-def test_an_export_is_a_workdir_of_its_own(workdir, tmp_path):
+def test_an_export_is_a_new_workdir(workdir, tmp_path):
     (workdir / 'classes.json').write_text('["a", "b"]')
     before = sorted(workdir.rglob('*'))
     tool('export', f'--workdir={workdir}', f'--out={tmp_path}/best')

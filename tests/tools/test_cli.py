@@ -20,7 +20,7 @@ TOOLS = sorted(
 
 
 @pytest.mark.parametrize('name', TOOLS)
-def test_a_command_says_how_it_is_called_and_what_each_flag_is(name):
+def test_help_shows_the_usage_and_each_flag(name):
     module = importlib.import_module(f'ssanet_jax.tools.{name}')
     assert f'python -m ssanet_jax.tools.{name}' in module.__doc__
     with own_flags(module):

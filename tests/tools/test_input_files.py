@@ -46,7 +46,7 @@ def test_a_name_with_the_signs_of_a_glob_is_a_name_where_it_exists(folder):
     ],
     ids=['nothing', 'glob', 'folder'],
 )
-def test_what_stands_for_no_image_is_a_mistake(folder, arguments, message):
+def test_arguments_without_images_are_a_mistake(folder, arguments, message):
     (folder / 'empty').mkdir()
     with pytest.raises(ConfigError, match=message):
         input_files.find(arguments)

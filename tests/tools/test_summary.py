@@ -114,7 +114,7 @@ def test_variant_and_image_size_have_an_effect():
     assert rows[2] - classifier == (rows[1] - classifier) * 192**2 // 224**2
 
 
-def test_a_recipe_in_place_of_a_name():
+def test_a_recipe_instead_of_a_name():
     printed = summary('--config=configs/cifar10_ssa50.py', '--num_classes=10', '--depth=0')
     assert 'ssa_resnet50, 10 classes, 32x32 pixels' in printed
     assert '23,520,874' in printed

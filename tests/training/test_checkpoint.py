@@ -149,7 +149,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize('damage', DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(damage, tmp_path):
+def test_a_damaged_checkpoint_is_moved_away_for_the_one_before(damage, tmp_path):
     good_checkpoints(tmp_path, 1, 2, 3)
     damage(tmp_path / 'checkpoints' / '3')
     with Checkpoints(tmp_path) as checkpoints:

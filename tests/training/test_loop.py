@@ -24,7 +24,7 @@ def uninterrupted(tmp_path_factory, data_dir):
     """The workdir of an uninterrupted run, its last state and its output."""
     config = short_config(data_dir)
     config.profile_start_step, config.profile_num_steps = 2, 2
-    workdir, printed = tmp_path_factory.mktemp('whole'), io.StringIO()
+    workdir, printed = tmp_path_factory.mktemp('uninterrupted'), io.StringIO()
     with contextlib.redirect_stdout(printed):
         state = loop.train_and_evaluate(config, workdir)
     return workdir, jax.device_get(state), printed.getvalue()

@@ -52,7 +52,7 @@ def last_state(workdir):
 @pytest.fixture(scope='module')
 def uninterrupted(tmp_path_factory, data_dir):
     """The workdir of an uninterrupted run."""
-    workdir = tmp_path_factory.mktemp('whole')
+    workdir = tmp_path_factory.mktemp('uninterrupted')
     process = start(workdir, data_dir)
     _, errors = process.communicate()
     assert (process.returncode, errors) == (0, '')
