@@ -61,7 +61,7 @@ RESIDUAL_ATTENTION = (
 _IMAGENET_NOTES = (
     'The 3.86 G are v1, whose bottlenecks have their stride in the first 1x1 convolution; the '
     'released code is v1.5, with the stride in the 3x3: 4.09 G. Both have the same parameters.',
-    'SSANet_result.md beside the paper prints other accuracies: ResNet-50 75.24 / 92.67, '
+    'SSANet_result.md, next to the paper, prints other accuracies: ResNet-50 75.24 / 92.67, '
     'SE-ResNet-50 76.85 / 93.50, SSA-ResNet-50 76.61 / 93.28.',
 )
 _CIFAR_NOTE = (

@@ -20,7 +20,7 @@ from ssanet_jax.analysis.hlo import operations
 from ssanet_jax.config import base
 from ssanet_jax.training import trainer_setup
 
-PARTS = {  # The first pattern that an operation's name has decides.
+PARTS = {  # The first pattern that matches an operation's name decides.
     'tail, forward': r'jvp\(ResNet\)(?<!transpose\(jvp\(ResNet\)).*FoldedTail',
     'tail, backward': r'transpose\(jvp\(ResNet\)\).*FoldedTail',
     'projection shortcuts': r'downsample',

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from common import machine, write
 
-# A CPU build of torch lacks the operators that torchvision registers shapes for.
+# CPU builds of torch lack operators that torchvision registers shapes for.
 library = torch.library.Library('torchvision', 'DEF')
 library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
 library.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')

@@ -65,8 +65,8 @@ def torch_step(
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.backends.cudnn.benchmark = True  # On a GPU: what XLA does by itself, ...
-    torch.set_float32_matmul_precision('high')  # ... TF32 included.
+    torch.backends.cudnn.benchmark = True  # XLA does this by default on a GPU, ...
+    torch.set_float32_matmul_precision('high')  # ... and uses TF32.
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     network = timm_model(model) if framework.startswith('timm') else own_model(model)
     network = network.to(device, memory_format=torch.channels_last)
@@ -101,7 +101,9 @@ def own_model(model: str) -> Any:
 def timm_model(model: str) -> Any:
     import torch
 
-    if torch.version.cuda is None:  # torchvision beside a CPU torch lacks what it registers
+    if (
+        torch.version.cuda is None
+    ):  # torchvision needs these operators, which CPU builds of torch lack
         library = torch.library.Library('torchvision', 'DEF')
         library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
         library.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')

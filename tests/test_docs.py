@@ -53,9 +53,7 @@ def test_the_custom_block_and_network_work():
     assert state['intermediates']['layer2_0']['mine']['gate'][0].shape == (2, 8, 8, 1)
 
 
-def test_a_custom_loss_metric_and_evaluator_work_as_the_page_says(
-    digits, tmp_path, monkeypatch
-):
+def test_a_custom_loss_metric_and_evaluator_work_as_the_page_says(digits, tmp_path, monkeypatch):
     code = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/extending.md').read_text(), re.DOTALL)
     names = {}
     for block in code:

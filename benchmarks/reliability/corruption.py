@@ -162,7 +162,7 @@ REFUSED: dict[str, Callable[[Path], None]] = {
 }
 
 # Damage outside of checkpoints that a run repairs without a message.
-MENDED: dict[str, Callable[[Path], None]] = {
+REPAIRED: dict[str, Callable[[Path], None]] = {
     f'{name} cut within its last line': lambda checkpoint, name=name: change(
         partial(cut, keep=lambda size: size - 9), checkpoint.parents[1], name
     )
@@ -182,7 +182,7 @@ def resume(workdir: Path, way: str, reference: dict[str, Any]) -> dict[str, Any]
         problems.append('the damaged checkpoint was not moved away')
     if not said and way in WAYS and not problems and start.resumed_from != NEWEST:
         problems.append(f'it silently resumed from step {start.resumed_from}')
-    unnoticed = 'mended' if way in MENDED else 'harmless'
+    unnoticed = 'repaired' if way in REPAIRED else 'harmless'
     return {
         'way': way,
         'verdict': 'incorrect' if problems else 'detected' if said else unnoticed,
@@ -219,7 +219,7 @@ def _more(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    ways = {**WAYS, **MENDED, **REFUSED}
+    ways = {**WAYS, **REPAIRED, **REFUSED}
     args, began = arguments(__doc__, len(ways), 'ways', _more), time.perf_counter()
     chosen = [way for way in ways if args.only in way][: args.count]
     with scratch(args.folder) as folder, Trials('ways', len(chosen)) as trials:

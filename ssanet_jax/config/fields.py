@@ -135,7 +135,7 @@ _MODEL = (
           "Stride of bottlenecks in the first (v1) or second (v1.5) convolution; unset: 'v1.5'.",
           kind=str, choices=('v1', 'v1.5'), network_option=True),
     Field('model.tail', 'auto',
-          "Implementation of bottlenecks' ends, see docs/performance.md; 'auto' goes by shape.",
+          "Implementation of bottlenecks' ends, see docs/performance.md; 'auto' depends on shapes.",
           choices=('auto', 'folded', 'plain'), resumable=True, network_option=True),
     Field('model.zero_init_residual', False,
           'Initialize the last BatchNorm scale of each residual branch to 0.', network_option=True),

@@ -33,7 +33,7 @@ _ERRORS = (tf.errors.InvalidArgumentError, BadImageError)
 
 
 class DecodeSpec(NamedTuple):
-    """How files become crops.
+    """Options of decoding and cropping.
 
     Attributes:
       dataset: `config.dataset`; reads `image_size`, the limits, and the options of `crop`.

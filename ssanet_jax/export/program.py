@@ -119,7 +119,7 @@ def describe(
 
 
 def _resize_rule(dataset: ConfigDict) -> str:
-    """How evaluation makes an input of an image file."""
+    """Describes how evaluation resizes and crops an image file."""
     size = dataset.image_size
     if dataset.eval_crop == 'whole':
         return f'the whole image resized to {size} x {size}, bilinear, antialiased'

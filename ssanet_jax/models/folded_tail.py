@@ -99,13 +99,13 @@ class FoldedTail(nn.Module):
     Attributes:
       features: C.
       attention: makes an `SSABlock` with squeeze='mean', or None.
-      norm: makes a `layers.BatchNorm`, perhaps with settings, or a `layers.FoldedBatchNorm`.
-      norm_options: more of its settings, as `scale_init`.
+      norm: makes a `layers.BatchNorm`, or a `layers.FoldedBatchNorm`.
+      norm_options: further options of `norm`, such as `scale_init`.
       conv, bn: names of the submodules that hold W and the BatchNorm.
 
     In float32 its output is exact to 1e-6 of its norm where h is a ReLU's output, and to 1e-5
-    where the means of h exceed their deviations 140 times, where the plain form, which squares
-    before it subtracts, is exact to 1e-3; constant inputs give finite gradients. (Measured
+    where means of h exceed deviations 140 times. The plain form, which squares before it
+    subtracts, is then exact to 1e-3 only. Constant inputs give finite gradients. (Measured
     against float64, see docs/performance.md.)
 
     With `nn.share_scope` the submodules become those of the calling module; `capture_intermediates`
@@ -157,7 +157,7 @@ def fold(
       train: take the statistics of the batch.
       conv, bn: names of the submodules.
       norm: makes a `layers.BatchNorm`, or a `layers.FoldedBatchNorm`, which cannot train.
-      **norm_options: more of its settings.
+      **norm_options: further options of `norm`.
     """
     stats = layers.reduction_dtype(h.dtype)
     kernel = _Kernel(features, name=conv)(h.shape[-1]).astype(stats)  # [K, C]

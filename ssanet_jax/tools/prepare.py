@@ -141,7 +141,7 @@ def _gigabytes(size: int) -> str:
 def define_flags() -> None:
     flags.DEFINE_string('dataset', None, 'TFDS name, with a version if needed.', required=True)
     flags.DEFINE_string('data_dir', None, 'Folder of prepared datasets; TFDS has a default.')
-    flags.DEFINE_string('manual_dir', None, 'Folder of files downloaded by hand.')
+    flags.DEFINE_string('manual_dir', None, 'Folder of manually downloaded files.')
     flags.DEFINE_enum(
         'file_format',
         'array_record',

@@ -78,8 +78,8 @@ def ablate(
 
     'one' replaces a gate by 1. 'mean' replaces it by the mean of each of its maps (or channels)
     over pixels and images, which keeps its average effect and removes its response to the input.
-    'shuffled' permutes the pixels of each image's maps at random, alike for all maps of an image;
-    a gate of one pixel has its channels permuted.
+    'shuffled' permutes the pixels of each image at random, in the same way for all of its maps; a
+    gate of one pixel has its channels permuted.
 
     A block must return gate * x, as all blocks of this package do; the two gates of CBAM and of
     scSE are replaced separately. One compiled program serves any number of gates.
@@ -130,7 +130,7 @@ def evaluations(statistics: Mapping[str, GateStatistics], kinds: Sequence[Kind] 
 def _compare(
     names: Sequence[str], kinds: Sequence[Kind], means: Sequence[Mapping[str, float]]
 ) -> Ablation:
-    """From the means of the unchanged network, then of each kind for each name."""
+    """Compares means with those of the unchanged network, by kind and name."""
     unchanged, *others = means
     changes = iter(
         Change(other['top1'] - unchanged['top1'], other['loss'] - unchanged['loss'])

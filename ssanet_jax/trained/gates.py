@@ -58,7 +58,7 @@ def ablation_of(
 
 
 def subsample(batches: Iterable[Batch], count: int, total: int) -> list[Batch]:
-    """At most `count` of the `total` images of padded batches, evenly spaced, as such batches."""
+    """Selects `count` evenly spaced images of `total` in padded batches; returns such batches."""
     parts, size, start = [], 0, 0
     for batch in batches:
         size = len(batch['mask'])

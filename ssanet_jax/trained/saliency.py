@@ -17,7 +17,7 @@ _LEGIBLE = 224  # pixels per side, to which small images are magnified
 
 
 class Saliency(NamedTuple):
-    """Where a network looks in one image, and its prediction.
+    """Saliency maps and prediction of a network for one image.
 
     Attributes:
       image: uint8 [s, s, 3], as the network sees it.

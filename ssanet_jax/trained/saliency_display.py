@@ -192,7 +192,7 @@ def write_page(
     cards: Sequence[Card],
     bad: Sequence[tuple[str, str]],
 ) -> Path:
-    """Writes `index.html`, which needs nothing but the figures in its folder; returns its path.
+    """Writes `index.html`, which needs only the figures in its folder; returns its path.
 
     Args:
       folder: of the figures.

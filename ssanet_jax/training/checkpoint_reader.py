@@ -38,7 +38,7 @@ class CheckpointReader:
 
     def _open(self) -> ocp.CheckpointManager:
         verbosity = logging.get_verbosity()
-        if self._read_only:  # Orbax warns about it, even if asked for
+        if self._read_only:  # Orbax warns about it even if requested
             logging.set_verbosity(logging.ERROR)
         manager = ocp.CheckpointManager(
             self.directory,

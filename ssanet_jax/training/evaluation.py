@@ -49,7 +49,7 @@ def evaluate_checkpoint(
     """Evaluates a checkpoint of a run; prints a table and writes evaluation.json in `workdir`.
 
     Args:
-      config: of the run, perhaps with another `eval_batch_size` or `dataset.eval_split`.
+      config: of the run; `eval_batch_size` and `dataset.eval_split` may differ.
       workdir: of the run.
       checkpoint: 'best', 'latest', a step, or 'init' for the weights of `config.init`, which need
         no run.

@@ -14,7 +14,7 @@ from ssanet_jax.training.trainer_setup import TrainerSetup
 def load_weights(config: ConfigDict, setup: TrainerSetup, state: TrainState) -> TrainState:
     """Replaces the variables of `state`, of step 0, by those of `config.init.weights`.
 
-    Layers that the file is not asked for, as the last with `config.init.head='new'`, keep theirs.
+    Layers that are not loaded, such as the last with `config.init.head='new'`, keep their values.
 
     Raises:
       ConfigError: there is no such file, or its arrays do not fit the model.

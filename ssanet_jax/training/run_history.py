@@ -104,7 +104,7 @@ def _environment(step: int, info: DatasetInfo) -> dict[str, Any]:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """How two starts differ in machines and versions."""
+    """Describes the differences of machines and versions between two starts."""
     flat_before, flat_now = (
         {name: start[name] for name in ('hosts', 'devices', 'device_kind')} | start['versions']
         for start in (before, now)

@@ -58,7 +58,7 @@ def insert_attention(
     if flat or not added:
         names = ', '.join('/'.join(path) for path in list(flat)[:5])
         what = f'has no place for {names}' if flat else 'has no SSA block'
-        raise ValueError(f'The network with attention {what}; make both alike but for SSA.')
+        raise ValueError(f'The network with attention {what}; make both equal except for SSA.')
     block: Any = model.attention(parent=None) if model.attention is not None else None
     if block.gate_scale != 2:
         _scale_before(result, added, model, 2 / block.gate_scale)

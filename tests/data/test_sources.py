@@ -51,7 +51,7 @@ def test_neighbors_of_a_large_dataset_are_separated():
 
 @pytest.mark.parametrize('name', ['imagenet', 'imagenet_tfrecord'])
 def test_names_equal_tfds_ids(name, request):
-    """Oracle: TFDS, asked for its ids."""
+    """The oracle is TFDS, which can add its ids to examples."""
     config = request.getfixturevalue(name)
     source = open_source(config.dataset, 'train[5:40]')
     chunks = list(source.evaluation(HostShard(0, 1)))
