@@ -72,7 +72,7 @@ def flax_form() -> Iterator[None]:
     )
     with (
         mock.patch.object(layers, 'BatchNorm', nn.BatchNorm),
-        mock.patch.object(conv_pool, '_pointwise', jax.lax.conv_general_dilated),
+        mock.patch.object(conv_pool, '_conv_1x1', jax.lax.conv_general_dilated),
         mock.patch.object(layers, 'max_pool', max_pool),
         mock.patch.object(layers, 'relu', nn.relu),
     ):
