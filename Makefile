@@ -9,7 +9,7 @@ LOCK     = pip compile --universal pyproject.toml --no-annotate --generate-hashe
   --custom-compile-command 'make lock'
 RELIABILITY ?= kills corruption signals hosts soak
 
-.PHONY: help setup setup-test train test test-slow lint lock audit reliability clean
+.PHONY: help setup setup-test train test test-slow test-all lint lock audit reliability clean
 
 help:  ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ test: setup-test  ## Run the tests.
 
 test-slow: setup-test  ## Run the tests that take minutes.
 	$(BIN)/python -m pytest -m slow
+
+test-all: setup-test  ## Run all tests.
+	$(BIN)/python -m pytest -m '' --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
 lint: setup-test  ## Check style and types.
 	$(BIN)/ruff check .

@@ -81,6 +81,24 @@ def torch(result: dict[str, Any]) -> str:
     return markdown(['contender', 'images/s', 'ratio in the same round', 'first step, s'], rows)
 
 
+def targets(result: dict[str, Any]) -> str:
+    """In parentheses, relative to ResNet-50 of flax's layers on the same target."""
+    header = ['training step', 'M cycles', 'GB', 'GB temporaries']
+    rows = []
+    for target, programs in result['programs'].items():
+        base = programs['resnet50:flax']
+        for program, counted in programs.items():
+            cells = [
+                f'{counted[of] / scale:,.{digits}f} ({counted[of] / base[of]:.2f})'
+                if base[of] else '-'
+                for of, scale, digits in (
+                    ('cycles', 1e6, 1), ('bytes', 1e9, 1), ('temporaries', 1e9, 2),
+                )
+            ]  # fmt: skip
+            rows.append((f'{target}, {program}', *cells))
+    return markdown(header, rows)
+
+
 def rounding(result: dict[str, Any]) -> str:
     names = ('output', 'worst gradient', 'running variance')
     grouped: dict[tuple[str, ...], dict[str, Any]] = {}
@@ -108,15 +126,13 @@ def traffic(result: dict[str, Any]) -> str:
             f'{r["plain"]["bytes_accessed"] / 1e6:,.0f}',
             f'{r["folded"]["bytes_accessed"] / 1e6:,.0f}',
             f'{r["saved_bytes"] / 1e6:,.0f}',
-            f'{r["predicted_saved_bytes"] / 1e6:,.0f}',
             f'{r["extra_operations"] / 1e9:,.2f}',
-            f'{r["predicted_extra_operations"] / 1e9:,.2f}',
             r['chosen'],
         )
         for r in result['results']
     ]
-    header = ['attention, N x H x K x C', 'plain, MB', 'folded, MB', 'saved', 'predicted']
-    return markdown([*header, 'added GFLOP', 'predicted', "'auto'"], rows)
+    header = ['attention, N x H x K x C', 'plain, MB', 'folded, MB', 'saved']
+    return markdown([*header, 'added GFLOP', "'auto'"], rows)
 
 
 def costs(result: dict[str, Any]) -> str:
@@ -152,6 +168,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     'torch': ('vs_torch.json', torch),
     'rounding': ('tail_rounding.json', rounding),
     'traffic': ('tail_traffic.json', traffic),
+    'targets': ('targets.json', targets),
 }
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from ssanet_jax import create_model, data, weights
 from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.attention import ATTENTION
+from ssanet_jax.config import fields
 from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.training import losses, metrics, trainer_setup
 from ssanet_jax.training.workdir import Workdir
@@ -51,6 +52,18 @@ def test_the_custom_block_and_network_work():
     assert_trees_equal(weights.from_torch(arrays, model), variables)
     _, state = model.apply(variables, images, train=False, mutable=['intermediates'])
     assert state['intermediates']['layer2_0']['mine']['gate'][0].shape == (2, 8, 8, 1)
+
+
+def test_a_named_block_has_the_options_of_the_page(monkeypatch):
+    page = (ROOT / 'docs/extending.md').read_text()
+    names = {}
+    exec(re.search(r'```python\n(.*?)```', page, re.DOTALL).group(1), names)
+    block = names['MagnitudeBlock']
+    monkeypatch.setitem(ATTENTION, 'my_block', block)
+    model = create_model('my_block_resnet20', num_classes=3, attention_options={'offset': 0.1})
+    assert model.attention(parent=None) == block(name='my_block', offset=0.1, parent=None)
+    (option,) = fields._attention_options('magnitude', block)
+    assert f'--config.{option.name}' in page
 
 
 def test_a_custom_loss_metric_and_evaluator_work_as_the_page_says(digits, tmp_path, monkeypatch):

@@ -49,10 +49,14 @@ def test_packages_import_only_packages_before_them():
     order = 'version errors atomic_write runtime tables layers attention models weights config data'
     order = [*order.split(), 'analysis', 'training', 'trained', 'report', 'export', 'tools']
     package = ROOT / 'ssanet_jax'
-    for file in package.rglob('*/*.py'):
-        own = order.index(file.relative_to(package).parts[0])
+    for file in {*package.rglob('*.py')} - {package / '__init__.py'}:
+        own = order.index(file.relative_to(package).parts[0].removesuffix('.py'))
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('ssanet_jax'):
-                inner = node.module.split('.')[1:2] or [alias.name for alias in node.names]
-                for name in inner:
-                    assert order.index(name) <= own, f'{file}:{node.lineno} imports {name}'
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            base = f'{node.module}.' if isinstance(node, ast.ImportFrom) else ''
+            modules = [f'{base}{alias.name}' for alias in node.names]
+            for module in modules:
+                top, *inner = module.split('.')
+                if top == 'ssanet_jax':
+                    assert order.index(inner[0]) <= own, f'{file}:{node.lineno} imports {module}'

@@ -95,8 +95,15 @@ def relu(x: jax.Array) -> jax.Array:
     return jnp.maximum(x, 0)
 
 
-# Not `y > 0`: XLA would rewrite it as `x > 0` and keep x.
-relu.defjvps(lambda dx, y, _: jnp.where(y != 0, dx, jnp.zeros_like(dx)))
+@relu.defjvp
+def _relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,) = primals, tangents
+    # XLA for CPUs recomputes a maximum in each consumer, but a select only once.
+    y = jax.lax.platform_dependent(
+        x, cpu=lambda x: jnp.where(x <= 0, jnp.zeros_like(x), x), default=relu.fun
+    )
+    # Not `y > 0`: XLA would rewrite it as `x > 0` and keep x.
+    return y, jnp.where(y != 0, dx, jnp.zeros_like(dx))
 
 
 @jax.custom_jvp

@@ -108,8 +108,8 @@ def split_name(name: str) -> tuple[str | None, str]:
     Raises:
       ValueError: no such model; the message has the nearest names.
     """
-    before, _, after = name.partition('_')
-    kind, network = (before, after) if before in ATTENTION else (None, name)
+    kind = next((kind for kind in ATTENTION if name.startswith(f'{kind}_')), None)
+    network = name.removeprefix(f'{kind}_')
     network = _SHORT.get(network, network)
     if network not in NETWORKS:
         raise ValueError(f'No model is called {name!r}. {_nearest(name, model_names())}')

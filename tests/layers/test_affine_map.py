@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ssanet_jax.layers import affine_map
 from tests.helpers import assert_close, assert_same_function, float64
@@ -54,6 +55,18 @@ def test_gated_affine():
     assert_same_function(
         affine_map.gated_affine,
         lambda h, logit, w, b: (h @ w + b) / (1 + jnp.exp(-logit)),
+        random(2, 3, 4, 5),
+        random(2, 3, 4, 1),
+        random(5, 6),
+        random(6),
+    )
+
+
+@pytest.mark.parametrize('branch', ['_bias_apart', '_bias_as_channel'])
+def test_a_gated_product_is_the_same_for_every_platform(branch):
+    assert_same_function(
+        getattr(affine_map, branch),
+        lambda h, gate, w, b: h @ w + gate * b,
         random(2, 3, 4, 5),
         random(2, 3, 4, 1),
         random(5, 6),

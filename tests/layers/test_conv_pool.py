@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssanet_jax import layers
-from tests.helpers import assert_same_function
+from ssanet_jax import create_model, layers
+from ssanet_jax.layers import conv_pool
+from tests.helpers import assert_close, assert_same_function, float64
 
 RNG = np.random.default_rng(0)
 
@@ -43,3 +44,52 @@ def test_max_pool_and_the_gradient_among_equal_maxima(shape):
         return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
 
     assert_same_function(layers.max_pool, expected, np.round(RNG.normal(size=shape)))
+
+
+@pytest.mark.parametrize('branch', ['_as_matrices', '_as_convolution'])
+@pytest.mark.parametrize('stride', [1, 2])
+def test_a_1x1_convolution_is_the_same_for_every_platform(branch, stride):
+    assert_same_function(
+        lambda x, w: getattr(conv_pool, branch)(x, w, stride),
+        lambda x, w: jnp.einsum('nhwk,kc->nhwc', x[:, ::stride, ::stride], w),
+        RNG.normal(size=(2, 5, 6, 3)),
+        RNG.normal(size=(3, 4)),
+    )
+
+
+def test_max_pool_has_the_same_tangent_on_every_platform():
+    x, dx = np.round(RNG.normal(size=(2, 7, 9, 3))), RNG.normal(size=(2, 7, 9, 3))
+    first, second = (
+        conv_pool._max_pool_tangent(x, dx),
+        conv_pool._max_pool_tangent_by_position(x, dx),
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize('function', [layers.relu, layers.max_pool])
+def test_forward_mode_is_the_slope_of_the_function(function):
+    """Piecewise linear, and nowhere near a corner: differences are exact."""
+    x, dx = (
+        RNG.permutation(2 * 6 * 6 * 3).reshape(2, 6, 6, 3) - 100.5,
+        RNG.normal(size=(2, 6, 6, 3)),
+    )
+    with float64():
+        _, tangent = jax.jvp(function, (jnp.asarray(x),), (jnp.asarray(dx),))
+        assert_close(tangent, (function(x + 1e-3 * dx) - function(x - 1e-3 * dx)) / 2e-3)
+
+
+def test_forward_over_reverse_mode_of_a_network_with_plain_tails():
+    model = create_model('ssa_resnet50', num_classes=3, tail='plain', stage_sizes=(1, 1), width=4)
+    x, dx = (RNG.normal(size=(2, 16, 16, 3)).astype(np.float32) for _ in range(2))
+    variables = model.init(jax.random.key(0), x, train=False)
+
+    def loss(x):
+        return jnp.sum(model.apply(variables, x, train=True, mutable=['batch_stats'])[0] ** 2)
+
+    with float64():
+        x, dx = jnp.asarray(x, jnp.float32), jnp.asarray(dx, jnp.float32)
+        _, slope = jax.jvp(loss, (x,), (dx,))
+        np.testing.assert_allclose(slope, jnp.vdot(jax.grad(loss)(x), dx), rtol=1e-3)
+        forward = jax.jvp(jax.grad(loss), (x,), (dx,))[1]
+        reverse = jax.grad(lambda x: jnp.vdot(jax.grad(loss)(x), dx))(x)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-2, atol=1e-3 * np.abs(reverse).max())

@@ -134,7 +134,7 @@ def test_constant_inputs_have_finite_gradients(attention, value):
     ids=['float32', 'float32 far from zero', 'bfloat16'],
 )
 def test_the_folded_form_rounds_no_worse_than_the_plain(kind, dtype, mean, most):
-    """Errors against float64, of output, gradients and statistics together.
+    """Errors against float64, of output, gradients and statistics together; medians.
 
     benchmarks/tail_rounding.py has the figures.
     """
@@ -142,21 +142,24 @@ def test_the_folded_form_rounds_no_worse_than_the_plain(kind, dtype, mean, most)
         tail: TailAlone(width=4, attention=ATTENTION[kind], tail=tail)
         for tail in ('folded', 'plain')
     }
-    x = np.asarray(jnp.asarray(images(8, 8, 8, 16, mean=mean), dtype), np.float32)
-    dy = np.asarray(jnp.asarray(images(8, 8, 8, 16), dtype), np.float32)
-    variables = random_variables(module['plain'], x)
-    with float64():
-        exact = step(module['plain'], variables, x.astype(np.float64), dy, True)
-        exact = jax.tree.map(np.asarray, exact)
-    variables = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), variables)
-    error = {
-        tail: relative_error(
-            step(module[tail], variables, jnp.asarray(x, dtype), jnp.asarray(dy, dtype), True),
-            exact,
+    steps = {tail: jax.jit(partial(step, module[tail], train=True)) for tail in module}
+    errors = {'folded': [], 'plain': []}
+    rng = np.random.default_rng(0)
+    for _ in range(49):  # a single draw may end either way
+        x, dy = (
+            np.asarray(jnp.asarray(rng.normal(m, 1, (8, 8, 8, 16)), dtype), np.float32)
+            for m in (mean, 0.5)
         )
-        for tail in module
-    }
-    assert error['folded'] < min(most, 1.5 * error['plain'])
+        variables = random_variables(module['plain'], x)
+        with float64():
+            exact = steps['plain'](variables, x.astype(np.float64), dy.astype(np.float64))
+            exact = jax.tree.map(np.asarray, exact)
+        variables = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), variables)
+        for tail in module:
+            result = steps[tail](variables, jnp.asarray(x, dtype), jnp.asarray(dy, dtype))
+            errors[tail].append(relative_error(result, exact))
+    folded, plain = np.median(errors['folded']), np.median(errors['plain'])
+    assert folded < min(most, 1.5 * plain)
 
 
 class TailAlone(ResidualBlock):

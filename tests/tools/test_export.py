@@ -116,7 +116,3 @@ def test_a_network_that_onnx_cannot_express_is_reported(options, tmp_path, monke
     with pytest.raises(ConfigError, match=r'no rule for conv_general_dilated\. Choose'):
         tool(*options)
     assert not [*tmp_path.iterdir()]
-
-
-def test_every_format_can_be_requested():
-    assert set(module.FORMATS) == set(export.FORMATS)
