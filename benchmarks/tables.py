@@ -82,7 +82,7 @@ def torch(result: dict[str, Any]) -> str:
 
 
 def targets(result: dict[str, Any]) -> str:
-    """In parentheses, relative to ResNet-50 of flax's layers on the same target."""
+    """Costs by target; in parentheses, relative to flax's ResNet-50 on the same target."""
     header = ['training step', 'M cycles', 'GB', 'GB temporaries']
     rows = []
     for target, programs in result['programs'].items():

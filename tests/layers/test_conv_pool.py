@@ -68,7 +68,7 @@ def test_max_pool_has_the_same_tangent_on_every_platform():
 
 @pytest.mark.parametrize('function', [layers.relu, layers.max_pool])
 def test_forward_mode_is_the_slope_of_the_function(function):
-    """Piecewise linear, and nowhere near a corner: differences are exact."""
+    """Both are piecewise linear and far from a corner, so differences are exact."""
     x, dx = (
         RNG.permutation(2 * 6 * 6 * 3).reshape(2, 6, 6, 3) - 100.5,
         RNG.normal(size=(2, 6, 6, 3)),
