@@ -31,7 +31,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    config = cli.recipe()  # Mistakes are found before TensorFlow, which takes seconds.
+    config = cli.recipe()  # before TensorFlow loads, which takes seconds
     if FLAGS.mode == 'train' and FLAGS['checkpoint'].present:
         raise ConfigError('--checkpoint has no effect without --mode=eval; leave it out.')
     from ssanet_jax.training import parallel

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-# Before JAX is imported: libtpu asks no metadata server, and XLA tunes on no device.
+# Set before JAX is imported, so that libtpu queries no metadata server and XLA does not autotune.
 ENVIRONMENT = {
     'JAX_PLATFORMS': 'cpu',
     'TPU_SKIP_MDS_QUERY': '1',

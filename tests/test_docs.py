@@ -85,7 +85,7 @@ def test_a_custom_loss_metric_and_evaluator_work_as_the_page_says(digits, tmp_pa
         )
     )
     initial, batch = jax.device_get(setup.init().variables), next(data.train_batches(digits))
-    shares = batch['image'].reshape(8, 8, 8, 8, 3)  # of eight devices, with statistics of their own
+    shares = batch['image'].reshape(8, 8, 8, 8, 3)  # eight devices, with local statistics
     log_p = np.concatenate([forward(initial, images) for images in shares])
     log_p = log_p[np.arange(64), batch['label']].astype(np.float64)
     assert trained['loss'] == pytest.approx((-((1 - np.exp(log_p)) ** 2) * log_p).mean(), rel=1e-4)

@@ -124,7 +124,7 @@ def assert_as_one(workdir, one):
 def test_two_processes_are_stopped_and_killed_and_train_as_one(one, tmp_path, data_dir):
     processes = start_hosts(2, tmp_path, data_dir)
     wait_for(processes[0], 'step 30/120  eval')
-    processes[1].send_signal(signal.SIGTERM)  # one is told, both agree on a step
+    processes[1].send_signal(signal.SIGTERM)  # one gets the signal, both agree on a step
     _, errors = finish(processes, 75)
     step = int(errors[0].rpartition('after step ')[2].partition(',')[0])
     assert f'after step {step}, which is saved' in errors[1]

@@ -28,7 +28,7 @@ FLAGS = (
     '--config.log_every_steps=5',
     '--config.checkpoint_every_steps=5',
     '--config.eval_every_steps=10',
-    '--config.optimizer.schedule=constant',  # the same whatever the number of steps
+    '--config.optimizer.schedule=constant',  # independent of the number of steps
 )
 SHORT, LONG = '--config.num_train_steps=30', '--config.num_train_steps=40'
 OLDER, NEWEST = 25, 30

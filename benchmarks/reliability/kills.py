@@ -136,7 +136,7 @@ def main() -> None:
         first = never_broken(folder / 'reference', *RECIPE)
         reference = outcome(folder / 'reference')
         trials.note('another one')
-        second = never_broken(folder / 'again', *RECIPE)  # compiled before, as the others
+        second = never_broken(folder / 'again', *RECIPE)  # with a warm cache, as in the other runs
         runs = [
             {
                 'run': 'again',

@@ -149,7 +149,7 @@ def main() -> None:
     with scratch(args.folder) as folder:
         never_broken(folder / 'reference', *FLAGS)
         reference = outcome(folder / 'reference')
-        second = never_broken(folder / 'again', *FLAGS)  # compiled before, as the others
+        second = never_broken(folder / 'again', *FLAGS)  # with a warm cache, as in the other runs
         attempts = plan(args.count, args.seed, second.seconds)
         runs = []
         with Trials('signals', len(attempts)) as trials:

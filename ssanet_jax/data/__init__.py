@@ -1,4 +1,4 @@
-"""Batches of NumPy arrays from TFDS data sets and image files.
+"""Batches of NumPy arrays from TFDS datasets and image files.
 
 Nothing here imports TensorFlow until it is used.
 """

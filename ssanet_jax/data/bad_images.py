@@ -81,7 +81,7 @@ class BadImages:
     def substitute(self, name: str, number: int) -> None:
         """Logs that example `number` replaces the bad one called `name`."""
         other = self._source.name(number)
-        logging.log_first_n(logging.WARNING, '%s takes the place of %s.', 20, other, name)
+        logging.log_first_n(logging.WARNING, '%s replaces %s.', 20, other, name)
 
     def _fill(
         self, bad: EncodedBatch, name: str, decoded: 'DecodedBatch', row: int, spec: DecodeSpec
@@ -94,5 +94,5 @@ class BadImages:
                 self.substitute(name, int(candidate.number[0]))
                 return int(candidate.label[0])
         raise ConfigError(
-            f'{name} cannot be decoded, nor can any image that could take its place. Repair them.'
+            f'{name} cannot be decoded, nor can any image that could replace it. Repair them.'
         )

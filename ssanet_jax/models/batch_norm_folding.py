@@ -15,9 +15,9 @@ from ssanet_jax.models.network import Network
 from ssanet_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from ssanet_jax.models.vgg import VGG
 
-# Networks in which a convolution feeds every BatchNorm but those of attention.
+# Networks in which a convolution feeds every BatchNorm, except those of attention.
 _FOLDABLE = (GoogLeNet, MobileNet, MobileNetV2, ResNet, VGG)
-# Their submodules that hold a `conv<x>` that feeds a `bn<x>`, or more such submodules.
+# Their submodules in which `conv<x>` feeds `bn<x>`, or that contain such submodules.
 _PARTS = re.compile(
     r'layer\d+_\d+|downsample|stem|head|depthwise|pointwise|expand|project'
     r'|inception\d\w|branch\d(_\d)?|conv\d'

@@ -49,7 +49,7 @@ def run(main: Callable[..., None], define_flags: Callable[[], None]) -> None:
         _leave(error)
     except flags.Error as error:  # a flagfile that cannot be read
         _leave(ConfigError(f'{one_line(error)}.'))
-    except BrokenPipeError:  # the reader of the output, as head, has finished
+    except BrokenPipeError:  # the reader of the output, such as head, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:

@@ -45,7 +45,7 @@ def main() -> None:
     from ssanet_jax.trained.load import with_defaults
     from ssanet_jax.training.workdir import Workdir
 
-    config = with_defaults(Workdir(folder).read_config())  # A mistake is found before TensorFlow.
+    config = with_defaults(Workdir(folder).read_config())  # before TensorFlow loads
     runtime.start_tensorflow()
     check(config)
     check_batch_size(config, jax.device_count())

@@ -25,7 +25,7 @@ def define_flags() -> None:
 def main() -> None:
     from ssanet_jax.training.workdir import Workdir
 
-    Workdir(FLAGS.workdir).read_config()  # A mistake is found before TensorFlow.
+    Workdir(FLAGS.workdir).read_config()  # before TensorFlow loads
     runtime.start_tensorflow()
     from ssanet_jax.report import write_report
 

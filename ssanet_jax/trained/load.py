@@ -67,13 +67,13 @@ def _num_classes(variables: Mapping[str, Any], workdir: Workdir, classes: Sequen
     if head is None and not classes:
         raise ConfigError(
             f'{workdir.classes} is missing, and the network has no layer fc that gives the number '
-            'of classes; put a copy back.'
+            'of classes; restore a copy.'
         )
     num_classes = len(classes) if head is None else head['bias'].shape[0]
     if classes and len(classes) != num_classes:
         raise ConfigError(
             f'{workdir.classes} names {len(classes)} classes, and the network has {num_classes}; '
-            'put a copy back, or remove it.'
+            'restore a copy, or remove it.'
         )
     return num_classes
 

@@ -19,7 +19,7 @@ from ssanet_jax.training import parallel
 
 RETRY_DELAYS_S = (5.0, 10.0, 20.0, 40.0)
 
-_MAKE_ROOM = 'Free some space or bring the disk back, then run the same command again.'
+_MAKE_ROOM = 'Free some space or reconnect the disk, then run the same command again.'
 
 
 def retry_with_backoff(write: Callable[[], None], name: str, remedy: Callable[[], str]) -> None:

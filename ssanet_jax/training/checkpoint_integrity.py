@@ -105,7 +105,7 @@ def newest_good(
         reasons = '; '.join(f'{step}: {reason}' for step, reason in damaged.items())
         raise ConfigError(
             f'All checkpoints in {workdir.checkpoints} are damaged ({reasons}). Nothing was '
-            'changed; put a copy back, or use a new workdir.'
+            'changed; restore a copy, or use a new workdir.'
         )
     return None, {}
 

@@ -97,7 +97,9 @@ def _initial(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, TrainSta
 def set_up(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, data.DatasetInfo]:
     """Checks the config, reads the dataset's sizes and builds the model and the steps."""
     check(config)
-    if jax.process_count() > 1:  # The first host prepares small datasets before the others look.
+    if (
+        jax.process_count() > 1
+    ):  # The first host prepares small datasets before the others open them.
         raise_on_all_hosts(lambda: data.dataset_info(config) if jax.process_index() == 0 else None)
     return raise_on_all_hosts(partial(_build, config, build))
 

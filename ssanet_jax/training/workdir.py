@@ -118,7 +118,7 @@ class Workdir:
             parsed = [dict(json.loads(line)) for line in lines[:-1]]
         except (ValueError, TypeError) as error:
             raise ConfigError(
-                f'{self.metrics} is damaged: {error}. Put a copy back, or use a new workdir.'
+                f'{self.metrics} is damaged: {error}. Restore a copy, or use a new workdir.'
             ) from error
         return [{k: math.nan if v is None else v for k, v in line.items()} for line in parsed]
 
@@ -133,7 +133,7 @@ class Workdir:
 
 def _unreadable(path: epath.Path, error: Exception, otherwise: str) -> ConfigError:
     reason = ' '.join(str(error).split())
-    return ConfigError(f'{path} cannot be read: {reason}. Put a copy back, or {otherwise}.')
+    return ConfigError(f'{path} cannot be read: {reason}. Restore a copy, or {otherwise}.')
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -94,7 +94,7 @@ def _load_torch(path: str) -> 'dict[str, torch.Tensor]':
         _require_uncompressed(path)
         content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # of pickle, zipfile and torch
-        reason = str(error).partition('. ')[0]  # the rest advises to execute the file
+        reason = str(error).partition('. ')[0]  # the rest suggests to unpickle the file anyway
         raise ValueError(
             f'{path} cannot be read as plain weights ({reason}); it is damaged, or holds objects '
             'that only executing it would restore.'

@@ -39,7 +39,7 @@ OURS = {
     'released grouped ssa': SSABlock(combine='mean', group_size=32),
     'released spatial': SpatialBlock(),
 }
-# Torch's names of modules that are called otherwise here.
+# Modules with different names in torch and here.
 MODULES = {
     'spatial.conv.conv': 'spatial.conv',
     'spatial.conv.bn': 'spatial.bn',

@@ -8,7 +8,7 @@ from ssanet_jax import SSABlock, create_model
 from tests.attention.oracle import quick_jit, shapes_of
 from tests.helpers import float64
 
-# Each option with each other, and with one, some and as many groups as channels.
+# All combinations of options, with one group, some, and one per channel.
 OPTIONS = [
     {'squeeze': 'mean', 'combine': 'sum', 'num_groups': 1},
     {'squeeze': 'mean', 'combine': 'mean', 'num_groups': 2},

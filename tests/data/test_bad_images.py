@@ -55,7 +55,7 @@ def test_substitutes_are_the_same_on_any_number_of_hosts(config):
     whole = first(config, 4)
     parts = [first(config, 4, share=HostShard(host, 2)) for host in range(2)]
     if open_builder(config.dataset).info.file_format.value == 'tfrecord':
-        # Each host has its own order, which is the same the next time.
+        # Each host has another order, which is reproducible.
         again = first(config, 4, share=HostShard(1, 2))
         np.testing.assert_array_equal(
             [batch['image'] for batch in again], [batch['image'] for batch in parts[1]]

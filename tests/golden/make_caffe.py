@@ -141,7 +141,7 @@ def weight(name: str, *shape: int) -> torch.Tensor:
 def pool(x: torch.Tensor, *, pool: str, kernel_size: str, stride: str) -> torch.Tensor:
     """Pools as Caffe does: a last window may extend past the edge."""
     size, step = int(kernel_size), int(stride)
-    if pool == 'AVE':  # over the whole map of a larger image, as of this one
+    if pool == 'AVE':  # over all pixels, for any image size
         return x.mean((2, 3), keepdim=True)
     rows, columns = (
         (math.ceil((length - size) / step)) * step + size - length for length in x.shape[2:]

@@ -147,7 +147,7 @@ def only_named(models: Callable[[str], ModuleType]) -> dict[str, Make]:
     }
 
 
-# Networks with a smaller one, or the same by other names, whose training step is stored.
+# Networks of which a smaller one, or one with other names, has a stored training step.
 LOGITS_ONLY = (
     'resnext50_32x4d',
     'wide_resnet50_2',
@@ -156,7 +156,7 @@ LOGITS_ONLY = (
     'mobilenetv2_100',
     'gssanet50',
 )
-# Those whose whole lists of names are stored.
+# Networks whose complete lists of names are stored.
 LISTED = (
     'torchvision resnet18',
     'torchvision vgg11_bn',

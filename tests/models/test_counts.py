@@ -16,10 +16,10 @@ from tests.helpers import ROOT
 
 GOLDEN = json.loads((ROOT / 'tests' / 'golden' / 'attention56.json').read_text())
 CIFAR = {'stem': 'cifar'}
-# More blocks of networks that are here with fewer.
+# Deeper variants of networks.
 DEEP = ('se_resnet34', 'se_resnet101', 'se_resnet152', 'ssa_resnet152')
 
-# To the last one, as others' code has them.
+# Exact counts of reference implementations.
 EXACT = [
     # torchvision 0.28, `num_params` of the weights
     ('resnet18', 1000, {}, 11_689_512),

@@ -133,7 +133,7 @@ def test_a_line_cut_off_by_a_full_disk_is_completed(tmp_path):
     path = epath.Path(tmp_path / 'metrics.jsonl')
     file = AtomicAppender(path, 'one\n')
     file.append('two\n')
-    with path.open('a') as other:  # what is left of a line
+    with path.open('a') as other:  # the rest of a line
         other.write('thr')
     file.append('three\n')
     assert path.read_text() == 'one\ntwo\nthree\n'

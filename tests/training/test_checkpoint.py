@@ -50,7 +50,7 @@ def test_the_best_checkpoint_is_kept_when_it_is_old_and_after_reopening(tmp_path
             evaluate(tmp_path, checkpoints, step, evaluation(top1, loss=2.0))
         checkpoints.save(8, tree(8))
     with CheckpointReader(tmp_path) as checkpoints:
-        assert checkpoints.best_step() == 2  # 5 is as right, with a higher loss
+        assert checkpoints.best_step() == 2  # 5 has the same top-1 and a higher loss
         names = ('best', 'latest', '7')
         assert [checkpoints.find(name) for name in names] == [2, 8, 7]
         assert_trees_equal(checkpoints.restore(2, tree(0)), tree(2))
@@ -158,7 +158,7 @@ def test_a_damaged_checkpoint_is_moved_away_for_the_one_before(damage, tmp_path)
         assert damaged[3]
         assert_trees_equal(checkpoints.restore(2, tree(0)), tree(2))
         assert list(checkpoints.evaluations) == [1, 2]
-        checkpoints.save(3, tree(3), wait=True)  # what comes next has its name
+        checkpoints.save(3, tree(3), wait=True)  # the next save reuses the name
         assert checkpoints.newest_good() == (3, {})
     assert (tmp_path / 'damaged' / '3').is_dir()
 

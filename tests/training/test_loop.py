@@ -222,6 +222,6 @@ def test_the_lock_of_a_killed_run_is_not_in_the_way(tmp_path):
 def test_a_damaged_file_of_metrics_is_named(finished):
     damaged = finished.metrics.read_text().replace('{', '\0', 1)
     finished.metrics.write_text(damaged)
-    with pytest.raises(ConfigError, match=r'metrics.jsonl is damaged: .* Put a copy back'):
+    with pytest.raises(ConfigError, match=r'metrics.jsonl is damaged: .* Restore a copy'):
         Checkpoints(finished)
     assert finished.metrics.read_text() == damaged

@@ -1,1 +1,1 @@
-"""TFDS builders of data sets made from local files."""
+"""TFDS builders of datasets made from local files."""
