@@ -27,7 +27,7 @@ def test_the_rows_of_the_cost_table_add_up(name):
     assert [row[:2] for row in parts[:3]] == [
         ('conv1', '32x32x16'), ('bn1', '32x32x16'), ('layer1_0', '32x32x16'),
     ]  # fmt: skip
-    # Three blocks a stage: squeeze times pixels, gate times pixels, a BatchNorm of two, a mean.
+    # Three blocks per stage: squeeze times pixels, gate times pixels, a BatchNorm of two, a mean.
     stages = ((32, 16), (16, 32), (8, 64))
     of_ssa = sum(3 * (2 * size**2 * c + 2 * size**2 + c) for size, c in stages)
     assert attention[2:] == ((9 * 2, of_ssa) if name == 'ssa_resnet20' else (0, 0))

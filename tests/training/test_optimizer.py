@@ -13,7 +13,7 @@ def schedule_of(**settings):
     config.batch_size, config.num_epochs = 10, 10.0
     config.optimizer.reference_batch_size = 10
     config.optimizer.update({'decay_epochs': (4.0, 8.0), **settings})
-    return make_schedule(config.optimizer, make_plan(config, 100))  # 10 steps an epoch
+    return make_schedule(config.optimizer, make_plan(config, 100))  # 10 steps per epoch
 
 
 @pytest.mark.parametrize('warmup', [0.0, 2.0])
@@ -29,7 +29,7 @@ def test_decays_that_round_to_the_same_step_multiply():
     config.batch_size, config.num_epochs = 100, 4.0
     config.optimizer.reference_batch_size = 100
     config.optimizer.decay_epochs = (1.2, 1.4, 3.0)
-    schedule = make_schedule(config.optimizer, make_plan(config, 100))  # one step an epoch
+    schedule = make_schedule(config.optimizer, make_plan(config, 100))  # one step per epoch
     rates = [float(schedule(step)) for step in range(4)]
     assert rates == pytest.approx([0.1, 0.001, 0.001, 0.0001], rel=1e-5)
 
