@@ -131,6 +131,12 @@ def _convert_eqn(graph: Graph, eqn: JaxprEqn, inputs: list[Value]) -> Sequence[V
     if name in _CALLS:
         inner = eqn.params[_CALLS[name]]
         return _convert(graph, inner.jaxpr, inner.consts, inputs)
+    if name == 'platform_index':  # of jax.lax.platform_dependent
+        platforms = eqn.params['platforms']
+        return [np.asarray([p is None or 'cpu' in p for p in platforms].index(True))]
+    if name == 'cond' and isinstance(inputs[0], np.ndarray):
+        inner = eqn.params['branches'][int(inputs[0])]
+        return _convert(graph, inner.jaxpr, inner.consts, inputs[1:])
     shapes = [aval(var).shape for var in (*eqn.invars, *eqn.outvars)]
     static = not any(export.is_symbolic_dim(d) for shape in shapes for d in shape)
     if static and inputs and all(isinstance(value, np.ndarray) for value in inputs):

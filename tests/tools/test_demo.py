@@ -11,7 +11,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from absl import flags
 from PIL import Image
 
 import ssanet_jax
@@ -20,7 +19,7 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import demo as module
 from ssanet_jax.trained.prediction import Predictor
 from tests import browser
-from tests.helpers import ROOT, own_flags
+from tests.helpers import ROOT, run_tool
 
 MAX_UPLOAD_MB = MAX_MEGAPIXELS = 1
 
@@ -35,6 +34,7 @@ def free_port():
 def address(trained_digits, tmp_path_factory):
     """The address at which the command serves a run on the digits."""
     port, log = free_port(), tmp_path_factory.mktemp('demo') / 'log'
+    ready = f'http://127.0.0.1:{port} shows {trained_digits}, step 60.'
     command = [
         sys.executable, '-m', 'ssanet_jax.tools.demo', f'--workdir={trained_digits}',
         f'--port={port}', f'--max_upload_mb={MAX_UPLOAD_MB}', f'--max_megapixels={MAX_MEGAPIXELS}',
@@ -45,11 +45,12 @@ def address(trained_digits, tmp_path_factory):
     try:
         for _ in range(240):
             time.sleep(0.5)
-            with socket.socket() as probe:
-                if probe.connect_ex(('127.0.0.1', port)) == 0:
-                    break
             assert server.poll() is None, log.read_text()
-        assert f'http://127.0.0.1:{port} shows {trained_digits}, step 60.' in log.read_text()
+            if (
+                ready := f'http://127.0.0.1:{port} shows {trained_digits}, step 60.'
+            ) in log.read_text():
+                break
+        assert ready in log.read_text()
         yield f'http://127.0.0.1:{port}'
     finally:
         server.kill()
@@ -165,8 +166,5 @@ def test_a_port_that_is_taken_is_refused(trained_digits):
 
 def test_without_gradio_it_says_what_to_install(trained_digits, monkeypatch):
     monkeypatch.setitem(sys.modules, 'gradio', None)
-    with (
-        own_flags(module),
-        pytest.raises(ConfigError, match=r'gradio, which is not installed: pip install \.'),
-    ):
-        module.main(flags.FLAGS(['demo', f'--workdir={trained_digits}']))
+    with pytest.raises(ConfigError, match=r'gradio, which is not installed: pip install \.'):
+        run_tool(module, f'--workdir={trained_digits}')

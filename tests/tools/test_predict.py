@@ -204,7 +204,7 @@ def test_images_of_another_dtype_or_size_are_refused(trained, images):
 def test_an_unfitting_classes_json_is_refused(trained_digits, tmp_path):
     workdir = shutil.copytree(trained_digits, tmp_path / 'run')
     for text, message in (
-        ('["a", "b"]', 'names 2 classes, but the network has 10'),
+        ('["a", "b"]', 'names 2 classes, and the network has 10'),
         ('{"a": 1}', 'expected a list of names, got dict'),
         ('[', 'cannot be read'),
     ):

@@ -125,7 +125,7 @@ def test_list_has_every_name():
     names = [name for row in networks['rows'] for name in row['names'].split(', ')]
     assert sorted(names) == sorted(NETWORKS)
     assert [row['attention'] for row in attention['rows']] == list(ATTENTION)
-    assert 'Scales each pixel' in summary('--list')
+    assert 'Gates each pixel' in summary('--list')
 
 
 @pytest.mark.parametrize(
