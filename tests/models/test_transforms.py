@@ -91,7 +91,7 @@ def test_a_scan_over_residual_blocks_applies_one_after_the_other(tail):
         ('resnet18', {'tail': 'plain', 'width': 4}),
         ('ssa_resnet50', {'tail': 'plain', 'width': 4}),
         pytest.param('preact_resnet18', {'width': 4}, marks=pytest.mark.slow),
-        ('mobilenet_v1', {'width': 4}),
+        pytest.param('mobilenet_v1', {'width': 4}, marks=pytest.mark.slow),
         pytest.param(
             'ssa_vgg11_bn', {'widths': (4, 8), 'hidden': 8, 'dropout': 0.0}, marks=pytest.mark.slow
         ),
