@@ -230,8 +230,11 @@ def main() -> None:
         blocks = {}
         for name, (file, make) in tables.items():
             result = json.loads((RESULTS / file).read_text())
-            versions = result['machine'] | result.get('torch', {})
-            source = f'[{file}](../benchmarks/results/{file}): {format_machine(versions)}.'
+            if 'machine' in result:
+                versions = format_machine(result['machine'] | result.get('torch', {}))
+            else:
+                versions = '; '.join(format_machine(v) for v in result['versions'].values())
+            source = f'[{file}](../benchmarks/results/{file}): {versions}.'
             blocks[name] = f'{make(result)}\n\n{source}'
         fill(ROOT / 'docs' / document, blocks)
 

