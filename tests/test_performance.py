@@ -65,9 +65,7 @@ def test_devices_exchange_the_gradients_and_statistics_once():
         ('h100', 'bytes', 'se_resnet50:auto', 'se_resnet50:flax', 0.97),
     ],
 )
-def test_compiled_targets_cost_no_more_than_promised(
-    target, count, program, baseline, most
-):
+def test_compiled_targets_cost_no_more_than_promised(target, count, program, baseline, most):
     """Checks the results of benchmarks/targets.py; rerun it after changes of layers or jax."""
     programs = json.loads((ROOT / 'benchmarks/results/targets.json').read_text())['programs']
     assert programs[target][program][count] <= most * programs[target][baseline][count]
