@@ -1,4 +1,4 @@
-# make train   sets up, then trains on digits that ship with scikit-learn
+# make train   sets up, then trains on the digits in scikit-learn
 # make test    sets up, then runs the tests
 PYTHON  ?= python3
 VENV    ?= .venv
@@ -7,9 +7,9 @@ WORKDIR ?= runs/$(subst _ssa20,,$(notdir $(basename $(CONFIG))))
 BIN      = $(VENV)/bin
 LOCK     = pip compile --universal pyproject.toml --no-annotate --generate-hashes \
   --custom-compile-command 'make lock'
-RELIABILITY ?= kills corruption signals hosts soak configs
+RELIABILITY ?= kills corruption signals hosts soak
 
-.PHONY: help setup setup-test train test test-slow lint lock audit reliability clean
+.PHONY: help setup setup-test train test test-slow test-all lint lock audit reliability clean
 
 help:  ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -17,17 +17,17 @@ help:  ## Show this help.
 setup: $(VENV)/installed  ## Create the virtual environment and install what training needs (2.5 GB).
 
 $(VENV)/installed: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed (TensorFlow, which reads the data, has no newer one); $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed (TensorFlow, which reads the data, supports none newer); $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
 	@echo "Installing into $(VENV), 2.5 GB, a few minutes the first time ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-setup-test: $(VENV)/installed-test  ## Install what the tests, notebooks, exports and the demo need besides.
+setup-test: $(VENV)/installed-test  ## Install what the tests, notebooks, exports and the demo also need.
 
 $(VENV)/installed-test: requirements-test.txt $(VENV)/installed
-	@echo "Installing what the tests need besides ..."
+	@echo "Installing the test requirements ..."
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-test.txt
 	@sh tests/install_browser.sh
 	@touch $@
@@ -41,22 +41,25 @@ test: setup-test  ## Run the tests.
 test-slow: setup-test  ## Run the tests that take minutes.
 	$(BIN)/python -m pytest -m slow
 
+test-all: setup-test  ## Run all tests.
+	$(BIN)/python -m pytest -m '' --numprocesses=logical --maxprocesses=4 --dist=worksteal
+
 lint: setup-test  ## Check style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-lock: setup  ## Renew the pins of requirements.txt and requirements-test.txt from pyproject.toml.
+lock: setup  ## Update the pins in requirements.txt and requirements-test.txt from pyproject.toml.
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv $(LOCK) --extra test --output-file requirements-test.txt $(if $(UPGRADE),--upgrade)
 	$(BIN)/uv $(LOCK) --extra train --constraint requirements-test.txt --output-file requirements.txt
 
-audit: setup  ## Look for known vulnerabilities of the versions in requirements-test.txt.
+audit: setup  ## Check the versions in requirements-test.txt for known vulnerabilities.
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv tool run --python $(BIN)/python pip-audit --strict --disable-pip \
 	  --requirement requirements-test.txt
 
-reliability: setup  ## Break runs in many ways and compare what they leave (1.5 hours on two cores).
+reliability: setup  ## Inject faults into runs and compare their results (1.5 hours on two cores).
 	@failed=; for part in $(RELIABILITY); do \
 	  $(BIN)/python benchmarks/reliability/$$part.py \
 	    --out=benchmarks/results/reliability/$$part.json || failed="$$failed $$part"; \

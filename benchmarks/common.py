@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine in words, results as JSON, spreads, tables for docs."""
+"""Helpers of the benchmarks: machine descriptions, JSON results, spreads, tables for docs."""
 
 import json
 import os
@@ -15,20 +15,20 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def machine(*packages: str) -> dict[str, Any]:
-    """This machine, the versions of `packages`, and the commit."""
+    """Describes this machine, the versions of `packages` and the commit."""
     info = Path('/proc/cpuinfo')
     lines = info.read_text().splitlines() if info.exists() else []
     cpu = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
-    described = {
+    environment = {
         'cpu': cpu[0] if cpu else platform.processor(),
         'cores': os.cpu_count(),
         'python': platform.python_version(),
     }
-    described |= {name: metadata.version(name) for name in packages}
+    environment |= {name: metadata.version(name) for name in packages}
     commit = _git('describe', '--always')
-    code = ('--', ':!benchmarks/results', ':!docs')  # not what earlier benchmarks have written
+    code = ('--', ':!benchmarks/results', ':!docs')  # ignores the output of earlier benchmarks
     dirty = '-dirty' if _git('status', '--porcelain', '--untracked-files=no', *code) else ''
-    return described | ({'commit': commit + dirty} if commit else {})
+    return environment | ({'commit': commit + dirty} if commit else {})
 
 
 def _git(*arguments: str) -> str:
@@ -37,12 +37,12 @@ def _git(*arguments: str) -> str:
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median, lowest and highest."""
+    """The median, minimum and maximum."""
     return {'median': statistics.median(values), 'lowest': min(values), 'highest': max(values)}
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
-    """Writes a result, making its folder."""
+    """Writes a result as JSON, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + '\n')
     print(f'Written to {path}')
@@ -54,18 +54,18 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
-def described(machine: dict[str, Any]) -> str:
+def format_machine(machine: dict[str, Any]) -> str:
     return ', '.join(f'{name} {value}' for name, value in machine.items())
 
 
 def rates(result: dict[str, float], digits: int = 2) -> str:
-    """Median, with the lowest and highest."""
+    """Formats a spread: the median, with the minimum and maximum in parentheses."""
     low, high = result['lowest'], result['highest']
     return f'{result["median"]:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
 
 
 def fill(document: Path, tables: Mapping[str, str]) -> None:
-    """Puts each table between its marks, `<!-- table: NAME -->` and `<!-- end -->`."""
+    """Replaces each table between its markers, `<!-- table: NAME -->` and `<!-- end -->`."""
     text = document.read_text()
     for name, table in tables.items():
         block = f'<!-- table: {name} -->\n{table}\n<!-- end -->'

@@ -1,11 +1,11 @@
-"""Devices that need not be here to compile for: a description of each for its compiler."""
+"""Devices to compile for without having them, as descriptions for their compilers."""
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-# Before JAX is imported: libtpu asks no metadata server, and XLA tunes on no device.
+# Set before JAX is imported, so that libtpu queries no metadata server and XLA does not autotune.
 ENVIRONMENT = {
     'JAX_PLATFORMS': 'cpu',
     'TPU_SKIP_MDS_QUERY': '1',
@@ -37,8 +37,8 @@ class Target:
     """A device to compile for.
 
     Attributes:
-      requires: the package that brings its compiler.
-      batch_size: images on one device.
+      requires: the package that contains its compiler.
+      batch_size: images per device.
       devices: makes the descriptions of one or more of them.
     """
 
@@ -62,7 +62,7 @@ def _nvidia(config: str) -> Callable[[], list[Any]]:
 
 
 def targets() -> dict[str, Target]:
-    """Every target by its name."""
+    """All targets by name."""
     return {
         'v5e': Target('libtpu', 128, _tpu('v5e:2x4')),
         'h100': Target('jax-cuda13-plugin', 256, _nvidia(_H100)),

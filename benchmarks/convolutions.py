@@ -2,8 +2,8 @@
 
     python benchmarks/convolutions.py --out=benchmarks/results/convolutions.json
 
-Every 3x3 shape of ResNet-50 at stride 1, and its stem, whose input needs no gradient; float32,
-one form after the other, round after round, after one of warm-up.
+Covers every 3x3 shape of ResNet-50 at stride 1, and its stem, whose input needs no gradient, in
+float32. The two forms alternate in rounds, after one round of warm-up.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def patches(x: jax.Array, size: int, stride: int) -> jax.Array:
-    """What a kernel sees at every pixel, [N H W, size size C]."""
+    """The input patch of a convolution at every pixel, [N H W, size size C]."""
     pad, pixels = size // 2, (x.shape[1] - 1) // stride + 1
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     last = stride * (pixels - 1) + 1
@@ -115,8 +115,8 @@ def main() -> None:
     results = [r for name in LAYERS for r in measure(name, arguments.batch_size, arguments.rounds)]
     if arguments.out:
         asked = {'batch_size': arguments.batch_size, 'rounds': arguments.rounds}
-        described = machine('jax', 'jaxlib')
-        write(arguments.out, {'machine': described, 'arguments': asked, 'results': results})
+        environment = machine('jax', 'jaxlib')
+        write(arguments.out, {'machine': environment, 'arguments': asked, 'results': results})
 
 
 if __name__ == '__main__':

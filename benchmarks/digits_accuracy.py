@@ -2,8 +2,8 @@ r"""Trains a recipe once for each of several seeds and records accuracy and time
 
     python benchmarks/digits_accuracy.py --seeds=5 --out=benchmarks/results/digits_accuracy.json
 
-Each run is `python main.py` in a process and a folder of its own, so its time includes
-importing, compiling, evaluation and checkpoints.
+Each run is a `python main.py` with a new process and folder, so its time includes importing,
+compiling, evaluation and checkpoints.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from common import ROOT, machine, write
 
 
 def run(config: str, seed: int, overrides: list[str]) -> dict:
-    """One run's seed, accuracies and seconds."""
+    """Trains with one seed; returns the seed, accuracies and seconds."""
     with tempfile.TemporaryDirectory() as workdir:
         command = [
             sys.executable, 'main.py', f'--config={config}', f'--workdir={workdir}',

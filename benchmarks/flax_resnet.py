@@ -1,7 +1,7 @@
-"""ResNet-50, SE-ResNet-50 and SSA-ResNet-50 as written with flax's own layers: the baselines.
+"""Baselines: ResNet-50, SE-ResNet-50 and SSA-ResNet-50 written with flax's layers.
 
-`nn.Conv`, `nn.BatchNorm`, `nn.relu` and `nn.max_pool`, and attention by its formula, with nothing
-of ssanet_jax.
+Uses `nn.Conv`, `nn.BatchNorm`, `nn.relu` and `nn.max_pool`, and attention by its formula; imports
+nothing of ssanet_jax.
 """
 
 from collections.abc import Callable

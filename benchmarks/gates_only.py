@@ -1,18 +1,18 @@
-r"""Puts SSA into trained networks and trains its gates alone, everything, or nothing.
+r"""Inserts SSA into trained networks and trains only its gates, everything, or nothing.
 
     python benchmarks/gates_only.py --seeds=3 --out=benchmarks/results/gates_only.json
 
-For each seed a plain ResNet-20 is trained on the first 6,000 images of Fashion-MNIST. SSA with
-gates of exactly 1 is put into it, and from there, for a quarter of the epochs again:
+For each seed, a plain ResNet-20 is trained on the first 6,000 images of Fashion-MNIST. SSA with
+gates of exactly 1 is inserted, and training continues for a quarter of the epochs:
 
-* gates: the 18 new parameters are trained, and nothing else;
-* all: every parameter is;
-* plain: every parameter of the network without SSA is, which is what "all" is to be held against;
-* statistics: nothing is (a learning rate of 1e-12), but BatchNorms' running statistics move, which
-  is what "gates" is to be held against.
+* gates: only the 18 new parameters are trained;
+* all: every parameter is trained;
+* plain: every parameter of the network without SSA is trained, the baseline of "all";
+* statistics: nothing is trained (a learning rate of 1e-12), but BatchNorms' running statistics
+  move, the baseline of "gates".
 
-Then, without any training, every gate's scale is set to a constant: the question with which the
-paper ends. All accuracies are on the 10,000 test images. Every step is a command of this package.
+Then every gate's scale is set to a constant without any training, the question that the paper
+ends with. All accuracies are on the 10,000 test images. Every step is a command of this package.
 """
 
 import argparse
@@ -33,7 +33,11 @@ RECIPE = [
     '--config.dataset.train_split=train[:6000]',
     '--config.eval_every_steps=1000000',
 ]
-SSA = ['--config.model.name=ssa_resnet20', '--config.model.ssa.gate=2sigmoid']
+SSA = [
+    '--config.model.name=ssa_resnet20',
+    '--config.model.ssa.gate_scale=2',
+    '--config.model.ssa.zero_init=True',
+]
 ARMS = {
     'gates': [*SSA, '--config.optimizer.train_only=("*/ssa/*",)'],
     'all': SSA,
@@ -52,7 +56,7 @@ def accuracy(workdir: Path, file: str = 'summary.json') -> float:
 
 
 def train(workdir: Path, *overrides: str) -> float:
-    """Top-1 in percent after a run."""
+    """Trains a run; returns its top-1 in percent."""
     call('main.py', f'--workdir={workdir}', *RECIPE, *overrides)
     return accuracy(workdir)
 
@@ -67,12 +71,12 @@ def to_file(workdir: Path, path: Path) -> Path:
 
 def with_constant_gates(path: Path, scale: float, folder: Path) -> float:
     """Top-1 in percent of the weights in `path` with every gate's scale set, untrained."""
-    arrays = weights.read(path)
+    arrays = weights.load(path)
     for name in arrays:
         if name.endswith('.ssa.bn.weight'):
             arrays[name] = np.full_like(arrays[name], scale)
     changed = folder / 'constant.safetensors'
-    weights.write(changed, arrays)
+    weights.save(changed, arrays)
     call(
         *['main.py', f'--workdir={folder}', '--mode=eval', '--checkpoint=init', *RECIPE, *SSA],
         f'--config.init.weights={changed}',
@@ -88,13 +92,13 @@ def one_seed(seed: int, epochs: float, folder: Path) -> dict:
     plain = to_file(folder / 'start', folder / 'plain.safetensors')
     result: dict = {'seed': seed, 'start': start}
     for arm, overrides in ARMS.items():
-        rate = {'gates': 0.1, 'statistics': 1e-12}.get(arm, 0.01)
+        learning_rate = {'gates': 0.1, 'statistics': 1e-12}.get(arm, 0.01)
         insert = ['--config.init.attention=insert'] if arm != 'plain' else []
         result[arm] = train(
             *[folder / arm, *overrides, *insert, f'--config.init.weights={plain}'],
             f'--config.seed={seed + 100}',
             f'--config.num_epochs={epochs / 4}',
-            f'--config.optimizer.learning_rate={rate}',
+            f'--config.optimizer.learning_rate={learning_rate}',
             *(['--config.optimizer.weight_decay=0.0'] if arm == 'gates' else []),
         )
         print(seed, arm, result[arm], flush=True)
@@ -102,7 +106,7 @@ def one_seed(seed: int, epochs: float, folder: Path) -> dict:
     result['constant'] = {
         str(scale): with_constant_gates(calibrated, scale, folder) for scale in SCALES
     }
-    tuned = weights.read(to_file(folder / 'gates', folder / 'gates.safetensors'))
+    tuned = weights.load(to_file(folder / 'gates', folder / 'gates.safetensors'))
     result['gates_after'] = {
         name: float(tuned[name][0])
         for name in sorted(tuned)

@@ -1,11 +1,11 @@
-"""Measures the input pipeline beside others, on photographs the size of ImageNet's.
+"""Compares the input pipeline with others, on photographs the size of ImageNet's.
 
     git clone --depth=1 https://github.com/google/flax /tmp/flax
     python benchmarks/input.py --flax=/tmp/flax --out=benchmarks/results/input.json
 
-Every contender makes random resized crops of 224, mirrored or not, with the cores that there
-are. They take turns, several rounds long; rates are medians over the rounds. Without --flax
-the flax ImageNet example's own pipeline is left out.
+Every contender makes random resized crops of 224 pixels, mirrored or not, on all cores. They
+alternate in rounds; rates are medians over the rounds. Without --flax, the input pipeline of the
+flax ImageNet example is omitted.
 """
 
 import argparse
@@ -17,9 +17,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
@@ -33,10 +33,11 @@ from PIL import Image
 
 from ssanet_jax import data
 from ssanet_jax.config import base, cifar
-from ssanet_jax.data import images, jpeg, memory, pipeline
+from ssanet_jax.data import jpeg, loader, memory
 from ssanet_jax.data.builders import open_source
 from ssanet_jax.data.crops import crop_windows
-from ssanet_jax.data.sources import CHUNK, EncodedBatch
+from ssanet_jax.data.decode import DecodeSpec, decode, draw
+from ssanet_jax.data.sources import READ_SIZE, EncodedBatch
 
 
 def main() -> None:
@@ -98,7 +99,7 @@ def make_contenders(
     dataset = configs['array_record'].dataset
     contenders: dict[str, Callable[[], Images]] = {
         'decode and crop alone': lambda: decode_alone(dataset, batch_size),
-        'ours, bytes in memory': lambda: in_memory(dataset, batch_size, images.random_crops),
+        'ours, bytes in memory': lambda: in_memory(DecodeSpec(dataset, 'resized'), batch_size),
         'ours, array_record': lambda: ours(configs['array_record']),
         'ours, tfrecord': lambda: ours(configs['tfrecord']),
         'PIL in threads': lambda: pil(batch_size),
@@ -128,40 +129,36 @@ def ours(config: ConfigDict) -> Images:
     return (batch['image'] for batch in data.train_batches(config))
 
 
-def stored_chunks() -> Iterator[EncodedBatch]:
+def stored_batches() -> Iterator[EncodedBatch]:
     files = stored_files()
-    for start in itertools.count(0, CHUNK):
-        number = np.arange(start, start + CHUNK)
+    for start in itertools.count(0, READ_SIZE):
+        number = np.arange(start, start + READ_SIZE)
         yield EncodedBatch(
             [files[n % len(files)] for n in number], number % 1000, number, number * 0
         )
 
 
-def in_memory(dataset: ConfigDict, rows: int, decode: Any) -> Images:
-    decoded = pipeline.decode_batches(
-        stored_chunks(), partial(decode, dataset=dataset), seed=0, rows=rows,
-        image_size=dataset.image_size, num_threads=-1,
-    )  # fmt: skip
-    return (batch.image for batch in decoded)
+def in_memory(spec: DecodeSpec, rows: int) -> Images:
+    return (batch.image for batch in loader.decode_batches(stored_batches(), spec, rows))
 
 
 def memory_rates(rounds: int) -> list[float]:
-    """A set of CIFAR-10's size, random pixels: crops of the padded image, mirrored or not."""
+    """Images per second of padded crops from memory, for random pixels of CIFAR-10's size."""
     rng = np.random.default_rng(0)
-    split = rng.integers(0, 256, (50_000, 32, 32, 3), np.uint8), np.zeros(50_000, np.int32)
-    dataset = cifar('cifar10').dataset
+    padded = rng.integers(0, 256, (50_000, 40, 40, 3), np.uint8)
+    split = memory.Split(padded, np.zeros(50_000, np.int32))
+    spec = DecodeSpec(cifar('cifar10').dataset, 'padded', 0, 50_000)
     rates = []
     for _ in range(rounds):
-        batches = memory.train_batches(
-            split, seed=0, start_step=0, batch_size=512, padding=dataset.crop_padding,
-            flip=dataset.flip, share=data.HostShard(0, 1),
-        )  # fmt: skip
-        rates.append(measure((batch['image'] for batch in batches), 50_000))
+        batches = memory.train_images(
+            split, spec, batch_size=512, start_step=0, share=data.HostShard(0, 1)
+        )
+        rates.append(measure((image for image, _ in batches), 50_000))
     return rates
 
 
 def first_batches(folder: Path, rounds: int) -> dict[str, Any]:
-    """Seconds to the first batch, from the first step and from a distant one, in turns."""
+    """Seconds to the first batch, starting alternately at the first step and a distant one."""
     config = recipe(folder, 256)
     seconds: dict[str, list[float]] = {'step 0': [], 'step 1,000,000': []}
     for _ in range(rounds):
@@ -175,7 +172,7 @@ def first_batches(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def peak_memory(config: ConfigDict) -> int:
-    """Bytes that a dozen batches add, at the most, to a process that has its libraries loaded."""
+    """Peak memory in bytes that a dozen batches add to a process with all libraries loaded."""
     open_source(config.dataset, 'train')
     before = resident('VmRSS')
     for _ in itertools.islice(data.train_batches(config), 12):
@@ -184,7 +181,7 @@ def peak_memory(config: ConfigDict) -> int:
 
 
 def resident(name: str) -> int:
-    """Bytes in memory now, VmRSS, or at the most so far, VmHWM (Linux)."""
+    """Resident memory in bytes: VmRSS for the current, VmHWM for the peak value (Linux)."""
     lines = Path('/proc/self/status').read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(name))
     return int(line.split()[1]) * 1024
@@ -196,36 +193,38 @@ def memory_in_subprocess(folder: Path) -> int:
 
 
 def differences() -> dict[str, Any]:
-    """Mean absolute difference, in grey levels, to PIL: exact decoding, antialiased bilinear."""
+    """Mean absolute difference in gray levels from exact decoding and antialiasing by PIL."""
     settings = [(i, a) for i in ('bilinear', 'bicubic') for a in (False, True)]
-    found: dict[str, list[float]] = {f'{i}, antialias={a}': [] for i, a in settings}
+    by_setting: dict[str, list[float]] = {f'{i}, antialias={a}': [] for i, a in settings}
     dataset = base().dataset
     dataset.flip = False
     area, aspect = dataset.crop_area, dataset.crop_aspect
     for number in range(64):
         file, key = photographs.encoded(number), np.array([[0, number]])
-        _, uniforms = jpeg.draw(1)([file], key)
+        spec = DecodeSpec(dataset, 'resized')
         sides = np.array([photographs.SIZE[::-1]])
-        window = crop_windows(sides, uniforms.numpy()[:, 1:], area, aspect)
+        window = crop_windows(sides, draw(key, spec)[:, 1:], area, aspect)
         top, left, height, width = window[0].tolist()
         photo = Image.open(io.BytesIO(file)).crop((left, top, left + width, top + height))
         expected = np.asarray(photo.resize((224, 224), Image.Resampling.BILINEAR), float)
         for interpolation, antialias in settings:
             dataset.interpolation, dataset.antialias = interpolation, antialias
             crop = np.zeros((1, 224, 224, 3), np.uint8)
-            images.random_crops([file], key, crop, dataset)
-            found[f'{interpolation}, antialias={antialias}'].append(np.abs(crop - expected).mean())
-    return {name: spread(list(map(float, values))) for name, values in found.items()}
+            decode([file], key, crop, spec)
+            by_setting[f'{interpolation}, antialias={antialias}'].append(
+                np.abs(crop - expected).mean()
+            )
+    return {name: spread(list(map(float, values))) for name, values in by_setting.items()}
 
 
 def choices(rounds: int) -> dict[str, Any]:
-    """Images per second, bytes in memory, with other settings than the recipe's, in turns."""
+    """Images per second and bytes of memory with settings other than the recipe's."""
     rates: dict[str, list[float]] = {}
 
-    def add(name: str, decode: Any = images.random_crops, **settings: Any) -> None:
+    def add(name: str, crop: str = 'resized', **settings: Any) -> None:
         dataset = base().dataset
         dataset.update(settings)
-        speed = measure(in_memory(dataset, 256, decode), 1024)
+        speed = measure(in_memory(DecodeSpec(dataset, crop), 256), 1024)
         rates.setdefault(name, []).append(speed)
 
     for _ in range(rounds):
@@ -233,13 +232,10 @@ def choices(rounds: int) -> dict[str, Any]:
         add('bilinear, antialias', antialias=True)
         add('bicubic', interpolation='bicubic')
         add('bicubic, antialias', interpolation='bicubic', antialias=True)
-        add('evaluation', images.center_crops)
+        add('evaluation', 'center')
         add('112 pixels', image_size=112)
-        add(
-            '112 pixels, decoded in full',
-            partial(images.random_crops, reduce=False),
-            image_size=112,
-        )
+        with mock.patch.object(jpeg, 'MAX_HALVINGS', 0):
+            add('112 pixels, decoded in full', image_size=112)
     return {name: spread(values) for name, values in rates.items()}
 
 

@@ -1,4 +1,4 @@
-"""What `input.py` measures the input pipeline beside."""
+"""Other input pipelines, for comparison in `input.py`."""
 
 import functools
 import importlib.util
@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from ssanet_jax.config import base
-from ssanet_jax.data import pipeline
 from ssanet_jax.data.builders import find_builder
 from ssanet_jax.data.crops import crop_windows
+from ssanet_jax.data.sources import num_cores
 
 Images = Iterator[np.ndarray]  # batches
 
@@ -28,7 +28,7 @@ def stored_files() -> list[bytes]:
 
 
 def decode_alone(dataset: ConfigDict, rows: int) -> Images:
-    """Nothing else: no queue, no batches; the windows are drawn before."""
+    """Decodes and crops in threads, without queue or batches; the windows are drawn beforehand."""
     files = stored_files()
     windows = [draw_window(dataset, number) for number in range(1024)]
     stored, drawn = tf.constant(files), tf.constant(windows)
@@ -41,14 +41,14 @@ def decode_alone(dataset: ConfigDict, rows: int) -> Images:
         return image[0, 0]
 
     options = tf.data.Options()
-    options.threading.private_threadpool_size = cores = pipeline.num_cores()
+    options.threading.private_threadpool_size = cores = num_cores()
     options.threading.max_intra_op_parallelism = 1
     dataset = tf.data.Dataset.range(2**62).map(decode, num_parallel_calls=cores, deterministic=True)
     return (batch.numpy() for batch in dataset.batch(rows).with_options(options))
 
 
 def draw_window(dataset: ConfigDict, number: int) -> np.ndarray:
-    """Top, left, height, width."""
+    """Draws a random resized crop: top, left, height, width."""
     rng = np.random.default_rng(number)
     uniforms = rng.random((1, 22), np.float32)
     area, aspect = dataset.crop_area, dataset.crop_aspect
@@ -57,9 +57,9 @@ def draw_window(dataset: ConfigDict, number: int) -> np.ndarray:
 
 
 def pil(rows: int, normalized: bool = False) -> Images:
-    """As a loader of worker threads does it: PIL lets go of Python's lock.
+    """Decodes with PIL in worker threads; PIL releases Python's lock.
 
-    `normalized` ends as torchvision's ToTensor and Normalize do: float32, colours first.
+    With `normalized`, applies torchvision's ToTensor and Normalize: float32, channels first.
     """
     files = stored_files()
     dataset = base().dataset
@@ -78,7 +78,7 @@ def pil(rows: int, normalized: bool = False) -> Images:
         return np.asarray(photo)
 
     mean, std = (np.array(x, np.float32)[:, None, None] for x in (dataset.mean, dataset.std))
-    with ThreadPoolExecutor(pipeline.num_cores()) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         for start in itertools.count(0, rows):
             yield np.stack(list(pool.map(image, range(start, start + rows))))
 

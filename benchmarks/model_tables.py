@@ -2,7 +2,7 @@
 
     python benchmarks/model_tables.py
 
-Replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`. Takes half a minute.
+Replaces the text between `<!-- table: NAME -->` and `<!-- end -->`. Takes half a minute.
 """
 
 import contextlib
@@ -13,27 +13,27 @@ from typing import Any
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
-from common import ROOT, described, fill, markdown, rates
+from common import ROOT, fill, format_machine, markdown, rates
+from paper_tables import paper_tables
 
 from ssanet_jax import create_model
-from ssanet_jax.analysis.cost import model_cost
+from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.layers import unwrap_partial
 from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.tables import show
-from ssanet_jax.tools.paper_tables import paper_tables
 
 
 def networks() -> str:
-    """The sizes of all networks, at 224 or 32 pixels."""
+    """The table of all networks with their cost at 224 or 32 pixels."""
     rows = []
     for name, make in NETWORKS.items():
         thin = create_model(name, num_classes=10).stem == 'cifar'
         size, classes = (32, 10) if thin else (224, 1000)
-        found = model_cost(create_model(name, num_classes=classes), size)
+        cost = model_cost(create_model(name, num_classes=classes), size)
         kind = unwrap_partial(make).__name__
-        billions = f'{found.macs / 1e9:.3f} G'
-        rows.append((f'`{name}`', kind, f'{size}, {classes}', f'{found.parameters:,}', billions))
+        billions = f'{cost.macs / 1e9:.3f} G'
+        rows.append((f'`{name}`', kind, f'{size}, {classes}', f'{cost.parameters:,}', billions))
     header = ['network', 'class', 'pixels, classes', 'parameters', 'MACs']
     return markdown(header, rows)
 
@@ -43,16 +43,16 @@ def attention() -> str:
     plain = model_cost(create_model('resnet50', num_classes=1000), 224)
     rows = []
     for kind, block in ATTENTION.items():
-        found = model_cost(create_model(f'{kind}_resnet50', num_classes=1000), 224)
+        cost = model_cost(create_model(f'{kind}_resnet50', num_classes=1000), 224)
         module = unwrap_partial(block).__module__.rpartition('.')[2]
         link = f'[{unwrap_partial(block).__name__}](../ssanet_jax/attention/{module}.py)'
         rows.append(
             (
                 f'`{kind}`',
                 link,
-                f'{found.parameters - plain.parameters:,}',
-                f'{(found.products - plain.products) / 1e6:.2f} M',
-                f'{found.attention_elementwise / 1e6:.2f} M',
+                f'{cost.parameters - plain.parameters:,}',
+                f'{(cost.matmul_macs - plain.matmul_macs) / 1e6:.2f} M',
+                f'{cost.attention_elementwise / 1e6:.2f} M',
             )
         )
     header = ['name', 'block', 'parameters', 'MACs', 'elementwise']
@@ -105,7 +105,7 @@ def gates_only() -> str:
 
 def source(result: dict[str, Any], file: str) -> str:
     link = f'[{file}](../benchmarks/results/{file})'
-    return f'{link}, `{result["command"]}`: {described(result["machine"])}.'
+    return f'{link}, `{result["command"]}`: {format_machine(result["machine"])}.'
 
 
 def differences(result: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:

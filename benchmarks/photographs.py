@@ -1,6 +1,6 @@
-"""A TFDS data set of 500x375 JPEGs, quality 92, cut from scikit-learn's two photographs.
+"""A TFDS dataset of 500x375 JPEGs, quality 92, cropped from scikit-learn's two photographs.
 
-About what an ImageNet image is like; 57 kB on average. Prepared in seconds.
+Similar to ImageNet images: 57 kB on average. Prepared in seconds.
 """
 
 import io
@@ -18,7 +18,7 @@ SIZE = (500, 375)  # width, height
 
 
 def encoded(number: int) -> bytes:
-    """Photograph `number`: a random part of one of the two, as a JPEG."""
+    """JPEG of a random crop of one of the two photographs; deterministic in `number`."""
     rng = np.random.default_rng(number)
     photo = Image.fromarray(load_sample_images().images[rng.integers(2)])
     height = int(rng.integers(280, 425))
@@ -32,7 +32,7 @@ def encoded(number: int) -> bytes:
 
 
 class Photographs(tfds.core.GeneratorBasedBuilder):
-    """2,048 + 256 of them, with ImageNet's features."""
+    """2,048 + 256 photographs, with ImageNet's features."""
 
     VERSION = tfds.core.Version('1.0.0')
 
@@ -57,7 +57,7 @@ class Photographs(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare(data_dir: Path, file_format: str) -> Path:
-    """Prepares the set under data_dir/FILE_FORMAT, unless it is there."""
+    """Prepares the dataset in data_dir/FILE_FORMAT if missing."""
     folder = data_dir / file_format
     builder = Photographs(data_dir=folder, file_format=file_format)
     builder.download_and_prepare(

@@ -1,12 +1,11 @@
-r"""Compares what tools.predict says of files with what evaluation says of the data set they are.
+r"""Compares tools.predict on image files with evaluation on the dataset they come from.
 
     python benchmarks/predictions.py configs/digits_ssa20.py=runs/digits \
         configs/fashion_mnist_ssa20.py=runs/fashion_mnist --out=benchmarks/results/predictions.json
 
-Every image of the run's evaluation split is written to a PNG file, in the size that the data set
-has it; the command predicts them, and its answers are counted here with NumPy. `main.py
---mode=eval` counts its own. Both must find as many right in the first place and in the first five,
-and the same mean loss up to rounding.
+Every image of the run's evaluation split is written to a PNG file of its original size. The
+predictions of the command are scored here with NumPy and compared with `main.py --mode=eval`: top-1
+and top-5 must be equal, and the mean loss equal up to rounding.
 """
 
 import os
@@ -28,23 +27,23 @@ from PIL import Image
 
 from ssanet_jax.data.builders import open_builder
 from ssanet_jax.trained.load import with_defaults
-from ssanet_jax.training.workdir import saved_classes, saved_config
+from ssanet_jax.training.workdir import Workdir
 
 
 def write_images(dataset, folder: Path) -> np.ndarray:
-    """The images of the evaluation split as 00000.png, ...; their labels."""
+    """Writes the images of the evaluation split as 00000.png, ...; returns their labels."""
     labels = []
     split = open_builder(dataset).as_dataset(split=dataset.eval_split, shuffle_files=False)
     for number, example in enumerate(split.as_numpy_iterator()):
         image = example['image']
-        grey = image.shape[-1] == 1
-        Image.fromarray(image[..., 0] if grey else image).save(folder / f'{number:05}.png')
+        gray = image.shape[-1] == 1
+        Image.fromarray(image[..., 0] if gray else image).save(folder / f'{number:05}.png')
         labels.append(int(example['label']))
     return np.array(labels)
 
 
 def predicted(workdir: Path, folder: Path, classes: list[str]) -> np.ndarray:
-    """Probabilities [N, K] that the command gives, in the order of the files."""
+    """Probabilities [N, K] from the command, in the order of the files."""
     command = [
         sys.executable, '-m', 'ssanet_jax.tools.predict', f'--workdir={workdir}',
         '--format=jsonl', f'--top={len(classes)}', '--batch_size=250', str(folder),
@@ -61,15 +60,15 @@ def predicted(workdir: Path, folder: Path, classes: list[str]) -> np.ndarray:
 
 
 def evaluated(workdir: Path, config: str) -> dict:
-    """What main.py --mode=eval finds, in a copy of the config that the run has."""
+    """Metrics from main.py --mode=eval."""
     flags = ['--mode=eval', f'--config={config}', f'--workdir={workdir}']
     subprocess.run([sys.executable, 'main.py', *flags], cwd=ROOT, check=True)
-    return json.loads((workdir / 'evaluation.json').read_text())
+    return json.loads((Workdir(workdir).evaluation).read_text())
 
 
 def compare(config_file: str, workdir: Path) -> dict:
-    """Counts of the command and of evaluation, and whether they are equal."""
-    config, classes = with_defaults(saved_config(workdir)), saved_classes(workdir)
+    """Scores the command and evaluation, and checks that they agree."""
+    config, classes = with_defaults(Workdir(workdir).read_config()), Workdir(workdir).read_classes()
     with tempfile.TemporaryDirectory() as folder:
         labels = write_images(config.dataset, Path(folder))
         begin = time.perf_counter()
@@ -80,23 +79,23 @@ def compare(config_file: str, workdir: Path) -> dict:
     loss = float(-np.log(probabilities[np.arange(len(labels)), labels]).mean())
     expected = evaluated(workdir, config_file)
     count = expected['num_examples']
-    found = {
+    by_command = {
         'images': len(labels),
-        'right_first': int((rank < 1).sum()),
-        'right_in_five': int((rank < 5).sum()),
+        'top1_correct': int((rank < 1).sum()),
+        'top5_correct': int((rank < 5).sum()),
     }
     by_evaluation = {
         'images': count,
-        'right_first': round(expected['top1'] * count / 100),
-        'right_in_five': round(expected['top5'] * count / 100),
+        'top1_correct': round(expected['top1'] * count / 100),
+        'top5_correct': round(expected['top5'] * count / 100),
     }
     close = abs(loss - expected['loss']) <= 1e-5 * max(1.0, expected['loss'])
     return {
         'config': config_file,
         'step': expected['step'],
-        'predicted': found | {'loss': loss},
+        'predicted': by_command | {'loss': loss},
         'evaluated': by_evaluation | {'loss': expected['loss']},
-        'equal': found == by_evaluation and close,
+        'equal': by_command == by_evaluation and close,
         'seconds_of_the_command': round(seconds, 1),
     }
 
@@ -107,14 +106,14 @@ def main() -> None:
     )
     parser.add_argument('runs', nargs='+', help='CONFIG=WORKDIR of runs of main.py')
     parser.add_argument('--out', type=Path, required=True, help='JSON file to write')
-    given = parser.parse_args()
+    args = parser.parse_args()
 
     results = []
-    for run in given.runs:
+    for run in args.runs:
         config_file, _, workdir = run.partition('=')
         results.append(compare(config_file, Path(workdir)))
         print(json.dumps(results[-1]), flush=True)
-    write(given.out, {'machine': machine('jax', 'flax', 'tensorflow-cpu'), 'runs': results})
+    write(args.out, {'machine': machine('jax', 'flax', 'tensorflow-cpu'), 'runs': results})
     sys.exit(0 if all(result['equal'] for result in results) else 1)
 
 

@@ -5,13 +5,12 @@ r"""Counts and times training and evaluation steps of any models, and prints one
         --dtype=bfloat16 --out=...
     python benchmarks/step.py --devices=8 --rounds=0 --image_size=64 --out=...
 
-A model is a name of `ssanet_jax.model_names()`, perhaps with the form of its tail after a
-colon: `ssa_resnet50:plain`. `resnet50:flax` is the network as flax users write it, with
-`nn.Conv`, `nn.BatchNorm` and `nn.max_pool`. The first model is the baseline of the ratios.
+A model is a name of `ssanet_jax.model_names()`, optionally followed by the form of its tail:
+`ssa_resnet50:plain`. `resnet50:flax` is the network as flax users write it, with `nn.Conv`,
+`nn.BatchNorm` and `nn.max_pool`. The first model is the baseline of the ratios.
 
-Counts are XLA's, for one device. Times are of all models in turn, round after round, after
-two steps of warm-up; compilation is timed without and with the cache on disk. TensorFlow is not
-needed.
+Counts are XLA's, for one device. Models alternate in rounds of timing, after two steps of warm-up;
+compilation is timed without and with the cache on disk. TensorFlow is not needed.
 """
 
 import argparse
@@ -57,8 +56,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ssanet_jax import layers
-from ssanet_jax.analysis.cost import count_tails, model_cost
 from ssanet_jax.analysis.hlo import program_cost
+from ssanet_jax.analysis.macs import count_tails, model_cost
 from ssanet_jax.config import base
 from ssanet_jax.layers import conv_pool
 from ssanet_jax.training import parallel, trainer_setup
@@ -66,7 +65,7 @@ from ssanet_jax.training import parallel, trainer_setup
 
 @contextlib.contextmanager
 def flax_form() -> Iterator[None]:
-    """Networks built and traced in here have flax's and XLA's own layers."""
+    """Context manager in which networks are built and traced with flax's and XLA's layers."""
     max_pool = functools.partial(
         nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1))
     )
@@ -93,11 +92,11 @@ class Model:
         config.batch_size = ARGUMENTS.batch_size * ARGUMENTS.devices
         config.dataset.image_size = ARGUMENTS.image_size
         with self.form():
-            self.run = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167)
-            self.state, self.total = self.run.init(), self.run.zero_metrics()
-        if len(self.run.mesh.devices) != ARGUMENTS.devices:
+            self.setup = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167)
+            self.state, self.total = self.setup.init(), self.setup.zero_metrics()
+        if len(self.setup.mesh.devices) != ARGUMENTS.devices:
             raise SystemExit(
-                f'{ARGUMENTS.devices} devices were asked for, {jax.devices()} are here.'
+                f'{ARGUMENTS.devices} devices were requested, but there are {jax.devices()}.'
             )
         self.batch = self._batch(config.batch_size)
 
@@ -110,26 +109,26 @@ class Model:
                 'mask': jnp.ones(size, bool),
             }
         )
-        return next(iter(parallel.to_devices([host], self.run.mesh)))
+        return next(iter(parallel.to_devices([host], self.setup.mesh)))
 
     def compile(self) -> dict[str, Any]:
-        """Compiles the steps; returns what was counted, and the seconds without and with cache."""
+        """Compiles the steps; returns counts, and compilation times without and with the cache."""
         arguments = self.state, self.batch, self.total
         seconds = {}
         with self.form():
             for start in ('cold', 'warm'):
                 jax.clear_caches()
                 began = time.perf_counter()
-                self.train = self.run.train_step.lower(*arguments).compile()
+                self.train = self.setup.train_step.lower(*arguments).compile()
                 seconds[start] = time.perf_counter() - began
-            self.eval = self.run.eval_step.lower(*arguments).compile()
+            self.eval = self.setup.eval_step.lower(*arguments).compile()
             self._compile_inference(arguments)
-        cost = model_cost(self.run.model, ARGUMENTS.image_size)
+        cost = model_cost(self.setup.model, ARGUMENTS.image_size)
         return {
             'model': self.spec,
             'parameters': cost.parameters,
             'macs': cost.macs,
-            'tails': count_tails(self.run.model, ARGUMENTS.image_size, ARGUMENTS.batch_size),
+            'tails': count_tails(self.setup.model, ARGUMENTS.image_size, ARGUMENTS.batch_size),
             **program_cost(self.train)._asdict(),
             'compile_seconds': seconds,
         }
@@ -138,12 +137,12 @@ class Model:
         self.infer = None
         if self.form is flax_form:
             return  # fold_batch_norm knows our BatchNorm only.
-        inference, folded = self.run.for_inference(arguments[0])
-        self.folded = jax.tree.map(jnp.copy, folded)  # Training donates what they share.
+        inference, folded = self.setup.for_inference(arguments[0])
+        self.folded = jax.tree.map(jnp.copy, folded)  # Training donates shared buffers.
         self.infer = inference.eval_step.lower(self.folded, *arguments[1:]).compile()
 
     def step(self, kind: str, repeats: int) -> float:
-        """Seconds of a step, over several in a row."""
+        """Seconds per step, averaged over `repeats`."""
         began = time.perf_counter()
         for _ in range(repeats):
             if kind == 'train':
@@ -157,28 +156,28 @@ class Model:
 
 
 def measure(models: list[Model], results: list[dict[str, Any]], kind: str) -> None:
-    """Adds images/s of every round, and their ratio to the baseline in the same round."""
+    """Adds the images/s of every round, and their ratios to the baseline in the same round."""
     if kind == 'inference':
         able = [i for i, model in enumerate(models) if model.infer is not None]
         models, results = [models[i] for i in able], [results[i] for i in able]
     warm_up = [model.step(kind, 2) for model in models]
     repeats = max(1, round(ARGUMENTS.seconds / min(warm_up)))
     images = ARGUMENTS.batch_size * ARGUMENTS.devices
-    rates: list[list[float]] = [[] for _ in models]
+    speeds: list[list[float]] = [[] for _ in models]
     for number in range(ARGUMENTS.rounds):
-        for model, rate in zip(models, rates, strict=True):
-            rate.append(images / model.step(kind, repeats))
+        for model, measured in zip(models, speeds, strict=True):
+            measured.append(images / model.step(kind, repeats))
         print(f'{kind} round {number + 1} of {ARGUMENTS.rounds}', flush=True)
-    for result, rate in zip(results, rates, strict=True):
-        ratios = [mine / baseline for mine, baseline in zip(rate, rates[0], strict=True)]
-        result[f'{kind}_images_per_second'] = {**spread(rate), 'rounds': rate}
+    for result, measured in zip(results, speeds, strict=True):
+        ratios = [mine / baseline for mine, baseline in zip(measured, speeds[0], strict=True)]
+        result[f'{kind}_images_per_second'] = {**spread(measured), 'rounds': measured}
         result[f'{kind}_speed_ratio'] = spread(ratios)
 
 
 def show(results: list[dict[str, Any]]) -> None:
     first = results[0]
     table = Table(title=f'One device, ratios to {first["model"]}', title_justify='left')
-    columns = ['model', 'parameters', 'mult-adds', 'folded', 'flops', 'bytes', 'temporaries']
+    columns = ['model', 'parameters', 'MACs', 'folded', 'flops', 'bytes', 'temporaries']
     columns += ['all-reduces', 'compile s, cold/warm', 'train img/s', 'eval', 'inference']
     for column in columns:
         table.add_column(column, justify='left' if column == 'model' else 'right')
@@ -195,12 +194,12 @@ def show(results: list[dict[str, Any]]) -> None:
             ),
             f'{r["all_reduces"]} ({r["all_reduce_bytes"] / 1e6:.0f} MB)',
             '/'.join(f'{s:.1f}' for s in r['compile_seconds'].values()),
-            *(rate(r, kind) for kind in ('train', 'eval', 'inference')),
+            *(speed_and_ratio(r, kind) for kind in ('train', 'eval', 'inference')),
         )
     Console(width=200).print(table)
 
 
-def rate(result: dict[str, Any], kind: str) -> str:
+def speed_and_ratio(result: dict[str, Any], kind: str) -> str:
     if f'{kind}_images_per_second' not in result:
         return '-'
     speed, ratio = result[f'{kind}_images_per_second'], result[f'{kind}_speed_ratio']
@@ -222,8 +221,8 @@ def main() -> None:
     if ARGUMENTS.out:
         arguments = {k: v for k, v in vars(ARGUMENTS).items() if k != 'out'}
         device = jax.devices()[0].device_kind
-        described = {**machine('jax', 'jaxlib', 'flax'), 'device': device}
-        write(ARGUMENTS.out, {'machine': described, 'arguments': arguments, 'models': results})
+        environment = {**machine('jax', 'jaxlib', 'flax'), 'device': device}
+        write(ARGUMENTS.out, {'machine': environment, 'arguments': arguments, 'models': results})
 
 
 if __name__ == '__main__':

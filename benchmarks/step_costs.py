@@ -1,4 +1,4 @@
-"""Lists what a training step reads and writes, by the part of the network that it comes from.
+"""Lists the memory traffic of a training step by part of the network.
 
     python benchmarks/step_costs.py --model=ssa_resnet50 --out=benchmarks/results/step_costs.json
 
@@ -20,7 +20,7 @@ from ssanet_jax.analysis.hlo import operations
 from ssanet_jax.config import base
 from ssanet_jax.training import trainer_setup
 
-PARTS = {  # The first pattern that an operation's name has decides.
+PARTS = {  # The first pattern that matches an operation's name decides.
     'tail, forward': r'jvp\(ResNet\)(?<!transpose\(jvp\(ResNet\)).*FoldedTail',
     'tail, backward': r'transpose\(jvp\(ResNet\)\).*FoldedTail',
     'projection shortcuts': r'downsample',
@@ -44,15 +44,15 @@ def main() -> None:
     arguments = parser.parse_args()
     config = base()
     config.model.name, config.batch_size = arguments.model, 32
-    run = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167)
+    setup = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167)
     batch = {
         'image': jax.ShapeDtypeStruct((32, 224, 224, 3), jnp.uint8),
         'label': jax.ShapeDtypeStruct((32,), jnp.int32),
         'mask': jax.ShapeDtypeStruct((32,), bool),
     }
-    shapes = jax.eval_shape(run.init), batch, jax.eval_shape(run.zero_metrics)
+    shapes = jax.eval_shape(setup.init), batch, jax.eval_shape(setup.zero_metrics)
     moved: collections.Counter[str] = collections.Counter()
-    for operation in operations(run.train_step.lower(*shapes).compile()):
+    for operation in operations(setup.train_step.lower(*shapes).compile()):
         part = next((p for p, x in PARTS.items() if re.search(x, operation.name)), 'others')
         moved[part] += operation.bytes_accessed
     total = sum(moved.values())

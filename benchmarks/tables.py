@@ -2,7 +2,7 @@
 
     python benchmarks/tables.py
 
-Replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`.
+Replaces the text between `<!-- table: NAME -->` and `<!-- end -->`.
 """
 
 import json
@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from common import ROOT, described, fill, markdown, rates
+from common import ROOT, fill, format_machine, markdown, rates
 
 RESULTS = ROOT / 'benchmarks/results'
 
@@ -82,7 +82,7 @@ def torch(result: dict[str, Any]) -> str:
 
 
 def targets(result: dict[str, Any]) -> str:
-    """In parentheses, relative to ResNet-50 of flax's layers on the same target."""
+    """Costs by target; in parentheses, relative to flax's ResNet-50 on the same target."""
     header = ['training step', 'M cycles', 'GB', 'GB temporaries']
     rows = []
     for target, programs in result['programs'].items():
@@ -202,14 +202,14 @@ def predictions(result: dict[str, Any]) -> str:
     for run in result['runs']:
         name = run['config'].removeprefix('configs/').removesuffix('.py')
         for by in ('predicted', 'evaluated'):
-            found = run[by]
+            counts = run[by]
             rows.append(
                 (
                     f'{name}, step {run["step"]}, {by}',
-                    f'{found["images"]:,}',
-                    f'{found["right_first"]:,}',
-                    f'{found["right_in_five"]:,}',
-                    f'{found["loss"]:.7f}',
+                    f'{counts["images"]:,}',
+                    f'{counts["top1_correct"]:,}',
+                    f'{counts["top5_correct"]:,}',
+                    f'{counts["loss"]:.7f}',
                 )
             )
     return markdown(['run', 'images', 'top-1 correct', 'top-5 correct', 'mean loss'], rows)
@@ -231,9 +231,9 @@ def main() -> None:
         for name, (file, make) in tables.items():
             result = json.loads((RESULTS / file).read_text())
             if 'machine' in result:
-                versions = described(result['machine'] | result.get('torch', {}))
+                versions = format_machine(result['machine'] | result.get('torch', {}))
             else:
-                versions = '; '.join(described(v) for v in result['versions'].values())
+                versions = '; '.join(format_machine(v) for v in result['versions'].values())
             source = f'[{file}](../benchmarks/results/{file}): {versions}.'
             blocks[name] = f'{make(result)}\n\n{source}'
         fill(ROOT / 'docs' / document, blocks)

@@ -1,9 +1,9 @@
-"""Draws what each form of a tail reads and writes, one block for every pass over memory.
+"""Draws the memory traffic of both forms of a tail, one block per pass over an array.
 
     python benchmarks/tail_picture.py --out=docs/tail_traffic.png
 
 Taken from the compiled program of a training step of 32 images, 56x56 pixels, 64 -> 256
-channels, float32: every operation after fusion with the arrays that it reads and writes.
+channels, float32: the operations after fusion, each with the arrays that it reads and writes.
 """
 
 import argparse

@@ -2,11 +2,11 @@
 
     python benchmarks/tail_rounding.py --out=benchmarks/results/tail_rounding.json
 
-Inputs are a ReLU's output, of deviation 0.7, and the same moved away from zero (by no more than
-100 in bfloat16, which cannot tell 10,000 from 10,030). Errors are |error| / |exact| in the
-Euclidean norm: of the output, of the worst of the gradients (input, shortcut and every
-parameter, all but those that are zero in exact arithmetic), and of the running variance's
-update; medians over seeds, with the largest.
+Inputs are the output of a ReLU, with deviation 0.7, and the same shifted away from zero (by at
+most 100 in bfloat16, which cannot distinguish 10,000 from 10,030). Errors are |error| / |exact| in
+the Euclidean norm: of the output, of the worst gradient (of the input, the shortcut or a
+parameter, excluding those that are zero in exact arithmetic), and of the update of the running
+variance; medians and maxima over seeds.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def errors(value: dict[str, Any], exact: dict[str, Any]) -> dict[str, float]:
 
 
 def measure(attention: str, regime: str, dtype: str, seeds: int) -> list[dict[str, Any]]:
-    found: dict[str, list[dict[str, float]]] = {form: [] for form in FORMS}
+    measured: dict[str, list[dict[str, float]]] = {form: [] for form in FORMS}
     for seed in range(seeds):
         data = draw(seed, MEANS[regime])
         if dtype == 'bfloat16':  # The same numbers in every precision.
@@ -97,7 +97,7 @@ def measure(attention: str, regime: str, dtype: str, seeds: int) -> list[dict[st
         with jax.enable_x64(True):
             exact = step('plain', attention, data, jnp.float64)
         for form in FORMS:
-            found[form].append(errors(step(form, attention, data, jnp.dtype(dtype)), exact))
+            measured[form].append(errors(step(form, attention, data, jnp.dtype(dtype)), exact))
     return [
         {
             'attention': attention,
@@ -106,10 +106,10 @@ def measure(attention: str, regime: str, dtype: str, seeds: int) -> list[dict[st
             'form': form,
             **{
                 name: {
-                    'median': statistics.median(e[name] for e in found[form]),
-                    'largest': max(e[name] for e in found[form]),
+                    'median': statistics.median(e[name] for e in measured[form]),
+                    'largest': max(e[name] for e in measured[form]),
                 }
-                for name in found[form][0]
+                for name in measured[form][0]
             },
         }
         for form in FORMS
@@ -137,8 +137,8 @@ def main() -> None:
         table.add_row(r['dtype'], r['attention'], r['regime'], r['form'], *row)
     Console(width=120).print(table)
     if arguments.out:
-        described = machine('jax', 'jaxlib', 'flax')
-        write(arguments.out, {'machine': described, 'seeds': arguments.seeds, 'results': results})
+        environment = machine('jax', 'jaxlib', 'flax')
+        write(arguments.out, {'machine': environment, 'seeds': arguments.seeds, 'results': results})
 
 
 if __name__ == '__main__':

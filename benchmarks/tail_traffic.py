@@ -1,10 +1,9 @@
-"""Counts a tail's training step in both forms over many shapes on this machine.
+"""Compares XLA's counts of both forms of a tail's training step over many shapes.
 
     python benchmarks/tail_traffic.py --out=benchmarks/results/tail_traffic.json
 
-For each shape: the bytes and operations by which the two forms differ as XLA counts them on
-this machine, and the form that 'auto' chooses. A ReLU feeds the tail and a 1x1 convolution reads
-its output, as in a network.
+For each shape, lists the differences in bytes and operations on this machine, and the form that
+'auto' chooses. A ReLU feeds the tail and a 1x1 convolution reads its output, as in a network.
 """
 
 import argparse

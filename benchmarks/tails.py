@@ -1,4 +1,4 @@
-"""A tail alone, in both forms: what tail_traffic.py and tail_rounding.py compare."""
+"""Both forms of a tail, for tail_traffic.py and tail_rounding.py."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,13 +13,13 @@ from ssanet_jax.models.folded_tail import FoldedTail
 ATTENTION = {
     'none': None,
     'ssa': partial(SSABlock, name='ssa'),
-    'ssa, 2 groups': partial(SSABlock, groups=2, name='ssa'),
-    'ssa, 4 groups': partial(SSABlock, groups=4, name='ssa'),
+    'ssa, 2 groups': partial(SSABlock, num_groups=2, name='ssa'),
+    'ssa, 4 groups': partial(SSABlock, num_groups=4, name='ssa'),
 }
 
 
 class PlainTail(nn.Module):
-    """The plain form of `FoldedTail`, with the same parameters, as `ResidualBlock` has it."""
+    """The plain form of `FoldedTail`, with the same parameters, as in `ResidualBlock`."""
 
     features: int
     attention: Callable[..., nn.Module] | None = None

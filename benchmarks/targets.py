@@ -1,12 +1,12 @@
-r"""Compiles training steps for TPUs and GPUs that need not be here, and counts what they cost.
+r"""Compiles training steps for TPUs and GPUs without having them, and records their cost.
 
     pip install libtpu 'jax[cuda13]'
     python benchmarks/targets.py --out=benchmarks/results/targets.json
 
 A program is a network with the form of its tail, `ssa_resnet50:auto`, or `:flax` for the baseline
-of flax's own layers; one training step at 224 pixels in bfloat16, with SGD, on one device. What
-the file already has from the same versions is kept, so that an interrupted run goes on. Each
-program is compiled in a process of its own, since a compiler may abort.
+of flax's own layers; one training step at 224 pixels in bfloat16, with SGD, on one device. Results
+in the file from the same versions are kept, so an interrupted run can be resumed. Each program is
+compiled in a separate process, since a compiler may abort.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> None:
     )
     parser.add_argument('--targets', nargs='+', default=['v5e', 'h100'])
     parser.add_argument('--programs', nargs='+', default=PROGRAMS, metavar='NETWORK:FORM')
-    parser.add_argument('--out', type=Path, help='JSON file to write, or to go on with')
+    parser.add_argument('--out', type=Path, help='JSON file to write or complete')
     parser.add_argument('--one', nargs=2, metavar=('TARGET', 'PROGRAM'), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def compile_apart(target: str, program: str) -> dict[str, Any]:
-    """What `count` returns in a process of its own, or the end of its error."""
+    """Calls `count` in a new process; returns its result, or the last line of its error."""
     command = [sys.executable, __file__, '--one', target, program]
     run = subprocess.run(
         command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False
@@ -71,7 +71,7 @@ def compile_apart(target: str, program: str) -> dict[str, Any]:
 
 
 def count(target: str, program: str) -> dict[str, Any]:
-    """Bytes and temporaries of a compiled step, and the compiler's cycles where it tells them."""
+    """Bytes and temporaries of a compiled step, and the compiler's estimate of cycles, if any."""
     import jax
     import numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec

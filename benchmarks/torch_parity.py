@@ -1,12 +1,13 @@
-r"""Takes weights from torch and gives them back, and compares logits each time.
+r"""Converts weights from torch and back, and compares logits each time.
 
     pip install -e .[torch] torchvision timm
     python benchmarks/torch_parity.py --out=benchmarks/results/torch_parity.json
 
-For every network of torchvision and timm that is here too, with random weights and statistics:
-its state_dict, saved by torch.save and read again, becomes variables here; logits of two random
-images at 224 pixels are compared; the variables become a state_dict again, which a second network
-there loads strictly; every array is compared, and its logits with those of the first.
+Covers every network of torchvision and timm that is implemented here, with random weights and
+statistics. The state_dict, saved by torch.save and read again, is converted to variables, and
+logits of two random images at 224 pixels are compared. The variables are converted back to a
+state_dict, which a second torch network loads strictly; all arrays and the logits are compared
+with those of the first.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from common import machine, write
 
-# A CPU build of torch lacks the operators that torchvision registers shapes for.
+# CPU builds of torch lack operators that torchvision registers shapes for.
 library = torch.library.Library('torchvision', 'DEF')
 library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
 library.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
@@ -46,7 +47,7 @@ Case = tuple[str, str, Callable[[], torch.nn.Module]]
 
 
 def cases() -> list[Case]:
-    """Our name, the library, and what makes its network."""
+    """Yields our name, the library, and a function that makes its network."""
     googlenet = partial(torchvision.models.googlenet, aux_logits=False, init_weights=False)
     return [
         *((name, 'torchvision', getattr(torchvision.models, name)) for name in TORCHVISION),
@@ -60,7 +61,7 @@ def cases() -> list[Case]:
 
 
 def randomize(network: torch.nn.Module) -> None:
-    """Statistics and scales that are not those of a new network."""
+    """Sets statistics and scales to random values, unlike those of a new network."""
     for name, values in network.state_dict().items():
         if name.endswith('running_mean') or (values.ndim == 1 and name.endswith('bias')):
             values.normal_(0, 0.1)
@@ -76,7 +77,7 @@ def compare(ours: str, library: str, make: Callable[[], torch.nn.Module], folder
 
     options: dict[str, Any] = {'attention_options': {'mlp_bias': False}} if 'cbam' in ours else {}
     model = create_model(ours, num_classes=1000, **options)
-    variables = weights.from_torch(weights.read(path), model)
+    variables = weights.from_torch(weights.load(path), model)
     images = np.random.default_rng(0).normal(size=(2, 224, 224, 3)).astype(np.float32)
     logits = np.asarray(jax.jit(partial(model.apply, train=False))(variables, images))
 
@@ -110,9 +111,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             results.append(compare(*case, Path(folder)))
         print(results[-1], flush=True)
-    described = machine('jax', 'flax', 'torch', 'torchvision', 'timm')
+    environment = machine('jax', 'flax', 'torch', 'torchvision', 'timm')
     command = f'python benchmarks/torch_parity.py --out={arguments.out}'
-    write(arguments.out, {'command': command, 'machine': described, 'results': results})
+    write(arguments.out, {'command': command, 'machine': environment, 'results': results})
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""ResNet-50 v1.5 in PyTorch, plain, with SE or with SSA: what vs_torch.py compares with.
+"""ResNet-50 v1.5 in PyTorch, plain, with SE or with SSA, for vs_torch.py.
 
 Written from the papers; with no attention it has torchvision's layers in torchvision's order.
 """

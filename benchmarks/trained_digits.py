@@ -1,4 +1,4 @@
-r"""What docs/gates.md, docs/saliency.md and docs/export.md quote of a run on the digits.
+r"""Records the results on the digits that docs/gates.md, docs/saliency.md and docs/export.md quote.
 
     make train
     python benchmarks/trained_digits.py --workdir=runs/digits \
@@ -25,20 +25,20 @@ from common import ROOT, machine, write
 import ssanet_jax
 from ssanet_jax import data
 from ssanet_jax.analysis.saliency_scores import localization, mean_scores
-from ssanet_jax.trained.saliency import look
+from ssanet_jax.trained.saliency import explain
 
 FORMATS = ('stablehlo', 'saved_model', 'onnx', 'safetensors')
-INK = 128  # half of the brightest grey
+INK = 128  # half of the brightest gray
 
 
 def tool(name: str, *arguments: str) -> str:
-    """What a command prints."""
+    """Runs a command; returns its output."""
     command = [sys.executable, '-m', f'ssanet_jax.tools.{name}', *arguments]
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
 def exports(workdir: Path) -> dict:
-    """What each export says of itself: bound, images, and the differences of logits."""
+    """Exports in each format; returns the parity entries: bound, images, differences of logits."""
     with tempfile.TemporaryDirectory() as folder:
         for form in FORMATS:
             tool('export', f'--workdir={workdir}', f'--format={form}', f'--out={folder}/{form}')
@@ -50,10 +50,10 @@ def exports(workdir: Path) -> dict:
 
 def ink(workdir: Path) -> dict:
     """The pointing game and the energy of each map, means over all test images."""
-    run = ssanet_jax.load(str(workdir))
-    batches = list(data.eval_batches(run.config, run.config.dataset.eval_split))
+    trained = ssanet_jax.load_trained(str(workdir))
+    batches = list(data.eval_batches(trained.config, trained.config.dataset.eval_split))
     images = np.concatenate([batch['image'][batch['mask']] for batch in batches])
-    scores = [localization(one.maps, one.image[..., 0] >= INK) for one in look(run, images)]
+    scores = [localization(one.maps, one.image[..., 0] >= INK) for one in explain(trained, images)]
     return {name: score._asdict() for name, score in mean_scores(scores).items()}
 
 
@@ -61,10 +61,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--workdir', type=Path, required=True, help='that of `make train`')
+    parser.add_argument('--workdir', type=Path, required=True, help='of `make train`')
     parser.add_argument('--out', type=Path, required=True, help='JSON file to write')
-    given = parser.parse_args()
-    workdir = given.workdir.resolve()
+    args = parser.parse_args()
+    workdir = args.workdir.resolve()
     gates = json.loads(tool('gates', f'--workdir={workdir}', '--ablation', '--format=json'))
     result = {
         'machine': machine('jax', 'flax', 'tensorflow-cpu', 'onnxruntime'),
@@ -72,7 +72,7 @@ def main() -> None:
         'ink': ink(workdir),
         'gates': gates,
     }
-    write(given.out, result)
+    write(args.out, result)
 
 
 if __name__ == '__main__':

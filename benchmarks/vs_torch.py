@@ -5,10 +5,10 @@ r"""Times training steps against PyTorch's on the same machine in the same run.
     python benchmarks/vs_torch.py --batch_size=256 --dtypes float32 bfloat16 --out=...
 
 A contender is FRAMEWORK/MODEL/DTYPE: jax, torch (eager, channels_last), compile (torch.compile,
-channels_last), timm or timm-compile; bfloat16 is AMP in PyTorch. Each is a process of its own
-with as many threads as the others; they take turns, round after round, and wait in between.
-The first contender is the baseline of the ratios. Images are already on the device; every step
-is forward, backward and SGD with momentum and weight decay.
+channels_last), timm or timm-compile; bfloat16 is AMP in PyTorch. Each is a separate
+process with the same number of threads; they alternate in rounds and wait in between. The first
+contender is the baseline of the ratios. Images are already on the device; every step is forward,
+backward and SGD with momentum and weight decay.
 """
 
 import argparse
@@ -41,8 +41,8 @@ def jax_step(model: str, dtype: str, batch_size: int, size: int) -> tuple[Callab
     config = base()
     config.model.name, config.dtype, config.batch_size = model, dtype, batch_size
     config.dataset.image_size = size
-    run = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167)
-    carried = [run.init(), run.zero_metrics()]
+    setup = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167)
+    carried = [setup.init(), setup.zero_metrics()]
     host = {
         'image': jax.device_get(
             jax.random.bits(jax.random.key(0), (batch_size, size, size, 3), jnp.uint8)
@@ -50,10 +50,10 @@ def jax_step(model: str, dtype: str, batch_size: int, size: int) -> tuple[Callab
         'label': jax.device_get(jnp.arange(batch_size) % 1000),
         'mask': jax.device_get(jnp.ones(batch_size, bool)),
     }
-    (batch,) = parallel.to_devices([host], run.mesh)
+    (batch,) = parallel.to_devices([host], setup.mesh)
 
     def step() -> None:
-        carried[:] = run.train_step(carried[0], batch, carried[1])
+        carried[:] = setup.train_step(carried[0], batch, carried[1])
         jax.block_until_ready(carried)
 
     return step, jax.devices()[0].device_kind
@@ -65,8 +65,8 @@ def torch_step(
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.backends.cudnn.benchmark = True  # On a GPU: what XLA does by itself, ...
-    torch.set_float32_matmul_precision('high')  # ... TF32 included.
+    torch.backends.cudnn.benchmark = True  # XLA does this by default on a GPU, ...
+    torch.set_float32_matmul_precision('high')  # ... and uses TF32.
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     network = timm_model(model) if framework.startswith('timm') else own_model(model)
     network = network.to(device, memory_format=torch.channels_last)
@@ -101,7 +101,9 @@ def own_model(model: str) -> Any:
 def timm_model(model: str) -> Any:
     import torch
 
-    if torch.version.cuda is None:  # torchvision beside a CPU torch lacks what it registers
+    if (
+        torch.version.cuda is None
+    ):  # torchvision needs these operators, which CPU builds of torch lack
         library = torch.library.Library('torchvision', 'DEF')
         library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
         library.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
@@ -111,7 +113,7 @@ def timm_model(model: str) -> Any:
 
 
 def work(contender: str, batch_size: int, size: int) -> None:
-    """One contender's process: a line in, that many steps, a line with their seconds out."""
+    """Runs a contender: reads numbers of steps, one per line, and prints the seconds they take."""
     framework, model, dtype = contender.split('/')
     if framework == 'jax':
         step, device = jax_step(model, dtype, batch_size, size)
@@ -128,7 +130,7 @@ def work(contender: str, batch_size: int, size: int) -> None:
 
 
 class Worker:
-    """A contender in its process."""
+    """The process of a contender."""
 
     def __init__(self, contender: str, arguments: argparse.Namespace) -> None:
         self.name = contender
@@ -233,7 +235,7 @@ def show(baseline: str, results: list[dict[str, Any]]) -> None:
 
 
 def torch_versions(python: str) -> dict[str, str]:
-    """Versions of what the other interpreter has."""
+    """Package versions of the other interpreter."""
     program = (
         'import json; from importlib import metadata; '
         'print(json.dumps({n: metadata.version(n) for n in ("torch", "timm")}))'

@@ -2,8 +2,8 @@
 
     python main.py --config=configs/imagenet_ssa50.py --workdir=runs/imagenet_ssa50
 
-The recipe is base(): 100 epochs of batches of 128, SGD with momentum 0.9 and weight decay
-1e-4, learning rate 0.1 divided by 10 every 30 epochs, random resized crops of 224.
+Settings of base(): 100 epochs, batch size 128, SGD with momentum 0.9 and weight decay 1e-4,
+learning rate 0.1 divided by 10 every 30 epochs, random resized crops of 224 pixels.
 
 Paper: 76.61% top-1, 93.29% top-5. Ours: not measured yet.
 """

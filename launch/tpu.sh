@@ -2,12 +2,12 @@
 # Trains on a Cloud TPU, one host or a pod. From the top of the checkout, with gcloud set up:
 #
 #     export ZONE=us-central2-b TYPE=v4-32 WORKDIR=gs://BUCKET/runs/ssa50
-#     launch/tpu.sh create --spot    # asks for the TPU; further options are gcloud's
+#     launch/tpu.sh create --spot    # requests the TPU; further options go to gcloud
 #     launch/tpu.sh state            # until it says ACTIVE
 #     launch/tpu.sh setup            # copies the last commit to every host and installs it
 #     launch/tpu.sh start --config.dataset.data_dir=gs://BUCKET/tensorflow_datasets
-#     launch/tpu.sh log              # follows the first host, which writes for all
-#     launch/tpu.sh stop             # saves and stops; start goes on
+#     launch/tpu.sh log              # follows the log of the first host, which writes for all
+#     launch/tpu.sh stop             # saves and stops; start resumes
 #     launch/tpu.sh delete
 set -euo pipefail
 
@@ -36,7 +36,7 @@ case $action in
     trap 'rm -f "$archive"' EXIT
     git archive --output="$archive" HEAD
     tpus tpu-vm scp "$archive" "$TPU:ssanet.tar.gz" --worker=all
-    # The Python of these images may be older than 3.11; uv brings one.
+    # The Python of these images may be older than 3.11; uv installs one.
     on all 'mkdir -p ssanet; tar -xzf ssanet.tar.gz -C ssanet; cd ssanet
       python3 -m pip install --quiet --user uv
       python3 -m uv venv --quiet --allow-existing --python=3.12 .venv

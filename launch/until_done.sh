@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Runs a command, and runs it again until it is done.
+# Runs a command and restarts it until it is done.
 #
 #     launch/until_done.sh .venv/bin/python main.py --config=... --workdir=...
 #
-# It is done when it exits with 0, or with a code that another try would not mend: docs/launch.md
-# has a table of them. SIGTERM, SIGINT and SIGHUP are handed on to the command, which is not run
-# again then. Exits with the last exit code of the command.
+# It is done when it exits with 0, or with a code for which retrying is pointless; docs/launch.md
+# lists the codes. SIGTERM, SIGINT and SIGHUP are forwarded to the command, which is then not
+# restarted. Exits with the last exit code of the command.
 set -euo pipefail
 
 FINAL_CODES="0 2 3 74 126 127 ${ALSO_FINAL:-}"
-MAX_RESTARTS=${MAX_RESTARTS:-20}    # in a row; a run that lasts RESET_AFTER seconds counts anew
+MAX_RESTARTS=${MAX_RESTARTS:-20}    # in a row; a run of RESET_AFTER seconds resets the count
 RESET_AFTER=${RESET_AFTER:-3600}
-FIRST_PAUSE=${FIRST_PAUSE:-10}      # seconds before the first restart, doubled before each other,
+FIRST_PAUSE=${FIRST_PAUSE:-10}      # seconds before the first restart, doubled each time
 LONGEST_PAUSE=${LONGEST_PAUSE:-120} # up to this; JAX's hosts wait 300 s for each other
 
 if (($# == 0)); then
@@ -21,28 +21,28 @@ fi
 
 signal=''
 child=''
-told=''
-hand_on() {
+notified=''
+forward() {
   signal=$1
-  if kill -s "$1" "$child" 2>/dev/null; then # not where it has ended, or not begun
-    told=$child
+  if kill -s "$1" "$child" 2>/dev/null; then # fails if it has ended or not started
+    notified=$child
   fi
 }
-trap 'hand_on TERM' TERM HUP
-trap 'hand_on INT' INT
+trap 'forward TERM' TERM HUP
+trap 'forward INT' INT
 
-# Runs a command and sets `code`. It gets a process group of its own (set -m), so that Ctrl-C
-# reaches it once, from here: a second signal would stop a run before it has saved.
+# Runs a command and sets `code`. The command gets a separate process group (set -m), so that
+# Ctrl-C reaches it only once, from here: a second signal would stop a run before it has saved.
 run() {
   set -m
   "$@" </dev/null &
   child=$!
   set +m
-  if [[ $signal && $told != "$child" ]]; then # it came while no command ran
-    hand_on "$signal"
+  if [[ $signal && $notified != "$child" ]]; then # it came while no command ran
+    forward "$signal"
   fi
   while kill -0 "$child" 2>/dev/null; do
-    wait "$child" || true # a signal ends the wait, too
+    wait "$child" || true # a signal also ends the wait
   done
   code=0
   wait "$child" || code=$?

@@ -1,7 +1,7 @@
 """SSANet (Squeeze and Spatial Attention Networks) in JAX.
 
-Importing this package needs jax and flax only; the training loop and the data, which
-need more, are imported by name: `ssanet_jax.training`, `ssanet_jax.data`.
+Importing this package needs jax and flax only. The training loop and the input pipeline need
+more and are imported by name: `ssanet_jax.training`, `ssanet_jax.data`.
 """
 
 from typing import TYPE_CHECKING
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from ssanet_jax.trained.load import TrainedModel
 
 
-def load(workdir: str, checkpoint: str = 'best') -> 'TrainedModel':
-    """A trained run: its model, variables, preprocessing and the names of its classes.
+def load_trained(workdir: str, checkpoint: str = 'best') -> 'TrainedModel':
+    """Loads a run's model, variables, preprocessing and class names from its workdir.
 
-    Needs the packages of the extra `train`, and neither TensorFlow nor the data of the run.
+    Needs the packages of the extra `train`, but neither TensorFlow nor the data of the run.
 
     Args:
       workdir: of a run of main.py.
@@ -40,9 +40,9 @@ def load(workdir: str, checkpoint: str = 'best') -> 'TrainedModel':
     Raises:
       ConfigError: there is no run, or no such checkpoint.
     """
-    from ssanet_jax.trained.load import load_trained
+    from ssanet_jax.trained import load
 
-    return load_trained(workdir, checkpoint)
+    return load.load_trained(workdir, checkpoint)
 
 
 __all__ = [
@@ -64,7 +64,7 @@ __all__ = [
     'fold_batch_norm',
     'from_torch',
     'insert_attention',
-    'load',
+    'load_trained',
     'model_names',
     'to_torch',
 ]

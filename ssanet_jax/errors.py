@@ -8,7 +8,7 @@ class ConfigError(ValueError):
 
 
 class RunError(Exception):
-    """A run that cannot go on; the message is one line with the remedy."""
+    """A run that cannot continue; the message is one line with the remedy."""
 
     exit_code = 1
 
@@ -26,7 +26,7 @@ class HostLostError(RunError):
 
 
 class SaveError(RunError):
-    """A checkpoint or a line of metrics could not be written."""
+    """A checkpoint or a metrics line could not be written."""
 
     exit_code = 74
 
@@ -38,6 +38,15 @@ class WorkdirInUseError(RunError):
 
 
 class StoppedError(RunError):
-    """A signal asked the run to stop; it is saved, and the same command goes on."""
+    """A signal stopped the run after a save; the same command resumes it."""
 
     exit_code = 75
+
+
+def one_line(error: BaseException | str, limit: int = 300) -> str:
+    r"""The message of an error on one line, cut after `limit` characters.
+
+    >>> one_line(ValueError('two\n  lines'))
+    'two lines'
+    """
+    return ' '.join(str(error).split())[:limit]

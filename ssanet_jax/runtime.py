@@ -1,4 +1,4 @@
-"""Process-wide settings: the cache of compiled programs."""
+"""Process-wide settings: devices, TensorFlow, and the cache of compiled programs."""
 
 import hashlib
 import os
@@ -9,15 +9,42 @@ import jax
 import platformdirs
 
 
-def enable_compilation_cache() -> Path | None:
-    """Keeps what takes a second or more to compile in the user's cache folder, 4 GiB at most.
+def use_cpu() -> None:
+    """Makes JAX compute on the CPU, unless JAX_PLATFORMS is set.
 
-    JAX_ENABLE_COMPILATION_CACHE=false turns it off, and a folder that the user chose, as the
-    environment variable JAX_COMPILATION_CACHE_DIR, is left alone. Several hosts keep nothing
-    unless they are given a folder that all of them see, since JAX writes on the first only.
+    Setting the variable itself would be too late: the package imports JAX, which reads it.
+    """
+    if 'JAX_PLATFORMS' not in os.environ:
+        jax.config.update('jax_platforms', 'cpu')
+
+
+def silence_tensorflow() -> None:
+    """Silences TensorFlow's log; call it before TensorFlow is imported.
+
+    It only reads images here, and the readers report unreadable files themselves.
+    """
+    os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # no setdefault: importing JAX sets another level
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow silently, leaves GPUs to JAX, and enables the compilation cache."""
+    silence_tensorflow()
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], 'GPU')
+    enable_compilation_cache()
+
+
+def enable_compilation_cache() -> Path | None:
+    """Caches programs that take a second or more to compile, up to 4 GiB in the user's cache.
+
+    JAX_ENABLE_COMPILATION_CACHE=false turns it off, and JAX_COMPILATION_CACHE_DIR chooses another
+    folder. Several hosts have no cache unless that variable names a folder shared by all of them,
+    since JAX writes on the first host only.
 
     Returns:
-      The folder, or None where nothing is kept.
+      The folder, or None without a cache.
     """
     if not jax.config.values['jax_enable_compilation_cache']:
         return None
@@ -33,7 +60,7 @@ def enable_compilation_cache() -> Path | None:
 
 
 def _cpu() -> str:
-    """A name for this kind of processor."""
+    """Identifies the kind of processor."""
     described = [platform.machine(), platform.processor()]
     info = Path('/proc/cpuinfo')
     if info.exists():

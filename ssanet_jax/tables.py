@@ -1,4 +1,4 @@
-"""Tables, printed for a terminal, as Markdown or as JSON."""
+"""Tables printed for a terminal, as Markdown or as JSON."""
 
 import json
 import sys
@@ -9,17 +9,17 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-Format = Literal['table', 'markdown', 'json']
-FORMATS: tuple[Format, ...] = get_args(Format)
+TableFormat = Literal['table', 'markdown', 'json']
+FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 
 
 class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
-      name: its heading, and the key of its values in JSON.
-      text: makes what is printed of a value that is not None.
-      left: flush left, as words; numbers are flush right.
+      name: heading, and key in JSON.
+      text: formats a value that is not None.
+      left: whether values are aligned left, as for words, rather than right, as for numbers.
     """
 
     name: str
@@ -27,12 +27,12 @@ class Column(NamedTuple):
     left: bool = False
 
     def cell(self, value: Any) -> str:
-        """What is printed: '-' where there is no value."""
+        """The printed value; '-' for None."""
         return '-' if value is None else self.text(value)
 
 
 class Table(NamedTuple):
-    """Values, as many a row as there are columns, and sentences to print below them."""
+    """Rows of one value per column, and notes to print below them."""
 
     title: str
     columns: Sequence[Column]
@@ -41,12 +41,12 @@ class Table(NamedTuple):
 
 
 def thousands(value: int) -> str:
-    """25557032 as '25,557,032'."""
+    """Formats 25557032 as '25,557,032'."""
     return f'{value:,}'
 
 
 def si_format(value: float) -> str:
-    """Four digits of it: 2547000 as '2.547 M', 15470000000 as '15.47 G'."""
+    """Formats with four digits and a unit: '2.547 M', '15.47 G'."""
     for size, unit in ((1e6, 'M'), (1e9, 'G'), (1e12, 'T')):
         text = f'{value / size:.4g} {unit}'
         if value < 999.95 * size:
@@ -54,17 +54,17 @@ def si_format(value: float) -> str:
     return text
 
 
-def show(tables: Sequence[Table], form: Format) -> None:
-    """Prints tables to stdout; as JSON they are one list, with the values as they are."""
-    if form == 'json':
+def show(tables: Sequence[Table], style: TableFormat) -> None:
+    """Prints tables to stdout; as JSON they are one list of unformatted values."""
+    if style == 'json':
         print(json.dumps([_data(table) for table in tables], indent=2))
         return
     terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else 240)  # Into a file, as wide as tables need.
+    console = Console(width=None if terminal else 240)  # a file gets tables at full width
     for number, table in enumerate(tables):
         if number:
             print()
-        if form == 'markdown':
+        if style == 'markdown':
             print(_markdown(table))
         else:
             console.print(_rich(table))

@@ -1,4 +1,4 @@
-"""A real browser for tests of pages: headless Chromium, which reaches nothing but this machine.
+"""Headless Chromium for tests of pages, without access to other machines.
 
 A test that imports the fixture `chromium`, or has it from a conftest.py, gets a selenium driver.
 """
@@ -63,7 +63,7 @@ def open_page(
 
 
 def requests(driver) -> list[str]:
-    """What the page asked for since `open_page`, in order, without what it holds itself."""
+    """URLs that the page has requested since `open_page`, in order, without data URIs."""
     events = [json.loads(entry['message'])['message'] for entry in driver.get_log('performance')]
     addresses = [
         event['params']['request']['url']

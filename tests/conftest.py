@@ -1,4 +1,4 @@
-"""Eight virtual CPU devices, no implicit dtype promotion, and data sets made once."""
+"""Eight virtual CPU devices, no implicit dtype promotion, and shared datasets."""
 
 import os
 
@@ -22,7 +22,7 @@ collect_ignore_glob = ['golden/make_*.py']  # need torch
 
 @pytest.fixture(scope='session', autouse=True)
 def compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Programs that several tests run are compiled once, for subprocesses and workers too."""
+    """Shares a compilation cache between tests, subprocesses and workers."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
     folder = str(shared / 'compiled')
@@ -33,13 +33,13 @@ def compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope='session')
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where this session's prepared data sets are."""
+    """The folder of prepared datasets of this session."""
     return tmp_path_factory.mktemp('tensorflow_datasets')
 
 
 @pytest.fixture
 def digits(data_dir):
-    """A small config on the digits: 16 filters' SSA-ResNet-20, 64 images a step."""
+    """A small config on the digits: SSA-ResNet-20 with 16 filters, 64 images per step."""
     from tests.helpers import load_config
 
     config = load_config('digits_ssa20')
@@ -49,7 +49,7 @@ def digits(data_dir):
 
 @pytest.fixture(scope='session')
 def trained_digits(tmp_path_factory, data_dir) -> Path:
-    """The workdir of an SSA-ResNet-20 after 60 steps; leave it as it is."""
+    """The workdir of an SSA-ResNet-20 after 60 steps; do not modify it."""
     from ssanet_jax.training import loop
     from tests.helpers import load_config
 
@@ -83,19 +83,19 @@ def imagenet_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='session')
 def imagenet_tfrecord_dir(tmp_path_factory) -> Path:
-    """The same in tfrecord files."""
+    """The dataset of `imagenet_dir` in tfrecord files."""
     return prepare_imagenet(tmp_path_factory.mktemp('tfrecord'), 'tfrecord')
 
 
 @pytest.fixture(scope='session', params=['array_record', 'tfrecord'])
 def bad_imagenet_dir(request, tmp_path_factory) -> Path:
-    """The same with six bad images in either split, in files of either format."""
+    """The dataset of `imagenet_dir` with six bad images per split, in both file formats."""
     return prepare_imagenet(tmp_path_factory.mktemp('bad'), request.param, bad=True)
 
 
 @pytest.fixture
 def imagenet(imagenet_dir):
-    """The ImageNet recipe at 32 pixels, 16 images a step, on those 48."""
+    """The ImageNet recipe at 32 pixels and 16 images per step, on `imagenet_dir`."""
     return imagenet_config(imagenet_dir)
 
 

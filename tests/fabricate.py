@@ -1,4 +1,4 @@
-"""Makes small data sets in the real formats of large ones."""
+"""Makes small datasets in the formats of large ones."""
 
 import gzip
 import io
@@ -14,7 +14,7 @@ WNIDS = ('n01440764', 'n01443537', 'n01484850', 'n01491361')
 
 
 def photograph(rng: np.random.Generator, *, mode: str = 'RGB', kind: str = 'JPEG') -> bytes:
-    """A random part of scikit-learn's two photographs as an encoded file, about 100 pixels wide."""
+    """Encodes a random crop of scikit-learn's two photographs, about 100 pixels wide."""
     photo = Image.fromarray(load_sample_images().images[rng.integers(2)])
     height, width = rng.integers(80, 121, size=2)
     left, top = rng.integers(0, photo.width - width), rng.integers(0, photo.height - height)
@@ -25,7 +25,7 @@ def photograph(rng: np.random.Generator, *, mode: str = 'RGB', kind: str = 'JPEG
 
 
 def bad_files() -> dict[str, bytes]:
-    """Files that no image can be decoded from, each broken in another way."""
+    """Undecodable image files, each damaged in a different way."""
     rng = np.random.default_rng(1)
     jpeg, png = photograph(rng), photograph(rng, kind='PNG')
     huge = png[:16] + struct.pack('>II', 60_000, 60_000) + png[24:]
@@ -57,7 +57,7 @@ def imagenet_archives(
 ) -> None:
     """ILSVRC2012_img_{train,val,test}.tar as ImageNet has them: class tars inside the train tar.
 
-    As in the real set, one file named .JPEG is a PNG, one is CMYK and one is grey. With `bad`,
+    As in the real set, one file named .JPEG is a PNG, one is CMYK and one is gray. With `bad`,
     some more cannot be decoded.
     """
     broken = bad_files() if bad else {}
@@ -98,7 +98,7 @@ def idx_gz(array: np.ndarray) -> bytes:
 
 def fashion_mnist_files(folder: Path, *, num_train: int = 40, num_test: int = 10) -> dict:
     """The four files of Fashion-MNIST with random content, which is returned by split."""
-    from ssanet_jax.data.fashion_mnist import FILES
+    from ssanet_jax.data.datasets.fashion_mnist import FILES
 
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def cifar_files(folder: Path, name: str, *, per_file: int = 24) -> dict:
             images = rng.integers(0, 256, size=(per_file, 32, 32, 3), dtype=np.uint8)
             labels = rng.integers(0, classes, size=per_file, dtype=np.uint8)
             coarse = labels[:, None] // 5 if label_bytes == 2 else labels[:, None][:, :0]
-            planes = images.transpose(0, 3, 1, 2).reshape(per_file, -1)  # colour by colour
+            planes = images.transpose(0, 3, 1, 2).reshape(per_file, -1)  # color by color
             records = np.concatenate([coarse, labels[:, None], planes], axis=1)
             (folder / part).write_bytes(records.astype(np.uint8).tobytes())
             rows += [

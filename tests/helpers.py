@@ -1,7 +1,8 @@
-"""Shared by several tests."""
+"""Helpers shared by several tests."""
 
 import importlib.util
 import itertools
+import sys
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -10,32 +11,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from absl import flags
-from etils import epath
 from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
 from ssanet_jax import data
+from ssanet_jax.tools import cli
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.metrics_file import read_metrics
-from ssanet_jax.training.train_state import TrainState, init_state
+from ssanet_jax.training.steps import TrainState, init_state
+from ssanet_jax.training.workdir import Workdir
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
 def own_flags(tool):
-    """The flags of a command's module, and none that tests of other commands have defined."""
-    others = {
-        flag.name: flag
-        for module, defined in flags.FLAGS.flags_by_module_dict().items()
-        if module.startswith('ssanet_jax.tools')
-        for flag in defined
-    }
-    for name in others:
-        delattr(flags.FLAGS, name)
+    """Defines the flags of a command within the block."""
     before = set(flags.FLAGS)
     tool.define_flags()
     try:
@@ -43,13 +37,19 @@ def own_flags(tool):
     finally:
         for name in set(flags.FLAGS) - before:
             delattr(flags.FLAGS, name)
-        for name, flag in others.items():
-            flags.FLAGS[name] = flag
+
+
+def run_tool(tool, *arguments):
+    """Runs a command in this process; raises its errors."""
+    argv = [tool.__name__, *map(str, arguments)]
+    with own_flags(tool), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', argv)  # where ml_collections looks for overrides
+        cli.call(tool.main, cli.parse(argv))
 
 
 @contextmanager
 def float64():
-    """Computes in float64. flax's BatchNorm promotes it implicitly, which is allowed here."""
+    """Enables float64, and the implicit promotion that flax's BatchNorm needs for it."""
     with jax.enable_x64(True), jax.numpy_dtype_promotion('standard'):
         yield
 
@@ -73,7 +73,7 @@ def mesh_of(num_devices: int) -> jax.sharding.Mesh:
 
 
 def train_in_float64(model, config, num_steps, num_devices=1):
-    """The losses of a float64 `model` in steps of plain momentum, all in float64."""
+    """Losses of training `model` by SGD with momentum, all in float64."""
     tx, mesh = optax.sgd(0.1, momentum=0.9), mesh_of(num_devices)
     state = init_state(0, model=model.clone(dtype=jnp.float32), tx=tx, image_size=8)
     step = partial(
@@ -101,41 +101,40 @@ def train_in_float64(model, config, num_steps, num_devices=1):
 
 
 class KilledError(Exception):
-    """Stands for what ends a process at once."""
+    """Simulates a process that is killed."""
 
 
-def stop_after(monkeypatch, steps):
-    """Ends the run, unsaved, when it asks for one batch too many."""
-    batches = data.train_batches
+def stop_after(steps):
+    """`train_batches` that raises KilledError when asked for more than `steps` batches."""
 
     def cut_short(config, *, start_step=0):
-        for number, batch in enumerate(batches(config, start_step=start_step)):
+        for number, batch in enumerate(data.train_batches(config, start_step=start_step)):
             if start_step + number == steps:
                 raise KilledError
             yield batch
 
-    monkeypatch.setattr(data, 'train_batches', cut_short)
+    return cut_short
 
 
 def reproducible(workdir):
-    """metrics.jsonl without timings."""
+    """Lines of metrics.jsonl without timings."""
     return [
         {
             name: value
             for name, value in line.items()
             if not name.endswith(('_seconds', '_per_second'))
         }
-        for line in read_metrics(epath.Path(workdir))
+        for line in Workdir(workdir).read_metrics()
     ]
 
 
 def assert_close(actual, expected):
-    """Up to the rounding of float64."""
+    """Checks equality up to the rounding of float64."""
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-10)
 
 
 def assert_same_function(actual, expected, *arguments):
-    """The same values and, for random cotangents, the same gradients, in float64."""
+    """Checks that functions have equal values and gradients, in float64."""
     rng = np.random.default_rng(1)
     with float64():
         arguments = [jnp.asarray(np.asarray(a, np.float64)) for a in arguments]
@@ -147,5 +146,5 @@ def assert_same_function(actual, expected, *arguments):
 
 
 def assert_trees_equal(actual, expected):
-    """Bit for bit, with the same structure."""
+    """Checks that trees have the same structure and equal arrays, bit for bit."""
     jax.tree.map(np.testing.assert_array_equal, actual, expected)

@@ -1,4 +1,4 @@
-"""The CIFAR recipes on small data in CIFAR's own binary format, read by TFDS's own builders."""
+"""The CIFAR recipes on small data in CIFAR's binary format, read by TFDS's builders."""
 
 import json
 
@@ -13,7 +13,7 @@ from tests.test_main import main
 
 
 def prepare(name, tmp_path, monkeypatch):
-    """Builds cifar10 or cifar100 from fabricated files in place of the download."""
+    """Builds cifar10 or cifar100 from fabricated files instead of the download."""
     content = fabricate.cifar_files(tmp_path / 'files', name)
     monkeypatch.setattr(
         tfds.download.DownloadManager,

@@ -33,7 +33,7 @@ def start(workdir, data_dir, devices, *flags):
 
 
 def start_hosts(number, workdir, data_dir, *flags):
-    """So many processes of one run, with four devices in all."""
+    """Starts the processes of one run, with four devices in all."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
@@ -44,7 +44,7 @@ def start_hosts(number, workdir, data_dir, *flags):
 
 
 def finish(processes, *codes):
-    """What each printed, and its errors; all of them must exit with one of `codes`."""
+    """Returns the outputs and the errors; all processes must exit with one of `codes`."""
     outputs = [process.communicate(timeout=300) for process in processes]
     assert {process.returncode for process in processes} <= set(codes), outputs
     return [output for output, _ in outputs], [errors for _, errors in outputs]
@@ -58,9 +58,50 @@ def wait_for(process, text):
 
 
 def metrics(workdir):
-    """The lines without timings, and apart from them their losses."""
+    """(step, split, examples) of each line, and the losses."""
     lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
     return [(x['step'], x['split'], x['num_examples']) for x in lines], [x['loss'] for x in lines]
+
+
+_RAISES_ON_THE_SECOND = """
+import sys
+from ssanet_jax.errors import RunError
+from ssanet_jax.training import parallel
+
+address, host = sys.argv[1], int(sys.argv[2])
+parallel.initialize_hosts(address, 2, host)
+print(parallel.raise_on_all_hosts(lambda: host))
+
+class LaterError(RunError):
+    pass
+
+def attempt():
+    if host == 1:
+        raise LaterError('é' * 5000 + ' end')
+
+try:
+    parallel.raise_on_all_hosts(attempt)
+except LaterError as error:
+    print(len(str(error)), str(error)[-4:])
+"""
+
+
+def test_an_error_of_one_host_is_raised_on_all_with_its_kind_and_full_message():
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, 'XLA_FLAGS': '', 'JAX_CPU_COLLECTIVES_IMPLEMENTATION': 'gloo'}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, '-c', _RAISES_ON_THE_SECOND, f'127.0.0.1:{port}', str(host)],
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for host in range(2)
+    ]  # fmt: skip
+    printed, _ = finish(processes, 0)
+    length = len('Host 1: ') + 5004
+    for host in range(2):  # Gloo prints before them
+        assert printed[host].endswith(f'{host}\n{length}  end\n')
 
 
 @pytest.fixture(scope='module')
@@ -83,7 +124,7 @@ def assert_as_one(workdir, one):
 def test_two_processes_are_stopped_and_killed_and_train_as_one(one, tmp_path, data_dir):
     processes = start_hosts(2, tmp_path, data_dir)
     wait_for(processes[0], 'step 30/120  eval')
-    processes[1].send_signal(signal.SIGTERM)  # one is told, both agree on a step
+    processes[1].send_signal(signal.SIGTERM)  # one gets the signal, both agree on a step
     _, errors = finish(processes, 75)
     step = int(errors[0].rpartition('after step ')[2].partition(',')[0])
     assert f'after step {step}, which is saved' in errors[1]
@@ -96,15 +137,17 @@ def test_two_processes_are_stopped_and_killed_and_train_as_one(one, tmp_path, da
     assert processes[0].returncode in (69, -signal.SIGABRT)
     assert time.monotonic() - killed < 60
     assert 'Another host was lost' in errors or 'another task died' in errors
+    assert 'Traceback' in errors or 'another task died' in errors
 
     printed, _ = finish(start_hosts(2, tmp_path, data_dir), 0)
-    assert 'Going on from the checkpoint of step' in printed[0]
+    assert 'Resuming from the checkpoint of step' in printed[0]
     assert 'step' not in printed[1]  # only the first host speaks
     assert_as_one(tmp_path, one)
 
 
-def test_a_mistake_that_one_host_sees_stops_all(tmp_path, data_dir):
-    """The second has no data; the first would wait for it in its first step."""
+@pytest.mark.slow
+def test_a_config_error_on_one_host_stops_all(tmp_path, data_dir):
+    """The second host has no data; the first would wait for it in the first step."""
     good, bad = (tmp_path / name for name in ('good', 'bad'))
     bad.write_text('not a folder')
     with socket.socket() as free:
@@ -120,7 +163,7 @@ def test_a_mistake_that_one_host_sees_stops_all(tmp_path, data_dir):
 
 
 @pytest.mark.slow
-def test_four_processes_train_as_one_and_two_go_on_from_their_checkpoint(one, tmp_path, data_dir):
+def test_four_processes_train_as_one_and_two_resume_from_their_checkpoint(one, tmp_path, data_dir):
     steps = '--config.num_train_steps={}'
     finish(start_hosts(4, tmp_path, data_dir, steps.format(60)), 0)
     finish(start_hosts(2, tmp_path, data_dir, steps.format(120)), 0)

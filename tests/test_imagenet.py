@@ -28,7 +28,7 @@ def test_train_evaluate_and_resume(files, request, tmp_path):
     assert started.returncode == 0, started.stderr
     resumed = main(*flags, '--config.num_train_steps=5', timeout=900)
     assert resumed.returncode == 0, resumed.stderr
-    assert 'Going on from the checkpoint of step 3' in resumed.stdout
+    assert 'Resuming from the checkpoint of step 3' in resumed.stdout
     assert ('Convert it, not during a run' in started.stdout) == (files == 'imagenet_tfrecord_dir')
     evaluated = main(*flags, '--mode=eval', '--checkpoint=5', timeout=900)
     assert evaluated.returncode == 0, evaluated.stderr

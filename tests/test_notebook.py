@@ -21,9 +21,9 @@ def test_outputs_are_stripped(path):
 
 @pytest.fixture
 def execute(monkeypatch, tmp_path, data_dir):
-    """Runs a notebook; returns what it printed and how many pictures it drew."""
+    """Runs a notebook with some text replaced; returns its output and number of images."""
 
-    def run(name, **environment):
+    def run(name, replace=None, **environment):
         for variable, value in {
             'TFDS_DATA_DIR': str(data_dir),
             'XLA_FLAGS': '',
@@ -32,6 +32,11 @@ def execute(monkeypatch, tmp_path, data_dir):
         }.items():
             monkeypatch.setenv(variable, value)
         notebook = nbformat.read(ROOT / 'notebooks' / f'{name}.ipynb', as_version=4)
+        for old, new in (replace or {}).items():
+            cells = [cell for cell in notebook.cells if old in cell.source]
+            assert cells, f'{name} has no {old}'
+            for cell in cells:
+                cell.source = cell.source.replace(old, new)
         resources = {'metadata': {'path': str(ROOT / 'notebooks')}}
         NotebookClient(notebook, timeout=600, resources=resources).execute()
         outputs = [output for cell in notebook.cells for output in cell.get('outputs', [])]
@@ -41,17 +46,19 @@ def execute(monkeypatch, tmp_path, data_dir):
     return run
 
 
-pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of the kernel's own start
+pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')  # when the kernel starts
 
 
 def test_quickstart_runs_on_the_digits(execute):
-    printed, pictures = execute('quickstart', SSANET_DATASET='digits')
+    printed, pictures = execute(
+        'quickstart', {'num_epochs = 8.0': 'num_epochs = 2.0'}, SSANET_DATASET='digits'
+    )
     assert 'images evaluated' in printed
     assert "'bias': (1,), 'scale': (1,)" in printed
     assert pictures == 2
 
 
-def test_inside_looks_at_a_run(execute, trained_digits):
+def test_inside_analyzes_a_run(execute, trained_digits):
     printed, pictures = execute('inside', SSANET_WORKDIR=str(trained_digits))
     assert 'ssa_resnet20, step 60, classes: 0, 1, 2' in printed
     assert 'layer3_2/ssa mean' in printed
@@ -59,12 +66,14 @@ def test_inside_looks_at_a_run(execute, trained_digits):
     assert pictures == 3
 
 
-def test_finetune_puts_ssa_into_trained_weights_and_learns_the_tiles(execute, tmp_path):
-    """From weights of the plain network, as a file by torchvision's names."""
+@pytest.mark.slow
+def test_finetune_inserts_ssa_into_pretrained_weights_and_learns_the_tiles(execute, tmp_path):
+    """Starts from weights of the plain network, in a file with the torchvision naming."""
     model = create_model('resnet20', num_classes=7)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    init = jax.jit(model.init, static_argnames='train')
+    variables = init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
     path = tmp_path / 'plain.safetensors'
-    weights.write(path, weights.to_arrays(variables, model, naming='torchvision'))
+    weights.save(path, weights.to_arrays(variables, model, naming='torchvision'))
     printed, pictures = execute(
         'finetune', SSANET_WEIGHTS=str(path), SSANET_MODEL='ssa_resnet20', SSANET_IMAGES=''
     )

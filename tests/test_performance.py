@@ -8,27 +8,28 @@ import jax.numpy as jnp
 import pytest
 
 from ssanet_jax.analysis.hlo import program_cost
-from ssanet_jax.training import parallel, trainer_setup
+from ssanet_jax.training import trainer_setup
 from tests.helpers import ROOT, load_config, mesh_of
 
 
 @functools.cache
 def cost(name, tail, num_devices=1, image_size=224):
-    """Of the compiled training step of the ImageNet recipe, 32 images on each device."""
+    """Costs of the compiled training step of the ImageNet recipe, 32 images per device."""
     config = load_config('imagenet_ssa50')
     config.model.name, config.model.tail = name, tail
     config.batch_size, config.dataset.image_size = 32 * num_devices, image_size
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel.jax, 'device_count', lambda: num_devices)
-        patch.setattr(parallel, 'data_mesh', lambda: mesh_of(num_devices))
-        run = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167)
+    setup = trainer_setup.build(
+        config, num_classes=1000, num_train_examples=1_281_167, mesh=mesh_of(num_devices)
+    )
     batch = {
         'image': jax.ShapeDtypeStruct((config.batch_size, image_size, image_size, 3), jnp.uint8),
         'label': jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
         'mask': jax.ShapeDtypeStruct((config.batch_size,), bool),
     }
-    arguments = jax.eval_shape(run.init), batch, jax.eval_shape(run.zero_metrics)
-    return program_cost(run.train_step.lower(*arguments).compile())
+    arguments = jax.eval_shape(setup.init), batch, jax.eval_shape(setup.zero_metrics)
+    # The machine code is never run, and the counts precede its optimization.
+    options = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+    return program_cost(setup.train_step.lower(*arguments).compile(options))
 
 
 @pytest.mark.slow
@@ -43,14 +44,6 @@ def test_ssa_costs_little_when_both_are_folded():
     assert ssa.bytes_accessed < 1.10 * none.bytes_accessed
     assert ssa.temporaries < 1.19 * none.temporaries
     assert ssa.flops < 1.04 * none.flops
-
-
-def test_a_step_moves_no_more_than_it_did():
-    """Gigabytes and gigaflops of 32 images at 224 pixels."""
-    ssa = cost('ssa_resnet50', 'auto')
-    assert ssa.bytes_accessed < 30.5e9
-    assert ssa.temporaries < 2.65e9
-    assert ssa.flops < 830e9
 
 
 @pytest.mark.slow
@@ -72,9 +65,7 @@ def test_devices_exchange_the_gradients_and_statistics_once():
         ('h100', 'bytes', 'se_resnet50:auto', 'se_resnet50:flax', 0.97),
     ],
 )
-def test_what_was_compiled_for_targets_costs_no_more_than_promised(
-    target, count, program, baseline, most
-):
-    """As benchmarks/targets.py left it; run it again after a change of layers or of jax."""
+def test_compiled_targets_cost_no_more_than_promised(target, count, program, baseline, most):
+    """Checks the results of benchmarks/targets.py; rerun it after changes of layers or jax."""
     programs = json.loads((ROOT / 'benchmarks/results/targets.json').read_text())['programs']
     assert programs[target][program][count] <= most * programs[target][baseline][count]

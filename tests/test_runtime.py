@@ -17,7 +17,7 @@ print(folder, len(hits))
 
 
 def run(home, **settings):
-    """The folder that a program in a new process used, and how many programs it found there."""
+    """The cache folder that a new process used, and the number of programs it found there."""
     environment = {k: v for k, v in os.environ.items() if k != 'JAX_COMPILATION_CACHE_DIR'}
     environment |= {'HOME': str(home), 'XDG_CACHE_HOME': str(home / '.cache'), **settings}
     done = subprocess.run(
@@ -41,7 +41,7 @@ def test_programs_are_kept_in_the_users_cache_folder(tmp_path):
     assert programs(tmp_path) == kept
 
 
-def test_ones_own_folder_is_used(tmp_path):
+def test_a_custom_cache_folder_is_used(tmp_path):
     own = tmp_path / 'own'
     assert run(tmp_path, JAX_COMPILATION_CACHE_DIR=str(own)) == (str(own), 0)
     assert programs(own)

@@ -1,8 +1,8 @@
 import pytest
 
-from ssanet_jax.analysis.cost import Cost
+from ssanet_jax.analysis.macs import Cost
 from ssanet_jax.tables import si_format
-from ssanet_jax.training.summary import cost_rows
+from ssanet_jax.training.console import cost_rows
 
 
 @pytest.mark.parametrize(
@@ -16,11 +16,11 @@ from ssanet_jax.training.summary import cost_rows
         (7_600_000_000_000, '7.6 T'),
     ],
 )
-def test_amounts_have_four_digits_and_no_exponent(value, text):
+def test_si_format_has_four_digits_and_no_exponent(value, text):
     assert si_format(value) == text
 
 
 def test_the_table_of_a_run_has_no_exponent():
-    """VGG-16's at 224 x 224."""
+    """The cost of VGG-16 at 224 x 224."""
     cost = Cost(138_357_544, 15_470_264_320, 0, 0)
-    assert cost_rows(cost)['multiply-adds'] == '15.47 G'
+    assert cost_rows(cost)['MACs'] == '15.47 G'

@@ -1,14 +1,14 @@
-r"""Damages checkpoints in many ways and resumes: is it noticed, and is what is restored right?
+r"""Damages checkpoints in many ways, resumes, and checks detection and the restored state.
 
     python benchmarks/reliability/corruption.py \
       --out=benchmarks/results/reliability/corruption.json
 
-A run of 30 steps leaves checkpoints of steps 20, 25 and 30. For each way a copy of its folder
-is damaged, nearly always in the newest checkpoint, and resumed up to step 40. It must name what
-is damaged, go on from the newest good checkpoint, and end exactly as a run of 40 steps that was
-neither damaged nor stopped. Damage of which it says nothing is 'harmless' if it ends so, too, and
-'wrong' otherwise. Where nothing good is left it must stop with exit code 2 instead, twice, since
-a second attempt must not begin anew.
+A run of 30 steps leaves checkpoints of steps 20, 25 and 30. Each kind of damage is applied to a
+copy of its folder, nearly always to the newest checkpoint, which then resumes up to step 40. It
+must name the damage, resume from the newest good checkpoint, and end exactly as an undamaged,
+uninterrupted run of 40 steps. Unreported damage is 'harmless' if the run ends so too, and
+'incorrect' otherwise. If no good checkpoint is left, it must stop with exit code 2 instead, twice,
+since the second attempt must not start over.
 """
 
 import argparse
@@ -28,20 +28,20 @@ FLAGS = (
     '--config.log_every_steps=5',
     '--config.checkpoint_every_steps=5',
     '--config.eval_every_steps=10',
-    '--config.optimizer.schedule=constant',  # the same whatever the number of steps
+    '--config.optimizer.schedule=constant',  # independent of the number of steps
 )
 SHORT, LONG = '--config.num_train_steps=30', '--config.num_train_steps=40'
 OLDER, NEWEST = 25, 30
 
 
 def data_files(checkpoint: Path) -> list[Path]:
-    """Those with the arrays, from the largest."""
+    """The files with the arrays, largest first."""
     files = [path for path in checkpoint.rglob('d/*') if path.is_file()]
     return sorted(files, key=lambda path: (-path.stat().st_size, path.name))
 
 
 def change(edit: Callable[[bytearray], None], checkpoint: Path, name: str = '') -> None:
-    """Edits the bytes of a file, by default the largest one of data."""
+    """Edits the bytes of a file, by default of the largest data file."""
     path = checkpoint / name if name else data_files(checkpoint)[0]
     content = bytearray(path.read_bytes())
     edit(content)
@@ -49,7 +49,7 @@ def change(edit: Callable[[bytearray], None], checkpoint: Path, name: str = '') 
 
 
 def flip(content: bytearray, *, at: float = 0.5) -> None:
-    """Turns a bit; `at` 0 is in the first byte, 1 in the last."""
+    """Flips a bit; `at` is 0 for the first byte, 1 for the last."""
     content[round(at * (len(content) - 1))] ^= 1
 
 
@@ -58,7 +58,7 @@ def cut(content: bytearray, *, keep: Callable[[int], int]) -> None:
 
 
 def zero_page(content: bytearray) -> None:
-    """As of a disk's block that was never written."""
+    """Zeros a page, as if the disk block was never written."""
     begin = len(content) // 2 // 4096 * 4096
     content[begin : begin + 4096] = bytes(len(content[begin : begin + 4096]))
 
@@ -82,14 +82,14 @@ def make_file(checkpoint: Path) -> None:
 
 
 def empty_files(checkpoint: Path) -> None:
-    """As after a loss of power, where names reached the disk and contents did not."""
+    """Empties all files, as after a power failure that loses contents but not names."""
     for path in checkpoint.rglob('*'):
         if path.is_file():
             path.write_bytes(b'')
 
 
 def take_from_older(checkpoint: Path, name: str = '') -> None:
-    """Puts a file or folder of the older checkpoint in the place of its own."""
+    """Replaces a file or folder by that of the older checkpoint."""
     other = checkpoint.parent / str(OLDER)
     source = other / name if name else data_files(other)[0]
     target = checkpoint / name if name else data_files(checkpoint)[0]
@@ -105,7 +105,7 @@ def empty(folder: Path) -> None:
     folder.mkdir()
 
 
-# Of the newest checkpoint.
+# Kinds of damage to the newest checkpoint.
 WAYS: dict[str, Callable[[Path], None]] = {
     'largest data file cut to a half': partial(change, partial(cut, keep=lambda size: size // 2)),
     'largest data file cut to nothing': partial(change, partial(cut, keep=lambda size: 0)),
@@ -152,7 +152,7 @@ def damage_all(checkpoint: Path) -> None:
         change(flip, checkpoint.parent / str(step))
 
 
-# Given the newest checkpoint too; after these the run must stop.
+# Kinds of damage after which the run must stop; also called with the newest checkpoint.
 REFUSED: dict[str, Callable[[Path], None]] = {
     'bit flipped in every checkpoint': damage_all,
     'all checkpoints deleted': lambda checkpoint: empty(checkpoint.parent),
@@ -161,8 +161,8 @@ REFUSED: dict[str, Callable[[Path], None]] = {
     ),
 }
 
-# Neither checkpoint nor arrays: what a run can make good without a word.
-MENDED: dict[str, Callable[[Path], None]] = {
+# Damage outside of checkpoints that a run repairs without a message.
+REPAIRED: dict[str, Callable[[Path], None]] = {
     f'{name} cut within its last line': lambda checkpoint, name=name: change(
         partial(cut, keep=lambda size: size - 9), checkpoint.parents[1], name
     )
@@ -171,30 +171,30 @@ MENDED: dict[str, Callable[[Path], None]] = {
 
 
 def resume(workdir: Path, way: str, reference: dict[str, Any]) -> dict[str, Any]:
-    """Resumes a damaged run that must go on."""
+    """Resumes a damaged run that must continue."""
     with Start(workdir, *FLAGS, LONG) as start:
         code = start.finish()
     said = re.search(rf'^.*\bstep {NEWEST} is damaged.*$', start.output + start.errors, re.M)
     problems = differences(workdir, reference) if code == 0 else [start.last_words]
     if said and start.resumed_from != OLDER:
-        problems.append(f'it went on from step {start.resumed_from}, not {OLDER}')
+        problems.append(f'it resumed from step {start.resumed_from}, not {OLDER}')
     if said and not (workdir / 'damaged' / str(NEWEST)).exists():
-        problems.append('what is damaged was not set aside')
+        problems.append('the damaged checkpoint was not moved away')
     if not said and way in WAYS and not problems and start.resumed_from != NEWEST:
-        problems.append(f'without a word it went on from step {start.resumed_from}')
-    unnoticed = 'mended' if way in MENDED else 'harmless'
+        problems.append(f'it silently resumed from step {start.resumed_from}')
+    unnoticed = 'repaired' if way in REPAIRED else 'harmless'
     return {
         'way': way,
-        'verdict': 'wrong' if problems else 'detected' if said else unnoticed,
+        'verdict': 'incorrect' if problems else 'detected' if said else unnoticed,
         'exit_code': code,
-        'went_on_from': start.resumed_from,
+        'resumed_from': start.resumed_from,
         'said': start.short(said[0]) if said else '',
         'problems': problems,
     }
 
 
 def refuse(workdir: Path, way: str) -> dict[str, Any]:
-    """Resumes a damaged run that must not go on, twice."""
+    """Tries twice to resume a damaged run that must refuse."""
     problems = []
     for _ in range(2):
         before = saved_steps(workdir)
@@ -206,26 +206,26 @@ def refuse(workdir: Path, way: str) -> dict[str, Any]:
             problems.append('it changed the checkpoints')
     return {
         'way': way,
-        'verdict': 'wrong' if problems else 'refused',
+        'verdict': 'incorrect' if problems else 'refused',
         'exit_code': code,
-        'went_on_from': None,
+        'resumed_from': None,
         'said': start.last_words,
         'problems': problems,
     }
 
 
 def _more(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--only', default='', help='only ways whose names have this in them')
+    parser.add_argument('--only', default='', help='only kinds of damage whose name contains this')
 
 
 def main() -> None:
-    ways = {**WAYS, **MENDED, **REFUSED}
-    given, began = arguments(__doc__, len(ways), 'ways', _more), time.perf_counter()
-    chosen = [way for way in ways if given.only in way][: given.count]
-    with scratch(given.folder) as folder, Trials('ways', len(chosen)) as trials:
-        trials.note('runs that are not damaged')
-        never_broken(folder / 'whole', *FLAGS, LONG)
-        reference = outcome(folder / 'whole')
+    ways = {**WAYS, **REPAIRED, **REFUSED}
+    args, began = arguments(__doc__, len(ways), 'ways', _more), time.perf_counter()
+    chosen = [way for way in ways if args.only in way][: args.count]
+    with scratch(args.folder) as folder, Trials('ways', len(chosen)) as trials:
+        trials.note('undamaged runs')
+        never_broken(folder / 'reference', *FLAGS, LONG)
+        reference = outcome(folder / 'reference')
         never_broken(folder / 'short', *FLAGS, SHORT)
         if saved_steps(folder / 'short')[-2:] != [OLDER, NEWEST]:
             raise SystemExit(f'Unexpected checkpoints: {saved_steps(folder / "short")}')
@@ -236,7 +236,7 @@ def main() -> None:
             ways[way](workdir / 'checkpoints' / str(NEWEST))
             trials.add(refuse(workdir, way) if way in REFUSED else resume(workdir, way, reference))
             shutil.rmtree(workdir)
-    conclude(given, began, trials.records, flags=FLAGS)
+    conclude(args, began, trials.records, flags=FLAGS)
 
 
 if __name__ == '__main__':

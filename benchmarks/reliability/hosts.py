@@ -1,12 +1,12 @@
-r"""Kills one of two hosts at random moments: does the other end, and does it say why?
+r"""Kills one of two hosts at random moments, and checks that the other exits and says why.
 
     python benchmarks/reliability/hosts.py --out=benchmarks/results/reliability/hosts.json
 
-Two processes on this machine stand for two hosts, with one CPU device each, joined by gloo. One
-of them, in turn the first and the second, is killed with SIGKILL while they train. The other must
-end by itself within 60 seconds, with exit code 69, or be ended by JAX's runtime, and a reason on
-stderr. Then both are started again by the same commands, and the run must in the end leave what one
-of two processes that were never killed leaves.
+Two processes on this machine act as two hosts with one CPU device each, connected by gloo. The
+first and the second are alternately killed with SIGKILL during training. Within 60 seconds the
+other must exit with code 69, or be aborted by JAX's runtime, with a reason on stderr. Then both are
+restarted with the same commands, and the run must end exactly as an uninterrupted run of two
+processes.
 """
 
 import random
@@ -21,7 +21,7 @@ from processes import RECIPE, Start, newest_step
 from trials import Trials, arguments, conclude, scratch
 
 BOUND = 60  # seconds
-# What JAX's runtime says when it aborts (134), or crashes at that (135, 139).
+# The message of JAX's runtime when it aborts (134), or crashes while aborting (135, 139).
 ABORTED = 'Terminating process because the JAX distributed service detected fatal errors'
 KILLS_A_RUN = 5
 ENVIRONMENT = {
@@ -49,7 +49,7 @@ class Pair(ExitStack):
         ]  # fmt: skip
 
     def finish(self) -> list[str]:
-        """Waits for both; in words, what went wrong."""
+        """Waits for both; returns a message for each that failed."""
         return [
             f'host {index} ended with {host.code}: {host.last_words}'
             for index, host in enumerate(self.hosts)
@@ -58,7 +58,7 @@ class Pair(ExitStack):
 
 
 def kill_one(pair: Pair, victim: int, wait: float) -> dict[str, Any]:
-    """Kills host `victim` so many seconds after the first lines of metrics."""
+    """Kills host `victim`, `wait` seconds after the first metrics line."""
     first, killed, other = pair.hosts[0], pair.hosts[victim], pair.hosts[1 - victim]
     problems = []
     if not (first.wait_until(lambda: bool(first.lines())) and first.pause(wait)):
@@ -79,7 +79,7 @@ def kill_one(pair: Pair, victim: int, wait: float) -> dict[str, Any]:
         'killed_host': victim,
         'last_logged_step': lines[-1]['step'] if lines else None,
         'newest_checkpoint': newest_step(first.workdir),
-        'went_on_from': None,
+        'resumed_from': None,
         'seconds_to_exit': round(seconds, 1),
         'exit_code': code,
         'said': other.last_words,
@@ -91,7 +91,7 @@ def killed_run(
     workdir: Path, victims: list[int], moments: random.Random, trials: Trials,
     reference: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Kills one host of a run after the other, lets it finish, and compares."""
+    """Kills the hosts of a run one after the other, lets it finish, and compares."""
     kills: list[dict[str, Any]] = []
     for victim in [*victims, None]:
         trials.note(workdir.name)
@@ -101,7 +101,7 @@ def killed_run(
             else:
                 trial = kill_one(pair, victim, moments.uniform(0, 3))
         if kills:
-            kills[-1]['went_on_from'] = pair.hosts[0].resumed_from
+            kills[-1]['resumed_from'] = pair.hosts[0].resumed_from
         if victim is not None:
             kills.append(trial)
             trials.add(trial)
@@ -115,22 +115,22 @@ def killed_run(
 
 
 def main() -> None:
-    given, began = arguments(__doc__, 10, 'kills'), time.perf_counter()
-    moments = random.Random(given.seed)
-    with scratch(given.folder) as folder, Trials('kills', given.count) as trials:
+    args, began = arguments(__doc__, 10, 'kills'), time.perf_counter()
+    moments = random.Random(args.seed)
+    with scratch(args.folder) as folder, Trials('kills', args.count) as trials:
         trials.note('a run that is not killed')
         with Pair(folder / 'reference') as pair:
             if problems := pair.finish():
                 raise SystemExit('\n'.join(problems))
         reference = outcome(folder / 'reference')
-        victims = [index % 2 for index in range(given.count)]
+        victims = [index % 2 for index in range(args.count)]
         runs = []
         for first in range(0, len(victims), KILLS_A_RUN):
             some = victims[first : first + KILLS_A_RUN]
             workdir = folder / f'run{len(runs)}'
             runs.append(killed_run(workdir, some, moments, trials, reference))
     conclude(
-        given, began, trials.records, recipe=RECIPE, environment=ENVIRONMENT,
+        args, began, trials.records, recipe=RECIPE, environment=ENVIRONMENT,
         bound_seconds=BOUND, runs=runs,
     )  # fmt: skip
 

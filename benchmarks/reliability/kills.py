@@ -1,12 +1,12 @@
-r"""Kills runs with SIGKILL at random moments, starts them again, and compares what they leave.
+r"""Kills runs with SIGKILL at random moments, restarts them, and compares their results.
 
     python benchmarks/reliability/kills.py --out=benchmarks/results/reliability/kills.json
 
-One run of the digits is never killed. Others are killed ten times each, and started again
-each time by the same command until they finish: at any moment, while a checkpoint is being
-written, during start-up and compilation, during an evaluation, and at the very end. Each must
-leave the same final arrays, bit for bit, the same metrics.jsonl, line by line, and the same
-summary.json as the one that was never killed; timings aside.
+One run on the digits is never killed. Others are killed ten times each, and restarted each time
+with the same command until they finish: at any moment, while a checkpoint is being written, during
+startup and compilation, during an evaluation, and at the very end. Apart from timings, each must
+end with the same arrays bit for bit, the same lines of metrics.jsonl and the same summary.json as
+the run that was never killed.
 """
 
 import random
@@ -27,7 +27,7 @@ AIMS = (
 
 
 class Killer:
-    """Chooses moments in runs that take so many seconds, a third of them before the first step."""
+    """Kills runs at random moments; a third of `run_seconds` is before the first step."""
 
     def __init__(self, seed: int, run_seconds: float):
         self._random = random.Random(seed)
@@ -35,13 +35,13 @@ class Killer:
         self._train_seconds = run_seconds - self._start_seconds
 
     def aims(self, count: int) -> list[str]:
-        """In random order, but the end of the run last."""
+        """The aims of `count` kills in random order, 'ending' last."""
         aims = list(AIMS[:count])
         self._random.shuffle(aims)
         return sorted(aims, key=lambda aim: aim == 'ending')
 
     def strike(self, start: Start, aim: str) -> bool:
-        """Waits for the moment and kills; False if the run ended before."""
+        """Waits for the moment and kills the run; returns False if it ended before."""
         chosen = getattr(self, f'_{aim}')(start)
         if not chosen or start.process.poll() is not None:
             return False
@@ -92,14 +92,14 @@ def killed_run(
             killed = aim != 'nothing' and killer.strike(start, aim)
             code = start.finish()
         if kills and (start.lines() or (not killed and code == 0)):
-            kills[-1]['went_on_from'] = start.resumed_from
+            kills[-1]['resumed_from'] = start.resumed_from
             if start.resumed_from != kills[-1]['newest_checkpoint']:
-                kills[-1]['problems'].append(f'it went on from step {start.resumed_from}')
+                kills[-1]['problems'].append(f'it resumed from step {start.resumed_from}')
         if not killed:
             if code != 0:
                 problems.append(f'a start ended with {code}: {start.last_words}')
             break
-        kills.append(described(start, aim))
+        kills.append(kill_record(start, aim))
         trials.add(kills[-1])
     problems += differences(workdir, reference)
     damaged = workdir / 'damaged'
@@ -113,8 +113,8 @@ def killed_run(
     }
 
 
-def described(start: Start, aim: str) -> dict[str, Any]:
-    """A kill; `went_on_from` is the step of the next start, unless that is killed too early."""
+def kill_record(start: Start, aim: str) -> dict[str, Any]:
+    """The record of a kill; `resumed_from` is filled in by the next start that gets that far."""
     lines = start.lines()
     return {
         'run': start.workdir.name,
@@ -124,19 +124,19 @@ def described(start: Start, aim: str) -> dict[str, Any]:
         'saving': bool(start.saving()),
         'last_logged_step': lines[-1]['step'] if lines else None,
         'newest_checkpoint': newest_step(start.workdir),
-        'went_on_from': None,
+        'resumed_from': None,
         'problems': [],
     }
 
 
 def main() -> None:
-    given, began = arguments(__doc__, 50, 'kills'), time.perf_counter()
-    with scratch(given.folder) as folder, Trials('kills', given.count) as trials:
+    args, began = arguments(__doc__, 50, 'kills'), time.perf_counter()
+    with scratch(args.folder) as folder, Trials('kills', args.count) as trials:
         trials.note('a run that is not killed')
         first = never_broken(folder / 'reference', *RECIPE)
         reference = outcome(folder / 'reference')
         trials.note('another one')
-        second = never_broken(folder / 'again', *RECIPE)  # compiled before, as the others
+        second = never_broken(folder / 'again', *RECIPE)  # with a warm cache, as in the other runs
         runs = [
             {
                 'run': 'again',
@@ -145,13 +145,13 @@ def main() -> None:
                 'problems': differences(folder / 'again', reference),
             }
         ]
-        killer = Killer(given.seed, second.seconds)
-        while len(trials.records) < given.count and not any(run['exit_code'] for run in runs):
-            count = min(KILLS_A_RUN, given.count - len(trials.records))
+        killer = Killer(args.seed, second.seconds)
+        while len(trials.records) < args.count and not any(run['exit_code'] for run in runs):
+            count = min(KILLS_A_RUN, args.count - len(trials.records))
             workdir = folder / f'run{len(runs)}'
             runs.append(killed_run(workdir, killer, count, trials, reference))
     conclude(
-        given, began, trials.records, recipe=RECIPE, arrays=len(reference['arrays']),
+        args, began, trials.records, recipe=RECIPE, arrays=len(reference['arrays']),
         metrics_lines=len(reference['metrics']), cold_run_seconds=first.seconds,
         run_seconds=second.seconds, runs=runs,
     )  # fmt: skip

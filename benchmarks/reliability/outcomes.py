@@ -1,4 +1,4 @@
-"""What runs leave, and how it differs; checkpoints are read with Orbax, all else as JSON."""
+"""Compares the results of runs; reads checkpoints with Orbax and all other files as JSON."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ def reproducible(value: Any) -> Any:
 
 
 def outcome(workdir: Path) -> dict[str, Any]:
-    """What a finished run left that another one of the same config leaves too."""
+    """The reproducible results of a finished run."""
     step = newest_step(workdir)
     text = read(workdir / 'metrics.jsonl')
     return {
@@ -57,38 +57,38 @@ def outcome(workdir: Path) -> dict[str, Any]:
 
 
 def differences(workdir: Path, reference: dict[str, Any]) -> list[str]:
-    """In words, how what a run left differs from the outcome of another; [] if in nothing."""
+    """Describes how the results of a run differ from `reference`; [] if they do not."""
     try:
         now = outcome(workdir)
-    except Exception as error:  # whatever keeps the result from being read is the finding
-        return [f'what it left cannot be read: {error!r}']
-    found = []
+    except Exception as error:  # any failure to read the result is a finding
+        return [f'its results cannot be read: {error!r}']
+    problems = []
     if now['step'] != reference['step']:
-        found.append(f'the last step is {now["step"]}, not {reference["step"]}')
+        problems.append(f'the last step is {now["step"]}, not {reference["step"]}')
     arrays, expected = now['arrays'], reference['arrays']
-    if wrong := sorted(k for k in arrays.keys() | expected if arrays.get(k) != expected.get(k)):
-        found.append(f'{len(wrong)} of {len(expected)} arrays differ, first {wrong[0]}')
+    if different := sorted(k for k in arrays | expected if arrays.get(k) != expected.get(k)):
+        problems.append(f'{len(different)} of {len(expected)} arrays differ, first {different[0]}')
     if not read(workdir / 'metrics.jsonl').endswith('\n'):
-        found.append('metrics.jsonl ends in a torn line')
+        problems.append('metrics.jsonl ends in a torn line')
     if now['metrics'] != reference['metrics']:
         pairs = zip(now['metrics'], reference['metrics'], strict=False)
         index = next((i for i, (a, b) in enumerate(pairs) if a != b), 'none of those in both')
-        found.append(
+        problems.append(
             f'metrics.jsonl has {len(now["metrics"])} lines instead of '
             f'{len(reference["metrics"])}, the first that differs is {index}'
         )
     if now['summary'] != reference['summary']:
-        found.append('summary.json differs')
-    return found + leftovers(workdir)
+        problems.append('summary.json differs')
+    return problems + leftovers(workdir)
 
 
 def leftovers(workdir: Path) -> list[str]:
-    """In words, what is half written."""
-    found = [f'{path.name} was left' for path in unfinished_saves(workdir)]
-    found += [f'{path.name} was left' for path in workdir.glob('*.tmp')]
+    """Describes incomplete files in the workdir."""
+    problems = [f'{path.name} was left' for path in unfinished_saves(workdir)]
+    problems += [f'{path.name} was left' for path in workdir.glob('*.tmp')]
     for line in read(workdir / 'starts.jsonl').splitlines():
         try:
             json.loads(line)
         except ValueError:
-            found.append(f'starts.jsonl has the line {line[:80]!r}')
-    return found
+            problems.append(f'starts.jsonl has the line {line[:80]!r}')
+    return problems

@@ -1,4 +1,4 @@
-"""Starts of main.py, seen from outside: what a run prints and leaves, as its user would see it."""
+"""Starts main.py and observes its output and files from outside, as a user would."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 300  # seconds for what takes 40, on a busy machine
+TIMEOUT_S = 300  # a run takes 40 s on an idle machine
 
-# The recipe of the digits for 20 epochs, with more moments at which something is written.
+# The digits recipe for 20 epochs, writing files more often.
 STEPS, LOG, SAVE, EVALUATE = 450, 5, 20, 50
 RECIPE = (
     f'--config.num_train_steps={STEPS}',
@@ -26,9 +26,9 @@ _ABSENT = (0, 0)
 
 
 class Start:
-    """One start of main.py: a process, what it prints, and what its files say of it.
+    """One start of main.py: its process, output and files.
 
-    A context manager that leaves no process behind.
+    A context manager that kills the process on exit.
     """
 
     def __init__(self, workdir: Path, *flags: str, environment: dict[str, str] | None = None):
@@ -57,18 +57,18 @@ class Start:
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL, unless it has ended."""
+        """Kills the process with SIGKILL if it is running."""
         self.process.kill()
         self.finish()
 
-    def finish(self, seconds: float = PATIENCE) -> int | None:
-        """Waits for its end and returns the exit code; kills what takes too long (137)."""
+    def finish(self, seconds: float = TIMEOUT_S) -> int | None:
+        """Waits for the process and returns its exit code; kills it after `seconds` (137)."""
         if self.pause(seconds):
             self.kill()
         return self.code
 
-    def wait_until(self, moment: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-        """Whether `moment` came while the process ran; looks every few milliseconds."""
+    def wait_until(self, moment: Callable[[], bool], seconds: float = TIMEOUT_S) -> bool:
+        """Polls until `moment()` is true; returns False if the process ends first."""
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             if moment():
@@ -78,7 +78,7 @@ class Start:
         return False
 
     def pause(self, seconds: float) -> bool:
-        """Sleeps; returns whether the process still runs."""
+        """Sleeps for `seconds`; returns whether the process is still running."""
         try:
             self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -88,12 +88,12 @@ class Start:
 
     @property
     def seconds(self) -> float:
-        """Since its start, until now or its end."""
+        """Seconds from the start to the end of the process, or until now."""
         return round((self._ended or time.perf_counter()) - self.began, 3)
 
     @property
     def code(self) -> int | None:
-        """Its exit code as a shell gives it, 128 more than a signal; None while it runs."""
+        """The exit code as in a shell, 128 + N for signal N; None while running."""
         code = self.process.returncode
         return 128 - code if code is not None and code < 0 else code
 
@@ -107,7 +107,7 @@ class Start:
 
     @property
     def last_words(self) -> str:
-        """Why it ended: main.py's line, or that of JAX's runtime where that aborts, or the last."""
+        """The error message of main.py, or of JAX's runtime if it aborts, or the last line."""
         lines = [line for line in self.errors.splitlines() if line.strip()]
         reasons = [line for line in lines if re.match(r'main\.py: |F\d{4} ', line)]
         if not lines:
@@ -115,17 +115,17 @@ class Start:
         return self.short(re.sub(r'^F\d{4} [^]]*\] ', '', (reasons or lines)[-1]))
 
     def short(self, line: str) -> str:
-        """For a result: without the folder of this machine, and not longer than a paragraph."""
+        """Shortens a message for a result: drops the folder and truncates to 400 characters."""
         return line.strip().replace(f'{self.workdir.parent}/', '')[:400]
 
     @property
     def resumed_from(self) -> int:
-        """The step that it says to go on from; 0 where it says nothing."""
-        found = re.search(r'[Gg]oing on from the checkpoint of step ([\d,]+)', self.output)
+        """The step that the run reports to resume from; 0 if none."""
+        found = re.search(r'[Rr]esuming from the checkpoint of step ([\d,]+)', self.output)
         return int(found[1].replace(',', '')) if found else 0
 
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl that belong to what it trains."""
+        """The lines of metrics.jsonl that this start has written."""
         if _identity(self.workdir / 'metrics.jsonl') == self._metrics_before:
             return []
         text = read(self.workdir / 'metrics.jsonl').rpartition('\n')[0]
@@ -136,12 +136,12 @@ class Start:
         return [line for line in lines if line['step'] > resumed]
 
     def saving(self) -> set[str]:
-        """Checkpoints that this start has begun to write and not finished."""
+        """Checkpoints that this start has begun but not finished to write."""
         paths = unfinished_saves(self.workdir)
         return {path.name for path in paths if _identity(path) != self._stale.get(path.name)}
 
     def phase(self) -> str:
-        """What it is doing, or did when it was killed, as far as its files tell."""
+        """The phase of the run, or that in which it was killed, inferred from its files."""
         lines = self.lines()
         if not lines:
             return 'starting'
@@ -152,7 +152,7 @@ class Start:
 
 
 def read(path: Path) -> str:
-    """Its text; '' where there is none."""
+    """The text of a file; '' if it does not exist."""
     try:
         return path.read_text()
     except FileNotFoundError:
@@ -160,7 +160,7 @@ def read(path: Path) -> str:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Another one whenever the file is replaced or changed."""
+    """Identifies the current version of a file: changes when it is replaced or written to."""
     try:
         stat = path.stat()
     except FileNotFoundError:
@@ -184,7 +184,7 @@ def unfinished_saves(workdir: Path) -> list[Path]:
 
 
 def never_broken(workdir: Path, *flags: str) -> Start:
-    """Runs main.py to its end, and stops this script where that fails."""
+    """Runs main.py without interruption; exits this script if it fails."""
     with Start(workdir, *flags) as start:
         if start.finish() != 0:
             raise SystemExit(f'The undisturbed run failed:\n{start.output}{start.errors}')

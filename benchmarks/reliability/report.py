@@ -2,8 +2,8 @@
 
     python benchmarks/reliability/report.py
 
-Replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`; a table without a result
-stays as it is.
+Replaces the text between `<!-- table: NAME -->` and `<!-- end -->`; leaves tables without a result
+unchanged.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import ROOT, described, fill, markdown, rates, spread
+from common import ROOT, fill, format_machine, markdown, rates, spread
 
 RESULTS = ROOT / 'benchmarks/results/reliability'
 DOCUMENT = ROOT / 'docs/reliability.md'
@@ -27,12 +27,12 @@ def kills(result: dict[str, Any]) -> str:
         for phase in ('starting', 'training', 'evaluating', 'ending')
     ]
     rows = [
-        (phase, f'{len(found)}', f'{sum(t["saving"] for t in found)}')
-        for phase, found in [*phases, ('total', trials)]
+        (phase, f'{len(group)}', f'{sum(t["saving"] for t in group)}')
+        for phase, group in [*phases, ('total', trials)]
     ]
     table = markdown(['killed while', 'kills', 'during a checkpoint write'], rows)
-    known = [t for t in trials if t['went_on_from'] is not None]
-    newest = sum(t['went_on_from'] == t['newest_checkpoint'] for t in known)
+    known = [t for t in trials if t['resumed_from'] is not None]
+    newest = sum(t['resumed_from'] == t['newest_checkpoint'] for t in known)
     lost = [
         t['last_logged_step'] - t['newest_checkpoint']
         for t in trials
@@ -55,7 +55,7 @@ def identical(runs: list[dict[str, Any]]) -> str:
 
 def corruption(result: dict[str, Any]) -> str:
     rows = [
-        (t['way'], t['verdict'], '-' if t['went_on_from'] is None else f'{t["went_on_from"]}')
+        (t['way'], t['verdict'], '-' if t['resumed_from'] is None else f'{t["resumed_from"]}')
         for t in result['trials']
     ]
     counts = Counter(t['verdict'] for t in result['trials'])
@@ -65,8 +65,8 @@ def corruption(result: dict[str, Any]) -> str:
 
 def signals(result: dict[str, Any]) -> str:
     rows = [
-        (f'{kind}, {name}', f'{len(found)}', codes(found), times(found))
-        for (kind, name), found in grouped(result['trials'], 'kind', 'signal')
+        (f'{kind}, {name}', f'{len(group)}', codes(group), times(group))
+        for (kind, name), group in grouped(result['trials'], 'kind', 'signal')
     ]
     table = markdown(['signal', 'trials', 'exit codes', 'seconds to exit'], rows)
     return f'{table}\n\n{identical(result["runs"])}'
@@ -74,8 +74,8 @@ def signals(result: dict[str, Any]) -> str:
 
 def hosts(result: dict[str, Any]) -> str:
     rows = [
-        (('first', 'second')[host], f'{len(found)}', codes(found), times(found))
-        for (host,), found in grouped(result['trials'], 'killed_host')
+        (('first', 'second')[host], f'{len(group)}', codes(group), times(group))
+        for (host,), group in grouped(result['trials'], 'killed_host')
     ]
     table = markdown(['host killed', 'kills', "survivor's exit codes", 'seconds to exit'], rows)
     return f'{table}\n\n{identical(result["runs"])}'
@@ -105,20 +105,14 @@ def soak(result: dict[str, Any]) -> str:
     return f'{markdown(header, rows)}\n\nOne process, {result["run_seconds"] / 60:.0f} minutes.'
 
 
-def configs(result: dict[str, Any]) -> str:
-    names = ('cases', 'refused', 'tracebacks', 'started', 'changed_files')
-    header = ['cases', 'refused', 'tracebacks', 'runs started', 'files changed']
-    return markdown(header, [[f'{result[name]:,}' for name in names]])
-
-
 def grouped(
     trials: Iterable[dict[str, Any]], *names: str
 ) -> list[tuple[tuple[Any, ...], list[dict[str, Any]]]]:
-    """Trials with the same values of `names`, in order of their first."""
-    found = defaultdict(list)
+    """Groups trials by the values of `names`, in order of first occurrence."""
+    groups = defaultdict(list)
     for trial in trials:
-        found[tuple(trial[name] for name in names)].append(trial)
-    return list(found.items())
+        groups[tuple(trial[name] for name in names)].append(trial)
+    return list(groups.items())
 
 
 def codes(trials: list[dict[str, Any]]) -> str:
@@ -136,7 +130,6 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     'signals': signals,
     'hosts': hosts,
     'soak': soak,
-    'configs': configs,
 }
 
 
@@ -150,7 +143,7 @@ def main() -> None:
         result = json.loads(path.read_text())
         source = f'[{name}.json](../benchmarks/results/reliability/{name}.json)'
         minutes = f', {result["seconds"] / 60:.0f} minutes' if 'seconds' in result else ''
-        blocks[name] = f'{make(result)}\n\n{source}: {described(result["machine"])}{minutes}.'
+        blocks[name] = f'{make(result)}\n\n{source}: {format_machine(result["machine"])}{minutes}.'
     fill(DOCUMENT, blocks)
 
 

@@ -1,12 +1,12 @@
-r"""Stops runs with SIGTERM and SIGINT at random moments, goes on, and compares what they leave.
+r"""Stops runs with SIGTERM and SIGINT at random moments, resumes them, and compares the results.
 
     python benchmarks/reliability/signals.py --out=benchmarks/results/reliability/signals.json
 
-After the first step a signal must end a run with exit code 75 within 30 seconds, with the newest
-step saved, named in its last line, and the one that the next start goes on from. A second signal
-must end it within 2 seconds, with 143 (SIGTERM) or 130 (SIGINT). Before the first step there is
-nothing to save: it must end within 30 seconds, by whatever code. Each run must in the end leave
-what one that was never stopped leaves.
+After the first step, a signal must end a run within 30 seconds with exit code 75. The newest step
+must be saved and named in the last line, and the next start must resume from it. A second signal
+must end the run within 2 seconds with 143 (SIGTERM) or 130 (SIGINT). Before the first step there is
+nothing to save, and the run must end within 30 seconds. In the end, the results must equal those
+of an uninterrupted run.
 """
 
 import random
@@ -27,7 +27,7 @@ SECONDS = [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT),
 
 
 def stop(start: Start, chosen: signal.Signals, wait: float) -> dict[str, Any]:
-    """Sends one signal so many seconds after the first step."""
+    """Sends one signal `wait` seconds after the first step."""
     start.wait_until(lambda: bool(start.lines()))
     start.pause(wait)
     phase = start.phase()
@@ -49,7 +49,7 @@ def stop(start: Start, chosen: signal.Signals, wait: float) -> dict[str, Any]:
 
 
 def stop_twice(start: Start, first: signal.Signals, second: signal.Signals) -> dict[str, Any]:
-    """Sends two signals; the second while it saves."""
+    """Sends two signals, the second during the save."""
     start.wait_until(lambda: bool(start.lines()))
     phase = start.phase()
     start.process.send_signal(first)
@@ -93,7 +93,7 @@ def record(
         'seconds_to_exit': round(seconds, 2),
         'exit_code': start.code,
         'newest_checkpoint': saved,
-        'went_on_from': None,
+        'resumed_from': None,
         'said': start.last_words,
         'problems': problems,
     }
@@ -102,7 +102,7 @@ def record(
 def stopped_run(
     workdir: Path, attempts: list[Any], trials: Trials, reference: dict[str, Any]
 ) -> dict[str, Any]:
-    """Stops one run by each of `attempts`, lets it finish, and compares."""
+    """Stops one run with each of `attempts`, lets it finish, and compares."""
     stopped: list[dict[str, Any]] = []
     for attempt in [*attempts, None]:
         trials.note(workdir.name)
@@ -111,9 +111,9 @@ def stopped_run(
                 trial = attempt(start)
             code = start.finish()
         if stopped and (start.lines() or attempt is None):
-            stopped[-1]['went_on_from'] = start.resumed_from
+            stopped[-1]['resumed_from'] = start.resumed_from
             if start.resumed_from != stopped[-1]['newest_checkpoint']:
-                stopped[-1]['problems'].append(f'it went on from step {start.resumed_from}')
+                stopped[-1]['problems'].append(f'it resumed from step {start.resumed_from}')
         if attempt is not None:
             stopped.append(trial)
             trials.add(trial)
@@ -128,7 +128,7 @@ def stopped_run(
 
 
 def plan(count: int, seed: int, run_seconds: float) -> list[Any]:
-    """`count` stops in training, and for every seven of them a second signal and an early one."""
+    """Plans `count` stops in training, and one double and one early signal per seven of them."""
     moments = random.Random(seed)
     attempts: list[Any] = []
     for index in range(count):
@@ -144,20 +144,20 @@ def plan(count: int, seed: int, run_seconds: float) -> list[Any]:
 
 
 def main() -> None:
-    given = arguments(__doc__, 40, 'signals in training, half of them SIGTERM')
+    args = arguments(__doc__, 40, 'signals in training, half of them SIGTERM')
     began = time.perf_counter()
-    with scratch(given.folder) as folder:
+    with scratch(args.folder) as folder:
         never_broken(folder / 'reference', *FLAGS)
         reference = outcome(folder / 'reference')
-        second = never_broken(folder / 'again', *FLAGS)  # compiled before, as the others
-        attempts = plan(given.count, given.seed, second.seconds)
+        second = never_broken(folder / 'again', *FLAGS)  # with a warm cache, as in the other runs
+        attempts = plan(args.count, args.seed, second.seconds)
         runs = []
         with Trials('signals', len(attempts)) as trials:
             for first in range(0, len(attempts), SIGNALS_A_RUN):
                 some = attempts[first : first + SIGNALS_A_RUN]
                 runs.append(stopped_run(folder / f'run{len(runs)}', some, trials, reference))
     conclude(
-        given, began, trials.records, flags=FLAGS, bound_seconds=BOUND,
+        args, began, trials.records, flags=FLAGS, bound_seconds=BOUND,
         second_bound_seconds=SECOND_BOUND, runs=runs,
     )  # fmt: skip
 

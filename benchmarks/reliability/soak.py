@@ -1,13 +1,12 @@
-r"""A thousand evaluations and checkpoints in one process: does it grow?
+r"""Runs a thousand evaluations and checkpoints in one process, and checks for leaks.
 
     python benchmarks/reliability/soak.py --out=benchmarks/results/reliability/soak.json
 
-A day's training has some hundreds of evaluations and checkpoints; here there is one of each after
-every step, so that what leaks with them shows within minutes. From outside, through /proc, the
-run's memory, threads and open files are read, and the size of its folder. In the last tenth of the
-run the median of threads and that of open files must not be above the most that there were from
-the second tenth to the middle, since pools of threads fill for a while and then empty and fill
-again; the median of memory must be less than 5% above that of the second tenth.
+A day of training has some hundreds of evaluations and checkpoints; here every step has one of each,
+so that leaks show within minutes. Memory, threads and open files are sampled through /proc, and the
+size of the folder. In the last tenth of the run, the medians of threads and of open files must not
+exceed their maxima between the second tenth and the middle, since thread pools grow and shrink
+repeatedly; the median of memory must be less than 5% above that of the second tenth.
 """
 
 import os
@@ -25,12 +24,12 @@ FLAGS = (
     '--config.checkpoint_every_steps=1',
 )
 EVERY = 2  # seconds
-MEMORY_BOUND = 0.05  # of what it was
-PATIENCE = 3600
+MEMORY_BOUND = 0.05  # relative growth
+TIMEOUT_S = 3600
 
 
 def sample(start: Start) -> dict[str, Any] | None:
-    """What the process has now; None if it has just ended."""
+    """Samples the resources of the process; None if it has just ended."""
     process = Path(f'/proc/{start.process.pid}')
     try:
         status = dict(line.split(':', 1) for line in (process / 'status').read_text().splitlines())
@@ -47,7 +46,7 @@ def sample(start: Start) -> dict[str, Any] | None:
 
 
 def size(folder: Path) -> int:
-    """Bytes in all files of a folder in which others are being deleted."""
+    """Size of a folder in bytes; tolerates files that are deleted meanwhile."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -59,7 +58,7 @@ def size(folder: Path) -> int:
 
 
 def growth(samples: list[dict[str, Any]], name: str, steps: int) -> dict[str, float]:
-    """Of the second and the last tenth of the run; and the slope of a line through all after."""
+    """Compares the second and last tenth of the run; fits a slope from the second tenth on."""
     early, late = (
         [s[name] for s in samples if low * steps < s['step'] <= high * steps]
         for low, high in ((0.1, 0.2), (0.9, 1))
@@ -79,19 +78,19 @@ def growth(samples: list[dict[str, Any]], name: str, steps: int) -> dict[str, fl
 
 
 def main() -> None:
-    given, began = arguments(__doc__, 1000, 'checkpoints'), time.perf_counter()
+    args, began = arguments(__doc__, 1000, 'checkpoints'), time.perf_counter()
     samples: list[dict[str, Any]] = []
-    with scratch(given.folder) as folder, Trials('checkpoints', given.count) as trials:
-        flags = (f'--config.num_train_steps={given.count}', *FLAGS)
+    with scratch(args.folder) as folder, Trials('checkpoints', args.count) as trials:
+        flags = (f'--config.num_train_steps={args.count}', *FLAGS)
         with Start(folder / 'soak', *flags) as start:
-            while start.pause(EVERY) and start.seconds < PATIENCE:
+            while start.pause(EVERY) and start.seconds < TIMEOUT_S:
                 if taken := sample(start):
                     samples.append(taken)
                     trials.reached(taken['step'])
             code = start.finish(0)
         problems = [f'exit code {code}: {start.last_words}'] if code else []
     names = ('rss_mb', 'threads', 'open_files', 'folder_mb')
-    measured = {} if problems else {name: growth(samples, name, given.count) for name in names}
+    measured = {} if problems else {name: growth(samples, name, args.count) for name in names}
     for name in ('threads', 'open_files'):
         if measured and measured[name]['end'] > measured[name]['half_highest']:
             problems.append(f'{name} grew: {measured[name]}')
@@ -99,7 +98,7 @@ def main() -> None:
     if memory and memory['end'] > (1 + MEMORY_BOUND) * memory['start']:
         problems.append(f'memory grew: {memory}')
     conclude(
-        given, began, [{'problems': problems, 'growth': measured}], flags=flags,
+        args, began, [{'problems': problems, 'growth': measured}], flags=flags,
         run_seconds=start.seconds, samples=samples,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What the tests of reliability share: their command line, folders, progress and results."""
+"""Helpers of the reliability tests: command line, folders, progress and results."""
 
 import argparse
 import os
@@ -21,7 +21,7 @@ from common import ROOT, machine, write
 def arguments(
     doc: str, count: int, what: str, more: Callable[[argparse.ArgumentParser], None] | None = None
 ) -> argparse.Namespace:
-    """The command line that these scripts share."""
+    """Parses the command line that these scripts share."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -36,9 +36,9 @@ def arguments(
 
 @contextmanager
 def scratch(folder: Path | None) -> Iterator[Path]:
-    """`folder`, empty until now, or a temporary one.
+    """Yields `folder`, which must be empty, or a temporary one.
 
-    Runs are on the CPU, as one device, and keep their compiled programs there too.
+    Runs use the CPU as one device and keep their compilation cache in the folder.
     """
     os.environ['JAX_PLATFORMS'] = 'cpu'
     os.environ.pop('XLA_FLAGS', None)
@@ -52,7 +52,7 @@ def scratch(folder: Path | None) -> Iterator[Path]:
 
 
 class Trials:
-    """Records of trials, with a bar while they go on; each has `problems`, [] where it passed."""
+    """Collects records of trials, with a progress bar; `problems` is [] if a trial passed."""
 
     def __init__(self, title: str, count: int):
         self.records: list[dict[str, Any]] = []
@@ -70,11 +70,11 @@ class Trials:
         self._bar.stop()
 
     def note(self, text: str) -> None:
-        """Says what is going on."""
+        """Shows the current activity next to the bar."""
         self._bar.update(self._task, description=text)
 
     def reached(self, number: int) -> None:
-        """For what is not counted in records."""
+        """Sets the bar, where progress is not the number of records."""
         self._bar.update(self._task, completed=number)
 
     def add(self, record: dict[str, Any], *, advance: int = 1) -> None:
@@ -85,14 +85,14 @@ class Trials:
 
 
 def conclude(
-    given: argparse.Namespace, began: float, records: list[dict[str, Any]], **fields: Any
+    args: argparse.Namespace, began: float, records: list[dict[str, Any]], **fields: Any
 ) -> None:
-    """Writes the result, and exits with 1 if a record or a field has problems."""
+    """Writes the result; exits with 1 if any record has problems."""
     failed = [r for r in [*records, *fields.get('runs', [])] if r['problems']]
     result = {
         'command': ' '.join(
             ['python', str(Path(sys.argv[0]).resolve().relative_to(ROOT))]
-            + [f'--{name}={getattr(given, name)}' for name in ('count', 'seed')]
+            + [f'--{name}={getattr(args, name)}' for name in ('count', 'seed')]
         ),
         'machine': machine('jax', 'jaxlib', 'flax', 'orbax-checkpoint'),
         'seconds': round(time.perf_counter() - began),
@@ -100,7 +100,7 @@ def conclude(
         **fields,
         'trials': records,
     }
-    write(given.out, result)
+    write(args.out, result)
     if failed:
         counts = Counter(problem for record in failed for problem in record['problems'])
         sys.exit('\n'.join(f'{count} x {problem}' for problem, count in counts.items()))

@@ -1,1 +1,1 @@
-"""What a model costs and what it does, without training it."""
+"""Measures and explains a model without training it: cost, gates, saliency, calibration."""

@@ -1,4 +1,4 @@
-"""How far the probabilities of a network can be taken at their word, and what would mend them."""
+"""Calibration error and temperature scaling."""
 
 import math
 from typing import NamedTuple
@@ -7,17 +7,17 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 
-TEMPERATURES = (0.05, 20.0)  # that are tried
+TEMPERATURES = (0.05, 20.0)  # range of the fit
 
 
 class Reliability(NamedTuple):
-    """Images by how probable their likeliest class is, in bins of equal width; arrays [bins].
+    """Images binned by the probability of their most probable class; arrays [bins].
 
     Attributes:
-      edges: [bins + 1], from 0 to 1; a bin holds its upper edge.
-      images: how many.
-      confidence: mean probability of the likeliest class; NaN where there is no image.
-      accuracy: share of images whose likeliest class is right; NaN likewise.
+      edges: [bins + 1], equally spaced from 0 to 1; a bin includes its upper edge.
+      images: number of images.
+      confidence: mean probability of the most probable class; NaN in empty bins.
+      accuracy: share of images whose most probable class is correct; NaN in empty bins.
     """
 
     edges: np.ndarray
@@ -27,13 +27,12 @@ class Reliability(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The expected calibration error: how far the network is from as right as it is sure.
+        """The expected calibration error, the mean gap between confidence and accuracy.
 
             ECE = sum_b n[b] / N * |accuracy[b] - confidence[b]|
 
-        over bins of the likeliest class's probability (Naeini et al. 2015; with its probability,
-        not that of one class, as in Guo et al. 2017, equation 3). 0: of the images of which it is
-        80% sure, 80% are right, and so on.
+        over bins b of N images (Naeini et al. 2015, binned by the probability of the most
+        probable class as in Guo et al. 2017, equation 3).
 
         >>> reliability(np.array([[0.75, 0.25], [0.5, 0.5]]), np.array([0, 1])).error
         0.375
@@ -43,19 +42,19 @@ class Reliability(NamedTuple):
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> Reliability:
-    """What a reliability diagram shows (Guo et al. 2017, section 2).
+    """The data of a reliability diagram (Guo et al. 2017, section 2).
 
     Args:
       probabilities: [N, K], rows sum to 1.
       labels: int [N], from 0 to K - 1.
-      bins: how many, of equal width.
+      bins: number of bins of equal width.
 
     Raises:
       ValueError: there is no image, or the shapes or values are not as above.
     """
     _check(probabilities, labels)
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    correct = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, bins + 1)
     index = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)
     images = np.bincount(index, minlength=bins)
@@ -64,17 +63,16 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
             edges,
             images,
             np.bincount(index, weights=confidence, minlength=bins) / images,
-            np.bincount(index, weights=right, minlength=bins) / images,
+            np.bincount(index, weights=correct, minlength=bins) / images,
         )
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The T for which softmax(logits / T) has the lowest mean cross-entropy (Guo et al. 2017).
+    """The T that minimizes the mean cross-entropy of softmax(logits / T) (Guo et al. 2017).
 
-    Above 1 the network was too sure of itself, below 1 not sure enough. The loss is convex in
-    1 / T, and its derivative, mean_n(sum_k p[n, k] z[n, k] - z[n, label]), is brought to 0. A T
-    that would be outside of `TEMPERATURES` is the nearest of those: the lower one where every
-    image is right, of which a network can never be too sure. It is 1 where T changes nothing.
+    Above 1 the network is overconfident, below 1 underconfident. The loss is convex in 1 / T; the
+    root of its derivative, mean_n(sum_k p[n, k] z[n, k] - z[n, label]), is clipped to
+    `TEMPERATURES`: the lower bound if every prediction is correct. Returns 1 if T has no effect.
 
     Args:
       logits: float [N, K], finite.
@@ -106,9 +104,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def cross_fitted(
     logits: np.ndarray, labels: np.ndarray, seed: int = 0
 ) -> tuple[np.ndarray, tuple[float, float]]:
-    """Probabilities at temperatures that were not fitted to the images themselves.
+    """Probabilities at cross-fitted temperatures: each fitted on other images.
 
-    The images are split at random into halves; each half's temperature is fitted on the other.
+    The images are split at random into halves; each half uses the temperature of the other.
 
     Args:
       logits, labels: as for `fit_temperature`, of at least 2 images.
@@ -121,7 +119,7 @@ def cross_fitted(
       ValueError: there are fewer than 2 images, or as for `fit_temperature`.
     """
     if len(labels) < 2:
-        raise ValueError(f'Two halves need at least 2 images, got {len(labels)}.')
+        raise ValueError(f'cross_fitted needs at least 2 images, got {len(labels)}.')
     first, second = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
     probabilities, temperatures = np.empty_like(logits), []
     for half, other in ((first, second), (second, first)):
@@ -141,7 +139,7 @@ def _check(values: np.ndarray, labels: np.ndarray) -> None:
     if labels.min() < 0 or labels.max() >= values.shape[1]:
         raise ValueError(
             f'Labels are from {labels.min()} to {labels.max()}, but there are '
-            f'{values.shape[1]} classes; leave images without a label out.'
+            f'{values.shape[1]} classes; exclude images without a label.'
         )
     if not np.isfinite(values).all():
         raise ValueError('Some probabilities or logits are not finite; the network has diverged.')

@@ -1,4 +1,4 @@
-"""What a network computes on the way: any layer's output by its name."""
+"""Outputs of any layer of a network, by name."""
 
 import difflib
 import fnmatch
@@ -21,31 +21,31 @@ def feature_maps(
     images: jax.Array,
     names: Sequence[str] = ('*',),
 ) -> dict[str, jax.Array]:
-    """Outputs of the modules called `names`, and the gates of attention blocks, in inference.
+    """Outputs of modules, and gates of attention blocks, in inference.
 
-    Tails are computed in their plain form, in which every convolution has an output.
+    Residual tails are computed in their plain form, in which every convolution has an output.
 
     Args:
       model: made by `create_model`.
       variables: its 'params' and 'batch_stats'.
-      images: [N, H, W, 3], normalised.
-      names: modules ('layer4_2', 'layer1_0/conv1'), or what attention blocks sow
+      images: [N, H, W, 3], normalized.
+      names: of modules ('layer4_2', 'layer1_0/conv1') or of values that attention blocks sow
         ('layer1_0/ssa/gate', 'layer1_0/ssa/saliency'). Each part may be a pattern:
-        'layer1_*', '*/ssa/gate'. As it is: every module that is in no other.
+        'layer1_*', '*/ssa/gate'. Default: all top-level modules.
 
     Returns:
-      {'layer1_0': [N, h, w, C], ...}, sorted by name, numbers by size.
+      {'layer1_0': [N, h, w, C], ...}, sorted by name, numbers by value.
 
     Raises:
-      ValueError: a name or pattern matches nothing; the message has the nearest names.
+      ValueError: a name or pattern matches nothing; the message lists the nearest names.
 
     >>> from ssanet_jax import create_model
-    >>> model = create_model('ssa_resnet20', num_classes=10)
-    >>> images = jnp.ones((1, 32, 32, 3))
-    >>> variables = model.init(jax.random.key(0), images, train=False)
-    >>> maps = feature_maps(model, variables, images, ['layer3_2', 'layer3_2/ssa/gate'])
+    >>> model = create_model('ssa_resnet20', num_classes=10, stage_sizes=(1,))
+    >>> images = jnp.ones((1, 8, 8, 3))
+    >>> variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), images)
+    >>> maps = feature_maps(model, variables, images, ['layer1_0', 'layer1_0/ssa/gate'])
     >>> {name: value.shape for name, value in maps.items()}
-    {'layer3_2': (1, 8, 8, 64), 'layer3_2/ssa/gate': (1, 8, 8, 1)}
+    {'layer1_0': (1, 8, 8, 16), 'layer1_0/ssa/gate': (1, 8, 8, 1)}
     """
     known = feature_shapes(model, images.shape[1])
     chosen = _choose(names, list(known))
@@ -54,7 +54,7 @@ def feature_maps(
 
 
 def feature_shapes(model: Network, image_size: int) -> dict[str, tuple[int, ...]]:
-    """{'layer1_0': (1, 56, 56, 256), ...}: every name that `feature_maps` knows, for one image."""
+    """{'layer1_0': (1, 56, 56, 256), ...}: all names of `feature_maps`, for one image."""
     image = jnp.zeros((1, image_size, image_size, 3))
     plain = plain_form(model)
     variables = jax.eval_shape(lambda x: plain.init(jax.random.key(0), x, train=False), image)
@@ -76,7 +76,7 @@ def _outputs(
     return outputs if names is None else {name: outputs[name] for name in names}
 
 
-_compiled = jax.jit(_outputs, static_argnums=(0, 1))  # once for a model and its names
+_compiled = jax.jit(_outputs, static_argnums=(0, 1))  # compiled once per model and names
 
 
 def _by_number(name: str) -> list[Any]:
@@ -92,6 +92,6 @@ def _choose(names: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Part by part, so that 'layer*' is not 'layer1_0/conv1' too."""
+    """Matches part by part: 'layer*' does not match 'layer1_0/conv1'."""
     parts, patterns = name.split('/'), pattern.split('/')
     return len(parts) == len(patterns) and all(map(fnmatch.fnmatchcase, parts, patterns))

@@ -1,4 +1,4 @@
-"""Sums over images of what one gate's values are, under a mask, to be added up over batches."""
+"""Masked moments of a gate's values, which can be merged over batches."""
 
 import math
 from functools import partial
@@ -7,20 +7,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# A value is saturated in the outer twentieths of its range, where a sigmoid's slope is below a
-# fifth of its largest.
+# A value is saturated in the outer 5% of its range, where a sigmoid's slope is below a fifth of
+# its maximum.
 SATURATED = 0.05
-BINS = 100  # of histograms to draw; a saturated share is a whole number of them
+BINS = 100  # of the histograms in figures; SATURATED is a multiple of their width
 
 
 class GateMoments(NamedTuple):
-    """What `GateStatistics` is made of, for some images; `merge` adds more.
+    """Sums from which `GateStatistics` follow; `merge` combines those of two sets of images.
 
     Attributes:
-      images: how many, float32: exact up to 2**24.
+      images: their number, float32: exact up to 2**24.
       means: over images and pixels, [maps].
-      squares: of how far an image's mean over pixels is from `means`, summed over images, [maps].
-      averages: over images, of the variance within maps, then spatial_std, low, high, entropy.
+      squares: squared deviation of each image's mean from `means`, summed over images, [maps].
+      averages: means over images of: variance within maps, spatial_std, low, high, entropy, [5].
       histogram: mean over images, [bins].
     """
 
@@ -31,8 +31,8 @@ class GateMoments(NamedTuple):
     histogram: jax.Array
 
 
-def tally(gate: jax.Array, mask: jax.Array, top: float, bins: int) -> GateMoments:
-    """Of a gate [N, h, w, maps] in the images of mask [N]."""
+def moments(gate: jax.Array, mask: jax.Array, top: float, bins: int) -> GateMoments:
+    """Moments of a gate [N, h, w, maps], from 0 to `top`, in the images of mask [N]."""
     n, height, width, maps = gate.shape
     values = gate.reshape(n, height * width, maps)
     count = jnp.sum(mask.astype(jnp.float32))
@@ -62,9 +62,9 @@ def tally(gate: jax.Array, mask: jax.Array, top: float, bins: int) -> GateMoment
 
 
 def _entropy(values: jax.Array) -> jax.Array:
-    """Of each map of values [N, pixels, maps], as a share of the largest that can be: [N, maps].
+    """Entropy over the pixels of values [N, pixels, maps], as a share of its maximum: [N, maps].
 
-    A map that is 0 everywhere is as even as any other constant.
+    A map that is 0 everywhere is as uniform as any other constant.
     """
     if values.shape[1] == 1:
         return jnp.ones(values.shape[::2])
@@ -75,17 +75,17 @@ def _entropy(values: jax.Array) -> jax.Array:
 
 
 def _histograms(values: jax.Array, bins: int) -> jax.Array:
-    """Shares [N, bins] of each image's values [N, pixels, maps] in equal parts of 0..1."""
+    """Shares [N, bins] of each image's values [N, pixels, maps] in equal bins of 0..1."""
     if bins == 0:
         return jnp.zeros((len(values), 0))
     flat = values.reshape(len(values), -1)
-    part = jnp.clip(jnp.floor(flat * bins), 0, bins - 1).astype(jnp.int32)
-    counts = jax.vmap(partial(jnp.bincount, length=bins))(part)
+    index = jnp.clip(jnp.floor(flat * bins), 0, bins - 1).astype(jnp.int32)
+    counts = jax.vmap(partial(jnp.bincount, length=bins))(index)
     return counts.astype(jnp.float32) / flat.shape[1]
 
 
 def merge(a: GateMoments, b: GateMoments) -> GateMoments:
-    """Of the images of both (Chan et al. 1979: no difference of large sums is taken)."""
+    """Moments over the images of both (Chan et al. 1979; subtracts no large sums)."""
     images = a.images + b.images
     share = b.images / jnp.maximum(images, 1)
     step = b.means - a.means

@@ -1,4 +1,4 @@
-"""What XLA says of a compiled program: operations, memory traffic, memory, communication."""
+"""XLA's own counts of a compiled program: operations, memory and communication."""
 
 import math
 import re
@@ -13,14 +13,14 @@ _ALL_REDUCE = re.compile(r' = (.*) all-reduce(?:-start)?\(')
 
 
 class ProgramCost(NamedTuple):
-    """Counted by the compiler, for one device and one call; deterministic for one jaxlib.
+    """Counts for one device and one call; deterministic for one version of jaxlib.
 
     Attributes:
       flops: additions and multiplications.
-      bytes_accessed: read and written by all operations after fusion, caches left aside.
-      temporaries: bytes of memory besides arguments and results.
-      all_reduces: exchanges between devices.
-      all_reduce_bytes: summed over devices in them.
+      bytes_accessed: read and written by all operations after fusion, ignoring caches.
+      temporaries: bytes of memory, without arguments and results.
+      all_reduces: number of all-reduce operations.
+      all_reduce_bytes: bytes that they reduce.
     """
 
     flops: float
@@ -54,8 +54,8 @@ class Operation(NamedTuple):
     """One operation of a compiled program, usually several fused into one.
 
     Attributes:
-      name: where it comes from in the traced program: 'jit(f)/.../dot_general', or ''.
-      bytes_accessed: of the arrays that it reads and writes.
+      name: its origin in the traced program, 'jit(f)/.../dot_general', or ''.
+      bytes_accessed: size of the arrays that it reads and writes.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Operation(NamedTuple):
 
 
 def operations(compiled: jax.stages.Compiled) -> list[Operation]:
-    """The operations that a program runs, in its order, left out those that move nothing.
+    """The operations of a program that access memory, in order.
 
     >>> import jax.numpy as jnp
     >>> program = jax.jit(lambda x: jnp.sin(x) + 1).lower(jnp.ones(8)).compile()
@@ -72,7 +72,7 @@ def operations(compiled: jax.stages.Compiled) -> list[Operation]:
     """
     text = compiled.as_text() or ''
     sizes: dict[str, int] = {}
-    found = []
+    accessing = []
     for line in text[text.index('\nENTRY') :].splitlines():
         match = _OPERATION.match(line)
         if not match:
@@ -82,12 +82,12 @@ def operations(compiled: jax.stages.Compiled) -> list[Operation]:
         if kind not in _FREE:
             read = sum(sizes.get(o, 0) for o in re.findall(r'%([\w.\-]+)', operands))
             source = re.search(r'op_name="([^"]*)"', rest)
-            found.append(Operation(source.group(1) if source else '', read + sizes[name]))
-    return found
+            accessing.append(Operation(source.group(1) if source else '', read + sizes[name]))
+    return accessing
 
 
 def _size(shapes: str) -> int:
-    """Bytes of 'f32[8,64]{1,0}' or of a tuple of such."""
+    """Bytes of 'f32[8,64]{1,0}' or of a tuple of such shapes."""
     total = 0
     for dtype, dimensions in _SHAPE.findall(shapes):
         bits = 8 if dtype == 'pred' else int(re.sub(r'\D', '', dtype))

@@ -1,9 +1,9 @@
-"""Where a network looks: the maps of its attention blocks, and Grad-CAM to hold beside them."""
+"""Saliency maps: the gates of attention blocks, and Grad-CAM for comparison."""
 
 import difflib
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,17 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssanet_jax import layers
+from ssanet_jax.analysis.interception import ModuleCall, on_call
 from ssanet_jax.models.folded_tail import plain_form
 from ssanet_jax.models.network import Network
 
 
 class SaliencyMaps(NamedTuple):
-    """What a batch of images is multiplied by, pixel for pixel.
+    """Maps of the attention gates over a batch of images.
 
     Attributes:
       blocks: {'layer1_0/ssa': [N, h, w], ...}, in the order of computation.
       stages: {'stage1': [N, h, w], ...}, means over the blocks of a stage.
-      mean: [N, H, W], over the stages, resized to the images bilinearly.
+      mean: [N, H, W], mean over the stages, resized bilinearly to the images.
     """
 
     blocks: dict[str, jax.Array]
@@ -36,18 +37,17 @@ def saliency_maps(model: Network, variables: Mapping[str, Any], images: jax.Arra
     """The gates of a network's attention blocks as maps over the pixels, in inference.
 
     A map is the gate itself, which x is multiplied by: sigmoid(BatchNorm(s)) of `SSABlock`, from
-    0 to 1 (from 0 to 2 with gate='2sigmoid'), not the saliency s before it. Where a gate has
-    several maps, for groups or for channels, they are averaged; where a block has several gates,
-    that over pixels is taken. Gates without extent, as those of SE, are left out. The stage of a
-    block is the first number in its name.
+    0 to 1 (to `gate_scale`), not the saliency s. Several maps of a gate, for groups or
+    channels, are averaged; of several gates in a block, the spatial one is taken. Gates without
+    spatial extent, such as SE's, are omitted. A block's stage is the first number in its name.
 
     Args:
-      model: made by `create_model`, or by `inference.for_inference`.
+      model: made by `create_model`, optionally folded by `fold_batch_norm`.
       variables: its 'params' and 'batch_stats'.
-      images: [N, H, W, 3], normalised.
+      images: [N, H, W, 3], normalized.
 
     Raises:
-      ValueError: no block has a gate over pixels.
+      ValueError: no block has a spatial gate.
 
     >>> from ssanet_jax import create_model
     >>> model = create_model('ssa_resnet20', num_classes=10)
@@ -77,7 +77,7 @@ def _block_maps(
     _, state = model.apply(variables, images, train=False, mutable=['intermediates'])
     sown = flax.traverse_util.flatten_dict(state.get('intermediates', {}))
     gates = {'/'.join(path[:-1]): value[-1] for path, value in sown.items() if path[-1] == 'gate'}
-    # jit would sort a dict by its keys: 'layer1_10' before 'layer1_2'.
+    # OrderedDict, since jit sorts the keys of a dict: 'layer1_10' before 'layer1_2'.
     maps = OrderedDict(
         (block, jnp.mean(gate, axis=-1))
         for block, gate in gates.items()
@@ -86,10 +86,10 @@ def _block_maps(
     if not maps:
         first = [f'{block} has [N, {str(gate.shape[1:])[1:-1]}]' for block, gate in gates.items()]
         raise ValueError(
-            f'No block of this {type(model).__name__} has a gate over pixels '
+            f'No block of this {type(model).__name__} has a spatial gate '
             f'({first[0] if first else "it has no attention"}); choose ssa, gssa, sa, sse, scse, '
-            'cbam, ca or simam, or larger images where the gate is of one pixel, or use grad_cam, '
-            'which takes any network.'
+            'cbam, ca or simam, or larger images if the gate is of one pixel, or use grad_cam, '
+            'which works with any network.'
         )
     return maps
 
@@ -105,14 +105,14 @@ def _stage(block: str) -> str:
 
 
 def resize(maps: jax.Array, height: int, width: int) -> jax.Array:
-    """Maps [N, h, w] as [N, height, width], bilinearly."""
+    """Resizes maps [N, h, w] to [N, height, width], bilinearly."""
     return jax.image.resize(maps, (maps.shape[0], height, width), 'linear')
 
 
 def rescale(maps: np.ndarray) -> np.ndarray:
-    """Each map [..., h, w] stretched from its own lowest and highest value to 0 and 1.
+    """Rescales each map [..., h, w] from its own minimum and maximum to 0 and 1.
 
-    A map that is the same everywhere becomes 0.
+    A constant map becomes 0.
 
     >>> rescale(np.array([[[2.0, 3.0], [2.5, 4.0]]]))
     array([[[0.  , 0.5 ],
@@ -130,7 +130,7 @@ def grad_cam(
     labels: jax.Array,
     layer: str | None = None,
 ) -> jax.Array:
-    """Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391), for any network.
+    """Grad-CAM of any network (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391).
 
         a[k]    = mean_{h,w} d logit[label] / d A[h, w, k]      weights, [N, C]
         m[h, w] = relu(sum_k a[k] * A[h, w, k])                 [N, h, w]
@@ -138,22 +138,22 @@ def grad_cam(
     Args:
       model: made by `create_model`.
       variables: its 'params' and 'batch_stats'.
-      images: [N, H, W, 3], normalised.
-      labels: int [N], the class that each image is asked about.
-      layer: whose output A is, by its name in `feature_maps`, as 'layer3_2'; None: what
-        `Network.classify` is given, the last feature map.
+      images: [N, H, W, 3], normalized.
+      labels: int [N], the class to explain in each image.
+      layer: the layer whose output is A, by its name in `feature_maps`: 'layer3_2'. None: the last
+        feature map, the input of `Network.classify`.
 
     Raises:
       ValueError: labels are not N classes of the network, or no layer of that name has a map.
     """
-    asked = np.asarray(labels)
-    fits = asked.shape == images.shape[:1] and np.issubdtype(asked.dtype, np.integer)
-    if not (fits and np.all((asked >= 0) & (asked < model.num_classes))):
+    classes = np.asarray(labels)
+    fits = classes.shape == images.shape[:1] and np.issubdtype(classes.dtype, np.integer)
+    if not (fits and np.all((classes >= 0) & (classes < model.num_classes))):
         raise ValueError(
-            f'grad_cam needs {images.shape[0]} labels from 0 to {model.num_classes - 1}, one for '
-            f'each image; got {asked.tolist()}.'
+            f'grad_cam needs {images.shape[0]} labels from 0 to {model.num_classes - 1}, one per '
+            f'image; got {classes.tolist()}.'
         )
-    return _grad_cam(plain_form(model), layer, variables, images, jnp.asarray(asked, jnp.int32))
+    return _grad_cam(plain_form(model), layer, variables, images, jnp.asarray(classes, jnp.int32))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -165,51 +165,36 @@ def _grad_cam(
     labels: jax.Array,
 ) -> jax.Array:
     def logit(offset: jax.Array | float) -> tuple[jax.Array, jax.Array]:
-        """The sum over images, of which each depends on its own map alone; and the maps."""
-        watch = _Offset(layer, offset)
-        with nn.intercept_methods(watch):
-            logits: Any = model.apply(variables, images, train=False)
-        return jnp.sum(jnp.take_along_axis(logits, labels[:, None], axis=1)), watch.found()
+        """The sum of logits over images, each of which depends only on its map; and the maps.
 
-    _, found = jax.eval_shape(logit, 0.0)
-    gradient, features = jax.grad(logit, has_aux=True)(jnp.zeros(found.shape, found.dtype))
+        The gradient with respect to an offset added to a layer's output is that with respect to
+        the output.
+        """
+        maps: dict[str, jax.Array] = {}
+
+        def add_offset(call: ModuleCall) -> Any:
+            result = call()
+            if getattr(result, 'ndim', 0) != 4:
+                return result
+            maps[call.path] = result + offset if call.path == (layer or '') else result
+            return maps[call.path]
+
+        with on_call(add_offset, '__call__' if layer else 'features'):
+            logits = model.apply(variables, images, train=False)
+        chosen = jnp.take_along_axis(jnp.asarray(logits), labels[:, None], axis=1)
+        return jnp.sum(chosen), _map_of(layer or '', maps)
+
+    _, shape = jax.eval_shape(logit, 0.0)
+    gradient, features = jax.grad(logit, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
     stats = layers.reduction_dtype(features.dtype)
     weights = jnp.mean(gradient.astype(stats), axis=(1, 2), keepdims=True)  # [N, 1, 1, C]
     return nn.relu(jnp.sum(weights * features.astype(stats), axis=-1))
 
 
-class _Offset:
-    """Adds an offset to the output of one layer: the gradient by it is that by the output."""
-
-    def __init__(self, layer: str | None, offset: jax.Array | float):
-        self._wanted = ('', 'features') if layer is None else (layer, '__call__')
-        self._offset = offset
-        self._value: Any = None
-        self._names: list[str] = []
-
-    def __call__(
-        self,
-        method: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        context: nn.module.InterceptorContext,
-    ) -> Any:
-        result = method(*args, **kwargs)
-        if context.module.scope is None or getattr(result, 'ndim', 0) != 4:
-            return result  # asked for its settings only, or no feature map
-        place = ('/'.join(context.module.path), context.method_name)
-        self._names.append(place[0])
-        if place != self._wanted:
-            return result
-        self._value = result + self._offset
-        return self._value
-
-    def found(self) -> jax.Array:
-        """The output."""
-        if self._value is None:
-            close = difflib.get_close_matches(self._wanted[0], self._names, n=5)
-            nearest = ', '.join(close or list(dict.fromkeys(self._names))[-5:])
-            raise ValueError(
-                f'No layer called {self._wanted[0]!r} has a feature map. Nearest: {nearest}.'
-            )
-        return self._value
+def _map_of(layer: str, maps: Mapping[str, jax.Array]) -> jax.Array:
+    if layer not in maps:
+        nearest = difflib.get_close_matches(layer, maps, n=5) or list(maps)[-5:]
+        raise ValueError(
+            f'No layer called {layer!r} has a feature map. Nearest: {", ".join(nearest)}.'
+        )
+    return maps[layer]

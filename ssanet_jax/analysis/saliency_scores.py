@@ -1,4 +1,4 @@
-"""How well maps point at what is in an image: the pointing game and the share in a box."""
+"""Localization scores of saliency maps: the pointing game and the energy in a box."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,23 +11,22 @@ from ssanet_jax.analysis.saliency import rescale, resize
 
 
 def pointing_game(maps: np.ndarray, masks: np.ndarray, tolerance: float = 0.0) -> np.ndarray:
-    """Whether the largest value of each map is in its region (Zhang et al. 2016).
+    """Whether the maximum of each map is in its region (Zhang et al. 2016).
 
-    https://arxiv.org/abs/1608.00507, whose measure is the mean of this, over images or over
-    classes. Of several largest values one is drawn at random there, so to speak: the result is the
-    share of them that is in the region, which for a map that is the same everywhere is the
-    region's share of the area.
+    The score of https://arxiv.org/abs/1608.00507 is the mean of this over images or classes. If
+    the maximum is reached several times, returns the share of these pixels in the region, which
+    for a constant map is the region's share of the area.
 
     Args:
       maps: [N, H, W].
-      masks: bool [N, H, W], where the region is; `box_mask` makes them of boxes.
-      tolerance: pixels by which a region may be missed; the paper has 15 on photographs.
+      masks: bool [N, H, W], True in the region; see `box_mask`.
+      tolerance: distance in pixels that still counts as a hit; the paper uses 15 on photographs.
 
     Returns:
       Float64 [N], 1 for a hit.
 
     Raises:
-      ValueError: shapes do not fit, or a region has no pixel.
+      ValueError: the shapes do not fit, or a region has no pixel.
     """
     _check(masks, np.shape(maps))
     hits = []
@@ -38,25 +37,25 @@ def pointing_game(maps: np.ndarray, masks: np.ndarray, tolerance: float = 0.0) -
 
 
 def energy_in_box(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """The share of each map's sum that is in its region (Wang et al. 2020).
+    """The share of each map's sum inside its region (Wang et al. 2020).
 
-    The energy-based pointing game of Score-CAM, https://arxiv.org/abs/1910.01279. A map that is 0
-    everywhere counts as one that is the same everywhere.
+    The energy-based pointing game of Score-CAM, https://arxiv.org/abs/1910.01279. A map of zeros
+    counts as constant.
 
     Args:
-      maps: [N, H, W], not negative; see `saliency.rescale`.
+      maps: [N, H, W], nonnegative; see `saliency.rescale`.
       masks: as for `pointing_game`.
 
     Returns:
       Float64 [N], from 0 to 1.
 
     Raises:
-      ValueError: shapes do not fit, a region has no pixel, or a value is negative.
+      ValueError: the shapes do not fit, a region has no pixel, or a value is negative.
     """
     maps = np.asarray(maps, np.float64)
     if not np.all(maps >= 0):
         raise ValueError(
-            f'energy_in_box adds values from 0 up, got {np.min(maps):.3g}; rescale() the maps.'
+            f'energy_in_box expects nonnegative maps, got {np.min(maps):.3g}; rescale() them.'
         )
     _check(masks, maps.shape)
     shares = []
@@ -77,7 +76,7 @@ def _check(masks: np.ndarray, shape: tuple[int, ...]) -> None:
 
 
 def box_mask(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bool [height, width]: the pixels whose middle is in one of the boxes.
+    """Bool [height, width]: the pixels whose center is in one of the boxes.
 
     Args:
       boxes: [n, 4], (top, left, bottom, right) in pixels.
@@ -91,7 +90,7 @@ def box_mask(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 class Score(NamedTuple):
-    """What `pointing_game` and `energy_in_box` say of a map; the second only of rescaled maps."""
+    """The `pointing_game` and `energy_in_box` scores of a map; None for a map without an energy."""
 
     hit: float
     energy: float | None
@@ -100,16 +99,16 @@ class Score(NamedTuple):
 def localization(
     maps: Mapping[str, np.ndarray], mask: np.ndarray, tolerance: float = 0.0
 ) -> dict[str, Score]:
-    """Scores of one image's maps, and of two that know nothing of it.
+    """Scores of one image's maps and of two baselines.
 
     Args:
-      maps: {'stage1': [h, w], ...} of any sizes; resized to the mask bilinearly, and rescaled.
-      mask: bool [H, W], where in the image the thing is.
+      maps: {'stage1': [h, w], ...} of any size; resized bilinearly to the mask and rescaled.
+      mask: bool [H, W], True on the object.
       tolerance: of the pointing game.
 
     Returns:
-      {'stage1': ..., 'centre': ..., 'uniform': ...}: those of the maps, of the middle of the
-      image, and of a map that is the same everywhere, which are the mask's share of the area.
+      {'stage1': ..., 'center': ..., 'uniform': ...}: scores of the maps, of the center of the
+      image, and of a constant map, which equals the mask's share of the area.
     """
     height, width = mask.shape
 
@@ -118,19 +117,19 @@ def localization(
 
     everything = {
         **{name: enlarged(value) for name, value in maps.items()},
-        'centre': _centre(height, width),
+        'center': _center(height, width),
         'uniform': np.ones(mask.shape),
     }
     scores = {}
     for name, value in everything.items():
         hit = pointing_game(value[None], mask[None], tolerance)[0]
         energy = energy_in_box(rescale(value)[None], mask[None])[0]
-        scores[name] = Score(float(hit), None if name == 'centre' else float(energy))
+        scores[name] = Score(float(hit), None if name == 'center' else float(energy))
     return scores
 
 
 def mean_scores(scores: Sequence[Mapping[str, Score]]) -> dict[str, Score]:
-    """Means over images of what `localization` gives; nothing of none."""
+    """Means over images of the scores of `localization`; {} for no image."""
     return {
         name: Score(
             float(np.mean([score[name].hit for score in scores])),
@@ -142,7 +141,7 @@ def mean_scores(scores: Sequence[Mapping[str, Score]]) -> dict[str, Score]:
     }
 
 
-def _centre(height: int, width: int) -> np.ndarray:
-    """1 at the pixel in the middle, or at the two or four around it."""
+def _center(height: int, width: int) -> np.ndarray:
+    """1 at the central pixel, or at the two or four central ones."""
     rows, columns = (np.abs(np.arange(n) - (n - 1) / 2) < 1 for n in (height, width))
     return np.outer(rows, columns).astype(np.float64)

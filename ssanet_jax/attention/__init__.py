@@ -1,4 +1,4 @@
-"""Attention blocks: modules called as `block(x, train=...)`, x and the result [N, H, W, C]."""
+"""Attention blocks: `block(x, train)` maps x [N, H, W, C] to the same shape and dtype."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ ATTENTION: dict[str, Callable[..., nn.Module]] = {
     'cbam': CBAMBlock,
     'eca': ECABlock,
     'ge': GEBlock,
-    'gssa': partial(SSABlock, channels_per_map=32),
+    'gssa': partial(SSABlock, group_size=32),
     'sa': SpatialBlock,
     'scse': SCSEBlock,
     'se': SEBlock,

@@ -10,21 +10,20 @@ from ssanet_jax import layers
 from ssanet_jax.attention import gating
 
 
-class ECABlock(nn.Module):
-    """Scales each channel by a gate computed from the means of its k neighbours.
+class ECABlock(gating.AttentionBlock):
+    """Scales each channel by a gate computed from the means of its k neighbors.
 
         z = mean_{h,w} x[h, w, :]                            [N, C]
         g = sigmoid(conv1d_k(z))                             [N, 1, 1, C], no bias
         t = floor(|log2(C) + beta| / gamma),   k = t if t is odd, else t + 1
         y = g * x                                            [N, H, W, C], dtype of x
 
-    k parameters: 3 to 7 for 64 to 2048 channels. Equation 12 of the paper says "nearest odd", which
-    the authors' code does as above; their ResNets fix k by hand, which `kernel_size` does. `gate`
-    is sown.
+    k parameters: 3 to 7 for 64 to 2048 channels. The "nearest odd" of equation 12 is rounded as in
+    the authors' code; their ResNets fix k, as `kernel_size` does. `gate` is sown.
 
     Attributes:
-      kernel_size: k, odd; 0: from C.
-      gamma, beta: of the rule for k; `beta` is the paper's b.
+      kernel_size: k, odd; 0 computes it from C.
+      gamma, beta: constants of the rule for k; `beta` is the paper's b.
 
     Raises:
       ValueError: x is not 4-D, k is even, or gamma is not above 0.
@@ -41,7 +40,7 @@ class ECABlock(nn.Module):
     beta: float = 1.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         del train
         layers.require_feature_map(x, 'ECABlock')
         z = jnp.mean(x.astype(layers.reduction_dtype(x.dtype)), axis=(1, 2))  # [N, C]
@@ -54,7 +53,7 @@ class ECABlock(nn.Module):
         if self.kernel_size:
             if self.kernel_size < 1 or self.kernel_size % 2 == 0:
                 raise ValueError(
-                    f'ECABlock(kernel_size={self.kernel_size}) has no middle; choose an odd one, '
+                    f'ECABlock(kernel_size={self.kernel_size}) has no center; choose an odd one, '
                     'or 0 for a size that fits the channels.'
                 )
             return self.kernel_size

@@ -1,6 +1,5 @@
 """Gather-Excite (Hu et al. 2018, https://arxiv.org/abs/1810.12348)."""
 
-from collections.abc import Callable
 from typing import Literal
 
 import flax.linen as nn
@@ -11,26 +10,25 @@ from ssanet_jax import layers
 from ssanet_jax.attention import gating
 
 
-class GEBlock(nn.Module):
-    """Scales each value by a gate computed from its channel's neighbourhood.
+class GEBlock(gating.BatchNormBlock):
+    """Gates each value by the neighborhood in its channel.
 
         z = gather(x), one value for every extent x extent pixels       [N, h, w, C]
         g = sigmoid(resize(excite(z)))                                  [N, H, W, C]
         y = g * x                                                       [N, H, W, C], dtype of x
 
-    The paper's GE-theta-minus is the default; GE-theta is gather='conv', GE-theta-plus has
-    excite='mlp' besides. gather='mean' takes means over windows of 2 extent - 1 pixels,
-    without padding; 'conv' takes log2(extent) depthwise 3x3 convolutions of stride 2 with
-    BatchNorm, and ReLU between them. The resize repeats the nearest value, as in timm.
-    `gate` is sown.
+    The default is the paper's GE-theta-minus; GE-theta is gather='conv', and GE-theta-plus adds
+    excite='mlp'. gather='mean' averages windows of 2 extent - 1 pixels, padding excluded; 'conv'
+    applies log2(extent) depthwise 3x3 convolutions of stride 2 with BatchNorm, and ReLU between
+    them. The resize is nearest-neighbor, as in timm. `gate` is sown.
 
     Attributes:
-      extent: 2, 4 or 8 pixels; 0: the whole map, for 'conv' by one depthwise convolution as large
-        as the map, which ties the parameters to the size of the images.
+      extent: 2, 4 or 8 pixels, or 0 for the whole map. With 'conv' the latter is one depthwise
+        convolution of the map's size, whose parameters depend on the size of the images.
       gather: 'mean' or 'conv'.
-      excite: 'none', or 'mlp', SE's with a hidden layer of C // ratio units.
-      ratio: of that hidden layer.
-      norm: makes each BatchNorm.
+      excite: 'none', or 'mlp', SE's MLP with C // ratio hidden units.
+      ratio: see `excite`.
+      norm, axis_name, momentum, epsilon, train: see `gating.BatchNormBlock`.
 
     Raises:
       ValueError: x is not 4-D, an option is unknown, or excite='mlp' and C is below `ratio`.
@@ -41,10 +39,10 @@ class GEBlock(nn.Module):
     gather: Literal['mean', 'conv'] = 'mean'
     excite: Literal['none', 'mlp'] = 'none'
     ratio: int = 16
-    norm: Callable[..., nn.Module] = layers.BatchNorm
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         layers.require_feature_map(x, 'GEBlock')
         gating.require_choice('GEBlock', 'extent', self.extent, (0, 2, 4, 8))
         gating.require_choice('GEBlock', 'gather', self.gather, ('mean', 'conv'))
@@ -90,11 +88,11 @@ class GEBlock(nn.Module):
             dtype=x.dtype,
             name=f'conv{number}',
         )
-        return layers.batch_norm(conv(x), train=train, name=f'norm{number}', norm=self.norm)
+        return layers.batch_norm(conv(x), train=train, name=f'norm{number}', norm=self.norm_factory)
 
 
 def _nearest(x: jax.Array, height: int, width: int) -> jax.Array:
-    """X [N, h, w, C] with its values repeated to [N, H, W, C], or as it is where it broadcasts."""
+    """Nearest-neighbor resize of x [N, h, w, C] to [N, H, W, C]; x itself if it is one pixel."""
     _, h, w, _ = x.shape
     if (h, w) == (1, 1):
         return x

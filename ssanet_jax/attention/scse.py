@@ -11,14 +11,14 @@ from ssanet_jax.attention import gating
 from ssanet_jax.attention.squeeze_excite import SEBlock
 
 
-class SSEBlock(nn.Module):
-    """Scales each pixel by a gate computed from its own channels (the paper's sSE).
+class SSEBlock(gating.AttentionBlock):
+    """Gates each pixel by its own channels (the paper's sSE).
 
         m = sigmoid(<w, x[h, w, :]> + b)                     [N, H, W, 1]
         y = m * x                                            [N, H, W, C], dtype of x
 
-    C + 1 parameters; the bias is that of implementations in use, as
-    segmentation_models_pytorch. `gate` is sown.
+    C + 1 parameters; the bias follows implementations such as segmentation_models_pytorch. `gate`
+    is sown.
 
     Raises:
       ValueError: x is not 4-D.
@@ -26,23 +26,23 @@ class SSEBlock(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         del train
         layers.require_feature_map(x, 'SSEBlock')
         logit = gating.dense(x.astype(layers.reduction_dtype(x.dtype)), 1, 'conv')
         return gating.apply_gate(self, nn.sigmoid(logit), x)
 
 
-class SCSEBlock(nn.Module):
-    """The sum, or the larger, of what `SSEBlock` and `SEBlock` make of x.
+class SCSEBlock(gating.AttentionBlock):
+    """Sum or maximum of `SSEBlock` and `SEBlock`.
 
         y = sSE(x) + SE(x)    or    max(sSE(x), SE(x))       [N, H, W, C], dtype of x
 
-    The sum is that of the first paper, the maximum of its extension
-    (https://arxiv.org/abs/1808.08127). Parameters: those of both. Both `gate`s are sown.
+    The paper has the sum, its extension (https://arxiv.org/abs/1808.08127) the maximum. `sse/gate`
+    and `se/gate` are sown.
 
     Attributes:
-      ratio: of the SE half; the paper's is 2, segmentation_models_pytorch's 16.
+      ratio: see `SEBlock`; 2 in the paper, 16 in segmentation_models_pytorch.
       combine: 'sum' or 'max'.
 
     Raises:
@@ -54,10 +54,10 @@ class SCSEBlock(nn.Module):
     combine: Literal['sum', 'max'] = 'sum'
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         gating.require_choice('SCSEBlock', 'combine', self.combine, ('sum', 'max'))
         layers.require_feature_map(x, 'SCSEBlock')
-        wide = x.astype(layers.reduction_dtype(x.dtype))  # The result is rounded once.
+        wide = x.astype(layers.reduction_dtype(x.dtype))  # so that the result is rounded once
         spatial = SSEBlock(name='sse')(wide, train=train)
         channel = SEBlock(self.ratio, name='se')(wide, train=train)
         y = spatial + channel if self.combine == 'sum' else jnp.maximum(spatial, channel)

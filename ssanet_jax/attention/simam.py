@@ -8,16 +8,16 @@ from ssanet_jax import layers
 from ssanet_jax.attention import gating
 
 
-class SimAMBlock(nn.Module):
-    """Scales each value by how far it stands out from its channel.
+class SimAMBlock(gating.AttentionBlock):
+    """Gates each value by its squared deviation from the mean of its channel.
 
         d = (x - mean_{h,w} x)^2                             [N, H, W, C]
         v = sum_{h,w} d / (H W - 1)                          [N, 1, 1, C]
         g = sigmoid(d / (4 (v + lambda)) + 1/2)              [N, H, W, C]
         y = g * x                                            [N, H, W, C], dtype of x
 
-    No parameters. Equation 5 of the paper and its listing; where the map is one pixel, whose
-    variance the listing divides by 0, v is 0. `gate` is sown.
+    No parameters. Equation 5 of the paper and its listing, except that v is 0 for a map of one
+    pixel, where the listing divides by 0. `gate` is sown.
 
     Attributes:
       regularizer: the paper's lambda.
@@ -30,7 +30,7 @@ class SimAMBlock(nn.Module):
     regularizer: float = 1e-4
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         del train
         layers.require_feature_map(x, 'SimAMBlock')
         wide = x.astype(layers.reduction_dtype(x.dtype))

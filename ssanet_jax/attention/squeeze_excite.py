@@ -8,22 +8,22 @@ from ssanet_jax import layers
 from ssanet_jax.attention import gating
 
 
-class SEBlock(nn.Module):
-    """Scales each channel by a gate computed from all channels' means.
+class SEBlock(gating.AttentionBlock):
+    """Gates each channel by the means of all channels.
 
         z = mean_{h,w} x[h, w, :]                            [N, 1, 1, C]
         g = sigmoid(W2 relu(W1 z + b1) + b2)                 [N, 1, 1, C]
         y = g * x                                            [N, H, W, C], dtype of x
 
     2 C^2 / ratio + C + C / ratio parameters, biases as in timm and the published counts.
-    Everything up to the gate runs in float32, or in float64 where x is float64. `gate`
-    is sown, [N, 1, 1, C]: pass `mutable=['intermediates']` to `apply` to get it.
+    Everything up to the gate runs in float32, or in float64 where x is float64. `gate` is sown,
+    [N, 1, 1, C]: apply with mutable=['intermediates'].
 
     Attributes:
-      ratio: the hidden layer has C // ratio units.
+      ratio: C over the number of hidden units, which is C // ratio.
 
     Raises:
-      ValueError: x is not 4-D, or it has fewer channels than `ratio`.
+      ValueError: x is not 4-D, or has fewer channels than `ratio`.
       TypeError: x is not floating-point.
 
     >>> x = jnp.ones((2, 8, 8, 64))
@@ -35,8 +35,8 @@ class SEBlock(nn.Module):
     ratio: int = 16
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        del train  # No statistics here; the argument is every attention block's.
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        del train  # no BatchNorm
         layers.require_feature_map(x, 'SEBlock')
         hidden = gating.hidden_width('SEBlock', x.shape[-1], self.ratio)
         stats = layers.reduction_dtype(x.dtype)

@@ -1,8 +1,7 @@
 """Squeeze and Spatial Attention, the block of SSANet."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -10,127 +9,76 @@ import jax.numpy as jnp
 
 from ssanet_jax import layers
 from ssanet_jax.attention import gating
-from ssanet_jax.layers.affine_map import AffineMap, dot_highest, gated_affine, pixelwise_dot
 
-_Reduce = dict[str, Callable[..., jax.Array]]
-_SQUEEZE: _Reduce = {'mean': jnp.mean, 'max': gating.largest}
-_COMBINE: _Reduce = {'sum': jnp.sum, 'mean': jnp.mean}
-_GATE = {'sigmoid': 1, '2sigmoid': 2}
+_SQUEEZE: dict[str, Callable[..., jax.Array]] = {'mean': jnp.mean, 'max': gating.largest}
+_COMBINE: dict[str, Callable[..., jax.Array]] = {'sum': jnp.sum, 'mean': jnp.mean}
 
 
-class SSABlock(nn.Module):
-    """Scales each pixel by how well it agrees with the image's channel means.
+class SSABlock(gating.BatchNormBlock):
+    """Gates each pixel by its dot product with the image's channel means.
 
         z[c]    = mean_{h,w} x[h, w, c]                 squeeze,  [N, 1, 1, C]
         s[h, w] = sum_c z[c] * x[h, w, c]               saliency, [N, H, W, 1]
         y       = sigmoid(BatchNorm(s)) * x             [N, H, W, C], dtype of x
 
-    Two parameters for any C (SSANet, section 3). Both reductions and BatchNorm run in
-    float32 whatever the dtype of x, or in float64 where x is float64.
-
-    The authors' released code averages over c where the paper sums; BatchNorm cancels
-    that factor C except through its epsilon, which matters where s is tiny. Their
-    grouped form, one map for every 32 consecutive channels, is `channels_per_map=32`.
-
-    gate='2sigmoid' is 2 sigmoid(BatchNorm(s)) with a scale that starts at 0, so that y = x
-    bit for bit at the start: the block can be put into a trained network (not in the paper).
-
-    `saliency` (s) and `gate` (what x is multiplied by) are sown, both [N, H, W, groups]:
-    pass `mutable=['intermediates']` to `apply` to get them.
+    Two parameters for any C (SSANet, section 3). Both reductions and BatchNorm run in float32, or
+    in float64 where x is float64. The authors' released code averages over c; BatchNorm cancels
+    the factor C except through `epsilon`, which matters where s is tiny. `saliency` (s) and `gate`
+    (the factor of x) are sown, both [N, H, W, groups]: apply with mutable=['intermediates'].
 
     Attributes:
       squeeze: 'mean' or 'max' over the pixels of each channel.
       combine: 'sum' (the paper) or 'mean' (the released code) over the channels.
-      groups: number of maps; divides C. The block has 2 * groups parameters.
-      channels_per_map: instead, the size of a group: the largest that divides C, up to this.
-      gate: 'sigmoid' or '2sigmoid'.
-      norm: makes the BatchNorm; give it `axis_name` to share statistics over devices.
+      num_groups: groups of consecutive channels, each with a saliency map and two parameters.
+      group_size: instead, the size of a group, or the largest below it that divides C; the
+        released grouped form has 32.
+      gate_scale: factor of the sigmoid.
+      zero_init: start BatchNorm's scale at 0, so that the gate is gate_scale / 2 everywhere:
+        gate_scale=2 with zero_init=True is the identity bit for bit, for trained networks.
+      norm, axis_name, momentum, epsilon, train: see `gating.BatchNormBlock`.
 
     Raises:
-      ValueError: x is not 4-D, groups do not divide C, or an option is unknown.
+      ValueError: x is not 4-D, the groups do not divide C, or an option is unknown.
       TypeError: x is not floating-point.
 
     >>> x = jnp.ones((2, 8, 8, 64))
     >>> variables = SSABlock().init(jax.random.key(0), x, train=False)
-    >>> SSABlock().apply(variables, x, train=False).shape
+    >>> SSABlock(train=False).apply(variables, x).shape
     (2, 8, 8, 64)
     """
 
     squeeze: Literal['mean', 'max'] = 'mean'
     combine: Literal['sum', 'mean'] = 'sum'
-    groups: int = 1
-    channels_per_map: int = 0
-    gate: Literal['sigmoid', '2sigmoid'] = 'sigmoid'
-    norm: Callable[..., nn.Module] = layers.BatchNorm
+    num_groups: int = 1
+    group_size: int = 0
+    gate_scale: float = 1.0
+    zero_init: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array | AffineMap, *, train: bool) -> jax.Array:
-        if isinstance(x, AffineMap):
-            return self._folded(x, train=train)
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         layers.require_feature_map(x, 'SSABlock')
-        groups = self.num_maps(x.shape[-1])
-        n, h, w, _ = x.shape
-        grouped = x.astype(layers.reduction_dtype(x.dtype)).reshape(n, h, w, groups, -1)
-
+        n, h, w, c = x.shape
+        grouped = x.astype(layers.reduction_dtype(x.dtype))
+        grouped = grouped.reshape(n, h, w, self.count_groups(c), -1)  # [N, H, W, G, C/G]
         z = _SQUEEZE[self.squeeze](grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
         s = _COMBINE[self.combine](z * grouped, axis=-1)  # [N, H, W, G]
-        gate = _GATE[self.gate] * nn.sigmoid(self._logit(s, train=train))
+        gate = self.gate_scale * nn.sigmoid(self.logit(s, train=train))
         return (gate[..., None] * grouped).reshape(x.shape).astype(x.dtype)
 
-    @property
-    def takes_affine(self) -> bool:
-        """Whether x may be an `AffineMap`, whose pixels are never computed without a gate."""
-        return self.squeeze == 'mean'
-
-    def _folded(self, x: AffineMap, *, train: bool) -> jax.Array:
-        """The same from the h of x = h W + b: s = <h, W z> + <b, z>, a map for each group."""
-        groups = self.num_maps(x.weight.shape[1])
-        if not self.takes_affine:
-            raise ValueError(
-                f'SSABlock(squeeze={self.squeeze!r}) needs every pixel; pass x.value().'
-            )
-        maps = x.split(groups)
-        saliencies = []
-        for part in maps:
-            z = dot_highest(part.mean, part.weight) + part.bias  # [N, C/G]
-            s = pixelwise_dot(part.h, dot_highest(z, part.weight.T))  # [N, H, W]
-            s += dot_highest(z, part.bias)[:, None, None]
-            saliencies.append(s / z.shape[-1] if self.combine == 'mean' else s)
-        logit = self._logit(jnp.stack(saliencies, axis=-1), train=train)  # [N, H, W, G]
-        factor = _GATE[self.gate]
-        gated = [
-            gated_affine(part.h, logit[..., g, None], factor * part.weight, factor * part.bias)
-            for g, part in enumerate(maps)
-        ]
-        return jnp.concatenate(gated, axis=-1)
-
-    def _logit(self, s: jax.Array, *, train: bool) -> jax.Array:
-        # s is a sum over C whose mean can dwarf its deviation: E[s^2] - E[s]^2 would not do.
-        norm = partial(self.norm, use_fast_variance=False)
-        if self.gate == '2sigmoid':
-            norm = partial(norm, scale_init=nn.initializers.zeros)
-        logit = layers.batch_norm(s, train=train, name='bn', norm=norm)
+    def logit(self, s: jax.Array, *, train: bool) -> jax.Array:
+        """BatchNorm(s), [N, H, W, G]; sows `saliency` and `gate`."""
+        # The mean of s can dwarf its deviation, and E[s^2] - E[s]^2 would cancel.
+        options: dict[str, Any] = {'use_fast_variance': False}
+        if self.zero_init:
+            options['scale_init'] = nn.initializers.zeros
+        logit = layers.batch_norm(s, train=train, name='bn', norm=self.norm_factory, **options)
         self.sow('intermediates', 'saliency', s)
-        self.sow('intermediates', 'gate', _GATE[self.gate] * nn.sigmoid(logit))
+        self.sow('intermediates', 'gate', self.gate_scale * nn.sigmoid(logit))
         return logit
 
-    def num_maps(self, channels: int) -> int:
-        """The number of groups for C channels; raises ValueError for options that cannot be."""
-        for option, choices in (('squeeze', _SQUEEZE), ('combine', _COMBINE), ('gate', _GATE)):
-            gating.require_choice('SSABlock', option, getattr(self, option), tuple(choices))
-        divisors = [d for d in range(1, channels + 1) if channels % d == 0]
-        size = self.channels_per_map
-        if size and (size < 0 or self.groups != 1):
-            raise ValueError(
-                f'SSABlock(groups={self.groups}, channels_per_map={size}) says twice how to group, '
-                'or not at all; give channels_per_map above 0 and leave groups at 1, or '
-                'channels_per_map=0.'
-            )
-        if size:
-            return channels // max(d for d in divisors if d <= size)
-        if self.groups not in divisors:
-            raise ValueError(
-                f'SSABlock(groups={self.groups}) cannot split {channels} channels evenly; '
-                f'groups that can: {", ".join(map(str, divisors))}.'
-            )
-        return self.groups
+    def count_groups(self, channels: int) -> int:
+        """Number of saliency maps for C channels; raises ValueError for options that do not fit."""
+        gating.require_choice('SSABlock', 'squeeze', self.squeeze, tuple(_SQUEEZE))
+        gating.require_choice('SSABlock', 'combine', self.combine, tuple(_COMBINE))
+        return gating.count_groups('SSABlock', channels, self.num_groups, self.group_size)

@@ -1,174 +1,247 @@
-"""What each field of a config may hold by itself: its type, its choices, its range."""
+"""Every field of a config, declared once; a new one is one more `Field` here.
 
-from collections.abc import Callable, Mapping
-from typing import Any
+The defaults, the checks, what may change when a run is resumed, `main.py --help` and
+docs/config.md are all made from this table.
+"""
 
-from ml_collections import ConfigDict
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, get_args, get_origin
 
-from ssanet_jax.config import base, flatten
-from ssanet_jax.errors import ConfigError
+from ssanet_jax import layers
+from ssanet_jax.attention import ATTENTION
+from ssanet_jax.config.field import (
+    FRACTION,
+    IS_SET,
+    Check,
+    Field,
+    above,
+    at_least,
+    between,
+    or_auto,
+)
 
-_Test = tuple[str, Callable[[Any], bool]]
+# Upper bounds are where memory, or an int32, would run out.
+_STEPS = or_auto(at_least(1))
+_IMAGES = between(1, 2**20)
 
-# By the type of a field's default; elements of tuples are below.
-_TYPES: dict[type, _Test] = {
-    bool: ('True or False', lambda v: isinstance(v, bool)),
-    int: ('a whole number below 2**31', lambda v: type(v) is int and abs(v) < 2**31),
-    float: (
-        'a number that float32 holds',
-        lambda v: isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 2**127,
-    ),
-    str: (
-        'a text of printable characters',
-        lambda v: isinstance(v, str) and v != '' and v.isprintable(),
-    ),
+
+def _channels(low: float) -> Check:
+    scaled = 'of images scaled to 0..1; divide those of 0..255 by 255'
+    return Check(
+        f'three numbers from {low} to 1, {scaled}',
+        lambda v: len(v) == 3 and min(v) >= low and max(v) <= 1,
+    )
+
+
+# fmt: off
+_RUN = (
+    Field('seed', 0, 'Seed of weights, example order and augmentation.', between(0, 2**31 - 1)),
+    Field('batch_size', 128, 'Training images per step, over all devices of all hosts.', _IMAGES),
+    Field('eval_batch_size', -1, 'Images per evaluation step; -1: batch_size.',
+          or_auto(_IMAGES), resumable=True),
+    Field('num_epochs', 100.0, 'Passes over the training split.',
+          above(0, 100_000), only_with={'num_train_steps': -1}, resumable=True),
+    Field('num_train_steps', -1, 'Overrides num_epochs; -1: from num_epochs.',
+          _STEPS, resumable=True),
+    Field('eval_every_steps', -1,
+          'Steps between evaluations; the last step is always evaluated. -1: an epoch.', _STEPS,
+          resumable=True),
+    Field('checkpoint_every_steps', -1,
+          'Steps between checkpoints, in addition to one per evaluation; -1: no others.', _STEPS,
+          resumable=True),
+    Field('max_to_keep', 3, 'Newest checkpoints to keep, in addition to the best.',
+          at_least(1), resumable=True),
+    Field('log_every_steps', 50, 'Steps that training metrics cover.', at_least(1), resumable=True),
+    Field('log_gates', False, 'Log gate statistics, see docs/gates.md.', resumable=True),
+    Field('profile_start_step', -1, 'First step of a profiler trace, from 1; -1: no trace.',
+          _STEPS, resumable=True),
+    Field('profile_num_steps', 3, 'Steps that the trace covers.',
+          at_least(1), only_with={'profile_start_step': above(0)}, resumable=True),
+    Field('dtype', 'float32', 'Dtype of computation; parameters are float32.',
+          choices=('float32', 'bfloat16')),
+    Field('max_loss', 1000.0,
+          'The run stops at a step with a larger mean loss, or one that is not finite.', above(0),
+          resumable=True),
+    Field('max_bad_steps', 0, 'Consecutive non-finite steps to skip before stopping.', at_least(0)),
+    Field('loss', 'cross_entropy', 'Training loss, a name in ssanet_jax.training.losses.LOSSES.'),
+    Field('label_smoothing', 0.0, 'Probability spread evenly over all classes.', FRACTION),
+)
+
+_DATASET = (
+    Field('dataset.name', 'imagenet2012:5.*.*',
+          "TFDS name, 'digits', 'fashion_mnist_idx', or 'folder' for SPLIT/CLASS/NAME.jpg."),
+    Field('dataset.data_dir', None,
+          'Prepared datasets, or the folder of images; unset: ~/tensorflow_datasets.', kind=str,
+          resumable=True),
+    Field('dataset.manual_dir', None, "Manually downloaded files; unset: TFDS's default.",
+          kind=str, resumable=True),
+    Field('dataset.train_split', 'train', "TFDS split, possibly a slice: 'train[:90%]'."),
+    Field('dataset.eval_split', 'validation', 'TFDS split to evaluate on.'),
+    Field('dataset.in_memory', False, 'Decode splits once and keep them in memory, on every host.'),
+    Field('dataset.image_size', 224, 'Height and width of network inputs.', between(1, 4096)),
+    Field('dataset.mean', (0.485, 0.456, 0.406), 'Mean per channel, of images scaled to 0..1.',
+          _channels(0)),
+    Field('dataset.std', (0.229, 0.224, 0.225),
+          'Standard deviation per channel, of images scaled to 0..1.',
+          _channels(0.001)),
+    Field('dataset.train_crop', 'resized',
+          "'resized': random resized crop. 'padded': random crop of the zero-padded image.",
+          choices=('resized', 'padded')),
+    Field('dataset.crop_area', (0.08, 1.0), 'Range of the fraction of an image that a crop covers.',
+          Check('two fractions, rising', lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1),
+          only_with={'dataset.train_crop': 'resized'}),
+    Field('dataset.crop_aspect', (0.75, 4 / 3), "Range of a crop's width over its height.",
+          Check('two ratios, rising', lambda v: len(v) == 2 and 0 < v[0] <= v[1]),
+          only_with={'dataset.train_crop': 'resized'}),
+    Field('dataset.crop_padding', 4, 'Zero pixels on each side of an image before its crop.',
+          at_least(0), only_with={'dataset.train_crop': 'padded'}),
+    Field('dataset.flip', True, 'Mirror half of the training images.'),
+    Field('dataset.eval_crop', 'center',
+          "'center': resize the short side and crop the center. 'whole': resize the whole image.",
+          choices=('center', 'whole')),
+    Field('dataset.eval_crop_pct', 0.875, 'image_size over the resized short side.',
+          between(0.1, 1), only_with={'dataset.eval_crop': 'center'}),
+    Field('dataset.interpolation', 'bilinear', 'How crops are resized, see docs/data.md.',
+          choices=('bilinear', 'bicubic'),
+          only_with={'dataset.train_crop': 'resized', 'dataset.eval_crop': 'center'}),
+    Field('dataset.antialias', False, 'Antialias training crops; evaluation always does.',
+          only_with={'dataset.train_crop': 'resized'}),
+    Field('dataset.shuffle_buffer', 16384,
+          'Encoded examples per host to shuffle tfrecord files with.', between(1, 2**24),
+          only_with={'dataset.in_memory': False}),
+    Field('dataset.num_threads', -1,
+          'Decoding threads, each with 64 images at a time; -1: one more than cores.',
+          or_auto(between(1, 1024)), resumable=True),
+    Field('dataset.max_image_pixels', 2**27, 'Larger images count as undecodable.', at_least(1)),
+    Field('dataset.max_image_bytes', 2**26, 'Larger files count as undecodable.', at_least(1)),
+    Field('dataset.max_bad_fraction', 0.001,
+          'Undecodable fraction of the training split to tolerate before stopping.', between(0, 1),
+          resumable=True),
+    Field('dataset.bad_eval_images', 'error',
+          "Undecodable images in evaluation: 'error' stops, 'incorrect' counts them as such.",
+          choices=('error', 'incorrect'), resumable=True),
+)
+
+_MODEL = (
+    Field('model.name', 'ssa_resnet50', 'Network, see ssanet_jax.model_names().'),
+    Field('model.stem', None, "First layers; unset: the network's.",
+          kind=str, choices=('imagenet', 'cifar'), network_option=True),
+    Field('model.dropout', None, "Dropout rate before the last layer; unset: the network's.",
+          FRACTION, kind=float, network_option=True),
+    Field('model.variant', None,
+          "Stride of bottlenecks in the first (v1) or second (v1.5) convolution; unset: 'v1.5'.",
+          kind=str, choices=('v1', 'v1.5'), network_option=True),
+    Field('model.tail', 'auto',
+          "Implementation of bottlenecks' ends, see docs/performance.md; 'auto' depends on shapes.",
+          choices=('auto', 'folded', 'plain'), resumable=True, network_option=True),
+    Field('model.zero_init_residual', False,
+          'Initialize the last BatchNorm scale of each residual branch to 0.', network_option=True),
+    Field('model.batch_norm_group_size', 1, 'Devices that share BatchNorm statistics; -1: all.',
+          or_auto(at_least(1))),
+    Field('model.batch_norm_momentum', 0.9, 'Decay of running statistics per step.', FRACTION),
+    Field('model.batch_norm_epsilon', None,
+          'Added to variances; unset: 1e-3 in GoogLeNet, 1e-5 elsewhere.', above(0), kind=float),
+    Field('model.attention_stages', None, 'Stages with attention, from 1; unset: all.',
+          kind=tuple[int, ...], network_option=True),
+    Field('model.attention_blocks', None,
+          'Blocks of a stage with attention, from 0, or from the end as -1; unset: all.',
+          kind=tuple[int, ...], network_option=True),
+    Field('model.attention_position', 'pre_residual',
+          "Before a block's residual sum, or after its sum and ReLU.",
+          choices=('pre_residual', 'post_residual'), network_option=True),
+)
+
+_INIT = (
+    Field('init.weights', None,
+          'Initial weights, .safetensors or .pth, see docs/models.md; unset: random.', kind=str),
+    Field('init.attention', 'load',
+          "'load': from init.weights. 'insert': they have none; insert SSA as an identity.",
+          choices=('load', 'insert'), only_with={'init.weights': IS_SET}),
+    Field('init.head', 'load', "'load': from init.weights. 'new': random, for other classes.",
+          choices=('load', 'new'), only_with={'init.weights': IS_SET}),
+)
+
+_SGD, _ADAMW = {'optimizer.name': 'sgd'}, {'optimizer.name': 'adamw'}
+_STEPWISE = {'optimizer.schedule': 'step'}
+_OPTIMIZER = (
+    Field('optimizer.name', 'sgd', 'Optimizer.', choices=('sgd', 'adamw')),
+    Field('optimizer.learning_rate', 0.1,
+          'Peak learning rate for reference_batch_size; scales linearly with batch_size.',
+          above(0)),
+    Field('optimizer.reference_batch_size', 128, 'See learning_rate.', at_least(1)),
+    Field('optimizer.momentum', 0.9, 'Momentum.', FRACTION, only_with=_SGD),
+    Field('optimizer.nesterov', False, 'Nesterov momentum.', only_with=_SGD),
+    Field('optimizer.b1', 0.9, 'Decay of the first moment.', FRACTION, only_with=_ADAMW),
+    Field('optimizer.b2', 0.999, 'Decay of the second moment.', FRACTION, only_with=_ADAMW),
+    Field('optimizer.weight_decay', 1e-4,
+          'L2 added to the gradient with sgd; decoupled with adamw.', at_least(0)),
+    Field('optimizer.decay_parameters', 'all',
+          "Parameters with weight decay; 'kernels' excludes biases and BatchNorm.",
+          choices=('all', 'kernels')),
+    Field('optimizer.schedule', 'step', 'Learning rate schedule.',
+          choices=('step', 'cosine', 'constant')),
+    Field('optimizer.warmup_epochs', 0.0, 'Epochs of linear warm-up from 0.', at_least(0)),
+    Field('optimizer.decay_epochs', (30.0, 60.0, 90.0),
+          'Epochs at which the learning rate is multiplied by decay_factor.',
+          Check('rising', lambda v: list(v) == sorted(set(v)) and min(v, default=1) > 0),
+          only_with=_STEPWISE),
+    Field('optimizer.decay_factor', 0.1, 'See decay_epochs.', above(0), only_with=_STEPWISE),
+    Field('optimizer.train_only', (),
+          "Patterns of parameters to train, as ('*/ssa/*',), while others are frozen; empty: all.",
+          kind=tuple[str, ...]),
+)
+# fmt: on
+
+_OPTION_CHECKS = {
+    'model.cbam.kernel_size': between(1, 1023),
+    'model.eca.kernel_size': between(0, 1023),
+    'model.eca.gamma': between(0.1, 100),
+    'model.eca.beta': between(-100, 100),
+    'model.simam.regularizer': above(0),
 }
-_ELEMENTS: dict[str, type] = {
-    'dataset.mean': float,
-    'dataset.std': float,
-    'dataset.crop_area': float,
-    'dataset.crop_aspect': float,
-    'model.attention_stages': int,
-    'model.attention_blocks': int,
-    'optimizer.decay_epochs': float,
-    'optimizer.train_only': str,
-}
-
-_CHOICES = {
-    'dtype': ('float32', 'bfloat16'),
-    'dataset.reader': ('memory', 'disk'),
-    'dataset.interpolation': ('bilinear', 'bicubic'),
-    'dataset.bad_eval_images': ('error', 'wrong'),
-    'model.stem': (None, 'imagenet', 'cifar'),
-    'model.variant': (None, 'v1', 'v1.5'),
-    'model.tail': ('auto', 'folded', 'plain'),
-    'model.attention_position': ('pre_residual', 'post_residual'),
-    'init.attention': ('load', 'insert'),
-    'init.head': ('load', 'new'),
-    'optimizer.name': ('sgd', 'adamw'),
-    'optimizer.decay_parameters': ('all', 'kernels'),
-    'optimizer.schedule': ('step', 'cosine', 'constant'),
-}
+# Attributes of attention blocks that other fields decide.
+_NO_OPTIONS = {
+    'axis_name', 'dtype', 'epsilon', 'momentum', 'name', 'norm', 'param_dtype', 'parent', 'train',
+    'use_running_average',
+}  # fmt: skip
 
 
-def _between(lowest: float, highest: float) -> _Test:
-    return f'from {lowest} to {highest}', lambda v: lowest <= v <= highest
-
-
-def _or_auto(test: _Test) -> _Test:
-    meaning, holds = test
-    return f'{meaning}, or -1', lambda v: v == -1 or holds(v)
-
-
-_POSITIVE: _Test = ('above 0', lambda v: v > 0)
-_NOT_NEGATIVE: _Test = ('at least 0', lambda v: v >= 0)
-_SHARE: _Test = ('from 0 up to but not including 1', lambda v: 0 <= v < 1)
-_COUNT_OR_AUTO = _or_auto(('at least 1', lambda v: v >= 1))
-_SCALED = 'of images scaled to 0..1; divide those of 0..255 by 255'
-
-# Upper bounds are where memory, or an int32, would run out with a traceback.
-_RANGES: dict[str, _Test] = {
-    'seed': ('from 0 to 2**31 - 1', lambda v: 0 <= v < 2**31),
-    'batch_size': _between(1, 2**20),
-    'eval_batch_size': _or_auto(_between(1, 2**20)),
-    'num_epochs': ('above 0, at most 100000', lambda v: 0 < v <= 100_000),
-    'num_train_steps': _COUNT_OR_AUTO,
-    'eval_every_steps': _COUNT_OR_AUTO,
-    'checkpoint_every_steps': _COUNT_OR_AUTO,
-    'max_to_keep': _POSITIVE,
-    'log_every_steps': _POSITIVE,
-    'profile_start_step': _COUNT_OR_AUTO,
-    'profile_num_steps': _POSITIVE,
-    'max_loss': _POSITIVE,
-    'max_bad_steps': _NOT_NEGATIVE,
-    'label_smoothing': _SHARE,
-    'dataset.image_size': _between(1, 4096),
-    'dataset.crop_padding': _NOT_NEGATIVE,
-    'dataset.crop_area': ('two shares, rising', lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1),
-    'dataset.crop_aspect': ('two ratios, rising', lambda v: len(v) == 2 and 0 < v[0] <= v[1]),
-    'dataset.eval_crop_pct': _between(0.1, 1),
-    'dataset.shuffle_buffer': _between(1, 2**24),
-    'dataset.num_threads': _or_auto(_between(1, 1024)),
-    'dataset.max_image_pixels': _POSITIVE,
-    'dataset.max_image_bytes': _POSITIVE,
-    'dataset.max_bad_fraction': _between(0, 1),
-    'dataset.mean': (
-        f'three numbers from 0 to 1, {_SCALED}',
-        lambda v: len(v) == 3 and min(v) >= 0 and max(v) <= 1,
-    ),
-    'dataset.std': (
-        f'three numbers from 0.001 to 1, {_SCALED}',
-        lambda v: len(v) == 3 and min(v) >= 0.001 and max(v) <= 1,
-    ),
-    'model.batch_norm_group_size': _COUNT_OR_AUTO,
-    'model.batch_norm_momentum': _SHARE,
-    'model.batch_norm_epsilon': _POSITIVE,
-    'model.dropout': _SHARE,
-    'model.cbam.kernel_size': _between(1, 1023),
-    'model.eca.kernel_size': _between(0, 1023),
-    'model.eca.gamma': _between(0.1, 100),
-    'model.eca.beta': _between(-100, 100),
-    'model.simam.regularizer': _POSITIVE,
-    'optimizer.learning_rate': _POSITIVE,
-    'optimizer.reference_batch_size': _POSITIVE,
-    'optimizer.momentum': _SHARE,
-    'optimizer.b1': _SHARE,
-    'optimizer.b2': _SHARE,
-    'optimizer.weight_decay': _NOT_NEGATIVE,
-    'optimizer.warmup_epochs': _NOT_NEGATIVE,
-    'optimizer.decay_epochs': (
-        'rising',
-        lambda v: list(v) == sorted(set(v)) and min(v, default=1) > 0,
-    ),
-    'optimizer.decay_factor': _POSITIVE,
-}
-
-
-def check_fields(values: Mapping[str, Any]) -> None:
-    """Checks all fields, by their dotted names; None is allowed where it is the default.
-
-    Raises:
-      ConfigError: naming the first field that is wrong, what came, and what was expected.
-    """
-    defaults = flatten(base())
-    types = field_types(base())
-    for field, value in values.items():
-        if value is not None or defaults[field] is not None:
-            _check_type(field, value, types[field])
-    for field, choices in _CHOICES.items():
-        if values[field] not in choices:
-            raise ConfigError(
-                f'config.{field}={_shown(values[field])} is not known; '
-                f'choose one of {", ".join(map(str, choices))}.'
+def _attention_options(prefix: str, block: Callable[..., Any]) -> Iterator[Field]:
+    """The fields model.PREFIX.OPTION: attributes of an attention block, with their defaults."""
+    cls, preset = layers.unwrap_partial(block), getattr(block, 'keywords', {})
+    docs = _attribute_docs(cls)
+    used = Check(f'starting with {prefix}_', lambda v: v.startswith(f'{prefix}_'))
+    for option in dataclasses.fields(cls):
+        name, default = f'model.{prefix}.{option.name}', preset.get(option.name, option.default)
+        arguments = get_args(option.type)
+        kinds = [t for t in (type(default), *arguments) if t in (bool, int, float, str)]
+        if option.name not in _NO_OPTIONS and kinds:
+            yield Field(
+                name,
+                default,
+                docs.get(option.name, f'See {cls.__name__}.'),
+                _OPTION_CHECKS.get(name),
+                choices=arguments if get_origin(option.type) is Literal else (),
+                kind=kinds[0],
+                only_with={'model.name': used},
             )
-    for field, (meaning, holds) in _RANGES.items():
-        if values[field] is not None and not holds(values[field]):
-            raise ConfigError(
-                f'config.{field}={_shown(values[field])} is out of range; it must be {meaning}.'
-            )
 
 
-def _check_type(field: str, value: Any, kind: type) -> None:
-    many = kind is tuple
-    meaning, holds = _TYPES[_ELEMENTS[field] if many else kind]
-    listed = isinstance(value, tuple | list)
-    if listed != many or not all(map(holds, value if many else [value])):
-        expected = f'a tuple, each element {meaning}' if many else meaning
-        raise ConfigError(f'config.{field}={_shown(value)} is of the wrong type; give {expected}.')
+def _attribute_docs(cls: type) -> dict[str, str]:
+    """The section 'Attributes:' of a docstring, by name."""
+    entries = re.findall(
+        r'^  ([\w, ]+): (.+?)(?=\n  \w|\n\n|\Z)',
+        inspect.getdoc(cls) or '',
+        re.MULTILINE | re.DOTALL,
+    )
+    return {name: ' '.join(text.split()) for names, text in entries for name in names.split(', ')}
 
 
-def field_types(config: ConfigDict) -> dict[str, type]:
-    """The type of every leaf by its dotted name; of a placeholder, that of what it stands for."""
-    types: dict[str, type] = {}
-    for key in config:
-        kind = config.get_type(key)
-        if kind is ConfigDict:
-            types.update({f'{key}.{name}': leaf for name, leaf in field_types(config[key]).items()})
-        else:
-            types[key] = kind
-    return types
+_ATTENTION = tuple(
+    field for kind, block in ATTENTION.items() for field in _attention_options(kind, block)
+)
 
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f'{text[:80]}...'
+FIELDS = {f.name: f for f in (*_RUN, *_DATASET, *_MODEL, *_ATTENTION, *_INIT, *_OPTIMIZER)}

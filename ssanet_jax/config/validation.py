@@ -7,127 +7,77 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssanet_jax.config import base, flatten
-from ssanet_jax.config.fields import check_fields
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.config.defaults import base, flatten
+from ssanet_jax.config.fields import FIELDS
+from ssanet_jax.errors import ConfigError, one_line
 
-# Fields that only one setting of another field reads.
-_READ_BY = {
-    'num_epochs': ('num_train_steps', -1),
-    'dataset.crop_padding': ('dataset.reader', 'memory'),
-    'dataset.crop_area': ('dataset.reader', 'disk'),
-    'dataset.crop_aspect': ('dataset.reader', 'disk'),
-    'dataset.eval_crop_pct': ('dataset.reader', 'disk'),
-    'dataset.interpolation': ('dataset.reader', 'disk'),
-    'dataset.antialias': ('dataset.reader', 'disk'),
-    'dataset.shuffle_buffer': ('dataset.reader', 'disk'),
-    'dataset.num_threads': ('dataset.reader', 'disk'),
-    'dataset.max_bad_fraction': ('dataset.reader', 'disk'),
-    'dataset.bad_eval_images': ('dataset.reader', 'disk'),
-    'optimizer.momentum': ('optimizer.name', 'sgd'),
-    'optimizer.nesterov': ('optimizer.name', 'sgd'),
-    'optimizer.b1': ('optimizer.name', 'adamw'),
-    'optimizer.b2': ('optimizer.name', 'adamw'),
-    'optimizer.decay_epochs': ('optimizer.schedule', 'step'),
-    'optimizer.decay_factor': ('optimizer.schedule', 'step'),
-}
+_MAX_PIXELS = 2**36  # in a batch
 
 
 def check(config: ConfigDict) -> None:
-    """Checks fields against their types, their ranges and each other, before anything expensive.
+    """Checks each field, and fields against each other.
 
     Raises:
       ConfigError: naming the field, what was expected, what came, and the remedy.
     """
     values = check_names(config)
-    check_fields(values)
-    _check_relations(values)
+    for name, field in FIELDS.items():
+        field.verify(values[name])
+    _check_decay(values)
+    _check_sizes(values)
 
 
 def check_names(config: ConfigDict) -> dict[str, Any]:
-    """All fields by their dotted names; raises ConfigError where one is missing or unknown."""
+    """The fields by dotted name; raises ConfigError if one is missing or unknown."""
     try:
         values = flatten(config)
-    except Exception as error:  # whatever a reference's arithmetic raises
+    except Exception as error:  # whatever the arithmetic of a reference raises
         raise ConfigError(
-            f'The config has a field that cannot be read: {" ".join(str(error).split())}; set it '
-            'in the recipe.'
+            f'The config has a field that cannot be read: {one_line(error)}; set it in the recipe.'
         ) from error
-    defaults = flatten(base())
-    for field in values:
-        if field not in defaults:
-            raise ConfigError(unknown_field(str(field)))
-    for field in defaults:
-        if field not in values:
-            raise ConfigError(f'config.{field} is missing; start the recipe from base().')
+    for name in values:
+        if name not in FIELDS:
+            raise ConfigError(unknown_field(str(name)))
+    for name in FIELDS:
+        if name not in values:
+            raise ConfigError(f'config.{name} is missing; start the recipe from base().')
     return values
 
 
-def _check_relations(values: Mapping[str, Any]) -> None:
-    if values['init.weights'] is None:
-        for field in ('init.attention', 'init.head'):
-            if values[field] != 'load':
-                raise ConfigError(
-                    f'config.{field}={values[field]!r} has no effect without config.init.weights; '
-                    'name a file of weights there, or leave it out.'
-                )
+def _check_decay(values: Mapping[str, Any]) -> None:
     warmup, decays = values['optimizer.warmup_epochs'], values['optimizer.decay_epochs']
     if values['optimizer.schedule'] == 'step' and decays and decays[0] <= warmup:
         raise ConfigError(
             f'config.optimizer.decay_epochs={decays} begins inside the warm-up of {warmup} '
             'epochs; decay later, or shorten optimizer.warmup_epochs.'
         )
-    in_memory = values['dataset.reader'] == 'memory'
+
+
+def _check_sizes(values: Mapping[str, Any]) -> None:
     padding, size = values['dataset.crop_padding'], values['dataset.image_size']
-    if in_memory and padding >= size:
+    if values['dataset.train_crop'] == 'padded' and padding >= size:
         raise ConfigError(
-            f'config.dataset.crop_padding={padding} leaves crops without a pixel of their image; '
+            f'config.dataset.crop_padding={padding} allows crops without a pixel of the image; '
             f'choose less than config.dataset.image_size={size}.'
         )
-    if in_memory and values['dataset.name'] == 'folder':
-        raise ConfigError(
-            "A folder's images are not read into memory; set config.dataset.reader='disk'."
-        )
-    for field in ('batch_size', 'eval_batch_size'):
-        if values[field] * size**2 > 2**36:
+    for name in ('batch_size', 'eval_batch_size'):
+        if values[name] * size**2 > _MAX_PIXELS:
             raise ConfigError(
-                f'config.{field}={values[field]} images of {size} x {size} pixels are more than '
-                f'2**36 pixels; choose at most {2**36 // size**2} images, or smaller ones.'
+                f'config.{name}={values[name]} images of {size} x {size} pixels exceed 2**36 '
+                f'pixels; choose at most {_MAX_PIXELS // size**2} images, or smaller ones.'
             )
 
 
 def check_overrides(config: ConfigDict, overridden: Iterable[str]) -> None:
-    """Checks `config`, and that each field that a user overrode is read with the rest of it.
+    """Checks `config`, and that each field overridden by the user has an effect.
 
-    A recipe's own fields may be without effect: overriding its schedule, say, must not trip over
-    its decay epochs. Raises ConfigError.
+    Fields set by the recipe may be without effect: overriding its schedule must not fail because
+    of its decay epochs. Raises ConfigError.
     """
     check(config)
     values, overridden = flatten(config), set(overridden)
-    for field in sorted(overridden):
-        if field in _READ_BY:
-            reader, wanted = _READ_BY[field]
-            if values[reader] != wanted:
-                raise ConfigError(
-                    f'config.{field}={values[field]} has no effect with '
-                    f'config.{reader}={values[reader]!r}; remove it, or set {wanted!r} there.'
-                )
-        kind = field.split('.')[1] if field.count('.') == 2 else ''
-        name = values['model.name']
-        if kind and not name.startswith(f'{kind}_'):
-            raise ConfigError(
-                f'config.{field}={values[field]!r} has no effect on config.model.name={name!r}; '
-                f'remove it, or choose a {kind}_ model.'
-            )
-    _check_read(values, overridden)
-
-
-def _check_read(values: Mapping[str, Any], overridden: set[str]) -> None:
-    if 'profile_num_steps' in overridden and values['profile_start_step'] == -1:
-        raise ConfigError(
-            f'config.profile_num_steps={values["profile_num_steps"]} has no effect without '
-            'config.profile_start_step; set it to the first step of the trace.'
-        )
+    for name in sorted(overridden):
+        FIELDS[name].verify_read(values)
     decays, epochs = values['optimizer.decay_epochs'], values['num_epochs']
     if (
         'optimizer.decay_epochs' in overridden
@@ -135,50 +85,29 @@ def _check_read(values: Mapping[str, Any], overridden: set[str]) -> None:
         and max(decays, default=0) >= epochs
     ):
         raise ConfigError(
-            f'config.optimizer.decay_epochs={decays} goes on after the end of the run, which is '
-            f'config.num_epochs={epochs}; they are epochs, not steps: leave out those behind it.'
+            f'config.optimizer.decay_epochs={decays} extends past the end of the run, '
+            f'config.num_epochs={epochs}; they are epochs, not steps: remove the later ones.'
         )
 
 
-# What may differ when a run is resumed: it changes nothing that was already done.
-_MAY_CHANGE = {
-    'num_epochs',
-    'num_train_steps',
-    'max_loss',
-    'eval_batch_size',
-    'eval_every_steps',
-    'checkpoint_every_steps',
-    'max_to_keep',
-    'log_every_steps',
-    'log_gates',
-    'profile_start_step',
-    'profile_num_steps',
-    'dataset.data_dir',
-    'dataset.manual_dir',
-    'dataset.num_threads',
-    'dataset.max_bad_fraction',
-    'dataset.bad_eval_images',
-    'model.tail',
-}
-
-
 def changed_fields(config: ConfigDict, saved: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """How `config` differs from `saved`, the fields of a run's config.json.
+    """Compares `config` with `saved`, the fields of a run's config.json.
 
     Returns:
-      What would change the meaning of the run, and what would not, as 'seed was 0 and is 1'.
+      Changes that make it a different run, and harmless ones, each as 'seed was 0 and is 1'.
     """
     now = flatten(ConfigDict(json.loads(config.to_json())))
-    # A field that is newer than the run had its default's effect.
+    # A field added since the run started had its default.
     before = {**flatten(ConfigDict(json.loads(base().to_json()))), **flatten(ConfigDict(saved))}
     changed = {
-        field: f'{field} was {before.get(field)!r} and is {now.get(field)!r}'
-        for field in sorted(before.keys() | now.keys())
-        if before.get(field) != now.get(field)
+        name: f'{name} was {before.get(name)!r} and is {now.get(name)!r}'
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
     }
-    # A cosine ends with the run: another length is another learning rate at every step.
-    length = {'num_epochs', 'num_train_steps'} if now['optimizer.schedule'] == 'cosine' else set()
-    harmless = [text for field, text in changed.items() if field in _MAY_CHANGE - length]
+    resumable = {name for name, field in FIELDS.items() if field.resumable}
+    if now['optimizer.schedule'] == 'cosine':  # Its learning rates depend on the length.
+        resumable -= {'num_epochs', 'num_train_steps'}
+    harmless = [text for name, text in changed.items() if name in resumable]
     return [text for text in changed.values() if text not in harmless], harmless
 
 
@@ -199,7 +128,7 @@ def check_same_model(config: ConfigDict, saved: Mapping[str, Any]) -> None:
 
 
 def check_batch_size(config: ConfigDict, num_devices: int) -> None:
-    """Checks that every device gets as many training images; raises ConfigError."""
+    """Checks that training images split evenly over the devices; raises ConfigError."""
     size = config.batch_size
     if size % num_devices:
         below = size // num_devices * num_devices
@@ -212,7 +141,7 @@ def check_batch_size(config: ConfigDict, num_devices: int) -> None:
 
 
 def check_batch_norm_group_size(config: ConfigDict, num_devices: int) -> None:
-    """Checks that the devices split into groups that share statistics; raises ConfigError."""
+    """Checks that BatchNorm groups split the devices evenly; raises ConfigError."""
     shared = config.model.batch_norm_group_size
     if shared > 0 and num_devices % shared:
         divisors = [str(d) for d in range(1, num_devices + 1) if num_devices % d == 0]
@@ -222,17 +151,14 @@ def check_batch_norm_group_size(config: ConfigDict, num_devices: int) -> None:
         )
 
 
-def unknown_field(field: str) -> str:
+def unknown_field(name: str) -> str:
     """The error message for a field that does not exist, naming the nearest ones."""
-    known = list(flatten(base()))
-    inside = [k for k in known if k.startswith(f'{field}.')]
+    inside = [known for known in FIELDS if known.startswith(f'{name}.')]
     if inside:
-        one = f'{field}.name' if f'{field}.name' in inside else inside[0]
-        return f'config.{field} is a group of fields; set one of them, as config.{one}.'
-    leaf = field.rpartition('.')[2]
-    same_leaf = [
-        k for k in known if difflib.SequenceMatcher(a=k.rpartition('.')[2], b=leaf).ratio() > 0.7
-    ]
-    nearest = difflib.get_close_matches(field, known, n=3) or same_leaf
-    hint = f'nearest: {", ".join(nearest)}' if nearest else f'known: {", ".join(known)}'
-    return f'config.{field} does not exist; {hint}.'
+        one = f'{name}.name' if f'{name}.name' in inside else inside[0]
+        return f'config.{name} is a group of fields; set one of them, as config.{one}.'
+    leaf = name.rpartition('.')[2]
+    same = [known for known in FIELDS if difflib.get_close_matches(leaf, [known.split('.')[-1]])]
+    nearest = difflib.get_close_matches(name, FIELDS, n=3) or same[:3]
+    hint = f'nearest: {", ".join(nearest)}' if nearest else 'main.py --help lists all fields'
+    return f'config.{name} does not exist; {hint}.'

@@ -1,9 +1,27 @@
-"""TFDS data sets, and image files, as batches of NumPy arrays."""
+"""Batches of NumPy arrays from TFDS datasets and image files.
 
-from ssanet_jax.data.batch import Batch, HostShard
-from ssanet_jax.data.batches import eval_batches, train_batches
-from ssanet_jax.data.builders import DatasetInfo, dataset_info
-from ssanet_jax.data.image_files import FileBatch, file_batches
+Nothing here imports TensorFlow until it is used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssanet_jax.data.builders import DatasetInfo, dataset_info
+    from ssanet_jax.data.image_files import FileBatch, file_batches
+    from ssanet_jax.data.loader import Batch, eval_batches, train_batches
+    from ssanet_jax.data.sources import HostShard
+
+_MODULES = {
+    'Batch': 'loader',
+    'DatasetInfo': 'builders',
+    'FileBatch': 'image_files',
+    'HostShard': 'sources',
+    'dataset_info': 'builders',
+    'eval_batches': 'loader',
+    'file_batches': 'image_files',
+    'train_batches': 'loader',
+}
 
 __all__ = [
     'Batch',
@@ -15,3 +33,9 @@ __all__ = [
     'file_batches',
     'train_batches',
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'{__name__}.{_MODULES[name]}'), name)

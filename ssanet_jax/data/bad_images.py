@@ -1,90 +1,98 @@
-"""What becomes of images that cannot be decoded: never a silent loss."""
+"""Substitutes for images that cannot be decoded, so that none is lost silently."""
 
 from collections.abc import Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import logging
+from ml_collections import ConfigDict
 
-from ssanet_jax.data.decoding import Decode
-from ssanet_jax.data.pipeline import Decoded, key
+from ssanet_jax.data.decode import DecodeSpec, decode
 from ssanet_jax.data.sources import EncodedBatch, Source
 from ssanet_jax.errors import ConfigError
 
-UNDECODABLE_LABEL = -1  # label of an image that no answer is right for
+if TYPE_CHECKING:
+    from ssanet_jax.data.loader import DecodedBatch
+
+UNDECODABLE_LABEL = -1  # of an image for which no prediction is correct
 
 
 class BadImages:
-    """Counts a split's bad images, each once, and logs them by name; on this host, since its start.
+    """Substitutes a split's undecodable images; counts and logs each once, since this start.
 
     Args:
       source: the split.
-      decode: what the images went through.
-      seed: of the augmentation.
-      max_fraction: of the split; more than that raises ConfigError.
+      dataset: `config.dataset`; reads `max_bad_fraction`, above which ConfigError is raised, and
+        `bad_eval_images`.
     """
 
-    def __init__(self, source: Source, decode: Decode, *, seed: int, max_fraction: float):
-        self._source, self._decode = source, decode
-        self._seed, self._max_fraction = seed, max_fraction
-        self.numbers: set[int] = set()
+    def __init__(self, source: Source, dataset: ConfigDict):
+        self._source, self._dataset = source, dataset
+        self._numbers: set[int] = set()
 
-    def replace(self, decoded: Decoded) -> np.ndarray:
-        """Puts the next good example in place of each bad one; returns the labels int64 [n].
+    def replace(self, decoded: 'DecodedBatch', spec: DecodeSpec) -> np.ndarray:
+        """Replaces each bad example by the next good one; returns the labels int64 [n].
 
-        The next one by number where the source reads by number, else the next one of the
-        batch; it is augmented with the bad one's randomness.
+        The next one by number if the source can seek, else the next one of the batch. It gets
+        the augmentation of the bad one.
         """
         label = decoded.label()
         for row, reason in decoded.bad.items():
             bad = decoded.example(row)
-            name = self._count(bad, reason)
-            label[row] = self._fill(bad, name, decoded, row)
+            name = self.count(int(bad.number[0]), reason)
+            label[row] = self._fill(bad, name, decoded, row, spec)
         return label
 
-    def mark(self, decoded: Decoded, *, allowed: bool) -> np.ndarray:
-        """The labels int64 [n], `UNDECODABLE_LABEL` for bad images, which stay black.
-
-        Raises ConfigError where they are not `allowed`.
-        """
+    def mark(self, decoded: 'DecodedBatch') -> np.ndarray:
+        """Returns the labels int64 [n], `UNDECODABLE_LABEL` for bad images."""
         label = decoded.label()
         for row, reason in decoded.bad.items():
-            bad = decoded.example(row)
-            if not allowed:
-                raise ConfigError(
-                    f'{self._name(bad)} cannot be decoded: {reason} Repair it, or count such '
-                    'images as wrongly classified: --config.dataset.bad_eval_images=wrong'
-                )
-            name = self._count(bad, reason)
-            logging.log_first_n(logging.WARNING, '%s counts as wrongly classified.', 20, name)
-            label[row] = UNDECODABLE_LABEL
+            label[row] = self.eval_label(int(decoded.example(row).number[0]), reason)
         return label
 
-    def _count(self, bad: EncodedBatch, reason: str) -> str:
-        name = self._name(bad)
-        if bad.number[0] not in self.numbers:
-            self.numbers.add(int(bad.number[0]))
-            logging.warning('%s cannot be decoded: %s', name, reason)
-        if len(self.numbers) > self._max_fraction * self._source.size:
+    def eval_label(self, number: int, reason: str) -> int:
+        """Returns `UNDECODABLE_LABEL`; raises ConfigError unless such images are allowed."""
+        name = self._source.name(number)
+        if self._dataset.bad_eval_images == 'error':
             raise ConfigError(
-                f'{len(self.numbers)} of {self._source.size} images cannot be decoded, more than '
-                f'config.dataset.max_bad_fraction={self._max_fraction} allows; the last is {name}: '
-                f'{reason} Repair them, or allow more.'
+                f'{name} cannot be decoded: {reason} Repair it, or count such images as '
+                'incorrectly classified: --config.dataset.bad_eval_images=incorrect'
+            )
+        self.count(number, reason)
+        logging.log_first_n(logging.WARNING, '%s counts as incorrectly classified.', 20, name)
+        return UNDECODABLE_LABEL
+
+    def count(self, number: int, reason: str) -> str:
+        """Counts and logs a bad example; returns its name. Raises ConfigError if too many are."""
+        name = self._source.name(number)
+        if number not in self._numbers:
+            self._numbers.add(number)
+            logging.warning('%s cannot be decoded: %s', name, reason)
+        most = self._dataset.max_bad_fraction
+        if len(self._numbers) > most * self._source.size:
+            raise ConfigError(
+                f'{len(self._numbers)} of {self._source.size} images cannot be decoded, more than '
+                f'config.dataset.max_bad_fraction={most} allows; the last is {name}: {reason} '
+                'Repair them, or allow more.'
             )
         return name
 
-    def _fill(self, bad: EncodedBatch, name: str, decoded: Decoded, row: int) -> int:
+    def substitute(self, name: str, number: int) -> None:
+        """Logs that example `number` replaces the bad one called `name`."""
+        other = self._source.name(number)
+        logging.log_first_n(logging.WARNING, '%s replaces %s.', 20, other, name)
+
+    def _fill(
+        self, bad: EncodedBatch, name: str, decoded: 'DecodedBatch', row: int, spec: DecodeSpec
+    ) -> int:
         rows = len(decoded.image)
         of_batch = (decoded.example((row + i) % rows) for i in range(1, rows))
         candidates: Iterator[EncodedBatch] = chain(self._source.after(int(bad.number[0])), of_batch)
         for candidate in candidates:
-            augmentation = key(self._seed, bad)
-            if not self._decode(candidate.files, augmentation, decoded.image[row : row + 1]):
-                logging.log_first_n(
-                    logging.WARNING, '%s takes the place of %s.', 20, self._name(candidate), name
-                )
+            if not decode(candidate.files, bad.keys(), decoded.image[row : row + 1], spec):
+                self.substitute(name, int(candidate.number[0]))
                 return int(candidate.label[0])
-        raise ConfigError(f'{name} cannot be decoded, nor any image that might stand in for it.')
-
-    def _name(self, chunk: EncodedBatch) -> str:
-        return self._source.name(int(chunk.number[0]))
+        raise ConfigError(
+            f'{name} cannot be decoded, nor can any image that could replace it. Repair them.'
+        )

@@ -1,4 +1,4 @@
-"""Opens TFDS data sets: those made from local files are prepared on the fly."""
+"""Opens TFDS datasets; those made from local files are prepared on the fly."""
 
 import difflib
 import functools
@@ -14,11 +14,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from ssanet_jax.data.class_names import readable
-from ssanet_jax.data.digits import Digits
-from ssanet_jax.data.fashion_mnist import FILES, FashionMnistIdx
-from ssanet_jax.data.sources import ArrayRecords, Folder, Source
-from ssanet_jax.data.tfrecords import TfRecords
+from ssanet_jax.data.datasets.digits import Digits
+from ssanet_jax.data.datasets.fashion_mnist import FILES, FashionMnistIdx
+from ssanet_jax.data.readers import ArrayRecords, Folder, TfRecords, folder_files
+from ssanet_jax.data.sources import Source
 from ssanet_jax.errors import ConfigError
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
@@ -30,48 +29,54 @@ LOCAL_BUILDERS: dict[str, type[tfds.core.DatasetBuilder]] = {
 
 
 class DatasetInfo(NamedTuple):
-    """What a run needs to know about its data before it reads any."""
+    """Sizes, classes and identity of a run's data."""
 
     num_train: int
     num_eval: int
     num_classes: int
     class_names: tuple[str, ...]
-    order: str  # what the order of training images depends on, besides the seed
-    hint: str  # how it could be read faster, for people; or nothing
-    fingerprint: str  # name, version, sizes and classes; another one means other data
+    order: str  # what the order of training images depends on, apart from the seed
+    hint: str  # advice on reading it faster, or ''
+    fingerprint: str  # of name, version, sizes and classes
 
 
 def dataset_info(config: ConfigDict) -> DatasetInfo:
-    """Sizes of `config.dataset`'s two splits and its classes; see `open_builder` for errors."""
+    """Describes `config.dataset`; raises ConfigError as `open_builder` does."""
     builder = open_builder(config.dataset)
     features = builder.info.features
     if not {'image', 'label'} <= set(features):
         raise ConfigError(
             f"{builder.info.full_name} has no features 'image' and 'label', but "
-            f'{", ".join(features)}; choose a set for classifying images.'
+            f'{", ".join(features)}; choose a dataset for image classification.'
         )
     label = features['label']
     return DatasetInfo(
         num_train=split_size(builder, config.dataset.train_split),
         num_eval=split_size(builder, config.dataset.eval_split),
         num_classes=label.num_classes,
-        class_names=tuple(map(readable, label.names)),
+        class_names=tuple(_imagenet_names().get(name, name) for name in label.names),
         order=_order(config.dataset, builder),
         hint=_hint(config.dataset, builder),
         fingerprint=_fingerprint(builder),
     )
 
 
+@functools.cache
+def _imagenet_names() -> dict[str, str]:
+    """'tench' for 'n01440764', and so on: torchvision's short names, which are distinct."""
+    lines = (Path(__file__).parent / 'imagenet_names.txt').read_text().splitlines()
+    return dict(line.split(' ', 1) for line in lines)
+
+
 def _fingerprint(builder: tfds.core.DatasetBuilder) -> str:
-    """TFDS's name of the data and a digest of splits, classes and a folder's paths, unread."""
+    """TFDS's name of the data and a digest of splits, classes and a folder's paths."""
     splits = {name: list(split.shard_lengths) for name, split in builder.info.splits.items()}
     paths = []
     if isinstance(builder, tfds.ImageFolder):
-        examples = builder._split_examples
         paths = [
-            Path(example.image_path).relative_to(builder.data_path).as_posix()
-            for name in sorted(examples)
-            for example in examples[name]
+            Path(path).relative_to(builder.data_path).as_posix()
+            for _, files in sorted(folder_files(builder).items())
+            for path, _ in files
         ]
     described = json.dumps([splits, builder.info.features['label'].names, paths], sort_keys=True)
     digest = hashlib.sha256(described.encode()).hexdigest()[:12]
@@ -79,7 +84,7 @@ def _fingerprint(builder: tfds.core.DatasetBuilder) -> str:
 
 
 def open_source(dataset: ConfigDict, split: str) -> Source:
-    """A split of `config.dataset`, for reading from disk; raises ConfigError."""
+    """Opens a split of `config.dataset`; raises ConfigError."""
     builder = open_builder(dataset)
     split_size(builder, split)  # raises where there is no such split
     if isinstance(builder, tfds.ImageFolder):
@@ -95,7 +100,7 @@ def open_source(dataset: ConfigDict, split: str) -> Source:
 
 
 def prepare_command(dataset: ConfigDict) -> str:
-    """What a user types to prepare `config.dataset`."""
+    """The command that prepares `config.dataset`."""
     folders = [
         f' --{name}={value}'
         for name in ('data_dir', 'manual_dir')
@@ -105,7 +110,7 @@ def prepare_command(dataset: ConfigDict) -> str:
 
 
 def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
-    if dataset.reader == 'memory':
+    if dataset.in_memory:
         return 'a set in memory'
     if isinstance(builder, tfds.ImageFolder):
         return 'a folder'
@@ -115,22 +120,22 @@ def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
 
 
 def _hint(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
-    if dataset.reader != 'disk' or builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+    if dataset.in_memory or builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         return ''
     return (
         f'{builder.info.full_name} is streamed from tfrecord files, shuffled through a buffer. As '
-        'array_record it is shuffled as a whole, goes on at any step at once, and comes in the '
-        f'same order on any number of hosts. Convert it, not during a run but before one, with: '
+        'array_record it is shuffled globally, resumes at any step at once, and has the same '
+        f'order on any number of hosts. Convert it before a run, not during one, with: '
         f'{prepare_command(dataset)}'
     )
 
 
 def open_builder(dataset: ConfigDict) -> tfds.core.DatasetBuilder:
-    """The prepared TFDS builder that `config.dataset` names; the same object for the same name.
+    """Returns the prepared TFDS builder of `config.dataset`; the same object for the same name.
 
     Raises:
-      ConfigError: TFDS knows no such data set, or it is not prepared; the message
-        names the command and the files that are needed.
+      ConfigError: TFDS has no such dataset, or it is not prepared; the message names the
+        command and the files that are needed.
     """
     return _open(dataset.name, dataset.data_dir, dataset.manual_dir)
 
@@ -152,36 +157,36 @@ def _open(name: str, data_dir: str | None, manual_dir: str | None) -> tfds.core.
     return builder
 
 
-# What tfds.builder raises for a version, a config or a name that is malformed.
+# Raised by tfds.builder for a malformed name, version or config.
 _BAD_NAME = (AssertionError, ValueError, TypeError, ImportError)
 
 
 def find_builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.DatasetBuilder:
-    """TFDS's builder of that name, prepared or not; raises ConfigError where there is none."""
+    """Returns TFDS's builder of that name, prepared or not; raises ConfigError if unknown."""
     try:
         return tfds.builder(name, data_dir=data_dir, **options)
     except (tfds.core.DatasetNotFoundError, *_BAD_NAME) as error:
         known = sorted({*LOCAL_BUILDERS, *tfds.list_builders()})
         nearest = difflib.get_close_matches(name.partition(':')[0], known, n=3)
         raise ConfigError(
-            f'config.dataset.name={name!r} is not a data set of TFDS or of ssanet_jax; '
+            f'config.dataset.name={name!r} is not a dataset of TFDS or of ssanet_jax; '
             f'nearest: {", ".join(nearest or LOCAL_BUILDERS)}. {str(error).splitlines()[0]}'
         ) from error
 
 
 def _open_folder(folder: str | None) -> tfds.core.DatasetBuilder:
-    """A tfds.ImageFolder, whose images are in SPLIT/CLASS/."""
+    """Opens SPLIT/CLASS/NAME.jpg as a tfds.ImageFolder."""
     layout = f'config.dataset.data_dir={folder} must hold images as SPLIT/CLASS/NAME.jpg (or .png)'
     if not folder or not tf.io.gfile.isdir(folder):
-        raise ConfigError(f'{layout}, with the splits train and validation; it is no folder.')
+        raise ConfigError(f'{layout}, with the splits train and validation; it is not a folder.')
     builder = tfds.ImageFolder(folder)
     if not builder.info.splits:
-        raise ConfigError(f'{layout}; none is there.')
+        raise ConfigError(f'{layout}; it holds none.')
     return builder
 
 
 def split_size(builder: tfds.core.DatasetBuilder, split: str) -> int:
-    """Number of examples of a split; raises ConfigError where there is no such split."""
+    """Returns the number of examples of a split; raises ConfigError if there are none."""
     try:
         size = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
@@ -190,7 +195,7 @@ def split_size(builder: tfds.core.DatasetBuilder, split: str) -> int:
             f'{", ".join(builder.info.splits)}, and slices of them like "train[:90%]".'
         ) from error
     if size <= 0:
-        raise ConfigError(f'Split {split!r} of {builder.info.full_name} holds no example.')
+        raise ConfigError(f'Split {split!r} of {builder.info.full_name} is empty; choose another.')
     return size
 
 
@@ -226,7 +231,7 @@ def _how_to_prepare(
 
 
 def files_by_hand(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> str:
-    """The sentence that says which files a user must put where, if there are any."""
+    """Returns a sentence naming the files that a user must download, and their folder; or ''."""
     if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         return ''
     folder = manual_dir or _default_manual_dir(builder)

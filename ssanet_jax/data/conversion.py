@@ -1,10 +1,15 @@
-"""Prepared TFDS data sets in another file format, with smaller images, shard by shard."""
+"""Converts prepared TFDS datasets to another file format or to smaller images, shard by shard.
+
+TFDS's own converter (tensorflow_datasets.scripts.cli.convert_format_utils) cannot be imported
+without Apache Beam, neither counts examples nor replaces the metadata atomically, and converts
+the shards of a dataset one after another unless Beam runs them.
+"""
 
 import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -26,9 +31,9 @@ class Shrink(NamedTuple):
     quality: int
 
     def smaller(self, file: bytes) -> bytes:
-        """The smaller file; the same where it is small enough, or cannot be decoded or encoded."""
+        """Returns the smaller file; the same one if it is small or cannot be re-encoded."""
         try:
-            # Training reads no other formats, some of which Pillow gives to other programs.
+            # Training reads no others, and Pillow hands some to external programs.
             image = Image.open(io.BytesIO(file), formats=('JPEG', 'PNG'))
             short = min(image.size)
             if short <= self.max_side:
@@ -38,59 +43,20 @@ class Shrink(NamedTuple):
             buffer = io.BytesIO()
             small.save(buffer, 'JPEG', quality=self.quality)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            return file  # is told and counted where it is read
+            return file  # reported and counted when it is read
         return buffer.getvalue()
 
 
 class Shard(NamedTuple):
-    """One file to convert; plain values, which Beam can send to other machines."""
+    """One file to convert."""
 
-    path: str
-    file_format: str
-    new_path: str
-    new_format: str
-    shrink: Shrink | None
+    path: epath.Path
+    new_path: epath.Path
     num_examples: int
-
-    def convert(self) -> 'Shard':
-        """Writes the new file under another name first, so that it is never half there.
-
-        Raises ValueError where the old file does not hold as many examples as it should.
-        """
-        adapter = file_adapters.ADAPTER_FOR_FORMAT[FileFormat(self.new_format)]
-        with py_utils.incomplete_file(epath.Path(self.new_path)) as unfinished:
-            adapter.write_examples(unfinished, enumerate(self._all_records()))
-        return self
-
-    def _all_records(self) -> Iterator[bytes]:
-        count = 0
-        for record in self._records():
-            count += 1
-            yield record
-        if count != self.num_examples:
-            raise ValueError(f'{self.path} holds {count} examples in place of {self.num_examples}')
-
-    def _records(self) -> Iterator[bytes]:
-        records: Iterable[bytes]
-        if self.file_format == FileFormat.ARRAY_RECORD.value:
-            from array_record.python import array_record_data_source  # Linux only
-
-            records = array_record_data_source.ArrayRecordDataSource([self.path])
-        else:
-            records = tf.data.TFRecordDataset(self.path).as_numpy_iterator()
-        for record in records:
-            yield record if self.shrink is None else _shrunk(record, self.shrink)
-
-
-def _shrunk(record: bytes, shrink: Shrink) -> bytes:
-    example = tf.train.Example.FromString(record)
-    image = example.features.feature['image'].bytes_list
-    image.value[0] = shrink.smaller(image.value[0])
-    return example.SerializeToString()
 
 
 def is_prepared(folder: epath.Path, file_format: str) -> bool:
-    """Whether a data set is complete in `folder`, in that format."""
+    """Whether `folder` holds a complete dataset in that format."""
     if not (folder / _INFO).exists():
         return False
     info = tfds.builder_from_directory(folder).info
@@ -98,13 +64,16 @@ def is_prepared(folder: epath.Path, file_format: str) -> bool:
 
 
 class Conversion:
-    """A prepared data set, and the shards of its new form that are not there yet.
+    """The shards of a prepared dataset that are still to be converted.
 
     Args:
       builder: prepared.
-      file_format: of the new form, 'array_record' or 'tfrecord'.
-      folder: where the new form goes; the builder's own folder for another format of it.
+      file_format: to convert to, 'array_record' or 'tfrecord'.
+      folder: of the new files; the builder's own to add a format to it.
       shrink: makes the images smaller.
+
+    Raises:
+      ConfigError: the dataset is in some other format.
     """
 
     def __init__(
@@ -119,51 +88,66 @@ class Conversion:
         if builder.info.file_format not in (FileFormat.ARRAY_RECORD, FileFormat.TFRECORD):
             raise ConfigError(
                 f'{builder.data_path} holds {builder.info.file_format.value} files; only '
-                'array_record and tfrecord can be converted.'
+                'array_record and tfrecord can be converted. Prepare it as one of these.'
             )
-        shards = [
-            shard
-            for split in builder.info.splits.values()
-            for shard in _shards(split, builder.info.file_format, self._format, folder, shrink)
-        ]
-        self.shards = [shard for shard in shards if not epath.Path(shard.new_path).exists()]
+        shards = [s for split in builder.info.splits.values() for s in self._shards(split)]
+        self.shards = [shard for shard in shards if not shard.new_path.exists()]
         self.num_done = len(shards) - len(self.shards)
 
     def size(self) -> int:
-        """About how many bytes the missing shards will have, from a sample of the first."""
-        old = sum(epath.Path(shard.path).stat().length for shard in self.shards)
+        """Estimates the bytes of the missing shards from a sample of the first."""
+        old = sum(shard.path.stat().length for shard in self.shards)
         if not self.shards or self._shrink is None:
             return old
-        before = list(itertools.islice(self.shards[0]._replace(shrink=None)._records(), 64))
+        before = list(itertools.islice(self._read(self.shards[0]), 64))
         after = [_shrunk(record, self._shrink) for record in before]
         return old * sum(map(len, after)) // max(1, sum(map(len, before)))
 
-    def run(self, workers: int, progress: Callable[[int], Any]) -> None:
-        """Converts in threads; calls `progress` with the number of shards that are done."""
+    def run(self, workers: int, progress: Callable[[int], object]) -> None:
+        """Converts in threads; calls `progress` with the number of shards done.
+
+        Raises:
+          ValueError: the number of examples in a shard differs from its metadata.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(workers) as pool:
-            done = self.num_done
             try:
-                for _ in pool.map(Shard.convert, self.shards):
-                    done += 1
+                for done, _ in enumerate(pool.map(self._convert, self.shards), self.num_done + 1):
                     progress(done)
             finally:
                 pool.shutdown(cancel_futures=True)
-        self.finish()
+        self._finish()
 
-    def run_on_beam(self, options: Sequence[str]) -> None:
-        """Converts on Apache Beam, whose runner is one of `options`; waits for the end."""
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
+    def _convert(self, shard: Shard) -> None:
+        """Writes the new file under a temporary name, then renames it."""
+        adapter = file_adapters.ADAPTER_FOR_FORMAT[self._format]
+        with py_utils.incomplete_file(shard.new_path) as unfinished:
+            adapter.write_examples(unfinished, enumerate(self._new_records(shard)))
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
-            shards = pipeline | beam.Create(self.shards) | beam.Reshuffle()
-            _ = shards | beam.Map(Shard.convert)
-        self.finish()
+    def _new_records(self, shard: Shard) -> Iterator[bytes]:
+        count = 0
+        for record in self._read(shard):
+            count += 1
+            yield record if self._shrink is None else _shrunk(record, self._shrink)
+        if count != shard.num_examples:
+            raise ValueError(f'{shard.path} holds {count} examples instead of {shard.num_examples}')
 
-    def finish(self) -> None:
-        """Writes the metadata; until then TFDS does not see the new form."""
+    def _read(self, shard: Shard) -> Iterable[bytes]:
+        if self._builder.info.file_format == FileFormat.ARRAY_RECORD:
+            from array_record.python import array_record_data_source  # Linux only
+
+            return array_record_data_source.ArrayRecordDataSource([str(shard.path)])
+        return tf.data.TFRecordDataset(str(shard.path)).as_numpy_iterator()
+
+    def _shards(self, split: tfds.core.SplitInfo) -> Iterator[Shard]:
+        old = split.filename_template
+        new = old.replace(data_dir=self.folder, filetype_suffix=self._format.file_suffix)
+        for index, length in enumerate(split.shard_lengths):
+            place = {'shard_index': index, 'num_shards': split.num_shards}
+            yield Shard(old.sharded_filepath(**place), new.sharded_filepath(**place), length)
+
+    def _finish(self) -> None:
+        """Writes the metadata; until then TFDS does not see the new files."""
         source = epath.Path(self._builder.data_path)
         info = dataset_info.read_proto_from_builder_dir(source)
         if self.folder == source:
@@ -185,22 +169,8 @@ class Conversion:
                 rest.unlink()
 
 
-def _shards(
-    split: tfds.core.SplitInfo,
-    old: FileFormat,
-    new: FileFormat,
-    folder: epath.Path,
-    shrink: Shrink | None,
-) -> Iterator[Shard]:
-    template = split.filename_template
-    renamed = template.replace(data_dir=folder, filetype_suffix=new.file_suffix)
-    for index in range(split.num_shards):
-        place = {'shard_index': index, 'num_shards': split.num_shards}
-        yield Shard(
-            path=str(template.sharded_filepath(**place)),
-            file_format=old.value,
-            new_path=str(renamed.sharded_filepath(**place)),
-            new_format=new.value,
-            shrink=shrink,
-            num_examples=split.shard_lengths[index],
-        )
+def _shrunk(record: bytes, shrink: Shrink) -> bytes:
+    example = tf.train.Example.FromString(record)
+    image = example.features.feature['image'].bytes_list
+    image.value[0] = shrink.smaller(image.value[0])
+    return example.SerializeToString()

@@ -1,5 +1,6 @@
-"""Where crops of images are, in pixels of the image."""
+"""Positions of crops, in pixels of the image. Pure NumPy."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,12 +9,12 @@ ATTEMPTS = 10  # at a crop that fits
 
 
 def center_window(sides: Sequence[int], size: int, fraction: float) -> np.ndarray:
-    """Where centre crops are: [[top, left], [bottom, right]] in pixels of the image.
+    """Returns the center crop [[top, left], [bottom, right]] of an image.
 
     Args:
-      sides: the image's height and width.
-      size: of the result.
-      fraction: of the short side that is shown.
+      sides: height and width of the image.
+      size: height and width of the resized crop.
+      fraction: `size` over the short side of the resized image.
     """
     whole = np.asarray(sides)
     resized = whole * round(size / fraction) // whole.min()  # the long side is rounded down
@@ -25,20 +26,19 @@ def center_window(sides: Sequence[int], size: int, fraction: float) -> np.ndarra
 def crop_windows(
     sides: np.ndarray, uniforms: np.ndarray, area: Sequence[float], aspect: Sequence[float]
 ) -> np.ndarray:
-    """Where random resized crops are: int32 [n, 4], each (top, left, height, width).
+    """Returns random resized crops int32 [n, 4], each (top, left, height, width).
 
-    The share of the image's area is uniform in `area`, the logarithm of width over height in
-    that of `aspect`, the place among those where the crop fits. The first of ten attempts
-    that fits is taken, else the largest central crop of an allowed aspect. This is
-    torchvision's RandomResizedCrop, with which the SSANet authors trained; TensorFlow's
+    The area relative to the image is uniform in `area`, the logarithm of width / height is
+    uniform in that of `aspect`, and the position is uniform where the crop fits. The first of
+    ten attempts that fits is taken, else the largest central crop of an allowed aspect. This
+    is torchvision's RandomResizedCrop, with which the SSANet authors trained; TensorFlow's
     sample_distorted_bounding_box draws smaller crops.
 
     Args:
-      sides: the images' height and width, int [n, 2].
-      uniforms: in [0, 1), float32 [n, 22]: for the place's top and left, for ten areas and
-        for ten aspects.
-      area: lowest and highest share.
-      aspect: lowest and highest width over height.
+      sides: height and width of the images, int [n, 2].
+      uniforms: in [0, 1), float32 [n, 22]: top and left, ten areas, ten aspects.
+      area: lowest and highest relative area.
+      aspect: lowest and highest width / height.
     """
     whole = np.asarray(sides, np.float64)  # [n, 2]
     place, areas, aspects = np.split(uniforms.astype(np.float64), [2, 2 + ATTEMPTS], axis=1)
@@ -55,3 +55,31 @@ def crop_windows(
     free = whole - chosen
     corner = np.floor(np.where(any_fits, place * (free + 1), free / 2))
     return np.concatenate([corner, chosen], axis=1).astype(np.int32)
+
+
+def draw_padded(keys: np.ndarray, seed: int, num_examples: int, padding: int) -> np.ndarray:
+    """Draws crops of padded images, int64 [n, 3], each (top, left, mirrored).
+
+    Corners are uniform in 0..2 * padding; half of the crops are mirrored.
+
+    Args:
+      keys: int64 [n, 2], epoch and number of each example.
+      seed: of the crops.
+      num_examples: size of the split.
+      padding: pixels on each side.
+    """
+    draws = np.empty((len(keys), 3), np.int64)
+    for epoch in np.unique(keys[:, 0]):
+        rows = keys[:, 0] == epoch
+        draws[rows] = _padded_crops(seed, int(epoch), num_examples, padding)[keys[rows, 1]]
+    return draws
+
+
+@functools.lru_cache(maxsize=2)
+def _padded_crops(seed: int, epoch: int, num_examples: int, padding: int) -> np.ndarray:
+    """The crops of all examples in one epoch, int64 [num_examples, 3]."""
+    rng = np.random.default_rng((seed, epoch))
+    rng.permutation(num_examples)  # the order of the epoch comes first, see sources.shuffled
+    corner = rng.integers(0, 2 * padding, size=(num_examples, 2), endpoint=True)
+    mirrored = rng.random(num_examples) < 0.5
+    return np.concatenate([corner, mirrored[:, None]], axis=1)

@@ -1,26 +1,25 @@
-"""Image files that belong to no data set, decoded as evaluation decodes."""
+"""Image files outside any dataset, decoded as in evaluation."""
 
 import stat
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from ssanet_jax.data import images
-from ssanet_jax.data.pipeline import decode_batches
-from ssanet_jax.data.sources import CHUNK, EncodedBatch
+from ssanet_jax.data.decode import DecodeSpec
+from ssanet_jax.data.loader import decode_batches
+from ssanet_jax.data.sources import READ_SIZE, EncodedBatch
 
 
 class FileBatch(NamedTuple):
-    """Some images in the order of their files.
+    """Decoded images in the order of their files.
 
     Attributes:
-      files: what each was read from.
+      files: the path or content of each.
       image: uint8 [n, size, size, 3]; black where `bad`.
-      bad: {row: reason} of those that cannot be read or decoded, or are too large.
+      bad: {row: reason} for files that cannot be read or decoded, or are too large.
     """
 
     files: list[Path | bytes]
@@ -28,64 +27,57 @@ class FileBatch(NamedTuple):
     bad: dict[int, str]
 
     def good(self) -> np.ndarray:
-        """The rows that are not bad."""
+        """Rows that are not bad, int64 [m]."""
         return np.array([row for row in range(len(self.files)) if row not in self.bad], np.int64)
 
 
 def file_batches(
     files: Iterable[Path | bytes], dataset: ConfigDict, batch_size: int
 ) -> Iterator[FileBatch]:
-    """Images exactly as `eval_batches` makes them of those in a data set, the last batch shorter.
+    """Yields files decoded and cropped exactly as by `eval_batches`, the last batch shorter.
 
     Args:
-      files: paths, or the contents of files, JPEG or PNG.
-      dataset: of a run's config, which says how its images are resized and cropped.
-      batch_size: images at a time.
+      files: paths or contents of files, JPEG or PNG.
+      dataset: `config.dataset` of a run.
+      batch_size: images per batch.
     """
-    given: list[Path | bytes] = []
+    seen: list[Path | bytes] = []
     unreadable: dict[int, str] = {}
-    decode = images.center_crops if dataset.reader == 'disk' else images.whole_images
     start = 0
-    for decoded in decode_batches(
-        _chunks(files, dataset.max_image_bytes + 1, given, unreadable),
-        partial(decode, dataset=dataset),
-        seed=0,
-        rows=batch_size,
-        image_size=dataset.image_size,
-        num_threads=dataset.num_threads,
-    ):
+    encoded = _read_all(files, dataset.max_image_bytes + 1, seen, unreadable)
+    for decoded in decode_batches(encoded, DecodeSpec(dataset, dataset.eval_crop), batch_size):
         stop = start + len(decoded.image)
         reasons = {row: unreadable.get(start + row, why) for row, why in decoded.bad.items()}
-        yield FileBatch(given[start:stop], decoded.image, reasons)
+        yield FileBatch(seen[start:stop], decoded.image, reasons)
         start = stop
 
 
-def _chunks(
-    files: Iterable[Path | bytes], limit: int, given: list[Path | bytes], bad: dict[int, str]
+def _read_all(
+    files: Iterable[Path | bytes], limit: int, seen: list[Path | bytes], bad: dict[int, str]
 ) -> Iterator[EncodedBatch]:
-    """Reads up to `limit` bytes of each; what cannot be read is empty, and `bad` says why."""
+    """Reads up to `limit` bytes of each; unreadable files are empty, their reasons go to `bad`."""
     contents: list[bytes] = []
     for number, file in enumerate(files):
-        given.append(file)
+        seen.append(file)
         contents.append(b'')
         try:
             contents[-1] = file if isinstance(file, bytes) else _read(file, limit)
-        except (OSError, ValueError) as error:  # ValueError: no path at all
+        except (OSError, ValueError) as error:  # ValueError: not a path
             bad[number] = f'It cannot be read: {getattr(error, "strerror", error)}.'
-        if len(contents) == CHUNK:
-            yield _chunk(contents)
+        if len(contents) == READ_SIZE:
+            yield _encoded(contents)
             contents = []
     if contents:
-        yield _chunk(contents)
+        yield _encoded(contents)
 
 
 def _read(path: Path, limit: int) -> bytes:
-    if not stat.S_ISREG(path.stat().st_mode):  # A pipe would be waited for.
-        raise OSError(0, 'it is no regular file')
+    if not stat.S_ISREG(path.stat().st_mode):  # Reading a pipe would wait.
+        raise OSError(0, 'it is not a regular file')
     with path.open('rb') as file:
         return file.read(limit)
 
 
-def _chunk(contents: list[bytes]) -> EncodedBatch:
+def _encoded(contents: list[bytes]) -> EncodedBatch:
     zeros = np.zeros(len(contents), np.int64)
     return EncodedBatch(contents, zeros, zeros, zeros)

@@ -1,102 +1,124 @@
-"""Small data sets: the whole split decoded once, augmented with NumPy."""
+"""Small splits decoded once and kept in memory.
 
-import functools
-from collections.abc import Iterable, Iterator
+Images are stored as the crop needs them: resized to image_size for 'padded' crops, at their
+original sizes for 'resized' ones, and already cropped for evaluation.
+"""
 
-import cv2
+import itertools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
 import numpy as np
-import tensorflow as tf
-import tensorflow_datasets as tfds
 
-from ssanet_jax.data.batch import Batch, HostShard
-from ssanet_jax.data.decoding import fit
+from ssanet_jax.data.bad_images import BadImages
+from ssanet_jax.data.decode import DecodeSpec, crop, crop_padded, decode, decode_whole, draw
+from ssanet_jax.data.sources import EncodedBatch, HostShard, num_threads, training_examples
 from ssanet_jax.errors import ConfigError
 
-Split = tuple[np.ndarray, np.ndarray]  # image uint8 [N, H, W, 3], label int32 [N]
+
+class Split(NamedTuple):
+    """A decoded split, in its stored order."""
+
+    images: np.ndarray | list[np.ndarray]  # uint8 [N, H, W, 3], or N times [H, W, 3]
+    labels: np.ndarray  # int32 [N]
 
 
-@functools.lru_cache(maxsize=4)
-def load_split(builder: tfds.core.DatasetBuilder, split: str, image_size: int) -> Split:
-    """Decodes a split into memory, in its stored order; grey images get three channels.
+def load_for_training(batches: Sequence[EncodedBatch], spec: DecodeSpec, bad: BadImages) -> Split:
+    """Decodes a split for `train_images`; each bad image is replaced by the next good one.
 
-    Images of another size are resized, bilinearly and antialiased. Raises ConfigError for a
-    folder of images.
+    Raises ConfigError if too many images are bad.
     """
-    if isinstance(builder, tfds.ImageFolder):
-        raise ConfigError(
-            "A folder's images are not read into memory; set config.dataset.reader='disk'."
+    split, reasons = _decode(batches, spec)
+    good = np.setdiff1d(np.arange(len(split.labels)), list(reasons))
+    for number, reason in reasons.items():
+        name = bad.count(number, reason)
+        if not good.size:
+            raise ConfigError(f'{name} cannot be decoded, nor can any other image. Repair them.')
+        other = int(good[np.searchsorted(good, number) % len(good)])
+        bad.substitute(name, other)
+        split.images[number] = split.images[other]
+        split.labels[number] = split.labels[other]
+    return split
+
+
+def load_for_evaluation(batches: Sequence[EncodedBatch], spec: DecodeSpec, bad: BadImages) -> Split:
+    """Decodes and crops a split for `eval_images`; raises ConfigError if bad images are errors."""
+    split, reasons = _decode(batches, spec)
+    for number, reason in reasons.items():
+        split.labels[number] = bad.eval_label(number, reason)
+    return split
+
+
+def train_images(
+    split: Split, spec: DecodeSpec, *, batch_size: int, start_step: int, share: HostShard
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (images uint8 [n, size, size, 3], labels int32 [n]) of each batch, endlessly."""
+    size = spec.dataset.image_size
+    first, stop = share.bounds(batch_size)
+    rows = stop - first
+    for step in itertools.count(start_step):
+        number, epoch = training_examples(
+            np.arange(step * rows, (step + 1) * rows),
+            size=len(split.labels),
+            seed=spec.seed,
+            batch_size=batch_size,
+            share=share,
         )
-    examples: Iterable[tuple[np.ndarray, np.ndarray]]
-    if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
-        source = builder.as_data_source(split)
-        examples = ((fit(tf.constant(x['image']), image_size), x['label']) for x in source)
-    else:
-        dataset = builder.as_dataset(split=split, shuffle_files=False)
-        dataset = dataset.map(lambda x: (fit(x['image'], image_size), x['label']))
-        examples = dataset.as_numpy_iterator()
-    images, labels = zip(*examples, strict=True)
-    return np.stack(images), np.asarray(labels, np.int32)
-
-
-def train_batches(
-    split: Split,
-    *,
-    seed: int,
-    start_step: int,
-    batch_size: int,
-    padding: int,
-    flip: bool,
-    share: HostShard,
-) -> Iterator[Batch]:
-    """Endless training batches; batch k depends on (seed, k) alone, so any k starts at once."""
-    images, labels = split
-    size = images.shape[1]
-    around = (padding, padding)
-    padded = np.pad(images, ((0, 0), around, around, (0, 0)))
-    step = start_step
-    while True:
-        positions = share.of(np.arange(step * batch_size, (step + 1) * batch_size))
-        parts = []
-        for epoch in np.unique(positions // len(labels)):
-            order, offsets, flips = _epoch_randomness(seed, int(epoch), len(labels), padding)
-            rows = order[positions[positions // len(labels) == epoch] % len(labels)]
-            crops = crop(padded, rows, offsets[rows], flips[rows] & flip, size)
-            parts.append((crops, labels[rows]))
-        image, label = (np.concatenate(part) for part in zip(*parts, strict=True))
-        yield {'image': image, 'label': label, 'mask': np.ones(len(label), bool)}
-        step += 1
-
-
-@functools.lru_cache(maxsize=2)
-def _epoch_randomness(seed: int, epoch: int, size: int, padding: int) -> tuple[np.ndarray, ...]:
-    """The epoch's order [N], and for each example its crop's corner [N, 2] and its flip [N]."""
-    rng = np.random.default_rng((seed, epoch))
-    return (
-        rng.permutation(size),
-        rng.integers(0, 2 * padding, size=(size, 2), endpoint=True),
-        rng.random(size) < 0.5,
-    )
-
-
-def crop(
-    images: np.ndarray, rows: np.ndarray, offsets: np.ndarray, flips: np.ndarray, size: int
-) -> np.ndarray:
-    """Squares of `size` of images[rows], at offsets [n, 2], mirrored where flips [n]."""
-    out = np.empty((len(rows), size, size, images.shape[3]), np.uint8)
-    corners = zip(rows.tolist(), offsets.tolist(), flips.tolist(), strict=True)
-    for square, (row, (top, left), mirror) in zip(out, corners, strict=True):
-        found = images[row, top : top + size, left : left + size]
-        if mirror:
-            cv2.flip(found, 1, square)
+        draws = draw(np.stack([epoch, number], axis=1), spec)
+        out = np.empty((rows, size, size, 3), np.uint8)
+        images = (split.images[n] for n in number.tolist())
+        if spec.crop == 'padded':
+            crop_padded(images, draws, out)
         else:
-            square[:] = found
-    return out
+            for image, place, square in zip(images, draws, out, strict=True):
+                crop(image, place, square, spec)
+        yield out, split.labels[number]
 
 
-def eval_batches(split: Split, share: HostShard, rows: int) -> Iterator[Batch]:
-    """This host's examples, each once, in batches of up to `rows`."""
-    images, labels = (share.of(array) for array in split)
-    for start in range(0, len(labels), rows):
-        label = labels[start : start + rows]
-        mask = np.ones(len(label), bool)
-        yield {'image': images[start : start + rows], 'label': label, 'mask': mask}
+def eval_images(
+    split: Split, share: HostShard, rows: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields this host's images and labels, each once, in batches of up to `rows`."""
+    first, stop = share.bounds(len(split.labels))
+    for start in range(first, stop, rows):
+        part = slice(start, min(start + rows, stop))
+        yield np.asarray(split.images[part]), split.labels[part]
+
+
+def _decode(batches: Sequence[EncodedBatch], spec: DecodeSpec) -> tuple[Split, dict[int, str]]:
+    """Decodes in threads; returns the split and {number: reason} of its bad images."""
+    labels = np.concatenate([batch.label for batch in batches]).astype(np.int32)
+    decode_all = _decode_at_own_size if spec.crop == 'resized' else _decode_resized
+    with ThreadPoolExecutor(num_threads(spec.dataset.num_threads)) as pool:
+        images, bad = decode_all(batches, spec, pool)
+    reasons = {
+        int(batch.number[row]): reason
+        for batch, rows in zip(batches, bad, strict=True)
+        for row, reason in rows.items()
+    }
+    return Split(images, labels), reasons
+
+
+def _decode_at_own_size(
+    batches: Sequence[EncodedBatch], spec: DecodeSpec, pool: ThreadPoolExecutor
+) -> tuple[list[np.ndarray], list[dict[int, str]]]:
+    decoded = list(pool.map(lambda batch: decode_whole(batch.files, spec.dataset), batches))
+    return [image for images, _ in decoded for image in images], [bad for _, bad in decoded]
+
+
+def _decode_resized(
+    batches: Sequence[EncodedBatch], spec: DecodeSpec, pool: ThreadPoolExecutor
+) -> tuple[np.ndarray, list[dict[int, str]]]:
+    size, padding = spec.dataset.image_size, 0
+    if spec.crop == 'padded':
+        spec, padding = spec._replace(crop='whole'), spec.dataset.crop_padding
+    side = size + 2 * padding
+    images = np.zeros((sum(map(len, batches)), side, side, 3), np.uint8)
+    inside = images[:, padding : padding + size, padding : padding + size]
+
+    def decode_batch(batch: EncodedBatch) -> dict[int, str]:
+        out = inside[batch.number[0] : batch.number[-1] + 1]
+        return decode(batch.files, batch.keys(), out, spec)
+
+    return images, list(pool.map(decode_batch, batches))

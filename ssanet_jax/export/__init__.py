@@ -1,18 +1,18 @@
-"""Trained networks for others: StableHLO, TensorFlow's SavedModel, ONNX and safetensors.
+"""Export of trained networks to StableHLO, TensorFlow SavedModel, ONNX and safetensors.
 
-docs/export.md has the commands, and how each is loaded.
+docs/export.md shows the commands and how to load each format.
 """
 
-from ssanet_jax.export.exporting import FORMATS, export_run, require_packages
+from ssanet_jax.export.export import FORMATS, export_trained, require_packages
 from ssanet_jax.export.parity import ParityError, evaluation_images, file_images
-from ssanet_jax.export.weights_file import load_exported as load
+from ssanet_jax.export.safetensors import load_exported
 
 __all__ = [
     'FORMATS',
     'ParityError',
     'evaluation_images',
-    'export_run',
+    'export_trained',
     'file_images',
-    'load',
+    'load_exported',
     'require_packages',
 ]

@@ -11,6 +11,7 @@ from ssanet_jax.layers.conv_pool import (
     relu,
 )
 from ssanet_jax.layers.feature_map import (
+    ValuePartial,
     flatten_pixels,
     reduction_dtype,
     require_feature_map,
@@ -20,6 +21,7 @@ from ssanet_jax.layers.feature_map import (
 __all__ = [
     'BatchNorm',
     'FoldedBatchNorm',
+    'ValuePartial',
     'batch_norm',
     'conv',
     'flatten_pixels',

@@ -1,9 +1,9 @@
 """Maps h W + b of a narrow activation h: moments and products without the wide result.
 
 In a bottleneck the input h of the last convolution is a quarter as wide as its output, and
-every statistic of the output can be had from h. Left to themselves, autodiff and XLA store
-the wide output and read it again for each statistic and each gradient; the functions here do
-not. docs/performance.md has the algebra.
+every statistic of the output can be computed from h. By default, autodiff and XLA store the
+wide output and read it again for each statistic and each gradient; the functions here do not.
+docs/performance.md has the algebra.
 """
 
 from typing import NamedTuple
@@ -19,39 +19,39 @@ class Moments(NamedTuple):
     """First and second moments of h [N, H, W, K], taken around a shift near its mean.
 
     Attributes:
-      centred: h - shift, [N, H, W, K], in the dtype of h.
-      shift: one number a channel, [K]; a constant in differentiation.
-      mean: of `centred` over each image, [N, K].
-      second: of `centred` over all pixels, E[centred^T centred], [K, K].
+      centered: h - shift, [N, H, W, K], in the dtype of h.
+      shift: one number per channel, [K]; constant under differentiation.
+      mean: of `centered` over each image, [N, K].
+      second: of `centered` over all pixels, E[centered^T centered], [K, K].
     """
 
-    centred: jax.Array
+    centered: jax.Array
     shift: jax.Array
     mean: jax.Array
     second: jax.Array
 
 
 def moments(h: jax.Array) -> Moments:
-    """The moments from which a BatchNorm after a 1x1 convolution of h has its statistics."""
+    """Computes the moments that determine the BatchNorm statistics of any 1x1 convolution of h."""
     stats = reduction_dtype(h.dtype)
     mean = jnp.mean(h.astype(stats), axis=(1, 2))  # [N, K]
     shift = jax.lax.stop_gradient(jnp.mean(mean, axis=0).astype(h.dtype))  # [K]
-    centred = h - shift
-    second = _second_moments(centred)
+    centered = h - shift
+    second = _second_moments(centered)
     shift = shift.astype(stats)
-    return Moments(centred, shift, mean - shift, second)
+    return Moments(centered, shift, mean - shift, second)
 
 
 def _second_moments(x: jax.Array) -> jax.Array:
     """E[x^T x] over all pixels, [K, K]."""
     half = contract_pixels(x, jax.lax.stop_gradient(x))
     # Equal to `half`; its gradient is one product of x, where that of x^T x would be two.
-    whole = half + half.T - jax.lax.stop_gradient(half)
-    return whole / (x.size // x.shape[-1])
+    both = half + half.T - jax.lax.stop_gradient(half)
+    return both / (x.size // x.shape[-1])
 
 
 class AffineMap(NamedTuple):
-    """The feature map h weight + bias, [N, H, W, C], not computed.
+    """The feature map h weight + bias, [N, H, W, C], represented without computing it.
 
     Attributes:
       h: [N, H, W, K].
@@ -96,8 +96,9 @@ def gated_affine(h: jax.Array, logit: jax.Array, weight: jax.Array, bias: jax.Ar
     """sigmoid(logit) * (h weight + bias); logit is [N, H, W, 1], the rest as in `affine`.
 
     Computed as (gate h) weight + gate bias, so that its gradients need no wide array but the
-    cotangent. TPUs compute gate bias apart. Elsewhere the gate is one more channel of gate h, and
-    bias one more row of weight: libraries of convolutions add a shortcut, but no product, for free.
+    cotangent. TPUs compute gate bias separately. Elsewhere the gate becomes one more channel of
+    gate h, and bias one more row of weight: convolution libraries fuse the addition of a shortcut,
+    but not of another product.
     """
     gate = jax.nn.sigmoid(logit)
     gated = (gate * h.astype(gate.dtype)).astype(h.dtype)
@@ -113,7 +114,7 @@ def _bias_apart(h: jax.Array, gate: jax.Array, weight: jax.Array, bias: jax.Arra
 def _bias_as_channel(
     h: jax.Array, gate: jax.Array, weight: jax.Array, bias: jax.Array
 ) -> jax.Array:
-    # Eight more channels, of which one is used: odd numbers are slow.
+    # Padded to eight channels: odd numbers of channels are slow.
     h = jnp.concatenate([h, jnp.pad(gate.astype(h.dtype), ((0, 0),) * 3 + ((0, 7),))], axis=-1)
     weight = jnp.concatenate([weight, jnp.pad(bias[None], ((0, 7), (0, 0)))])  # [K + 8, C]
     return _product(h, weight)
@@ -153,7 +154,7 @@ def contract_pixels(a: jax.Array, b: jax.Array) -> jax.Array:
             a, b, ((axes, axes), ((), ())), preferred_element_type=reduction_dtype(a.dtype)
         )
 
-    # XLA for CPUs transposes what has more axes than a matrix; others keep their layouts only so.
+    # XLA for CPUs transposes operands with more than two axes; other platforms keep the layout.
     return jax.lax.platform_dependent(a, b, cpu=matrices, default=contract)
 
 
@@ -171,5 +172,5 @@ def pixelwise_dot(h: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def dot_highest(a: jax.Array, b: jax.Array) -> jax.Array:
-    """A product with all digits of float32, of which accelerators use fewer by default."""
+    """`jnp.dot` in full float32; accelerators use fewer bits by default."""
     return jnp.dot(a, b, precision='highest')

@@ -1,4 +1,4 @@
-"""BatchNorm with float32 statistics, and what remains of it once folded into a kernel."""
+"""BatchNorm with float32 statistics, and its form folded into the preceding kernel."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssanet_jax.layers.feature_map import reduction_dtype
 
@@ -15,36 +16,50 @@ class BatchNorm(nn.Module):
 
         factor = scale / sqrt(var + epsilon)        offset = bias - mean * factor       [C]
 
-    The same parameters, statistics and updates as flax's, whose form (x - mean) * factor + bias
-    keeps x - mean for the gradient, one more array as large as x. (Ioffe and Szegedy 2015,
+    Parameters, statistics, updates and attributes are flax's, whose form (x - mean) * factor + bias
+    keeps x - mean for the gradient, one more array as large as x. Everything is computed in
+    float32, or in float64 where x is float64. (Ioffe and Szegedy 2015,
     https://arxiv.org/abs/1502.03167; the running variance is the biased one, as in flax.)
 
     Attributes:
-      use_running_average: normalise by the running statistics, and leave them unchanged.
-      momentum: share of the old running statistics that an update keeps.
+      use_running_average: normalize by the running statistics, and leave them unchanged; either
+        this or the argument of `__call__` is given.
+      momentum: share of the old running statistics kept in an update. 0.9 is torch's 0.1, with
+        which the networks here were published; flax's default is 0.99.
       epsilon: added to the variance.
-      dtype: of the statistics and the result.
+      dtype: of the result; None: promoted from x and `param_dtype`.
+      param_dtype: of scale and bias; statistics are float32.
       scale_init: of the scale.
       axis_name: mapped axis of the devices that share statistics.
       axis_index_groups: groups of those devices, as in `jax.lax.pmean`.
       use_fast_variance: E[x^2] - E[x]^2 in one pass over x, and one exchange between devices,
         instead of E[(x - E[x])^2] in two.
+
+    >>> x = jnp.ones((2, 8, 8, 3))
+    >>> variables = BatchNorm().init(jax.random.key(0), x, use_running_average=True)
+    >>> BatchNorm(use_running_average=True).apply(variables, x).shape
+    (2, 8, 8, 3)
     """
 
-    use_running_average: bool
-    momentum: float = 0.9  # what torch calls 0.1
+    use_running_average: bool | None = None
+    momentum: float = 0.9
     epsilon: float = 1e-5
-    dtype: jax.typing.DTypeLike = jnp.float32
+    dtype: jax.typing.DTypeLike | None = None
+    param_dtype: jax.typing.DTypeLike = jnp.float32
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     axis_name: str | None = None
     axis_index_groups: Sequence[Sequence[int]] | None = None
     use_fast_variance: bool = True
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises x [..., C]."""
-        x = x.astype(self.dtype)
+    def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
+        """Normalizes x [..., C]."""
+        running = nn.merge_param(
+            'use_running_average', self.use_running_average, use_running_average
+        )
+        dtype = self.dtype or np.promote_types(x.dtype, self.param_dtype)
+        x = x.astype(reduction_dtype(x.dtype))
         moments = None
-        if not self.use_running_average:
+        if not running:
             axes = tuple(range(x.ndim - 1))
             mean = jnp.mean(x, axes)
             if self.use_fast_variance:
@@ -53,7 +68,7 @@ class BatchNorm(nn.Module):
                 var = jnp.mean(jax.lax.square(x - mean), axes)
             moments = mean, jnp.maximum(var, 0)
         factor, offset = self.affine(x.shape[-1], moments)
-        return x * factor + offset
+        return (x * factor.astype(x.dtype) + offset.astype(x.dtype)).astype(dtype)
 
     @nn.compact
     def affine(
@@ -62,19 +77,22 @@ class BatchNorm(nn.Module):
         moments: tuple[jax.Array, jax.Array] | None,
         shift: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """The factor and offset, [C] each, and an update of the running statistics.
+        """Factor and offset, [C] each; updates the running statistics if `moments` are given.
 
         Args:
           channels: C.
-          moments: this device's mean and variance of x, [C] each; None with the running ones.
-          shift: the mean, and the x that the offset is for, are relative to this, [C].
+          moments: this device's mean and variance of x, [C] each; None: the running statistics.
+          shift: constant [C] subtracted from x before `moments` were taken, and before the offset
+            is added.
         """
-        scale = self.param('scale', self.scale_init, (channels,)).astype(self.dtype)
-        bias = self.param('bias', nn.initializers.zeros, (channels,)).astype(self.dtype)
+        scale = self.param('scale', self.scale_init, (channels,), self.param_dtype)
+        bias = self.param('bias', nn.initializers.zeros, (channels,), self.param_dtype)
+        stats = moments[0].dtype if moments else reduction_dtype(self.dtype or scale.dtype)
+        scale, bias = scale.astype(stats), bias.astype(stats)
         running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,))
         running_var = self.variable('batch_stats', 'var', jnp.ones, (channels,))
         if moments is None:
-            mean, var = running_mean.value.astype(self.dtype), running_var.value.astype(self.dtype)
+            mean, var = running_mean.value.astype(stats), running_var.value.astype(stats)
         else:
             shift = jnp.zeros_like(bias) if shift is None else shift
             mean, var = self._over_devices(*moments, shift, running_mean.value)
@@ -87,10 +105,7 @@ class BatchNorm(nn.Module):
     def _over_devices(
         self, mean: jax.Array, var: jax.Array, shift: jax.Array, origin: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """The moments over all devices that share them, taken around `origin`.
-
-        Means are relative to `shift`, which is each device's own.
-        """
+        """Averages the moments over the devices, around `origin`; `shift` may differ by device."""
         if self.axis_name is None or self.is_initializing():
             return mean, var
         groups = self.axis_index_groups
@@ -103,21 +118,28 @@ class BatchNorm(nn.Module):
 
 
 class FoldedBatchNorm(nn.Module):
-    """What remains of a BatchNorm whose factor is in the kernel before it: x + bias.
+    """A BatchNorm whose factor has been multiplied into the preceding kernel: x + bias.
 
-    For inference with what `inference.fold_batch_norm` makes.
+    For inference; `models.batch_norm_folding.fold_batch_norm` makes its variables.
 
     Attributes:
-      use_running_average: must be true.
-      dtype: of the result.
+      use_running_average: must be true; either this or the argument of `__call__` is given.
+      dtype: of the result; None: promoted from x and the bias.
     """
 
-    use_running_average: bool
-    dtype: jax.typing.DTypeLike = jnp.float32
+    use_running_average: bool | None = None
+    dtype: jax.typing.DTypeLike | None = None
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
         """Adds the bias to x [..., C]."""
-        return x.astype(self.dtype) + self.affine(x.shape[-1])[1]
+        running = nn.merge_param(
+            'use_running_average', self.use_running_average, use_running_average
+        )
+        if not running:
+            raise ValueError(_CANNOT_TRAIN)
+        _, bias = self.affine(x.shape[-1])
+        dtype = self.dtype or np.promote_types(x.dtype, bias.dtype)
+        return x.astype(dtype) + bias.astype(dtype)
 
     @nn.compact
     def affine(
@@ -127,13 +149,17 @@ class FoldedBatchNorm(nn.Module):
         shift: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Like `BatchNorm.affine`, with the factor 1; raises ValueError for batch moments."""
-        if not self.use_running_average or moments is not None or shift is not None:
-            raise ValueError(
-                'A network with folded BatchNorms has no statistics to train; call it with '
-                'train=False, or train the one that it was made from.'
-            )
-        bias = self.param('bias', nn.initializers.zeros, (channels,)).astype(self.dtype)
-        return jnp.ones((), self.dtype), bias
+        if moments is not None or shift is not None:
+            raise ValueError(_CANNOT_TRAIN)
+        bias = self.param('bias', nn.initializers.zeros, (channels,))
+        bias = bias.astype(reduction_dtype(self.dtype or bias.dtype))
+        return jnp.ones((), bias.dtype), bias
+
+
+_CANNOT_TRAIN = (
+    'A network with folded BatchNorms has no statistics to train; call it with train=False, or '
+    'train the network that it was made from.'
+)
 
 
 def batch_norm(
@@ -144,7 +170,7 @@ def batch_norm(
     norm: Callable[..., nn.Module] = BatchNorm,
     **options: Any,
 ) -> jax.Array:
-    """Batch-normalises x [..., C] over all other axes in `reduction_dtype`; returns x's dtype.
+    """Applies BatchNorm to x [..., C] in `reduction_dtype` and returns the dtype of x.
 
     Call inside a compact method: `norm`, given `options` too, becomes a submodule called `name`.
     """

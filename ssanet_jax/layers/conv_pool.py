@@ -1,8 +1,8 @@
-"""Convolutions, ReLU and pooling that each platform's compiler makes the most of.
+"""Convolutions, ReLU and pooling, in the form that suits each platform's compiler.
 
 Where compilers want different programs, `jax.lax.platform_dependent` chooses when the program is
 lowered, so that one traced function compiles well for any of them. docs/performance.md has the
-counts. All of them can be differentiated in forward and in reverse mode.
+counts. All can be differentiated in forward and reverse mode.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def _conv_1x1(
     x: jax.Array, kernel: jax.Array, window_strides: Sequence[int], *_: Any, **__: Any
 ) -> jax.Array:
     """Stands for `lax.conv_general_dilated` where `conv` pads nothing."""
-    return pointwise_conv(x, kernel[0, 0], *set(window_strides))
+    return pointwise_conv(x, kernel[0, 0], window_strides[0])
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -55,7 +55,7 @@ def pointwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Arra
     """A 1x1 convolution of x [N, H, W, K] with kernel [K, C], without padding.
 
     TPUs and GPUs get a convolution, which keeps their layouts of x. XLA for CPUs transposes the
-    operands of a convolution's weight gradient; CPUs get a product of two matrices to train with.
+    operands of a convolution's weight gradient, so CPUs get a matrix product in training.
     """
     return _as_convolution(x, kernel, stride)
 
@@ -91,18 +91,18 @@ def _as_matrices(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 @jax.custom_jvp
 def relu(x: jax.Array) -> jax.Array:
-    """max(x, 0), whose gradient needs nothing but the output."""
+    """max(x, 0), with a gradient computed from the output alone."""
     return jnp.maximum(x, 0)
 
 
 @relu.defjvp
 def _relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (x,), (dx,) = primals, tangents
-    # XLA for CPUs computes a maximum again for every reader; a select it computes once.
+    # XLA for CPUs recomputes a maximum in each consumer, but a select only once.
     y = jax.lax.platform_dependent(
         x, cpu=lambda x: jnp.where(x <= 0, jnp.zeros_like(x), x), default=relu.fun
     )
-    # `y > 0` would do, if XLA did not turn it into `x > 0` and keep x.
+    # Not `y > 0`: XLA would rewrite it as `x > 0` and keep x.
     return y, jnp.where(y != 0, dx, jnp.zeros_like(dx))
 
 
@@ -151,7 +151,7 @@ def _window_taps(x: jax.Array, padding: float) -> list[jax.Array]:
 
 
 def max_pool_ceil(x: jax.Array, size: int) -> jax.Array:
-    """The maxima of `size` x `size` windows at stride 2, the last of which may hang over the edge.
+    """The maxima of `size` x `size` windows at stride 2; the last may extend past the edge.
 
     [N, H, W, C] -> [N, ceil((H - size) / 2) + 1, ..., C], as Caffe does, and torch with ceil_mode.
     """
@@ -164,7 +164,7 @@ def max_pool_ceil(x: jax.Array, size: int) -> jax.Array:
 
 
 def mean_pool(x: jax.Array, size: int, *, stride: int, pad: int = 0) -> jax.Array:
-    """The means of `size` x `size` windows of x [N, H, W, C]; what was padded does not count."""
+    """The means of `size` x `size` windows of x [N, H, W, C]; padding is excluded."""
 
     def sums(x: jax.Array) -> jax.Array:
         return nn.pool(

@@ -1,26 +1,47 @@
-"""Shared by all layers: the input check, the reduction dtype and small helpers."""
+"""Input check, reduction dtype and other helpers of all layers."""
 
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar('T')
 
 import jax
 import jax.numpy as jnp
 
 
 def reduction_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
-    """The dtype to reduce in: float32, or float64 where the input already is."""
+    """Dtype of reductions: float32, or float64 for float64 inputs."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
+class ValuePartial(partial[T]):
+    """`functools.partial` that compares and hashes by its function and arguments.
+
+    Modules made twice from the same options are then equal, and `jax.jit` does not compile again.
+
+    >>> ValuePartial(dict, a=1) == ValuePartial(dict, a=1)
+    True
+    """
+
+    def _value(self) -> tuple[Any, ...]:
+        return self.func, self.args, frozenset(self.keywords.items())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ValuePartial) and self._value() == other._value()
+
+    def __hash__(self) -> int:
+        return hash(self._value())
+
+
 def unwrap_partial(factory: Any) -> Any:
-    """The class that a partial application ends in, or whatever it ends in."""
+    """The function or class inside nested partials."""
     while isinstance(factory, partial):
         factory = factory.func
     return factory
 
 
 def flatten_pixels(x: jax.Array) -> jax.Array:
-    """All pixels one after the other: [..., C] as [M, C]."""
+    """Reshapes [..., C] to [M, C]."""
     return x.reshape(-1, x.shape[-1])
 
 
@@ -33,11 +54,11 @@ def require_feature_map(x: jax.Array, block: str) -> None:
         )
     if 0 in x.shape:
         raise ValueError(
-            f'{block} was given {x.shape}, which has no value left: the images are too small for '
-            'this network; give it larger ones, or choose another network.'
+            f'{block} got an empty feature map of shape {x.shape}: the images are too small for '
+            'this network; use larger images or another network.'
         )
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f'{block} expects floating-point features, got {x.dtype}. '
-            'Convert and normalise the image first.'
+            'Convert and normalize the image first.'
         )

@@ -1,5 +1,6 @@
-"""Trained networks in the form that is fastest to apply."""
+"""Folding of BatchNorms into the convolutions before them, for inference."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,36 +12,26 @@ from ssanet_jax import layers
 from ssanet_jax.models.googlenet import GoogLeNet
 from ssanet_jax.models.mobilenet import MobileNet, MobileNetV2
 from ssanet_jax.models.network import Network
-from ssanet_jax.models.resnet import ResNet
+from ssanet_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from ssanet_jax.models.vgg import VGG
 
-# Networks in which every BatchNorm follows a convolution. In the others some come before.
+# Networks in which a convolution feeds every BatchNorm, except those of attention.
 _FOLDABLE = (GoogLeNet, MobileNet, MobileNetV2, ResNet, VGG)
-# How those name what holds convolutions and BatchNorms; attention, which may have its own, is not
-# among them.
-_PARTS = (
-    'branch',
-    'conv',
-    'depthwise',
-    'downsample',
-    'expand',
-    'head',
-    'inception',
-    'layer',
-    'pointwise',
-    'project',
-    'stem',
+# Their submodules in which `conv<x>` feeds `bn<x>`, or that contain such submodules.
+_PARTS = re.compile(
+    r'layer\d+_\d+|downsample|stem|head|depthwise|pointwise|expand|project'
+    r'|inception\d\w|branch\d(_\d)?|conv\d'
 )
 
 
 def for_inference(
     model: Network, variables: Mapping[str, Any]
 ) -> tuple[Network, Mapping[str, Any]]:
-    """The model and variables with BatchNorms folded, where that is known and gives the same.
+    """`fold_batch_norm` where it applies; elsewhere the model and variables unchanged.
 
-    Not in bfloat16, in which folded kernels would be rounded to other numbers.
+    It does not apply in bfloat16 either, in which folded kernels would round differently.
     """
-    if model.dtype == jnp.bfloat16 or type(model) not in _FOLDABLE:
+    if _obstacle(model) or jnp.dtype(model.dtype).itemsize < 4:
         return model, variables
     return fold_batch_norm(model, variables)
 
@@ -52,13 +43,11 @@ def fold_batch_norm(
 
         BatchNorm(conv(x, kernel)) = conv(x, kernel * factor) + offset
 
-    Attention's own BatchNorms stay: SSA's normalises a saliency, not a convolution, and is read
-    from the input of the last 1x1 convolution, see `models.tail`.
+    Attention's own BatchNorms stay: SSA's normalizes a saliency, not a convolution.
 
     Args:
-      model: a ResNet, VGG, GoogLeNet or MobileNet made by `create_model`, with this package's
-        BatchNorm. Pre-activation ResNets, DenseNets and Residual Attention Networks have
-        BatchNorms in front of convolutions, which a ReLU keeps from being folded.
+      model: a ResNet, VGG, GoogLeNet or MobileNet of this package's blocks and BatchNorm. Other
+        networks have BatchNorms before convolutions, with a ReLU between, which cannot be folded.
       variables: its 'params' and 'batch_stats'.
 
     Returns:
@@ -66,7 +55,7 @@ def fold_batch_norm(
       rounding, 1e-5 relative in float32.
 
     Raises:
-      TypeError: the model is another network, or its BatchNorm is not this package's.
+      TypeError: the network, its residual blocks or its BatchNorm are not this package's.
 
     >>> from ssanet_jax import create_model
     >>> model = create_model('ssa_resnet20', num_classes=10)
@@ -78,28 +67,44 @@ def fold_batch_norm(
     >>> sum(x.size for x in jax.tree.leaves(folded_variables['batch_stats']))  # SSA's
     18
     """
-    if not isinstance(model, Network) or type(model) not in _FOLDABLE:
+    if obstacle := _obstacle(model):
         raise TypeError(
-            f'fold_batch_norm knows {", ".join(known.__name__ for known in _FOLDABLE)}, whose '
-            f'convolutions feed BatchNorms, got {type(model).__name__}.'
+            f'fold_batch_norm {obstacle}; call the model as it is, or `for_inference`, which folds '
+            'where it can.'
         )
-    layer = model.norm(use_running_average=True, parent=None)
-    if not isinstance(layer, layers.BatchNorm):
-        raise TypeError(
-            f"fold_batch_norm knows this package's BatchNorm, got {type(layer).__name__}; build "
-            'the model without norm=.'
-        )
+    assert isinstance(model, Network)  # for the type checker
+    norm: Any = model.norm(parent=None)
     fold = jax.jit(_fold, static_argnames='epsilon')
-    params, stats = fold(variables['params'], variables['batch_stats'], epsilon=layer.epsilon)
+    params, stats = fold(variables['params'], variables['batch_stats'], epsilon=norm.epsilon)
     options: dict[str, Any] = {'zero_init_residual': False} if isinstance(model, ResNet) else {}
     folded = model.clone(norm=layers.FoldedBatchNorm, **options)
     return folded, {'params': params, 'batch_stats': stats}
 
 
+def _obstacle(model: nn.Module) -> str | None:
+    """Why the BatchNorms of `model` cannot be folded, or None.
+
+    Classes are compared exactly: a subclass may apply a BatchNorm to anything.
+    """
+    if not isinstance(model, Network) or type(model) not in _FOLDABLE:
+        known = ', '.join(network.__name__ for network in _FOLDABLE)
+        return f'knows {known}, whose convolutions feed BatchNorms, got {type(model).__name__}'
+    if layers.unwrap_partial(model.norm) is not layers.BatchNorm:
+        return f"knows this package's BatchNorm, got norm={model.norm}"
+    if isinstance(model, ResNet):
+        block = layers.unwrap_partial(model.block)
+        if block not in (BasicBlock, Bottleneck):
+            return f'knows BasicBlock and Bottleneck, got block={block}'
+    name = getattr(model.attention, 'keywords', {}).get('name') or ''
+    if _PARTS.fullmatch(name):
+        return f'takes attention called {name!r} for a part of the network; rename the attention'
+    return None
+
+
 def _fold(
     params: Mapping[str, Any], stats: Mapping[str, Any], epsilon: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One module's parameters and statistics; `bn<x>` follows `conv<x>` by the naming rule."""
+    """Folds one module's parameters and statistics; `bn<x>` follows `conv<x>`."""
     new_params, new_stats = dict(params), dict(stats)
     for name, inner in stats.items():
         conv = name.replace('bn', 'conv', 1)
@@ -109,7 +114,7 @@ def _fold(
             new_params[conv] = {leaf: value * factor for leaf, value in params[conv].items()}
             new_params[name] = {'bias': bias - inner['mean'] * factor}
             del new_stats[name]
-        elif name.startswith(_PARTS):
+        elif _PARTS.fullmatch(name):
             new_params[name], new_stats[name] = _fold(params[name], inner, epsilon)
             if not new_stats[name]:
                 del new_stats[name]

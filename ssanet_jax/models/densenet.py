@@ -1,8 +1,7 @@
 """DenseNets (Huang et al. 2017, https://arxiv.org/abs/1608.06993).
 
-Submodules carry torchvision's names. The slot is in every dense layer: what it adds to the
-features goes through the attention block before it is concatenated to them, as a residual
-branch does before the sum.
+Submodules have torchvision's names. Every dense layer has an attention slot: its new features
+pass through the block before they are concatenated, as a residual branch does before the sum.
 """
 
 from collections.abc import Sequence
@@ -17,20 +16,23 @@ from ssanet_jax.models.network import ModuleFn, Network, apply_attention
 
 
 class DenseLayer(nn.Module):
-    """x and `growth` new channels: BatchNorm, ReLU, 1x1 to 4 growth, the same again with 3x3.
+    """Concatenates x and the output of BatchNorm, ReLU, 1x1, BatchNorm, ReLU, 3x3.
 
     Attributes:
-      growth: channels added.
+      growth: channels added; the 1x1 convolution has four times as many.
       attention: makes the block of the slot, or None.
       norm: makes each BatchNorm.
+      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     growth: int
     attention: ModuleFn | None = None
     norm: ModuleFn = layers.BatchNorm
+    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         y = nn.relu(layers.batch_norm(x, train=train, name='norm1', norm=self.norm))
         y = layers.conv(4 * self.growth, 1, dtype=x.dtype, name='conv1')(y)
         y = nn.relu(layers.batch_norm(y, train=train, name='norm2', norm=self.norm))
@@ -39,28 +41,31 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """Half the channels by a 1x1 convolution, half the size by means over 2x2 pixels.
+    """Halves the channels by a 1x1 convolution, and the size by 2x2 average pooling.
 
     Attributes:
       norm: makes the BatchNorm.
+      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     norm: ModuleFn = layers.BatchNorm
+    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         y = nn.relu(layers.batch_norm(x, train=train, name='norm', norm=self.norm))
         y = layers.conv(x.shape[-1] // 2, 1, dtype=x.dtype, name='conv')(y)
         return layers.mean_pool(y, 2, stride=2)
 
 
 class DenseNet(Network, kw_only=True):
-    """See `Network`; dense blocks are the stages.
+    """DenseNet, see `Network`; its stages are the dense blocks.
 
     Attributes:
       stage_sizes: dense layers per stage.
-      growth: channels that each adds.
-      width: channels before the first.
+      growth: channels added by each layer.
+      width: channels of the stem.
     """
 
     stage_sizes: Sequence[int]
@@ -82,7 +87,7 @@ class DenseNet(Network, kw_only=True):
     def features(self, x: jax.Array, *, train: bool) -> jax.Array:
         size, stride = {'imagenet': (7, 2), 'cifar': (3, 1)}[self.stem]
         x = layers.conv(self.width, size, stride=stride, dtype=self.dtype, name='conv0')(x)
-        if self.stem == 'imagenet':  # The CIFAR form begins with the first layer's BatchNorm.
+        if self.stem == 'imagenet':  # CIFAR's starts with the first layer's BatchNorm
             x = nn.relu(layers.batch_norm(x, train=train, name='norm0', norm=self.norm))
             x = layers.max_pool(x)
         for stage, size in enumerate(self.stage_sizes, start=1):

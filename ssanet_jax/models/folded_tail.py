@@ -2,7 +2,7 @@
 
 The same function and the same parameters as the plain form, at a fraction of its memory
 traffic: statistics, squeeze and saliency are computed from the input of the convolution, and
-neither its output nor a normalised copy is kept. docs/performance.md has the algebra.
+neither its output nor a normalized copy is kept. docs/performance.md has the algebra.
 """
 
 import dataclasses
@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from ssanet_jax import layers
+from ssanet_jax.attention.ssa import SSABlock
 from ssanet_jax.layers.affine_map import AffineMap, dot_highest, moments
+from ssanet_jax.models.folded_ssa import folded_ssa, unbound
 
 ModuleFn = Callable[..., nn.Module]
 ModuleT = TypeVar('ModuleT', bound=nn.Module)
@@ -23,15 +25,15 @@ Tail = Literal['auto', 'folded', 'plain']
 
 
 def plain_form(model: ModuleT) -> ModuleT:
-    """The same network with plain tails, where every layer is a call of its own."""
+    """Copy of the network with plain tails, in which every layer is a module call."""
     return model.clone(tail='plain') if hasattr(model, 'tail') else model
 
 
-# Of all images together, for each channel of the input, from which on folding pays in training:
-# where pixels are few, second moments and arrays of the kernel's size cost more than is saved.
+# Pixels in the batch, per input channel, from which folding pays in training: with fewer, second
+# moments and arrays of the kernel's size cost more than folding saves.
 _PIXELS_PER_CHANNEL = 8
 _PIXELS_PER_CHANNEL_WITH_SSA = 3
-_MOST_GROUPS = 2  # of SSA; each has a wide array of its own
+_MOST_GROUPS = 2  # of SSA; each needs a wide array
 
 
 def chooses_fold(
@@ -44,14 +46,15 @@ def chooses_fold(
     attention: ModuleFn | None,
     train: bool,
 ) -> bool:
-    """Whether a convolution of h [N, H, W, K] and what follows it are to be folded.
+    """Whether to fold a convolution of h [N, H, W, K] and the layers after it.
 
-    'folded' and 'plain' are obeyed. 'auto' folds what the algebra covers, up to two groups of SSA,
-    where the output has at least twice the channels of the input, and in training also enough
-    pixels. That is what compilers' counts for TPU v5e and H100 say, see docs/performance.md.
+    'folded' and 'plain' force that form. 'auto' folds where the algebra applies, with up to two
+    groups of SSA, where the output has at least twice the channels of the input, and in training
+    where there are enough pixels: the rule that the TPU v5e and H100 compilers' counts give, see
+    docs/performance.md.
 
     Raises:
-      ValueError: `tail` is unknown, or 'folded' is asked for and the algebra does not cover it.
+      ValueError: `tail` is unknown, or is 'folded' where the algebra does not apply.
     """
     if tail not in get_args(Tail):
         raise ValueError(f"tail={tail!r} is not known; choose 'auto', 'folded' or 'plain'.")
@@ -75,25 +78,19 @@ def chooses_fold(
 
 
 def _can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:
-    """Whether the algebra covers these: our own BatchNorm, and SSA by the mean or nothing.
+    """Whether the algebra applies: this package's BatchNorm, and SSA with squeeze='mean' or none.
 
-    A subclass may compute something else, and a function may make anything: they are not.
+    Classes are compared exactly, since a subclass may compute something else.
     """
     if layers.unwrap_partial(norm) not in (layers.BatchNorm, layers.FoldedBatchNorm):
         return False
-    if attention is None:
-        return True
-    if 'takes_affine' not in getattr(layers.unwrap_partial(attention), '__dict__', {}):
-        return False
-    block: Any = attention(parent=None)
-    return block.takes_affine
+    return attention is None or (
+        layers.unwrap_partial(attention) is SSABlock and unbound(attention).squeeze == 'mean'
+    )
 
 
 def _groups(attention: ModuleFn | None, features: int) -> int:
-    if attention is None:
-        return 0
-    block: Any = attention(parent=None)
-    return block.num_maps(features)
+    return 0 if attention is None else unbound(attention).count_groups(features)
 
 
 class FoldedTail(nn.Module):
@@ -101,18 +98,18 @@ class FoldedTail(nn.Module):
 
     Attributes:
       features: C.
-      attention: makes a block that takes an `AffineMap`, as `SSABlock`, or None.
-      norm: makes a `layers.BatchNorm`, perhaps with settings, or a `layers.FoldedBatchNorm`.
-      norm_options: more of its settings, as `scale_init`.
+      attention: makes an `SSABlock` with squeeze='mean', or None.
+      norm: makes a `layers.BatchNorm`, or a `layers.FoldedBatchNorm`.
+      norm_options: further options of `norm`, such as `scale_init`.
       conv, bn: names of the submodules that hold W and the BatchNorm.
 
     In float32 its output is exact to 1e-6 of its norm where h is a ReLU's output, and to 1e-5
-    where the means of h exceed their deviations 140 times, where the plain form, which squares
-    before it subtracts, is exact to 1e-3; constant inputs give finite gradients. (Measured
+    where means of h exceed deviations 140 times. The plain form, which squares before it
+    subtracts, is then exact to 1e-3 only. Constant inputs give finite gradients. (Measured
     against float64, see docs/performance.md.)
 
-    A network may make it with `nn.share_scope`, so that they are its own submodules; then
-    `capture_intermediates` finds two outputs of the block's name, and none of conv and bn.
+    With `nn.share_scope` the submodules become those of the calling module; `capture_intermediates`
+    then records two outputs of that module, and none of conv and bn.
     """
 
     features: int
@@ -134,7 +131,7 @@ class FoldedTail(nn.Module):
             bn=self.bn,
             **self.norm_options,
         )
-        y = y.value() if self.attention is None else self.attention()(y, train=train)
+        y = y.value() if self.attention is None else folded_ssa(self.attention)(y, train)
         return layers.relu(y + shortcut)
 
 
@@ -150,9 +147,9 @@ def fold(
 ) -> AffineMap:
     """BatchNorm(h W) as one affine map of h, with BatchNorm's running statistics updated.
 
-    Call inside a compact method: the submodules `conv` and `bn` get the parameters and
-    statistics that `nn.Conv` and `nn.BatchNorm` would have. In training the map's h is h less
-    its mean, which BatchNorm cancels.
+    Call inside a compact method: the submodules `conv` and `bn` have the parameters and
+    statistics of `nn.Conv` and `nn.BatchNorm`. In training the map's h is centered, which
+    BatchNorm cancels.
 
     Args:
       h: [N, H, W, K].
@@ -160,7 +157,7 @@ def fold(
       train: take the statistics of the batch.
       conv, bn: names of the submodules.
       norm: makes a `layers.BatchNorm`, or a `layers.FoldedBatchNorm`, which cannot train.
-      **norm_options: more of its settings.
+      **norm_options: further options of `norm`.
     """
     stats = layers.reduction_dtype(h.dtype)
     kernel = _Kernel(features, name=conv)(h.shape[-1]).astype(stats)  # [K, C]
@@ -176,7 +173,7 @@ def fold(
 
 
 class _Kernel(nn.Module):
-    """Holds what `nn.Conv(features, (1, 1), use_bias=False)` would."""
+    """Holds the kernel of `nn.Conv(features, (1, 1), use_bias=False)`."""
 
     features: int
 
@@ -189,7 +186,7 @@ class _Kernel(nn.Module):
 def _product_moments(
     means: jax.Array, second: jax.Array, kernel: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance [C] of h kernel, from means [N, K] and E[h^T h] [K, K] of a centred h."""
+    """Mean and variance [C] of h kernel, from means [N, K] and E[h^T h] [K, K] of a centered h."""
     mean = jnp.mean(means, axis=0)  # [K]
     covariance = second - mean[:, None] * mean  # [K, K]
     var = jnp.sum(kernel * dot_highest(covariance, kernel), axis=0)

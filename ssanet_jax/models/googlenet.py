@@ -1,8 +1,8 @@
 """GoogLeNet with BatchNorm (Szegedy et al. 2014, https://arxiv.org/abs/1409.4842).
 
-torchvision's form, which has 3x3 convolutions where the paper has 5x5, and its names; without
-the auxiliary classifiers, which torchvision drops too once trained. The slot is where the SE
-paper has it in Inception networks: after each module.
+torchvision's form and names, with 3x3 convolutions instead of the paper's 5x5, and without the
+auxiliary classifiers, which torchvision drops after training. The attention slot follows each
+Inception module, as in the SE paper.
 """
 
 from collections.abc import Sequence
@@ -31,20 +31,24 @@ STAGES: tuple[tuple[Widths, ...], ...] = (
 
 
 class Inception(nn.Module):
-    """Four branches side by side: 1x1; 1x1, 3x3; 1x1, 3x3; 3x3 max-pool, 1x1.
+    """Concatenates four branches: 1x1; 1x1, 3x3; 1x1, 3x3; 3x3 max-pool, 1x1.
 
     Attributes:
-      widths: channels of their convolutions, in that order.
+      widths: channels of the convolutions, in that order.
       attention: makes the block of the slot, or None.
       norm: makes each BatchNorm.
+      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     widths: Widths
     attention: ModuleFn | None = None
     norm: ModuleFn = layers.BatchNorm
+    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
+
         def conv(x: jax.Array, features: int, size: int, name: str) -> jax.Array:
             return ConvNorm(features, size, norm=self.norm, name=name)(x, train=train)
 
@@ -64,10 +68,10 @@ class Inception(nn.Module):
 
 
 class GoogLeNet(Network, kw_only=True):
-    """See `Network`; the stages are inception3, 4 and 5.
+    """GoogLeNet, see `Network`; its stages are inception3, 4 and 5.
 
     Attributes:
-      stages: widths of every module of every stage.
+      stages: for each stage, the widths of each module.
     """
 
     stages: Sequence[Sequence[Widths]] = STAGES

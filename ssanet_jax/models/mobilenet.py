@@ -1,9 +1,9 @@
 """MobileNets of depthwise separable convolutions, versions 1 and 2.
 
-Howard et al. 2017, https://arxiv.org/abs/1704.04861, whose ReLU is capped at 6 as in the
-authors' code and in timm, and Sandler et al. 2018, https://arxiv.org/abs/1801.04381. The slot
-of version 1 is after each pointwise convolution, which is what gives SE-MobileNet the 4.7 M
-parameters of the SE paper; version 2 has it at the end of the branch, before the sum.
+Howard et al. 2017, https://arxiv.org/abs/1704.04861, with ReLU6 as in the authors' code and timm,
+and Sandler et al. 2018, https://arxiv.org/abs/1801.04381. The attention slot of version 1 follows
+each pointwise convolution, which gives SE-MobileNet the 4.7 M parameters of the SE paper; that of
+version 2 is at the end of the branch, before the sum.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from ssanet_jax.models.network import (
     by_position,
 )
 
-# timm's names outside and inside the blocks.
+# timm's names
 _TIMM: list[tuple[str, Replacement]] = [
     ('^stem/conv/', 'conv_stem/'),
     ('^stem/bn/', 'bn1/'),
@@ -36,22 +36,25 @@ _INVERTED = {'expand': 'conv_pw', 'depthwise': 'conv_dw', 'project': 'conv_pwl'}
 
 
 class SeparableConv(nn.Module):
-    """A depthwise 3x3 and a pointwise 1x1 convolution, each with BatchNorm and ReLU6.
+    """Depthwise 3x3 and pointwise 1x1 convolutions, each with BatchNorm and ReLU6.
 
     Attributes:
       features: channels of the result.
       stride: of the depthwise convolution.
       attention: makes the block of the slot, or None.
       norm: makes each BatchNorm.
+      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     features: int
     stride: int = 1
     attention: ModuleFn | None = None
     norm: ModuleFn = layers.BatchNorm
+    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         x = ConvNorm(
             x.shape[-1],
             3,
@@ -68,11 +71,11 @@ class SeparableConv(nn.Module):
 
 
 class MobileNet(Network, kw_only=True):
-    """See `Network`; every stage after the first begins with a stride of 2.
+    """MobileNet, see `Network`; every stage after the first starts with a stride of 2.
 
     Attributes:
       stage_sizes: separable convolutions per stage.
-      width: channels of the stem; stage i, from 1, has 2^i times as many.
+      width: channels of the stem; stage i, from 1, has width 2^i.
     """
 
     stage_sizes: Sequence[int] = (1, 2, 2, 6, 2)
@@ -109,15 +112,16 @@ class MobileNet(Network, kw_only=True):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 to `expansion` times the channels, depthwise 3x3, 1x1 back; a sum where shapes allow.
+    """1x1 expansion, depthwise 3x3, 1x1 projection, and a shortcut where shapes allow.
 
     Attributes:
       features: channels of the result.
-      expansion: 1 leaves the first convolution out.
+      expansion: factor of the channels in between; 1 omits the first convolution.
       stride: of the depthwise convolution.
       attention: makes the block of the slot, or None.
       attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
+      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     features: int
@@ -126,9 +130,11 @@ class InvertedResidual(nn.Module):
     attention: ModuleFn | None = None
     attention_position: Place = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
+    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         before, after = by_position(self.attention, self.attention_position)
         hidden, y = x.shape[-1] * self.expansion, x
         if self.expansion != 1:
@@ -149,7 +155,7 @@ class InvertedResidual(nn.Module):
 
 
 class Stage(NamedTuple):
-    """A row of table 2 of the MobileNetV2 paper: t, c, n and s."""
+    """Row of table 2 of the MobileNetV2 paper: t, c, n and s."""
 
     expansion: int
     features: int
@@ -169,7 +175,7 @@ STAGES = (
 
 
 class MobileNetV2(ResidualNetwork, kw_only=True):
-    """See `Network`. With CIFAR's stem neither it nor the second stage has a stride.
+    """MobileNetV2, see `Network`; with CIFAR's stem it and the second stage have stride 1.
 
     Attributes:
       stages: rows of the paper's table.

@@ -1,4 +1,4 @@
-"""How other libraries name the variables of a network."""
+"""Names and shapes of a network's variables in other libraries."""
 
 import math
 import re
@@ -12,14 +12,14 @@ _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var':
 
 
 class NameMapping(NamedTuple):
-    """Takes the path of a variable here, as `layer1_0/bn1/scale`, to its name elsewhere.
+    """Maps the path of a variable, as `layer1_0/bn1/scale`, to its name in another library.
 
     Attributes:
-      rules: regular expressions and what replaces them in the path of the module, one after the
-        other; then `/` becomes `.`, and kernel, scale, mean and var take torch's names.
-      as_conv: matches names whose dense kernels are 1x1 convolutions there.
-      as_linear: matches names whose dense kernels over [H, W, C] are flat there.
-      unused: matches names of weights that the other code has and never reads.
+      rules: regular expressions and their replacements in the path of the module, applied in
+        order; then `/` becomes `.`, and kernel, scale, mean and var get torch's names.
+      as_conv: matches names of dense kernels that are 1x1 convolutions there.
+      as_linear: matches names of dense kernels over [H, W, C] that are flat there.
+      unused: matches names of weights that the other library has but never reads.
     """
 
     rules: Sequence[tuple[str, Replacement]] = ()
@@ -28,7 +28,7 @@ class NameMapping(NamedTuple):
     unused: str = _NEVER
 
     def name(self, path: Sequence[str]) -> str:
-        """The other name of the variable at `path`."""
+        """Name of the variable at `path` in the other library."""
         *modules, leaf = path
         name = '/'.join(modules) + '/'
         for pattern, replacement in self.rules:
@@ -36,7 +36,7 @@ class NameMapping(NamedTuple):
         return name.replace('/', '.') + _LEAVES.get(leaf, leaf)
 
     def shape(self, name: str, shape: Sequence[int]) -> tuple[int, ...]:
-        """The shape there, output channels first, of what is called `name` and has `shape` here."""
+        """Shape of variable `name` there, output channels first, from its shape here."""
         if len(shape) == 1:
             return tuple(shape)
         *window, inner, outer = shape

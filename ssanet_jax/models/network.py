@@ -1,4 +1,4 @@
-"""What all networks share: the options, the attention slots, the head, and their small parts."""
+"""Base classes of the networks: options, attention slots and head."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
@@ -18,25 +18,25 @@ torch_linear = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
 class Network(nn.Module, kw_only=True):
-    """Images [N, H, W, 3] to logits [N, num_classes] in float32.
+    """Base class: maps images [N, H, W, 3] to logits [N, num_classes] in float32.
 
-    A subclass says what lies between, in `features`, and where attention may be: every block of
-    every stage has a slot.
+    Subclasses implement `features` and `blocks`; every block of every stage has an attention slot.
 
     Attributes:
       num_classes: length of the logits.
-      stem: 'imagenet', or 'cifar', which keeps small images from shrinking at once.
-      attention: makes the block of each slot, or None. Give it a name:
-        `partial(SSABlock, name='ssa')`.
-      attention_stages: stages, from 1, whose slots are filled; None: all.
-      attention_blocks: blocks of those stages, from 0, or from the end as -1; None: all.
+      stem: 'imagenet', or 'cifar', which does not downsample.
+      attention: makes the block of each slot, called as block(x, train=train), or None. Give it a
+        name: `partial(SSABlock, name='ssa')`.
+      attention_stages: stages with attention, counted from 1; None: all.
+      attention_blocks: blocks of those stages with attention, counted from 0, or from the end by
+        -1, -2, ...; None: all.
       norm: makes each BatchNorm.
-      dropout: share of the values dropped before the last layer in training, for which `apply`
-        then needs rngs={'dropout': key}; 0: none.
-      dtype: of the computation; parameters and statistics stay float32.
+      dropout: rate before the last layer; above 0, training needs rngs={'dropout': key}.
+      dtype: of the computation; parameters and statistics are float32.
+      train: use batch statistics; this or the argument of `__call__` is given.
 
     Raises:
-      ValueError: the input is not 4-D, the stem is unknown, or there are no such slots.
+      ValueError: the input is not 4-D, the stem is unknown, or a slot does not exist.
       TypeError: the input is not floating-point.
     """
 
@@ -48,22 +48,24 @@ class Network(nn.Module, kw_only=True):
     norm: ModuleFn = layers.BatchNorm
     dropout: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
+    train: bool | None = None
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Number of blocks, each with a slot, in every stage."""
+        """Number of blocks in each stage."""
         raise NotImplementedError
 
     def state_dict_rules(self) -> dict[str, NameMapping]:
-        """How other libraries, by their names, name the variables."""
+        """Name mappings of the variables, by library."""
         return {}
 
     def features(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Images [N, H, W, 3] to the last feature map [N, h, w, C]."""
+        """Maps images [N, H, W, 3] to the last feature map [N, h, w, C]."""
         raise NotImplementedError
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         kind = type(self).__name__
         layers.require_feature_map(x, kind)
         self._check()
@@ -72,20 +74,20 @@ class Network(nn.Module, kw_only=True):
         return self.classify(x, train=train)
 
     def classify(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """The mean over pixels, dropout and a dense layer, in float32."""
+        """Average pooling, dropout and a dense layer, in float32."""
         stats = layers.reduction_dtype(self.dtype)
         x = jnp.mean(x.astype(stats), axis=(1, 2))  # [N, C]
         x = self.drop(x, 'drop', train=train)
         return nn.Dense(self.num_classes, kernel_init=torch_linear, dtype=stats, name='fc')(x)
 
     def drop(self, x: jax.Array, name: str, *, train: bool) -> jax.Array:
-        """Drops a share of the values in training, and scales the others up."""
+        """Applies dropout in training; call inside a compact method."""
         if not self.dropout:
             return x
         return nn.Dropout(self.dropout, deterministic=not train, name=name)(x)
 
     def attention_at(self, stage: int, index: int) -> ModuleFn | None:
-        """What fills the slot of block `index`, from 0, of `stage`, from 1."""
+        """Attention of block `index`, from 0, of `stage`, from 1, or None."""
         if self.attention_stages is not None and stage not in self.attention_stages:
             return None
         places = (index, index - self.blocks[stage - 1])
@@ -100,9 +102,7 @@ class Network(nn.Module, kw_only=True):
                 f"{kind}(stem={self.stem!r}) is not known; choose 'imagenet' or 'cifar'."
             )
         if not 0 <= self.dropout < 1:
-            raise ValueError(
-                f'{kind}(dropout={self.dropout}) must be from 0 up to, not including, 1.'
-            )
+            raise ValueError(f'{kind}(dropout={self.dropout}) must be at least 0 and below 1.')
         for option in ('attention_stages', 'attention_blocks'):
             value: Any = getattr(self, option)
             if value is not None and not (isinstance(value, Sequence) and value):
@@ -127,12 +127,11 @@ class Network(nn.Module, kw_only=True):
 
 
 class ResidualNetwork(Network, kw_only=True):
-    """A network whose blocks end in a sum.
+    """Base class of networks whose blocks end in a sum.
 
     Attributes:
       attention_position: 'pre_residual', at the end of the residual branch (the SSANet and SE
-        papers), or 'post_residual', behind the sum and, where it has one, its ReLU (SE-POST in the
-        SE paper).
+        papers), or 'post_residual', after the sum and its ReLU, if any (the SE paper's SE-POST).
     """
 
     attention_position: Place = 'pre_residual'
@@ -141,7 +140,7 @@ class ResidualNetwork(Network, kw_only=True):
 def by_position(
     attention: ModuleFn | None, place: Place
 ) -> tuple[ModuleFn | None, ModuleFn | None]:
-    """The attention before the sum, and the one after it; raises ValueError for other places."""
+    """Returns the attention before and after the sum, one of them None; raises ValueError."""
     if place not in get_args(Place):
         raise ValueError(
             f"attention_position={place!r} is not known; choose 'pre_residual' or 'post_residual'."
@@ -150,22 +149,23 @@ def by_position(
 
 
 def apply_attention(attention: ModuleFn | None, x: jax.Array, *, train: bool) -> jax.Array:
-    """X [N, H, W, C] through the block that `attention` makes, if any; in a compact method."""
+    """Applies the block that `attention` makes, if any; call inside a compact method."""
     return x if attention is None else attention()(x, train=train)
 
 
 class ConvNorm(nn.Module):
-    """act(BatchNorm(conv(x))), and attention where it is given.
+    """attention(act(BatchNorm(conv(x)))).
 
     Attributes:
       features: channels of the result.
-      size: of the kernel, padded by size // 2.
+      size: height and width of the kernel; padding is size // 2.
       stride: of the convolution.
-      depthwise: one kernel for every channel instead.
-      bias: give the convolution a bias, for weights that have one.
+      depthwise: convolve each channel by itself.
+      bias: whether the convolution has a bias.
       act: the activation, or None.
       norm: makes the BatchNorm.
-      attention: makes the block behind it, or None.
+      attention: makes the attention block, or None.
+      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     features: int
@@ -176,9 +176,11 @@ class ConvNorm(nn.Module):
     act: Callable[[jax.Array], jax.Array] | None = nn.relu
     norm: ModuleFn = layers.BatchNorm
     attention: ModuleFn | None = None
+    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         x = layers.conv(
             self.features,
             self.size,

@@ -1,8 +1,8 @@
 """Residual networks of pre-activation units (He et al. 2016, https://arxiv.org/abs/1603.05027).
 
 Wide ResNets (Zagoruyko and Komodakis 2016, https://arxiv.org/abs/1605.07146) are the same with
-more channels. Submodules carry timm's names (`layer1_0` for `stages.0.blocks.0`). The slot is
-where the SE paper has it in such networks: after the last convolution, before the sum.
+more channels. Submodules have timm's names (`layer1_0` for `stages.0.blocks.0`). The attention slot
+is after the last convolution, before the sum, as in the SE paper.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,12 @@ class PreActBlock(nn.Module):
 
     Attributes:
       width: channels of the inner convolutions.
-      bottleneck: 1x1, 3x3, 1x1 with 4 width channels at the end, not 3x3, 3x3.
+      bottleneck: 1x1, 3x3, 1x1 with 4 width channels at the end, instead of 3x3, 3x3.
       stride: 2 halves height and width, in the first 3x3.
       attention: makes the block of the slot, or None.
       attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
+      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     width: int
@@ -35,9 +36,11 @@ class PreActBlock(nn.Module):
     attention: ModuleFn | None = None
     attention_position: Place = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
+    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         before, after = by_position(self.attention, self.attention_position)
         features = self.width * (4 if self.bottleneck else 1)
         convs = [(3, self.width, self.stride), (3, self.width, 1)]
@@ -60,14 +63,14 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet(ResidualNetwork, kw_only=True):
-    """See `Network`; every stage after the first halves the size and doubles the width.
+    """Pre-activation ResNet, see `Network`; later stages halve the size and double the width.
 
     Attributes:
       stage_sizes: blocks per stage.
       bottleneck: see `PreActBlock`.
       width: inner channels of the first stage.
-      stem_width: channels before it.
-      dropout: as in `Network`; not inside the blocks, where Wide ResNets may have it.
+      stem_width: channels of the stem.
+      dropout: as in `Network`; there is none inside the blocks, as Wide ResNets may have.
     """
 
     stage_sizes: Sequence[int]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ssanet_jax import layers
 from ssanet_jax.attention import ATTENTION
+from ssanet_jax.layers import ValuePartial
 from ssanet_jax.models.densenet import DenseNet
 from ssanet_jax.models.googlenet import GoogLeNet
 from ssanet_jax.models.mobilenet import MobileNet, MobileNetV2
@@ -90,12 +91,12 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     'residual_attention92': partial(ResidualAttentionNetwork, modules=(1, 2, 3)),
 }
 
-# VGG has BatchNorm here, whether its name says so or not.
+# Every VGG here has BatchNorm.
 _SHORT = {f'vgg{depth}': f'vgg{depth}_bn' for depth in (11, 13, 16, 19)}
 
 
 def model_names() -> list[str]:
-    """Every name that `create_model` knows: a network, alone or after an attention's name."""
+    """All names that `create_model` accepts: networks, alone or prefixed with an attention."""
     return [*NETWORKS, *(f'{kind}_{name}' for kind in ATTENTION for name in NETWORKS)]
 
 
@@ -105,10 +106,10 @@ def split_name(name: str) -> tuple[str | None, str]:
     'vgg16' is short for 'vgg16_bn'.
 
     Raises:
-      ValueError: no such model; the message lists the nearest names.
+      ValueError: no such model; the message has the nearest names.
     """
-    before, _, after = name.partition('_')
-    kind, network = (before, after) if before in ATTENTION else (None, name)
+    kind = next((kind for kind in ATTENTION if name.startswith(f'{kind}_')), None)
+    network = name.removeprefix(f'{kind}_')
     network = _SHORT.get(network, network)
     if network not in NETWORKS:
         raise ValueError(f'No model is called {name!r}. {_nearest(name, model_names())}')
@@ -130,12 +131,12 @@ def create_model(
     Args:
       name: one of `model_names()`: 'resnet50', 'ssa_resnet50', 'cbam_vgg16_bn', ...
       num_classes: length of the logits.
-      dtype: of the computation; parameters and statistics stay float32.
-      attention_options: for the attention block, as {'squeeze': 'max'} for SSA.
-      norm_options: for every BatchNorm, as {'axis_name': 'data'}, and those of the attention
-        where it has a `norm`.
-      variant: 'v1' or 'v1.5' (when None), where a bottleneck's stride sits.
-      **overrides: any other attribute of the network, as `stem='cifar'`,
+      dtype: of the computation; parameters and statistics are float32.
+      attention_options: of the attention block, as {'squeeze': 'max'} for SSA.
+      norm_options: of every BatchNorm, as {'axis_name': 'data'}, the attention's too where it has a
+        `norm`.
+      variant: 'v1' or 'v1.5' (the default), see `Bottleneck`.
+      **overrides: other attributes of the network, as `stem='cifar'`,
         `attention_stages=(3, 4)`, or `attention=partial(MyBlock, name='mine')`.
 
     Raises:
@@ -149,16 +150,11 @@ def create_model(
     """
     kind, network = split_name(name)
     make = NETWORKS[network]
-    # So that the network can be hashed.
-    overrides = {
-        option: tuple(value) if isinstance(value, list) else value
-        for option, value in overrides.items()
-    }
+    overrides = _hashable(overrides)
     _check_options(overrides, make, f'option of {name}')
     if kind is not None and 'attention' in overrides:
         raise ValueError(
-            f'attention={overrides["attention"]} and the name {name} say two things; make it '
-            f'from {network!r}.'
+            f'attention={overrides["attention"]} contradicts the name {name}; use {network!r}.'
         )
     if kind is not None:
         overrides['attention'] = _attention(name, kind, attention_options, overrides)
@@ -174,26 +170,39 @@ def create_model(
     if variant is not None:
         overrides['block'] = _with_variant(name, make, variant)
     model = make(num_classes=num_classes, dtype=dtype, **overrides)
-    return _with_norm_options(model, norm_options) if norm_options else model
+    return _with_norm_options(model, _hashable(norm_options)) if norm_options else model
+
+
+def _hashable(value: Any) -> Any:
+    """Makes options compare and hash by value, so that equal networks compile once."""
+    if isinstance(value, Mapping):
+        return {key: _hashable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, '_fields'):
+        return tuple(map(_hashable, value))
+    if isinstance(value, partial):
+        return ValuePartial(
+            _hashable(value.func), *_hashable(value.args), **_hashable(value.keywords)
+        )
+    return value
 
 
 def _attention(
     name: str, kind: str, options: Mapping[str, Any] | None, overrides: Mapping[str, Any]
 ) -> ModuleFn:
-    options = {**options} if options else {}
+    options = dict(_hashable(options or {}))
     _check_options(options, ATTENTION[kind], f'attention option of {name}')
     if 'norm' in overrides and 'norm' in option_names(ATTENTION[kind]):
-        options.setdefault('norm', overrides['norm'])  # statistics shared alike everywhere
-    return partial(ATTENTION[kind], **options, name=kind)
+        options.setdefault('norm', overrides['norm'])
+    return ValuePartial(ATTENTION[kind], **options, name=kind)
 
 
 def _with_norm_options(model: Network, norm_options: Mapping[str, Any]) -> Network:
-    """The same network with `norm_options` for its BatchNorms and those of its attention."""
+    """Copy of the network with `norm_options` in its BatchNorms and those of its attention."""
     attention = model.attention
     if attention is not None and 'norm' in option_names(attention):
         norm = attention(parent=None).norm
-        attention = partial(attention, norm=partial(norm, **norm_options))
-    return model.clone(norm=partial(model.norm, **norm_options), attention=attention)
+        attention = ValuePartial(attention, norm=ValuePartial(norm, **norm_options))
+    return model.clone(norm=ValuePartial(model.norm, **norm_options), attention=attention)
 
 
 def _with_variant(name: str, make: Callable[..., Network], variant: Variant) -> ModuleFn:
@@ -205,7 +214,7 @@ def _with_variant(name: str, make: Callable[..., Network], variant: Variant) -> 
             f'variant={variant!r} has no effect: {name} has no bottlenecks of that kind; leave it '
             'unset.'
         )
-    return partial(block, variant=variant)
+    return ValuePartial(block, variant=variant)
 
 
 def _check_options(options: Iterable[str], make: Callable[..., nn.Module], what: str) -> None:
@@ -216,7 +225,7 @@ def _check_options(options: Iterable[str], make: Callable[..., nn.Module], what:
 
 
 def option_names(make: Callable[..., nn.Module]) -> list[str]:
-    """What a module, or a partial application of one, can be given."""
+    """Attributes of a module class, or of a partial of one."""
     made: Any = layers.unwrap_partial(make)
     fields = dataclasses.fields(made) if dataclasses.is_dataclass(made) else ()
     return [field.name for field in fields if field.name not in ('parent', 'name')]

@@ -1,9 +1,8 @@
 """Residual Attention Networks (Wang et al. 2017, https://arxiv.org/abs/1704.06904).
 
-The structure is that of the authors' Caffe definitions of Attention-56 and -92
-(github.com/fwang91/residual-attention-network), which the parameter counts are checked against.
-They have soft masks of their own; the slot is in every residual unit outside those, as in a
-pre-activation ResNet.
+The structure and parameter counts are those of the authors' Caffe definitions of Attention-56 and
+-92 (github.com/fwang91/residual-attention-network). The networks contain soft masks; every
+residual unit outside the masks has an attention slot, as in a pre-activation ResNet.
 """
 
 from collections.abc import Sequence
@@ -20,14 +19,15 @@ _TRUNK = 3  # units of a trunk, the paper's p + t
 
 
 class AttentionModule(nn.Module):
-    """(1 + mask) * trunk and a last unit, where the mask is a small hourglass.
+    """Residual unit after (1 + mask) * trunk, where the mask is a small hourglass network.
 
     Attributes:
       width: inner channels of the units, a quarter of x's.
-      depth: times that the mask halves its size.
-      slots: what fills the slots of the units of the trunk and of the last one.
+      depth: number of times the mask halves its size.
+      slots: attention of the units of the trunk and of the last unit.
       attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
+      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     width: int
@@ -35,9 +35,11 @@ class AttentionModule(nn.Module):
     slots: Sequence[ModuleFn | None]
     attention_position: Place = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
+    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         trunk = x
         for number, slot in enumerate(self.slots[:-1], start=1):
             trunk = self._unit(trunk, f'trunk_res{number}', slot, train=train)
@@ -53,7 +55,7 @@ class AttentionModule(nn.Module):
         return self._unit(fused, 'last', self.slots[-1], train=train)
 
     def _mask(self, x: jax.Array, level: int, *, train: bool) -> jax.Array:
-        """Pools x, goes deeper, and comes back to the size of x; x is [N, H, W, C]."""
+        """The hourglass from `level` down, [N, H, W, C] to the same shape."""
         y = self._unit(layers.max_pool_ceil(x, 3), f'mask_down{level}', train=train)
         if level == self.depth:
             y = self._unit(y, f'mask_down{level}_2', train=train)
@@ -78,7 +80,7 @@ class AttentionModule(nn.Module):
 
 
 class ResidualAttentionNetwork(ResidualNetwork, kw_only=True):
-    """See `Network`; a stage is a residual unit and attention modules, the last one three units.
+    """See `Network`; a stage is a residual unit and attention modules, the last one units alone.
 
     Attributes:
       modules: attention modules of every stage before the last.
@@ -130,12 +132,10 @@ class ResidualAttentionNetwork(ResidualNetwork, kw_only=True):
 
 
 def resize(x: jax.Array, height: int, width: int) -> jax.Array:
-    """X [N, h, w, C] between whose pixels is interpolated, corner on corner, to [N, H, W, C]."""
+    """Bilinear resize of x [N, h, w, C] to [N, H, W, C] with aligned corners."""
     n, h, w, c = x.shape
     scales, shifts = zip(_corners(h, height), _corners(w, width), strict=True)
-    stats = layers.reduction_dtype(
-        x.dtype
-    )  # Places between pixels need more digits than bfloat16's.
+    stats = layers.reduction_dtype(x.dtype)  # bfloat16 is too coarse for positions
     y = jax.image.scale_and_translate(
         x.astype(stats),
         (n, height, width, c),
@@ -149,7 +149,7 @@ def resize(x: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def _corners(before: int, after: int) -> tuple[float, float]:
-    """Scale and shift that take the middles of the outer pixels to the middles of the outer."""
+    """Scale and translation that map the centers of the outer pixels onto each other."""
     if before == 1:
         return after, 0.0
     scale = (after - 1) / (before - 1)

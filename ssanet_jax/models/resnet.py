@@ -1,8 +1,7 @@
 """Residual networks (He et al. 2015, https://arxiv.org/abs/1512.03385) with an attention slot.
 
-Submodules carry torchvision's names (`layer1_0` for `layer1.0`), so that weights map one
-to one. The slot is where the SSANet and SE papers put their blocks: after the last
-BatchNorm of the residual branch, before the sum.
+Submodules have torchvision's names (`layer1_0` for `layer1.0`). The attention slot is after the
+last BatchNorm of the residual branch, before the sum, as in the SSANet and SE papers.
 """
 
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ Variant = Literal['v1', 'v1.5']
 
 
 class Projection(nn.Module):
-    """The 1x1 convolution and BatchNorm of a shortcut that changes shape (option B)."""
+    """1x1 convolution and BatchNorm of a shortcut that changes shape (He et al., option B)."""
 
     features: int
     stride: int
@@ -46,7 +45,7 @@ class Projection(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """relu(attention(BatchNorm(conv(inner(x)))) + shortcut(x)); a subclass says what inner is.
+    """Base class: relu(attention(BatchNorm(conv(inner(x)))) + shortcut(x)).
 
     Attributes:
       width: channels of the branch's inner convolutions.
@@ -54,11 +53,12 @@ class ResidualBlock(nn.Module):
       attention: makes the block of the attention slot, or None.
       attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
-      zero_init_residual: start with the last BatchNorm's scale at 0, so that the block
-        is the identity (Goyal et al. 2017, section 5.1).
-      projection: False makes a shortcut that changes shape by dropping pixels and padding
-        channels with zeros, without parameters (He et al., option A).
-      tail: how everything after `inner` is computed, see `models.tail.chooses_fold`.
+      zero_init_residual: start the last BatchNorm's scale at 0, so that the block is the
+        identity (Goyal et al. 2017, section 5.1).
+      projection: whether a shortcut that changes shape has a convolution (He et al., option B);
+        otherwise it drops pixels and pads channels with zeros (option A).
+      tail: implementation of everything after `inner`, see `folded_tail.chooses_fold`.
+      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     expansion: ClassVar[int]
@@ -73,13 +73,15 @@ class ResidualBlock(nn.Module):
     zero_init_residual: bool = False
     projection: bool = True
     tail: Tail = 'auto'
+    train: bool | None = None
 
     def inner(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """What feeds the last convolution of the branch."""
+        """Computes the input of the last convolution of the branch."""
         raise NotImplementedError
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        train = nn.merge_param('train', self.train, train)
         before, after = by_position(self.attention, self.attention_position)
         h = self.inner(x, train=train)
         shortcut = self._shortcut(x, train=train)
@@ -107,7 +109,7 @@ class ResidualBlock(nn.Module):
         y = layers.batch_norm(y, train=train, name=bn, norm=self.norm, **last)
         if attention is None:
             return layers.relu(y + shortcut)
-        # Keeping the output for the gradient does not pay where XLA keeps more for the gate's.
+        # nn.relu: XLA keeps the input of the ReLU for the gate's gradient anyway.
         return nn.relu(attention()(y, train=train) + shortcut)
 
     def _shortcut(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -152,9 +154,8 @@ class Bottleneck(ResidualBlock):
     """1x1 reduce, 3x3, 1x1 expand (ResNet-50 and deeper).
 
     Attributes:
-      variant: where a stride of 2 sits: 'v1', the paper, in the first 1x1 convolution;
-        'v1.5', torchvision and the released SSANet, in the 3x3 (ResNet-50 at 224: 4.09 G
-        multiply-adds instead of 3.86 G).
+      variant: convolution with the stride: 'v1', the first 1x1, as in the paper; 'v1.5', the 3x3,
+        as in torchvision and the released SSANet (ResNet-50 at 224: 4.09 G MACs, not 3.86 G).
       groups: of the 3x3 (ResNeXt, Xie et al. 2017, https://arxiv.org/abs/1611.05431).
       base_width: inner channels of each group, for a `width` of 64; 128 with one group makes
         torchvision's wide ResNets.
@@ -178,14 +179,14 @@ class Bottleneck(ResidualBlock):
 
 
 class ResNet(ResidualNetwork, kw_only=True):
-    """See `Network`; every stage after the first halves the size and doubles the width.
+    """ResNet, see `Network`; later stages halve the size and double the width.
 
     Attributes:
       stage_sizes: blocks per stage.
-      block: makes a residual block, `BasicBlock` or `Bottleneck`.
+      block: makes a residual block, as `BasicBlock` and `Bottleneck`, called as block(x, train).
       width: channels of the first stage.
       zero_init_residual, projection: see `ResidualBlock`.
-      tail: 'folded', 'plain', or 'auto': the one that is expected to be faster, by the shape.
+      tail: 'folded', 'plain', or 'auto', the one expected to be faster for the shape.
     """
 
     stage_sizes: Sequence[int]
@@ -214,9 +215,8 @@ class ResNet(ResidualNetwork, kw_only=True):
             'torchvision': NameMapping([layer, *downsample]),
             'timm': NameMapping([layer, *downsample, *attention], as_conv=r'\.se\.'),
             'ssanet': NameMapping([*released, *downsample], unused=r'Salient\.conv\.weight'),
-            'ssanet_cifar': NameMapping(
-                [*released, *cifar, ('^fc/', 'linear/')]
-            ),  # models/resnet.py
+            # models/resnet.py
+            'ssanet_cifar': NameMapping([*released, *cifar, ('^fc/', 'linear/')]),
         }
 
     def features(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -237,5 +237,5 @@ class ResNet(ResidualNetwork, kw_only=True):
                     projection=self.projection,
                     tail=self.tail,
                     name=f'layer{stage}_{index}',
-                )(x, train=train)
+                )(x, train)  # positional, for nn.remat(block, static_argnums=(2,))
         return x

@@ -1,7 +1,7 @@
 """VGG with BatchNorm (Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556).
 
-torchvision's form, whose convolutions have biases. The slot is where the SE paper has it in
-VGG: after the non-linearity that follows each convolution.
+torchvision's form, whose convolutions have biases. The attention slot follows the non-linearity of
+each convolution, as in the SE paper.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from ssanet_jax.models.network import ConvNorm, Network, torch_linear
 
 
 class VGG(Network, kw_only=True):
-    """See `Network`. Max-pooling ends every stage.
+    """VGG, see `Network`; every stage ends in max-pooling.
 
-    With an ImageNet stem the last map, averaged to 7x7, goes through three dense layers, with
-    dropout between them; with CIFAR's, the mean over its pixels goes through one.
+    With the ImageNet stem the head averages the last map to 7x7 and has three dense layers with
+    dropout between them; with CIFAR's it averages all pixels and has one.
 
     Attributes:
       stage_sizes: convolutions per stage.
       widths: channels of each stage.
       hidden: units of the first two dense layers.
-      dropout: after each of those two; with a CIFAR stem, before the last layer.
+      dropout: rate after each of those two; with the CIFAR stem, before the last layer.
     """
 
     stage_sizes: Sequence[int]
@@ -88,7 +88,7 @@ class VGG(Network, kw_only=True):
 
 
 def _adaptive_mean(x: jax.Array, size: int) -> jax.Array:
-    """Means over size x size even parts of x [N, H, W, C], as torch's AdaptiveAvgPool2d."""
+    """Averages x [N, H, W, C] to size x size pixels, as torch's AdaptiveAvgPool2d."""
     if x.shape[1:3] == (size, size):
         return x
     rows, columns = (_parts(length, size) for length in x.shape[1:3])
@@ -96,7 +96,7 @@ def _adaptive_mean(x: jax.Array, size: int) -> jax.Array:
 
 
 def _parts(length: int, count: int) -> np.ndarray:
-    """Weights [count, length] of the mean over part i, from i L / count up to (i + 1) L / count."""
+    """Weights [count, length] of the means over i L / count up to (i + 1) L / count."""
     part, place = np.arange(count)[:, None], np.arange(length)
     start, stop = part * length // count, -(-(part + 1) * length // count)
     inside = (place >= start) & (place < stop)

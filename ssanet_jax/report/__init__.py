@@ -1,4 +1,4 @@
-"""A page about a run, in one file that opens anywhere."""
+"""A self-contained HTML page about a run."""
 
 from ssanet_jax.report.page import report_at_end, write_report
 

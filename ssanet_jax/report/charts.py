@@ -1,4 +1,4 @@
-"""The charts of a report: SVG that follows the reader's light or dark scheme, as data URIs."""
+"""Charts as data URIs of SVG that follows the reader's light or dark color scheme."""
 
 import base64
 import io
@@ -16,16 +16,16 @@ from matplotlib.figure import Figure
 
 from ssanet_jax.analysis.calibration import Reliability
 from ssanet_jax.analysis.gates import GateStatistics
-from ssanet_jax.report.curves import Curves, Published, Series
+from ssanet_jax.report.curves import Curves, PublishedCurves, Series
 
-# Of Okabe and Ito's palette, which colour-blind readers tell apart, and its lighter tones for dark
-# paper. A chart is drawn in the first colours; its style sheet says what they become.
+# Okabe and Ito's palette, which colorblind readers can distinguish, and lighter tones for dark
+# mode. Charts are drawn in the light colors, which their style sheets replace in dark mode.
 _TRAIN, _EVALUATION, _INK, _GRID = '#0072b2', '#d55e00', '#333333', '#dddddd'
 _DARK = {_TRAIN: '#56b4e9', _EVALUATION: '#f0894a', _INK: '#d0d0d0', _GRID: '#444444'}
-_SIZE = (3.75, 3.0)  # inches, at 96 pixels: what a phone shows without shrinking
+_SIZE = (3.75, 3.0)  # inches at 96 dpi; fits a phone without scaling
 _STYLE: Any = {
-    'svg.fonttype': 'none',  # text stays text, in the reader's font
-    'svg.hashsalt': 'ssanet_jax',  # the same chart is the same file
+    'svg.fonttype': 'none',  # text stays text
+    'svg.hashsalt': 'ssanet_jax',  # reproducible files
     'font.size': 8.0,
     'axes.edgecolor': _GRID,
     'axes.labelcolor': _INK,
@@ -47,7 +47,7 @@ _STYLE: Any = {
 
 
 def _chart(title: str, draw: Callable[[Axes], None]) -> str:
-    """What `draw` draws on axes, with a legend below where there is more than one thing in it."""
+    """Renders `draw`, with a legend below if there is more than one entry."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=_SIZE, layout='constrained')
         FigureCanvasSVG(figure)
@@ -62,10 +62,10 @@ def _chart(title: str, draw: Callable[[Axes], None]) -> str:
 
 
 def _uri(svg: str) -> str:
-    rules = ''.join(f'--c{colour[1:]}:{colour};' for colour in _DARK)
-    dark = ''.join(f'--c{colour[1:]}:{instead};' for colour, instead in _DARK.items())
-    for colour in _DARK:
-        svg = svg.replace(colour, f'var(--c{colour[1:]})')
+    rules = ''.join(f'--c{color[1:]}:{color};' for color in _DARK)
+    dark = ''.join(f'--c{color[1:]}:{instead};' for color, instead in _DARK.items())
+    for color in _DARK:
+        svg = svg.replace(color, f'var(--c{color[1:]})')
     style = (
         f'<style>:root{{{rules}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}'
         'text{font-family:system-ui,sans-serif!important}</style>'
@@ -76,36 +76,39 @@ def _uri(svg: str) -> str:
 
 
 def curve_charts(
-    curves: Curves, reference: Published | None, *, decays_in_steps: bool = False
+    curves: Curves, reference: PublishedCurves | None, *, decays_in_steps: bool = False
 ) -> dict[str, str]:
-    """{'loss': data URI, 'top1': ..., 'learning_rate': ...}: those that there is anything for.
+    """Draws each of 'loss', 'top1' and 'learning_rate' that has a finite value.
 
     Args:
       curves: of the run.
-      reference: is drawn dashed, where the curves are by epochs.
-      decays_in_steps: whether the learning rate does, each to a share of itself.
+      reference: drawn dashed, if the curves are by epoch.
+      decays_in_steps: whether the learning rate is divided at milestones; its axis is logarithmic.
+
+    Returns:
+      Data URIs by name.
     """
     titles = {'loss': 'Loss (nats)', 'top1': 'Top-1 (%)', 'learning_rate': 'Learning rate'}
-    made = {}
+    charts = {}
     for name, title in titles.items():
         if any(np.isfinite(s.get(name, [])).any() for s in (curves.train, curves.evaluation)):
             logarithmic = decays_in_steps if name == 'learning_rate' else name == 'loss'
             draw = partial(_draw_curves, name, logarithmic, curves, reference)
-            made[name] = _chart(title, draw)
-    return made
+            charts[name] = _chart(title, draw)
+    return charts
 
 
 def _draw_curves(
-    name: str, logarithmic: bool, curves: Curves, reference: Published | None, ax: Axes
+    name: str, logarithmic: bool, curves: Curves, reference: PublishedCurves | None, ax: Axes
 ) -> None:
     ours = {'training': curves.train, 'evaluation': curves.evaluation}
-    for (label, series), colour in zip(ours.items(), (_TRAIN, _EVALUATION), strict=True):
-        _line(ax, series, name, color=colour, label=label, linewidth=1.3)
+    for (label, series), color in zip(ours.items(), (_TRAIN, _EVALUATION), strict=True):
+        _line(ax, series, name, color=color, label=label, linewidth=1.3)
     if reference and curves.unit == 'epoch':
         style = {'linewidth': 0.9, 'linestyle': (0, (3, 2)), 'alpha': 0.85}
-        theirs = {'training': reference.train, 'evaluation': reference.evaluation}
-        for (label, series), colour in zip(theirs.items(), (_TRAIN, _EVALUATION), strict=True):
-            _line(ax, series, name, color=colour, label=f'{label}, published', **style)
+        published = {'training': reference.train, 'evaluation': reference.evaluation}
+        for (label, series), color in zip(published.items(), (_TRAIN, _EVALUATION), strict=True):
+            _line(ax, series, name, color=color, label=f'{label}, published', **style)
     shown = np.concatenate([np.asarray(line.get_ydata()) for line in ax.get_lines()])
     if name == 'top1':
         ax.set_ylim(_lowest(ax), 100)
@@ -122,7 +125,7 @@ def _line(ax: Axes, series: Series, name: str, **style: Any) -> None:
 
 
 def _lowest(ax: Axes) -> float:
-    """Of what the lines have after the first tenth of the axis, rounded down to tens."""
+    """The lowest value after the first tenth of the axis, rounded down to a multiple of ten."""
     lines = [np.asarray(line.get_xydata()) for line in ax.get_lines()]
     begin = 0.1 * max(xy[:, 0].max() for xy in lines)
     late = np.concatenate([xy[xy[:, 0] >= begin, 1] for xy in lines])
@@ -140,27 +143,27 @@ def _logarithmic(ax: Axes, values: np.ndarray) -> None:
 
 
 def reliability_chart(before: Reliability, after: Reliability) -> str:
-    """How often the network is right, by how sure it is, as it is and with a fitted temperature."""
-    return _chart('Share of right predictions', partial(_draw_reliability, before, after))
+    """Accuracy by confidence, as trained and with fitted temperatures."""
+    return _chart('Accuracy', partial(_draw_reliability, before, after))
 
 
 def _draw_reliability(before: Reliability, after: Reliability, ax: Axes) -> None:
     width, share = 1 / len(before.images), before.images / before.images.sum()
     middles = before.edges[:-1] + width / 2
     ax.bar(middles, share, 0.9 * width, color=_INK, alpha=0.25, lw=0, label='share of images')
-    for found, style, label in (
+    for curve, style, label in (
         (before, {'color': _TRAIN, 'marker': 'o'}, 'as trained'),
         (after, {'color': _EVALUATION, 'marker': 's'}, 'with temperature'),
     ):
-        there = found.images > 0
-        line = ax.plot(found.confidence[there], found.accuracy[there], ms=3.5, lw=1, label=label)
+        used = curve.images > 0
+        line = ax.plot(curve.confidence[used], curve.accuracy[used], ms=3.5, lw=1, label=label)
         line[0].set(**style)
     ax.plot([0, 1], [0, 1], color=_INK, lw=0.8, ls=(0, (2, 2)), label='ideal')
-    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel='probability of the prediction')
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel='confidence')
 
 
 def gates_chart(gates: Mapping[str, GateStatistics]) -> str:
-    """Means of gates from the first block to the last, with bars of one standard deviation."""
+    """The mean gate of each block from first to last, with bars of one standard deviation."""
     return _chart('Gate, mean and standard deviation', partial(_draw_gates, gates))
 
 
@@ -174,7 +177,7 @@ def _draw_gates(gates: Mapping[str, GateStatistics], ax: Axes) -> None:
 
 
 def _labels(names: Sequence[str]) -> list[str]:
-    """Without the name of the attention, where all have the same: 'layer1_0' of 'layer1_0/ssa'."""
+    """Drops the name of the attention if all blocks share it: 'layer1_0' for 'layer1_0/ssa'."""
     if len({name.rpartition('/')[2] for name in names}) > 1:
         return list(names)
     return [name.rpartition('/')[0] or name for name in names]

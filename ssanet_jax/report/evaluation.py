@@ -1,4 +1,4 @@
-"""One pass over the evaluation split: every image's logits, loss and rank; the hardest images."""
+"""Evaluates a run once: logits, loss and rank of every image, and the images of highest loss."""
 
 from typing import NamedTuple
 
@@ -13,39 +13,39 @@ from ssanet_jax.trained.prediction import Predictor
 from ssanet_jax.training.losses import evaluation_loss
 from ssanet_jax.training.metrics import label_rank
 
-_BATCH_SIZE = 256  # images at a time, at most; what is computed does not depend on it
+_MAX_BATCH_SIZE = 256  # results do not depend on it
 
 
-class Kept(NamedTuple):
-    """Images uint8 [n, H, W, 3] with their numbers in the split, [n]."""
+class Examples(NamedTuple):
+    """Images uint8 [n, H, W, 3] with their positions in the split, int [n]."""
 
-    number: np.ndarray
+    position: np.ndarray
     image: np.ndarray
 
 
 class Evaluation(NamedTuple):
-    """The evaluation images in their order, N of them, as a network of K classes sees them.
+    """Results for the N images of the evaluation split, in order, and K classes.
 
     Attributes:
       logits: float32 [N, K].
-      label: int [N]; -1: could not be decoded, and no answer is right.
-      loss: float32 [N], cross-entropy in nats; log K for a bad image, as in evaluation.
-      rank: int [N], classes that come before the label; 0 where the prediction is right.
-      hardest: images of the highest losses, these falling; bad ones are not among them.
-      sample: good images at equal distances, for what is too dear to compute of all.
-      num_train: images of the training split.
+      label: int [N]; -1 if the image cannot be decoded, which counts as incorrect.
+      loss: float32 [N], cross-entropy in nats; log K for an undecodable image.
+      rank: int [N], number of classes above the label; 0 if the prediction is correct.
+      hardest: the decodable images of highest loss, in descending order.
+      sample: evenly spaced decodable images, for statistics too expensive to compute on all.
+      num_train: number of training images.
     """
 
     logits: np.ndarray
     label: np.ndarray
     loss: np.ndarray
     rank: np.ndarray
-    hardest: Kept
-    sample: Kept
+    hardest: Examples
+    sample: Examples
     num_train: int
 
     def means(self) -> dict[str, float]:
-        """{'loss', 'top1', 'top5', 'num_examples'} as in metrics.jsonl, accuracies in percent."""
+        """The 'loss', 'top1', 'top5' and 'num_examples' of metrics.jsonl; accuracies in percent."""
         return {
             'loss': float(self.loss.mean(dtype=np.float64)),
             'top1': 100 * float((self.rank < 1).mean()),
@@ -53,86 +53,86 @@ class Evaluation(NamedTuple):
             'num_examples': len(self.label),
         }
 
-    def good(self) -> np.ndarray:
-        """Numbers of the images that could be decoded."""
+    def decodable(self) -> np.ndarray:
+        """Positions of the decodable images."""
         return np.flatnonzero(self.label >= 0)
 
-    def not_finite(self) -> int:
-        """How many of these have logits that are not."""
-        return int(np.sum(~np.isfinite(self.logits[self.good()]).all(axis=1)))
+    def num_nonfinite(self) -> int:
+        """The number of decodable images with a non-finite logit."""
+        return int(np.sum(~np.isfinite(self.logits[self.decodable()]).all(axis=1)))
 
 
-def evaluate_run(run: TrainedModel, *, hardest: int, sample: int) -> Evaluation:
-    """Evaluates a run on the whole of its `eval_split`, on this host alone.
+def evaluate_trained(trained: TrainedModel, *, hardest: int, sample: int) -> Evaluation:
+    """Evaluates a run on all of its `eval_split`, on this host only.
 
     Args:
-      run: from `ssanet_jax.load`.
-      hardest: how many images of the highest losses to keep, at most.
-      sample: how many to keep besides, at least if there are as many, and fewer than twice.
+      trained: from `ssanet_jax.load_trained`.
+      hardest: number of images of highest loss to keep.
+      sample: minimum number of evenly spaced images to keep, if there are as many.
 
     Raises:
-      ConfigError: the data are not at hand, cannot be decoded, or have other classes.
+      ConfigError: the dataset is missing or damaged, or has another number of classes.
     """
-    config, info = _checked(run)
+    config, info = _eval_config(trained)
     every = max(1, info.num_eval // sample)
-    predictor = Predictor(run, config.eval_batch_size)
+    predictor = Predictor(trained, config.eval_batch_size)
     parts: list[tuple[np.ndarray, ...]] = []
-    hard, chosen = _no_images(config), [_no_images(config)]
-    start, num_good, losses = 0, 0, np.zeros(0, np.float32)  # losses of the hardest
+    hard, sampled = _no_images(config), [_no_images(config)]
+    start, num_good, losses = 0, 0, np.zeros(0, np.float32)  # of the hardest
     for batch in data.eval_batches(config, config.dataset.eval_split, share=data.HostShard(0, 1)):
         mask, image = batch['mask'], batch['image']
         logits = predictor.logits(image)
-        loss, rank = map(np.asarray, _judge(logits, batch['label']))
+        loss, rank = map(np.asarray, _loss_and_rank(logits, batch['label']))
         part = tuple(array[mask] for array in (logits, batch['label'], loss, rank))
         parts.append(part)
-        number, image = start + np.arange(mask.sum()), image[mask]
-        hard, losses = _hardest(hard, losses, Kept(number, image), part, hardest)
+        position, image = start + np.arange(mask.sum()), image[mask]
+        hard, losses = _hardest(hard, losses, Examples(position, image), part, hardest)
         good = np.flatnonzero(part[1] >= 0)
         some = good[-num_good % every :: every]
-        chosen.append(Kept(number[some], image[some]))
-        start, num_good = start + len(number), num_good + len(good)
+        sampled.append(Examples(position[some], image[some]))
+        start, num_good = start + len(position), num_good + len(good)
     logits, label, loss, rank = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return Evaluation(logits, label, loss, rank, hard, _join(chosen), info.num_train)
+    return Evaluation(logits, label, loss, rank, hard, _join(sampled), info.num_train)
 
 
-def _checked(run: TrainedModel) -> tuple[ConfigDict, data.DatasetInfo]:
-    """The config to evaluate with, and what the data are."""
-    config = run.config.copy_and_resolve_references()
-    info, expected = data.dataset_info(config), len(run.classes)
+def _eval_config(trained: TrainedModel) -> tuple[ConfigDict, data.DatasetInfo]:
+    """The config to evaluate with, and the dataset it describes."""
+    config = trained.config.copy_and_resolve_references()
+    info, expected = data.dataset_info(config), len(trained.classes)
     if info.num_classes != expected:
         raise ConfigError(
-            f'{config.dataset.name} has {info.num_classes} classes, but the network tells '
-            f'{expected} apart; put the data back that it was trained on.'
+            f'{config.dataset.name} has {info.num_classes} classes, but the network has '
+            f'{expected}; restore the dataset that it was trained on.'
         )
     size = config.eval_batch_size if config.eval_batch_size > 0 else config.batch_size
-    config.eval_batch_size = min(size, _BATCH_SIZE)
+    config.eval_batch_size = min(size, _MAX_BATCH_SIZE)
     return config, info
 
 
 @jax.jit
-def _judge(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The loss and the rank of each image, both [N], as `training.steps.eval_step` has them."""
+def _loss_and_rank(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The loss and rank of each image, both [N], as in `training.steps.eval_step`."""
     return evaluation_loss(logits, label), label_rank(logits, label)
 
 
 def _hardest(
-    kept: Kept, losses: np.ndarray, new: Kept, part: tuple[np.ndarray, ...], count: int
-) -> tuple[Kept, np.ndarray]:
-    """The `count` of highest loss among those kept before and the good ones of a batch."""
+    kept: Examples, losses: np.ndarray, new: Examples, part: tuple[np.ndarray, ...], count: int
+) -> tuple[Examples, np.ndarray]:
+    """The `count` examples of highest loss among `kept` and the decodable ones of a batch."""
     _, label, loss, _ = part
     loss = np.where(np.isnan(loss), np.inf, loss)
     best = np.argsort(np.where(label < 0, np.inf, -loss), kind='stable')[:count]
     best = best[label[best] >= 0]
-    both = _join([kept, Kept(new.number[best], new.image[best])])
+    both = _join([kept, Examples(new.position[best], new.image[best])])
     losses = np.concatenate([losses, loss[best]])
     order = np.argsort(-losses, kind='stable')[:count]
-    return Kept(both.number[order], both.image[order]), losses[order]
+    return Examples(both.position[order], both.image[order]), losses[order]
 
 
-def _join(parts: list[Kept]) -> Kept:
-    return Kept(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+def _join(parts: list[Examples]) -> Examples:
+    return Examples(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _no_images(config: ConfigDict) -> Kept:
+def _no_images(config: ConfigDict) -> Examples:
     size = config.dataset.image_size
-    return Kept(np.zeros(0, np.int64), np.zeros((0, size, size, 3), np.uint8))
+    return Examples(np.zeros(0, np.int64), np.zeros((0, size, size, 3), np.uint8))

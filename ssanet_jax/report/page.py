@@ -1,4 +1,4 @@
-"""Writes report.html: what a run is, how well it went, and where it goes wrong."""
+"""Writes report.html, a self-contained page about a run: results, errors, cost and config."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -9,59 +9,58 @@ import jinja2
 from etils import epath
 from ml_collections import ConfigDict
 
-from ssanet_jax.analysis.cost import layer_costs
+from ssanet_jax.analysis.macs import layer_costs
+from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.report import classes, curves, headline, sections, tables
+from ssanet_jax.report import classes, curves, sections, tables
 from ssanet_jax.report.charts import curve_charts
-from ssanet_jax.report.evaluation import Evaluation, evaluate_run
+from ssanet_jax.report.evaluation import Evaluation, evaluate_trained
+from ssanet_jax.report.header import make_header
 from ssanet_jax.trained.load import TrainedModel, load_trained, with_defaults
-from ssanet_jax.training.metrics_file import read_metrics
-from ssanet_jax.training.run_history import has_checkpoints, read_starts
-from ssanet_jax.training.workdir import saved_config
+from ssanet_jax.training.workdir import Workdir
 from ssanet_jax.version import __version__
 
-_HARDEST = 24  # images
-_SAMPLE = 512  # images whose gates are looked at, at least if there are as many
+_HARDEST = 24  # images shown
+_SAMPLE = 512  # images for gate statistics
 
 
 def write_report(
     workdir: epath.PathLike, checkpoint: str = 'best', out: epath.PathLike | None = None
 ) -> epath.Path:
-    """Evaluates a checkpoint of a run and writes a page about it, which needs no other file.
+    """Evaluates a checkpoint of a run and writes a self-contained page about it.
 
-    It has the numbers, learning curves, confusions, the worst and best classes, the hardest
-    images, calibration, gates, cost, config, versions and machines. What a run lacks, because it
-    is old, has not come far or its data are not at hand, is left out, and the page says so.
+    The page has results, learning curves, confusions, the worst and best classes, the hardest
+    images, calibration, gates, cost, config, versions and machines. It notes which sections it
+    omits, because the run is old or has just begun, or its dataset is missing.
 
     Args:
-      workdir: of a run of main.py, which may be going on.
+      workdir: of a run of main.py, which may still be training.
       checkpoint: 'best', 'latest' or a step.
-      out: the file; report.html in `workdir` by default.
+      out: path of the page; defaults to report.html in `workdir`.
 
     Returns:
       The path of the page.
 
     Raises:
-      ConfigError: there is no run, no such checkpoint, or `out` cannot be written.
+      ConfigError: the run or the checkpoint does not exist, or `out` cannot be written.
     """
-    folder = epath.Path(workdir)
-    path = folder / 'report.html' if out is None else epath.Path(out)
+    folder = Workdir(workdir)
+    path = folder.report if out is None else epath.Path(out)
     if path.is_dir() or not path.parent.is_dir():
-        raise ConfigError(f'{path} cannot be written; name a file in a folder that exists.')
+        raise ConfigError(f'{path} cannot be written; choose a file in an existing folder.')
     text = _page(folder, checkpoint)
     try:
-        temporary = path.parent / f'{path.name}.tmp'
-        temporary.write_text(text)
-        temporary.replace(path)
+        with atomic_write(path) as temporary:
+            temporary.write_text(text)
     except OSError as error:
         raise ConfigError(f'{path} cannot be written: {error}.') from error
     return path
 
 
 def report_at_end(workdir: epath.PathLike) -> None:
-    """Writes the report of a run that has just ended, and prints where it is, or why there is none.
+    """Writes the report of a finished run and prints its path, or the reason for its failure.
 
-    On several hosts the first prints the command that writes it.
+    With several hosts it prints the command to run instead, since evaluation uses one host.
     """
     if jax.process_count() > 1:
         if jax.process_index() == 0:
@@ -69,30 +68,30 @@ def report_at_end(workdir: epath.PathLike) -> None:
         return
     try:
         print(f'Report: {write_report(workdir)}')
-    except Exception as error:  # The run is done all the same.
+    except Exception as error:  # of the report, not of the run
         reason = ' '.join(str(error).split())[:300] or type(error).__name__
         print(f'No report: {reason} Write it with tools.report --workdir={workdir}')
 
 
-def _page(folder: epath.Path, checkpoint: str) -> str:
-    config = with_defaults(saved_config(folder))
-    lines, starts = read_metrics(folder), read_starts(folder)
-    run, evaluation, notes = None, None, []
-    if has_checkpoints(folder):
-        run = load_trained(folder, checkpoint)
+def _page(folder: Workdir, checkpoint: str) -> str:
+    config = with_defaults(folder.read_config())
+    lines, starts = folder.read_metrics(), folder.read_starts()
+    trained, evaluation, notes = None, None, []
+    if folder.checkpoint_steps():
+        trained = load_trained(folder, checkpoint)
         try:
-            evaluation = evaluate_run(run, hardest=_HARDEST, sample=_SAMPLE)
+            evaluation = evaluate_trained(trained, hardest=_HARDEST, sample=_SAMPLE)
         except ConfigError as error:
-            notes.append(f'What needs the evaluation images is left out: {error}')
+            notes.append(f'Sections that need the evaluation images are omitted: {error}')
     else:
-        notes.append('There is no checkpoint yet, so that there is nothing to evaluate.')
+        notes.append('There is no checkpoint to evaluate yet.')
     epoch = evaluation.num_train / config.batch_size if evaluation else None
     epoch = epoch or curves.steps_per_epoch(config, lines)
-    layers = layer_costs(run.model, config.dataset.image_size) if run else []
+    layers = layer_costs(trained.model, config.dataset.image_size) if trained else []
     content = {
-        'headline': headline.headline(config, run, evaluation, lines, layers, starts, epoch),
+        'header': make_header(config, trained, evaluation, lines, layers, starts, epoch),
         'curves': _curves(config, lines, epoch),
-        'images': _of_images(run, evaluation, notes) if run and evaluation else {},
+        'images': _image_sections(trained, evaluation, notes) if trained and evaluation else {},
         'cost': tables.cost_table(layers, config.dataset.image_size) if layers else None,
         'config': tables.config_tables(config),
         'starts': tables.starts_table(starts) if starts else None,
@@ -105,46 +104,48 @@ def _page(folder: epath.Path, checkpoint: str) -> str:
 def _curves(
     config: ConfigDict, lines: Sequence[Mapping[str, Any]], epoch: float | None
 ) -> dict[str, Any]:
-    found = curves.read_curves(lines, epoch)
+    ours = curves.read_curves(lines, epoch)
     reference = curves.published(config.model.name, config.dataset.name) if epoch else None
     in_steps = config.optimizer.schedule == 'step'
     return {
-        'charts': curve_charts(found, reference, decays_in_steps=in_steps),
-        'not_finite': found.not_finite,
+        'charts': curve_charts(ours, reference, decays_in_steps=in_steps),
+        'nonfinite': ours.nonfinite,
         'published': reference,
-        'unit': found.unit,
+        'unit': ours.unit,
     }
 
 
-def _of_images(run: TrainedModel, evaluation: Evaluation, notes: list[str]) -> dict[str, Any]:
-    """The parts that look at single images; a reason why there are none is added to `notes`."""
-    good = evaluation.good()
+def _image_sections(
+    trained: TrainedModel, evaluation: Evaluation, notes: list[str]
+) -> dict[str, Any]:
+    """The sections about single images; appends to `notes` why any are missing."""
+    good = evaluation.decodable()
     if bad := len(evaluation.label) - len(good):
         notes.append(
             f'{bad:,} of {len(evaluation.label):,} evaluation images cannot be decoded. They count '
-            'as wrong in the numbers above, as in training, and are in no other part.'
+            'as incorrect in the results below, as in training, and are omitted elsewhere.'
         )
     if not len(good):
         return {}
     logits, label = evaluation.logits[good], evaluation.label[good]
-    if wrong := evaluation.not_finite():
+    if nonfinite := evaluation.num_nonfinite():
         notes.append(
-            f'The outputs for {wrong:,} of {len(good):,} images are not finite: the network has '
-            'diverged. What needs them is left out.'
+            f'The logits of {nonfinite:,} of {len(good):,} images are not finite: the network has '
+            'diverged. Sections that need them are omitted.'
         )
         return {}
     counts = classes.confusion(label, logits.argmax(axis=1), logits.shape[1])
     few = logits.shape[1] <= classes.MATRIX_CLASSES
     return {
         'count': len(good),
-        'long_names': max(map(len, run.classes)) > 3,
+        'long_names': max(map(len, trained.classes)) > 3,
         'pixelated': evaluation.hardest.image.shape[1] < 64,
-        'matrix': classes.matrix_rows(counts, run.classes) if few else None,
-        'pairs': classes.pairs_table(counts, run.classes, 10 if few else 20),
-        'classes': classes.class_tables(counts, run.classes),
-        'hardest': sections.hardest_images(evaluation, run.classes),
+        'matrix': classes.matrix_rows(counts, trained.classes) if few else None,
+        'confusions': classes.confusions_table(counts, trained.classes, 10 if few else 20),
+        'classes': classes.class_tables(counts, trained.classes),
+        'hardest': sections.hard_examples(evaluation, trained.classes),
         'calibration': sections.calibration_section(logits, label),
-        'gates': sections.gates_section(run, evaluation),
+        'gates': sections.gates_section(trained, evaluation),
     }
 
 
@@ -152,7 +153,7 @@ def _of_images(run: TrainedModel, evaluation: Evaluation, notes: list[str]) -> d
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('ssanet_jax.report'),
-        autoescape=True,  # names of classes and values of the config are anybody's
+        autoescape=True,  # class names and config values are untrusted
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

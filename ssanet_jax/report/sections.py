@@ -1,4 +1,4 @@
-"""The parts of a report that are made of the evaluation images."""
+"""Sections of a report that need the evaluation images."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -16,29 +16,29 @@ from ssanet_jax.analysis.calibration import (
 from ssanet_jax.analysis.gates import find_gates, gate_statistics
 from ssanet_jax.report.charts import gates_chart, reliability_chart
 from ssanet_jax.report.evaluation import Evaluation
-from ssanet_jax.report.pictures import picture
+from ssanet_jax.report.thumbnails import thumbnail
 from ssanet_jax.tables import Column, Table
-from ssanet_jax.trained.gate_tables import statistics_table
+from ssanet_jax.trained.gate_display import statistics_table
 from ssanet_jax.trained.load import TrainedModel
 
-_BATCH_SIZE = 64  # images that gates are computed of at a time
+_BATCH_SIZE = 64  # for gates
 
 
-class Hard(NamedTuple):
-    """An image with a high loss; probabilities in percent, the loss in nats."""
+class HardExample(NamedTuple):
+    """An image with a high loss, in nats; probabilities are in percent."""
 
-    picture: str
-    number: int
+    thumbnail: str
+    position: int
     label: str
     prediction: str
-    right: bool
-    probability: float
-    of_label: float
+    correct: bool
+    confidence: float
+    label_probability: float
     loss: float
 
 
 class Gates(NamedTuple):
-    """Of every attention block: a chart by depth and a table, over so many images."""
+    """Gate statistics of every attention block over a number of images."""
 
     chart: str
     table: Table
@@ -46,7 +46,15 @@ class Gates(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """As trained and with temperatures; `extreme` says why one would be none of use, or ''."""
+    """Calibration as trained and with temperature scaling.
+
+    Attributes:
+      chart: a reliability diagram.
+      table: calibration error, confidence and accuracy.
+      images: how many were used.
+      temperature: fitted on all images.
+      extreme: why the temperature is at a limit of the search, or ''.
+    """
 
     chart: str
     table: Table
@@ -55,42 +63,44 @@ class Calibration(NamedTuple):
     extreme: str
 
 
-def hardest_images(evaluation: Evaluation, classes: Sequence[str]) -> list[Hard]:
-    """The images that `evaluation.hardest` holds, the hardest first."""
-    found = []
-    for number, image in zip(*evaluation.hardest, strict=True):
-        probabilities = scipy.special.softmax(evaluation.logits[number])
-        label, prediction = evaluation.label[number], int(probabilities.argmax())
-        found.append(
-            Hard(
-                picture=picture(image),
-                number=int(number),
+def hard_examples(evaluation: Evaluation, classes: Sequence[str]) -> list[HardExample]:
+    """The images of `evaluation.hardest`, hardest first."""
+    examples = []
+    for position, image in zip(*evaluation.hardest, strict=True):
+        probabilities = scipy.special.softmax(evaluation.logits[position])
+        label, prediction = evaluation.label[position], int(probabilities.argmax())
+        examples.append(
+            HardExample(
+                thumbnail=thumbnail(image),
+                position=int(position),
                 label=classes[label],
                 prediction=classes[prediction],
-                right=bool(label == prediction),
-                probability=100 * float(probabilities[prediction]),
-                of_label=100 * float(probabilities[label]),
-                loss=float(evaluation.loss[number]),
+                correct=bool(label == prediction),
+                confidence=100 * float(probabilities[prediction]),
+                label_probability=100 * float(probabilities[label]),
+                loss=float(evaluation.loss[position]),
             )
         )
-    return found
+    return examples
 
 
-def gates_section(run: TrainedModel, evaluation: Evaluation) -> Gates | None:
-    """What the gates do on a sample of the images; None where the network has no gate."""
+def gates_section(trained: TrainedModel, evaluation: Evaluation) -> Gates | None:
+    """Gate statistics on `evaluation.sample`; None if the network has no gates."""
     images = evaluation.sample.image
     try:
-        find_gates(run.model, images.shape[1])
+        find_gates(trained.model, images.shape[1])
     except ValueError:
         return None
     batches = _batches(images)
-    found = gate_statistics(run.model, run.variables, batches, preprocess=run.preprocess)
-    table = statistics_table(found, 'Gates, from the first block to the last')
-    return Gates(gates_chart(found), table, len(images))
+    statistics = gate_statistics(
+        trained.model, trained.variables, batches, preprocess=trained.preprocess
+    )
+    table = statistics_table(statistics, 'Gates, from first to last block')
+    return Gates(gates_chart(statistics), table, len(images))
 
 
 def _batches(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-    """All of one shape, so that one program does for all."""
+    """Batches of one shape, so that the program is compiled once."""
     rows = min(_BATCH_SIZE, len(images))
     for start in range(0, len(images), rows):
         some = images[start : start + rows]
@@ -99,7 +109,7 @@ def _batches(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
 
 
 def calibration_section(logits: np.ndarray, label: np.ndarray) -> Calibration | None:
-    """How sure the network is, and with temperatures; None of fewer than 2 images.
+    """Calibration and temperature scaling; None for fewer than 2 images.
 
     Args:
       logits: finite [N, K].
@@ -112,29 +122,29 @@ def calibration_section(logits: np.ndarray, label: np.ndarray) -> Calibration | 
     after, temperature = reliability(probabilities, label), fit_temperature(logits, label)
     extreme = ''
     if temperature == TEMPERATURES[0]:
-        extreme = 'the lower the temperature, the lower the loss, since nearly every image is right'
+        extreme = 'lower temperatures keep reducing the loss, since nearly every image is correct'
     elif temperature == TEMPERATURES[1]:
-        extreme = 'the higher the temperature, the lower the loss: guessing would be better'
+        extreme = 'higher temperatures keep reducing the loss: guessing would be better'
     columns = [
         Column('', left=True),
         Column('ECE', '{:.2f} %'.format),
-        Column('mean probability', '{:.2f} %'.format),
-        Column('right', '{:.2f} %'.format),
+        Column('confidence', '{:.2f} %'.format),
+        Column('accuracy', '{:.2f} %'.format),
         Column('temperature', left=True),
     ]
     rows = [
-        ('as trained', *_sureness(before), '1'),
-        ('cross-fitted', *_sureness(after), f'{halves[0]:.3f} and {halves[1]:.3f}'),
+        ('as trained', *_summary(before), '1'),
+        ('cross-fitted', *_summary(after), f'{halves[0]:.3f} and {halves[1]:.3f}'),
     ]
     table = Table('Calibration', columns, rows)
     chart = reliability_chart(before, after)
     return Calibration(chart, table, len(label), temperature, extreme)
 
 
-def _sureness(found: Reliability) -> tuple[float, float, float]:
-    """Expected calibration error, mean probability, share that is right; in percent."""
+def _summary(curve: Reliability) -> tuple[float, float, float]:
+    """Expected calibration error, mean confidence and accuracy, in percent."""
     confidence, accuracy = (
-        100 * float(np.nansum(values * found.images) / found.images.sum())
-        for values in (found.confidence, found.accuracy)
+        100 * float(np.nansum(values * curve.images) / curve.images.sum())
+        for values in (curve.confidence, curve.accuracy)
     )
-    return 100 * found.error, confidence, accuracy
+    return 100 * curve.error, confidence, accuracy

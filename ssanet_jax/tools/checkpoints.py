@@ -6,22 +6,26 @@ r"""Lists, verifies, prunes or exports the checkpoints of a run.
     python -m ssanet_jax.tools.checkpoints export --workdir=runs/digits --checkpoint=best \
         --out=runs/digits_best
 
-list shows each checkpoint with its size and evaluation. verify reads every file and compares it
-with the checksum that was written with it; it exits with 1 if one is damaged. prune deletes all
-but the newest ones and the best, unless one of these is damaged. export copies one checkpoint, with
-the config and the metrics up to it, to a new workdir, which can be evaluated, converted and gone on
-from.
+list shows each checkpoint with its size and evaluation. verify compares every file with its
+checksum and exits with 1 if one is damaged. prune deletes all but the newest checkpoints and the
+best, unless one of these is damaged. export copies one checkpoint, with the config and the metrics
+up to it, to a new workdir that can be evaluated, converted or resumed.
 """
 
 import datetime
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 from etils import epath
 
+from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli
+
+if TYPE_CHECKING:
+    from ssanet_jax.training.workdir import Workdir
 
 FLAGS = flags.FLAGS
 
@@ -41,26 +45,27 @@ def define_flags() -> None:
     flags.DEFINE_string('out', None, 'export: the new workdir, which must not exist.')
 
 
-def main(argv: list[str]) -> None:
-    cli.use_cpu()  # No accelerator is to be taken for files.
-    verb = argv[1] if len(argv) == 2 else None
+def main(arguments: list[str]) -> None:
+    runtime.use_cpu()  # Files need no accelerator.
+    verb = arguments[0] if len(arguments) == 1 else None
     if verb not in _VERBS:
-        given = ' '.join(argv[1:]) or 'nothing'
-        raise ConfigError(f'Say one of {", ".join(_VERBS)} before the flags; got {given}.')
+        received = ' '.join(arguments) or 'nothing'
+        verbs = ','.join(_VERBS)
+        raise ConfigError(f'Usage: checkpoints {{{verbs}}} --workdir=WORKDIR; got {received}.')
     for name in ('format', 'keep', 'checkpoint', 'out'):
         if FLAGS[name].present and name not in _VERBS[verb]:
-            raise ConfigError(f'--{name} has no effect with {verb}; leave it out.')
-    workdir = epath.Path(FLAGS.workdir)
-    from ssanet_jax.training.workdir import saved_config
+            raise ConfigError(f'--{name} has no effect with {verb}; omit it.')
+    from ssanet_jax.training.workdir import Workdir
 
-    saved_config(workdir)  # raises where there is no run
+    workdir = Workdir(FLAGS.workdir)
+    workdir.read_config()  # raises where there is no run
     {'list': _list, 'verify': _verify, 'prune': _prune, 'export': _export}[verb](workdir)
 
 
-def _list(workdir: epath.Path) -> None:
-    from ssanet_jax.training.checkpoint import Checkpoints
+def _list(workdir: 'Workdir') -> None:
+    from ssanet_jax.training.checkpoint_reader import CheckpointReader
 
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with CheckpointReader(workdir) as checkpoints:
         best, rows = checkpoints.best_step(), []
         for step in checkpoints.steps():
             folder = checkpoints.directory / str(step)
@@ -84,7 +89,7 @@ def _list(workdir: epath.Path) -> None:
         Column('loss', lambda loss: f'{loss:.4f}'),
         Column('best', lambda best: 'yes' if best else 'no', left=True),
     ]
-    show([Table(f'{workdir}/checkpoints', columns, rows)], FLAGS.format)
+    show([Table(str(workdir.checkpoints), columns, rows)], FLAGS.format)
 
 
 def _size(folder: epath.Path) -> int:
@@ -93,58 +98,56 @@ def _size(folder: epath.Path) -> int:
     )
 
 
-def _verify(workdir: epath.Path) -> None:
-    from ssanet_jax.training.checkpoint import Checkpoints
+def _verify(workdir: 'Workdir') -> None:
+    from ssanet_jax.training.checkpoint_reader import CheckpointReader
 
-    steps = sorted(int(p.name) for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit())
-    damaged = 0
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    steps, damaged = workdir.checkpoint_steps(), 0
+    with CheckpointReader(workdir) as checkpoints:
         for step in steps:
             reason = checkpoints.damage(step)
             damaged += bool(reason)
-            print(f'{step}: {f"damaged: {reason}" if reason else "as written"}', flush=True)
+            print(f'{step}: {f"damaged: {reason}" if reason else "intact"}', flush=True)
     print(f'{len(steps)} checkpoints, {damaged} damaged')
     sys.exit(1 if damaged else 0)
 
 
-def _prune(workdir: epath.Path) -> None:
+def _prune(workdir: 'Workdir') -> None:
     from ssanet_jax.training.checkpoint import Checkpoints
-    from ssanet_jax.training.lock import Lock
 
     if FLAGS.keep is None:
-        raise ConfigError('prune needs --keep: how many of the newest to keep, besides the best.')
-    with Lock(workdir), Checkpoints(workdir, keep=FLAGS.keep) as checkpoints:
+        raise ConfigError('Usage: checkpoints prune --workdir=... --keep=NUMBER_OF_NEWEST.')
+    with workdir.lock(), Checkpoints(workdir, keep=FLAGS.keep) as checkpoints:
         deleted = checkpoints.prune(verify=True)
-        print(f'Deleted {_named(deleted)}; kept {_named(checkpoints.steps())}.')
+        print(f'Deleted {_join(deleted)}; kept {_join(checkpoints.steps())}.')
 
 
-def _named(steps: list[int]) -> str:
+def _join(steps: list[int]) -> str:
     return ', '.join(map(str, steps)) or 'none'
 
 
-def _export(workdir: epath.Path) -> None:
-    from ssanet_jax.training.atomic_io import replace_text
-    from ssanet_jax.training.checkpoint import Checkpoints
+def _export(workdir: 'Workdir') -> None:
+    from ssanet_jax.training.atomic_io import write_text
     from ssanet_jax.training.checkpoint_integrity import damage
-    from ssanet_jax.training.metrics_file import lines_up_to
+    from ssanet_jax.training.checkpoint_reader import CheckpointReader
+    from ssanet_jax.training.workdir import Workdir
 
     if not FLAGS.out:
-        raise ConfigError('export needs --out: the new workdir.')
-    out = epath.Path(FLAGS.out)
-    if out.exists():
-        raise ConfigError(f'--out={out} exists; name a folder that does not.')
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+        raise ConfigError('Usage: checkpoints export --workdir=... --out=NEW_WORKDIR.')
+    out = Workdir(FLAGS.out)
+    if out.path.exists():
+        raise ConfigError(f'--out={out} exists; choose a new folder.')
+    with CheckpointReader(workdir) as checkpoints:
         step = checkpoints.find(FLAGS.checkpoint)
         try:
-            _copy(checkpoints.directory / str(step), out / 'checkpoints' / str(step))
-            (workdir / 'config.json').copy(out / 'config.json')
-            for name in ('classes.json', 'starts.jsonl'):
-                if (workdir / name).exists():
-                    (workdir / name).copy(out / name)
-            replace_text(out / 'metrics.jsonl', lines_up_to(workdir, step))
+            _copy(checkpoints.directory / str(step), out.checkpoints / str(step))
+            workdir.config.copy(out.config)
+            for path, copy in ((workdir.classes, out.classes), (workdir.starts, out.starts)):
+                if path.exists():
+                    path.copy(copy)
+            write_text(out.metrics, workdir.metrics_up_to(step))
         except OSError as error:
-            raise ConfigError(f'--out={out} could not be written: {error}.') from error
-    if reason := damage(out / 'checkpoints' / str(step)):
+            raise ConfigError(f'--out={out} cannot be written: {error}.') from error
+    if reason := damage(out.checkpoints / str(step)):
         raise ConfigError(f'{out} does not read back as it was written: {reason} Check the disk.')
     print(f'{out}: step {step} of {workdir}, read back and equal.')
 
@@ -159,5 +162,4 @@ def _copy(source: epath.Path, target: epath.Path) -> None:
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -1,4 +1,4 @@
-r"""Converts weights between torch's files, other libraries' names and runs of this package.
+r"""Converts weights between torch files, the namings of other libraries and runs of this package.
 
     python -m ssanet_jax.tools.convert_torch --model=resnet50 --weights=resnet50.pth \
         --out=resnet50.safetensors
@@ -10,19 +10,18 @@ r"""Converts weights between torch's files, other libraries' names and runs of t
         --config.model.name=cbam_resnet50 --config.model.cbam.mlp_bias=False \
         --weights=cbam50.pth --to=timm --out=cbam50.safetensors
 
-The first checks that every weight of the file finds its place, the second puts SSA into the
-network so that it computes what it did, the third writes the best checkpoint of a run, and the
-last says more of the network than its name. A run starts from such a file, or from torch's, with
---config.init.weights=FILE.
+The first verifies that file and network match, the second inserts SSA as an identity, the third
+writes the best checkpoint of a run, and the last sets options of the network. A run starts from
+such a file, or from one of torch, with --config.init.weights=FILE.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 from rich.console import Console
 
 from ssanet_jax import weights
@@ -30,14 +29,15 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network, create_model
 from ssanet_jax.models.registry import split_name
 from ssanet_jax.tools import cli
+from ssanet_jax.weights.convert import StateDict
 
 FLAGS = flags.FLAGS
 _console = Console(soft_wrap=True, highlight=False)
 
-# The flags of each source.
+# Flags that apply to each source of weights.
 _OF_RUN = ('checkpoint',)
 _OF_FILE = ('num_classes', 'ignore')
-_OF_NAME = ('stem', 'insert', 'gate')
+_OF_NAME = ('stem', 'insert', 'gate_scale')
 
 
 class Converted(NamedTuple):
@@ -48,7 +48,7 @@ class Converted(NamedTuple):
 
 def define_flags() -> None:
     flags.DEFINE_string('model', None, 'Network of --weights, as ssa_resnet50.')
-    config_flags.DEFINE_config_file('config', None, 'Recipe with the network, instead of --model.')
+    cli.define_config('Recipe with the network, instead of --model.', required=False)
     flags.DEFINE_string('weights', None, '.safetensors, or .pth, .pt, .bin, .tar of torch.')
     flags.DEFINE_string('workdir', None, 'A run to convert, instead of a network and --weights.')
     flags.DEFINE_string('checkpoint', 'best', 'With --workdir: best, latest or a step.')
@@ -58,30 +58,30 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer('num_classes', None, 'Unset: as the weights have.')
     flags.DEFINE_enum('stem', None, ['imagenet', 'cifar'], 'Of --model. Unset: as it has.')
-    flags.DEFINE_bool('insert', False, 'The weights are of --model without SSA; put it in.')
-    flags.DEFINE_enum(
-        'gate',
-        '2sigmoid',
-        ['sigmoid', '2sigmoid'],
-        "With --insert: gates of 1, or the paper's, made up for by the BatchNorm in front.",
+    flags.DEFINE_bool('insert', False, 'Insert SSA into weights of --model without it.')
+    flags.DEFINE_float(
+        'gate_scale',
+        2.0,
+        'With --insert: 2 starts with gates of 1; others, as the 1 of the paper, are compensated '
+        'in the preceding BatchNorm.',
     )
     flags.DEFINE_list('ignore', [], 'Patterns of names in --weights to leave out, as aux1.*')
 
 
-def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+def main() -> None:
     if not FLAGS.out.endswith('.safetensors') or not Path(FLAGS.out).parent.is_dir():
         raise ConfigError(f'--out={FLAGS.out} must end in .safetensors, in a folder that exists.')
     try:
-        model, variables, size = _convert(argv)
+        model, variables, size = _convert()
         arrays = weights.to_arrays(variables, model, naming=FLAGS.to)
-        weights.write(FLAGS.out, arrays)
-        written = weights.read(FLAGS.out)
-        back = weights.from_torch(written, model, naming=FLAGS.to, image_size=size)
+        weights.save(FLAGS.out, arrays)
+        restored = weights.from_torch(
+            weights.load(FLAGS.out), model, naming=FLAGS.to, image_size=size
+        )
     except (ImportError, OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    if not jax.tree.all(jax.tree.map(np.array_equal, back, variables)):
+    equal = partial(np.array_equal, equal_nan=True)  # a diverged run has NaNs
+    if not jax.tree.all(jax.tree.map(equal, restored, variables)):
         raise ConfigError(f'{FLAGS.out} does not read back as it was written; check the disk.')
     count = sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
     first = ', '.join(list(arrays)[:3])
@@ -91,18 +91,18 @@ def main(argv: list[str]) -> None:
     )
 
 
-def _convert(argv: list[str]) -> Converted:
+def _convert() -> Converted:
     sources = [name for name in ('workdir', 'model', 'config') if FLAGS[name].value]
     if len(sources) != 1 or (sources == ['workdir']) == bool(FLAGS.weights):
         raise ConfigError(
-            'Give --weights with --model or --config, or the --workdir of a run, and nothing else.'
+            'Expected --weights with either --model or --config, or else the --workdir of a run.'
         )
     (source,) = sources
     _check_effect(source)
     if source == 'workdir':
         return _from_run()
-    state_dict = weights.read(FLAGS.weights)
-    return _from_recipe(argv, state_dict) if source == 'config' else _from_name(state_dict)
+    state_dict = weights.load(FLAGS.weights)
+    return _from_recipe(state_dict) if source == 'config' else _from_name(state_dict)
 
 
 def _check_effect(source: str) -> None:
@@ -113,54 +113,50 @@ def _check_effect(source: str) -> None:
     }[source]
     for name in (*_OF_RUN, *_OF_FILE, *_OF_NAME):
         if FLAGS[name].value != FLAGS[name].default and name not in used:
-            raise ConfigError(f'--{name} has no effect with --{source}; leave it out.')
-    if FLAGS.gate != FLAGS['gate'].default and not FLAGS.insert:
-        raise ConfigError(f'--gate={FLAGS.gate} has no effect without --insert.')
+            raise ConfigError(f'--{name} has no effect with --{source}; omit it.')
+    if FLAGS.gate_scale != FLAGS['gate_scale'].default and not FLAGS.insert:
+        raise ConfigError(f'--gate_scale={FLAGS.gate_scale} has no effect without --insert.')
 
 
 def _from_run() -> Converted:
     from ssanet_jax.trained.load import load_trained
 
-    run = load_trained(FLAGS.workdir, FLAGS.checkpoint)
-    _console.print(f'{run.config.model.name}, step {run.step} of {FLAGS.workdir}')
-    return Converted(run.model, run.variables, run.config.dataset.image_size)
+    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
+    _console.print(f'{trained.config.model.name}, step {trained.step} of {FLAGS.workdir}')
+    return Converted(trained.model, trained.variables, trained.config.dataset.image_size)
 
 
-def _from_recipe(argv: list[str], state_dict: dict[str, Any]) -> Converted:
-    from ssanet_jax.training.trainer_setup import build_model  # which needs optax
+def _from_recipe(state_dict: StateDict) -> Converted:
+    from ssanet_jax.training.trainer_setup import build_model  # needs optax
 
-    config = cli.recipe(argv)
+    config = cli.recipe()
     model, size = build_model(config, num_classes=1), config.dataset.image_size
-    return Converted(*_read_as(model, state_dict, size), size)
+    return Converted(*_load_into(model, state_dict, size), size)
 
 
-def _from_name(state_dict: dict[str, Any]) -> Converted:
+def _from_name(state_dict: StateDict) -> Converted:
     options = {'stem': FLAGS.stem} if FLAGS.stem else {}
     if FLAGS.insert:
         kind, _ = split_name(FLAGS.model)
         if kind not in ('ssa', 'gssa'):
-            raise ConfigError(
-                f'--insert is for networks with SSA, and --model={FLAGS.model} has none; '
-                'choose ssa_... or gssa_....'
-            )
-        options['attention_options'] = {'gate': FLAGS.gate}
+            raise ConfigError(f'--insert needs --model=ssa_... or gssa_..., not {FLAGS.model}.')
+        options['attention_options'] = {'gate_scale': FLAGS.gate_scale, 'zero_init': True}
     model = create_model(FLAGS.model, num_classes=1, **options)
     if not FLAGS.insert:
-        return Converted(*_read_as(model, state_dict), None)
-    plain, variables = _read_as(weights.without_attention(model), state_dict)
+        return Converted(*_load_into(model, state_dict), None)
+    plain, variables = _load_into(weights.without_attention(model), state_dict)
     model = model.clone(num_classes=plain.num_classes)
     return Converted(model, weights.insert_attention(variables, model), None)
 
 
-def _read_as(
-    model: Network, state_dict: dict[str, Any], image_size: int | None = None
+def _load_into(
+    model: Network, state_dict: StateDict, image_size: int | None = None
 ) -> tuple[Network, dict[str, Any]]:
-    """`model` with the classes of the weights, and its variables."""
+    """`model` with the number of classes of the weights, and its variables."""
     classes = FLAGS.num_classes or weights.num_classes(state_dict, model)
     model = model.clone(num_classes=classes)
     return model, weights.from_torch(state_dict, model, ignore=FLAGS.ignore, image_size=image_size)
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -2,63 +2,189 @@ r"""A web page for a trained network: drop an image, see its classes and where t
 
     python -m ssanet_jax.tools.demo --workdir=runs/digits
 
-Then open http://127.0.0.1:7860 in a browser; Ctrl-C ends it. The page is for this machine alone.
-Look at it from another through `ssh -L 7860:127.0.0.1:7860 HOST`. With --host=0.0.0.0 everyone in
-the network can use it: there is no password.
+Then open http://127.0.0.1:7860 in a browser; Ctrl-C stops the server. Only this machine can reach
+it; from another, use `ssh -L 7860:127.0.0.1:7860 HOST`. With --host=0.0.0.0 anyone on the network
+can use it: there is no password.
 """
 
 import ipaddress
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from absl import flags
 
+from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
+
+if TYPE_CHECKING:
+    import gradio
+
+    from ssanet_jax.trained.load import TrainedModel
+
+_SHOWN = 320  # minimum side in pixels of the pictures on the page
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
-    flags.DEFINE_string('host', '127.0.0.1', 'Address to listen to.')
-    flags.DEFINE_integer('port', 7860, 'Port to listen to.', lower_bound=1, upper_bound=65535)
-    flags.DEFINE_integer('max_upload_mb', 16, 'Largest file to take, in MB.', lower_bound=1)
-    flags.DEFINE_integer('max_megapixels', 50, 'Of an image, at most.', lower_bound=1)
+    flags.DEFINE_string('host', '127.0.0.1', 'Address to listen on.')
+    flags.DEFINE_integer('port', 7860, 'Port to listen on.', lower_bound=1, upper_bound=65535)
+    flags.DEFINE_integer('max_upload_mb', 16, 'Largest file to accept, in MB.', lower_bound=1)
+    flags.DEFINE_integer('max_megapixels', 50, 'Largest image to accept, in pixels.', lower_bound=1)
 
 
-def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+def main() -> None:
     from ssanet_jax.trained.load import load_trained
 
-    run = load_trained(FLAGS.workdir, FLAGS.checkpoint)
-    cli.start_tensorflow()
+    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
+    runtime.start_tensorflow()
     try:
-        from ssanet_jax.tools import demo_page
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f'The page needs {error.name}, which is not installed: pip install .[demo]'
-        ) from error
-    try:
-        page = demo_page.serve(
-            run,
+        blocks = serve(
+            trained,
             host=FLAGS.host,
             port=FLAGS.port,
             max_upload_bytes=FLAGS.max_upload_mb * 10**6,
             max_image_pixels=FLAGS.max_megapixels * 10**6,
         )
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f'The page needs {error.name}, which is not installed: pip install .[demo]'
+        ) from error
     except (OSError, ValueError) as error:
         reason = ' '.join(str(error).split())
         raise ConfigError(
-            f'--host={FLAGS.host} --port={FLAGS.port} cannot be listened to: {reason} Choose '
-            'others, or set NO_PROXY=127.0.0.1,localhost.'
+            f'Cannot listen on --host={FLAGS.host} --port={FLAGS.port}: {reason} Choose another '
+            'host or port, or set NO_PROXY=127.0.0.1,localhost.'
         ) from error
     host = f'[{FLAGS.host}]' if ':' in FLAGS.host else FLAGS.host
-    print(f'http://{host}:{FLAGS.port} shows {FLAGS.workdir}, step {run.step:,}.', flush=True)
+    print(f'http://{host}:{FLAGS.port} shows {FLAGS.workdir}, step {trained.step:,}.', flush=True)
     if not _is_loopback(FLAGS.host):
-        print('Everyone who can reach this address can use the page: it has no password.')
-    page.blocks.block_thread()
+        print('Anyone who can reach this address can use the page: it has no password.')
+    blocks.block_thread()
+
+
+def serve(
+    trained: 'TrainedModel', *, host: str, port: int, max_upload_bytes: int, max_image_pixels: int
+) -> 'gradio.Blocks':
+    """Serves a trained model's page at http://host:port from background threads.
+
+    `block_thread()` of the result waits for Ctrl-C.
+
+    Args:
+      trained: from `ssanet_jax.load_trained`.
+      host: address to listen on; anyone who can reach it can use the page: there is no password.
+      port: of that address.
+      max_upload_bytes: larger files are refused.
+      max_image_pixels: larger images are refused.
+
+    Raises:
+      ModuleNotFoundError: gradio is not installed.
+      OSError: the port is taken.
+      ValueError: the page cannot be reached from this machine, for example through a proxy.
+    """
+    os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')  # read on import
+    import gradio as gr
+
+    blocks = _page(limit_pixels(trained, max_image_pixels))
+    blocks.queue(max_size=32, default_concurrency_limit=1).launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        quiet=True,
+        ssr_mode=False,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        allowed_paths=[],
+        max_file_size=max_upload_bytes,
+        prevent_thread_lock=True,
+        # The browser's own fonts: Gradio would fetch its fonts from a server.
+        theme=gr.themes.Default(
+            font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']
+        ),
+        css='.grid-wrap { max-height: none !important; }',  # show all rows of pictures
+    )
+    return blocks
+
+
+def limit_pixels(trained: 'TrainedModel', max_image_pixels: int) -> 'TrainedModel':
+    """Lowers the model's limit on image pixels to `max_image_pixels`, if it is higher."""
+    config = trained.config.copy_and_resolve_references()
+    config.dataset.max_image_pixels = min(max_image_pixels, config.dataset.max_image_pixels)
+    return trained._replace(config=config)
+
+
+def _page(trained: 'TrainedModel') -> 'gradio.Blocks':
+    """The page. Images are decoded, resized and normalized as in evaluation."""
+    import gradio as gr
+
+    from ssanet_jax import data
+    from ssanet_jax.trained.prediction import Predictor
+
+    predictor, dataset = Predictor(trained, batch_size=1), trained.config.dataset
+    title, size = f'{trained.config.model.name} on {dataset.name}', dataset.image_size
+
+    def answer(path: str | None) -> tuple[dict[str, float] | None, list[tuple], str]:
+        """Probabilities by class, captioned pictures and a note on the image in a file."""
+        if path is None:
+            return None, [], ''
+        (batch,) = data.file_batches([Path(path)], dataset, 1)
+        if batch.bad:
+            raise gr.Error(batch.bad[0], print_exception=False)
+        (top,) = predictor.top(batch.image)
+        pictures, note = _pictures(trained, batch.image)
+        return {guess.name: guess.probability for guess in top}, pictures, note
+
+    # Uploads are deleted after ten minutes, and at exit.
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 600)) as blocks:
+        gr.Markdown(
+            f'# {title}\nStep {trained.step:,}; {len(trained.classes):,} classes. Drop an image: '
+            f'the network sees it at {size} x {size} pixels, as in evaluation.'
+        )
+        with gr.Row():
+            # The file as uploaded: gr.Image would decode and re-encode it.
+            file = gr.File(label='image, JPEG or PNG', file_types=['.jpg', '.jpeg', '.png'])
+            classes = gr.Label(num_top_classes=5, label='most probable classes')
+        maps = gr.Gallery(
+            label='where it looks', columns=3, object_fit='contain', height='auto', buttons=[]
+        )
+        file.change(answer, file, [classes, maps, gr.Markdown()], api_visibility='private')
+    return blocks
+
+
+def _pictures(
+    trained: 'TrainedModel', image: np.ndarray
+) -> tuple[list[tuple[np.ndarray, str]], str]:
+    """The image [1, s, s, 3] as the network sees it, its saliency maps, and a note on them."""
+    from ssanet_jax.trained.saliency import enlarge, explain, legible_size
+    from ssanet_jax.trained.saliency_display import overlay
+
+    pictures = [(_magnify(image[0]), 'as the network sees it')]
+    try:
+        (saliency,) = explain(trained, image)
+    except ValueError as error:  # no spatial gate
+        return pictures, str(error)
+    size = legible_size(image.shape[1])
+    for name, values in saliency.maps.items():
+        laid = overlay(saliency.image, enlarge(values[None], size)[0])
+        pictures.append((_magnify(laid), name))
+    return pictures, (
+        "A stage's map is the mean of its gates, which multiply the features of each pixel. Each "
+        'map is scaled from its own minimum, dark, to its maximum, bright. Grad-CAM is that of the '
+        'most probable class.'
+    )
+
+
+def _magnify(image: np.ndarray) -> np.ndarray:
+    """Repeats the pixels of a small image."""
+    times = -(-_SHOWN // image.shape[0])
+    return np.repeat(np.repeat(image, times, axis=0), times, axis=1)
 
 
 def _is_loopback(host: str) -> bool:
@@ -69,5 +195,4 @@ def _is_loopback(host: str) -> bool:
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

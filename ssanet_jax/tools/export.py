@@ -1,4 +1,4 @@
-r"""Writes the network of a run for others, loads it back, and compares it with the checkpoint.
+r"""Exports a trained network, loads it back and verifies its logits.
 
     python -m ssanet_jax.tools.export --workdir=runs/digits --format=stablehlo --out=digits_hlo
     python -m ssanet_jax.tools.export --workdir=runs/digits --format=saved_model --out=digits_tf
@@ -7,86 +7,86 @@ r"""Writes the network of a run for others, loads it back, and compares it with 
     python -m ssanet_jax.tools.export --workdir=/data/runs/ssa50 --checkpoint=latest \
         --format=onnx --nopreprocessing --out=ssa50_onnx photographs/
 
-OUT becomes a folder with the network and a config.json that says what goes in and comes out, with
-the names of the classes. Images, in batches of 1 and 7, go through what was loaded back and
-through the checkpoint's network; logits that differ too much end the command with exit code 1, and
-the folder is then OUT.failed. The images are the first 7 of the run's evaluation split, or those
-named at the end: files, folders, globs, or - for standard input. docs/export.md says how each
-format is loaded.
+OUT becomes a folder with the network and a config.json that describes its input, outputs and
+classes. The loaded network must reproduce the checkpoint's logits in batches of 1 and 7 images;
+otherwise the command exits with 1 and leaves the folder as OUT.failed. It compares on the first 7
+images of the run's evaluation split, or on the arguments: files, folders, globs, or - for standard
+input. docs/export.md shows how to load each format.
 """
 
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-from etils import epath
 
+from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.tools import cli, image_files
+from ssanet_jax.tools import cli, input_files
 
 FLAGS = flags.FLAGS
 
-FORMATS = ('stablehlo', 'saved_model', 'onnx', 'safetensors')
-
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
+    from ssanet_jax.export import FORMATS
+
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
-    flags.DEFINE_enum('format', None, FORMATS, 'What to write.', required=True)
+    flags.DEFINE_enum('format', None, list(FORMATS), 'What to write.', required=True)
     flags.DEFINE_string('out', None, 'The folder to write, which must not exist.', required=True)
     flags.DEFINE_bool(
-        'preprocessing', True, 'Take uint8 images, not float32 ones that are normalised.'
+        'preprocessing', True, 'Take uint8 images rather than normalized float32 ones.'
     )
 
 
-def main(argv: list[str]) -> None:
-    cli.use_cpu()  # What is promised was measured there.
+def main(arguments: list[str]) -> None:
+    runtime.use_cpu()  # Parity bounds were measured there.
     out = Path(FLAGS.out)
     _check_out(out)
     if FLAGS.format == 'safetensors' and FLAGS['preprocessing'].present:
-        raise ConfigError('--preprocessing has no effect with --format=safetensors; leave it out.')
-    files = image_files.find(argv[1:]) if argv[1:] else None
+        raise ConfigError('--preprocessing has no effect with --format=safetensors; omit it.')
+    files = input_files.find(arguments) if arguments else None
     from ssanet_jax.trained.load import load_trained
-    from ssanet_jax.training.workdir import saved_config
+    from ssanet_jax.training.workdir import Workdir
 
-    saved_config(epath.Path(FLAGS.workdir))  # raises where there is no run
+    Workdir(FLAGS.workdir).read_config()  # raises where there is no run
     from ssanet_jax import export
 
     export.require_packages(FLAGS.format)
-    cli.start_tensorflow()
-    run = load_trained(FLAGS.workdir, FLAGS.checkpoint)
-    images = export.file_images(run, files) if files is not None else export.evaluation_images(run)
+    runtime.start_tensorflow()
+    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
+    if files is None:
+        images = export.evaluation_images(trained)
+    else:
+        images = export.file_images(trained, files)
     try:
-        described = export.export_run(
-            run, FLAGS.format, out, images, preprocessing=FLAGS.preprocessing
+        metadata = export.export_trained(
+            trained, FLAGS.format, out, images, preprocessing=FLAGS.preprocessing
         )
     except OSError as error:
         raise ConfigError(f'--out={out} cannot be written: {error}.') from error
-    _report(described, out)
+    _print_result(metadata, out)
 
 
 def _check_out(out: Path) -> None:
     if out.exists():
-        raise ConfigError(f'--out={out} exists; name a folder that does not.')
+        raise ConfigError(f'--out={out} exists; choose a new folder.')
     failed = out.with_name(f'{out.name}.failed')
     if failed.exists():
-        raise ConfigError(f'{failed} is there, of an export that failed; remove it first.')
+        raise ConfigError(f'{failed} is left from a failed export; remove it first.')
     if not out.parent.is_dir():
-        raise ConfigError(f'--out={out}: {out.parent} is no folder; make it first.')
+        raise ConfigError(f'--out={out}: {out.parent} is not a folder; create it first.')
 
 
-def _report(described: dict[str, Any], out: Path) -> None:
-    parity = described['parity']
-    print(f'{out}: {described["network"]}, step {described["step"]}, as {described["format"]}')
+def _print_result(metadata: dict[str, Any], out: Path) -> None:
+    parity = metadata['parity']
+    print(f'{out}: {metadata["network"]}, step {metadata["step"]}, as {metadata["format"]}')
     print(f'Loaded back and compared with the checkpoint on {parity["images"]} images:')
     for size, difference in parity['differences'].items():
-        found = f'differ by {difference:.1e} of the largest, {parity["bound"]:.0e} allowed'
-        print(f'  batches of {size}: logits {found if parity["bound"] else "are equal"}')
+        result = f'differ by {difference:.1e} of the largest, {parity["bound"]:.0e} allowed'
+        print(f'  batches of {size}: logits {result if parity["bound"] else "are equal"}')
     if 'bfloat16' in parity:
-        print(f'  as trained, in bfloat16, they differ by {parity["bfloat16"]:.1e}')
+        print(f'  trained in bfloat16, whose logits differ by {parity["bfloat16"]:.1e}')
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

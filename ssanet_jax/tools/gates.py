@@ -1,110 +1,115 @@
-r"""Says what the gates of a trained network do, and what each of them is worth.
+r"""Prints statistics of a trained network's gates and, with --ablation, the effect of each.
 
     python -m ssanet_jax.tools.gates --workdir=runs/digits
     python -m ssanet_jax.tools.gates --workdir=runs/digits --ablation --out=gates.png
     python -m ssanet_jax.tools.gates --workdir=runs/x --split='test[:10%]' --images=1000 \
         --format=markdown
 
-Statistics are over the images of the split that the run evaluates on, or another. With --ablation
-each gate in turn, and all at once, are set to 1, to their mean, and shuffled, and the images are
-evaluated again each time. Images that cannot be decoded are in no statistic, and wrong in every
-evaluation. docs/gates.md says what the numbers mean.
+Statistics are over the run's evaluation split, or --split. --ablation evaluates the images again
+with each gate in turn, and all at once, set to 1, to their mean, and shuffled. Undecodable images
+are excluded from statistics and count as incorrect in evaluations. docs/gates.md explains the
+numbers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress
 
+from ssanet_jax import runtime
 from ssanet_jax.analysis.gates import GateStatistics, find_gates
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import FORMATS, show
 from ssanet_jax.tools import cli
-from ssanet_jax.trained import gates
-from ssanet_jax.trained.ablation import Ablation, evaluations
-from ssanet_jax.trained.gate_tables import ablation_table, statistics_table
+
+if TYPE_CHECKING:
+    from ssanet_jax.trained.ablation import Ablation
+    from ssanet_jax.trained.gates import Batch
+    from ssanet_jax.trained.load import TrainedModel
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
-    flags.DEFINE_string('split', None, "Of the run's data; unset: the one that it evaluates on.")
-    flags.DEFINE_integer('images', None, 'At most so many, spread over the split.', lower_bound=1)
-    flags.DEFINE_integer('batch_size', 64, 'Images at a time.', lower_bound=1)
-    flags.DEFINE_bool('ablation', False, 'Say what each gate is worth, too.')
-    flags.DEFINE_string('out', None, 'Picture to write, .png, .svg or .pdf.')
+    flags.DEFINE_string('split', None, "Split of the run's dataset; unset: its evaluation split.")
+    flags.DEFINE_integer(
+        'images', None, 'Number of images, at most, evenly spaced over the split.', lower_bound=1
+    )
+    flags.DEFINE_integer('batch_size', 64, 'Images per batch.', lower_bound=1)
+    flags.DEFINE_bool('ablation', False, 'Also measure the effect of each gate.')
+    flags.DEFINE_string('out', None, 'Figure to write, .png, .svg or .pdf.')
     flags.DEFINE_enum('format', 'table', FORMATS, 'How to print.')
 
 
-def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+def main() -> None:
     if FLAGS.out:
         _check_out(Path(FLAGS.out))
+    from ssanet_jax.trained.gate_display import ablation_table, statistics_table
     from ssanet_jax.trained.load import load_trained
 
-    run = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # A mistake is found before TensorFlow.
-    config = run.config
+    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
+    name, dataset = trained.config.model.name, trained.config.dataset
     try:
-        find_gates(run.model, config.dataset.image_size)
+        find_gates(trained.model, dataset.image_size)
     except ValueError as error:
-        raise ConfigError(
-            f'{config.model.name} has no gates; name the run of a network with attention.'
-        ) from error
-    cli.start_tensorflow()
-    config.dataset.eval_split = FLAGS.split or config.dataset.eval_split
-    config.eval_batch_size = FLAGS.batch_size
-    statistics, ablation = _look(run, _batches(config))
+        raise ConfigError(f'{name} has no gates; choose a run of a network with attention.') from (
+            error
+        )
+    runtime.start_tensorflow()
+    split = FLAGS.split or dataset.eval_split
+    statistics, ablation = _analyze(trained, _batches(trained.config, split))
     count = next(iter(statistics.values())).images
-    title = (
-        f'{config.model.name}, step {run.step}, on {count:,} images of {config.dataset.name} '
-        f'{config.dataset.eval_split}'
-    )
+    title = f'{name}, step {trained.step}, on {count:,} images of {dataset.name} {split}'
     tables = [statistics_table(statistics, title)]
     show(tables if ablation is None else [*tables, ablation_table(ablation)], FLAGS.format)
     if FLAGS.out:
         _draw(statistics, title, ablation, FLAGS.out)
 
 
-def _look(
-    run: Any, batches: Callable[[], Iterable[gates.Batch]]
-) -> tuple[dict[str, GateStatistics], Ablation | None]:
-    """Statistics and, if it is asked for, the knock-out, with a bar where stderr is a terminal."""
+def _analyze(
+    trained: 'TrainedModel', batches: Callable[[], Iterable['Batch']]
+) -> tuple[dict[str, GateStatistics], 'Ablation | None']:
+    """Statistics and, with --ablation, the ablation; shows progress if stderr is a terminal."""
+    from ssanet_jax.trained.ablation import evaluations
+    from ssanet_jax.trained.gates import ablation_of, statistics_of
+
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task('statistics', total=None)
 
-        def counted() -> Iterator[gates.Batch]:
+        def counted() -> Iterator['Batch']:
             for batch in batches():
                 yield batch
                 progress.advance(bar)
 
-        statistics = gates.statistics_of(run, counted())
+        statistics = statistics_of(trained, counted())
         number = progress.tasks[0].completed
         progress.update(bar, total=number)
         if not FLAGS.ablation:
             return statistics, None
-        trials = progress.add_task('knock-out', total=number * evaluations(statistics))
-        return statistics, gates.knock_out_of(
-            run, batches(), statistics, advance=lambda: progress.advance(trials)
+        trials = progress.add_task('ablation', total=number * evaluations(statistics))
+        return statistics, ablation_of(
+            trained, batches(), statistics, advance=lambda: progress.advance(trials)
         )
 
 
-def _batches(config: ConfigDict) -> Callable[[], Iterable[gates.Batch]]:
+def _batches(config: ConfigDict, split: str) -> Callable[[], Iterable['Batch']]:
+    """Batches of a split, at most --images of them; `config` is left as it is."""
     from ssanet_jax import data
+    from ssanet_jax.trained.gates import subsample
 
-    split = config.dataset.eval_split
+    config = config.copy_and_resolve_references()
+    config.dataset.eval_split, config.eval_batch_size = split, FLAGS.batch_size
     if FLAGS.images is None:
         return lambda: data.eval_batches(config, split)
     total = data.dataset_info(config).num_eval
-    chosen = gates.evenly(data.eval_batches(config, split), FLAGS.images, total)
+    chosen = subsample(data.eval_batches(config, split), FLAGS.images, total)
     return lambda: chosen
 
 
@@ -112,21 +117,20 @@ def _check_out(path: Path) -> None:
     if path.suffix not in ('.png', '.svg', '.pdf'):
         raise ConfigError(f'--out={path} must end in .png, .svg or .pdf.')
     if not path.parent.is_dir():
-        raise ConfigError(f'--out={path}: there is no folder {path.parent}; make it first.')
+        raise ConfigError(f'--out={path}: there is no folder {path.parent}; create it first.')
 
 
 def _draw(
-    statistics: Mapping[str, GateStatistics], title: str, ablation: Ablation | None, out: str
+    statistics: Mapping[str, GateStatistics], title: str, ablation: 'Ablation | None', out: str
 ) -> None:
-    from ssanet_jax.trained.gate_figures import draw
+    from ssanet_jax.trained.gate_display import draw_gates
 
     try:
-        draw(statistics, title, ablation).savefig(out, dpi=150)
+        draw_gates(statistics, title, ablation).savefig(out, dpi=150)
     except OSError as error:
         raise ConfigError(f'--out={out} cannot be written: {error}.') from error
     Console(stderr=True).print(f'Written to {out}', soft_wrap=True, highlight=False)
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -1,37 +1,30 @@
-"""Says what limits the training speed of a recipe on this machine, and what would lift it.
+"""Finds the bottleneck of a recipe's training on this machine, and suggests settings.
 
     python -m ssanet_jax.tools.input_doctor --config=configs/imagenet_ssa50.py --out=input.png
 
-Times reading, decoding, augmenting, batching, the transfer to the devices and the training
+Times reading, decoding, the complete input pipeline, the transfer to the devices and the training
 step, each alone and all together; prints a table and a verdict. --out also draws a timeline.
 """
-
-import os
-
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 import itertools
 import math
 import re
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import tensorflow as tf
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from ssanet_jax import data, runtime
 from ssanet_jax.config.validation import check_batch_size
-from ssanet_jax.data import images
 from ssanet_jax.data.builders import open_source, prepare_command
-from ssanet_jax.data.pipeline import decode_batches, num_cores
-from ssanet_jax.data.sources import CHUNK, EncodedBatch
+from ssanet_jax.data.decode import DecodeSpec
+from ssanet_jax.data.loader import decode_batches
+from ssanet_jax.data.sources import READ_SIZE, num_cores
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 from ssanet_jax.training import trainer_setup
@@ -44,30 +37,28 @@ Spans = list[tuple[str, float, float]]  # lane, start, end in seconds
 
 
 class Rates(NamedTuple):
-    """Images per second of each part alone; None where there is no such part."""
+    """Images per second of each part alone; None for a dataset in memory."""
 
     read: float | None
-    decode: float | None
-    augment: float | None  # decode and augment
+    decode: float | None  # and crop
     input: float  # everything up to batches in host memory
     transfer: float
     step: float
     together: float
 
 
-def main(argv: list[str]) -> None:
-    config = cli.recipe(argv)
-    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
+def main() -> None:
+    config = cli.recipe()
+    runtime.start_tensorflow()
     check_batch_size(config, jax.device_count())
-    runtime.enable_compilation_cache()
     info = data.dataset_info(config)
-    run = trainer_setup.build(
+    setup = trainer_setup.build(
         config, num_classes=info.num_classes, num_train_examples=info.num_train
     )
     console = Console(soft_wrap=True, highlight=False)
     spans: Spans = []
     with console.status('starting') as status:
-        rates = measure(config, run, FLAGS.seconds, spans, status.update)
+        rates = measure(config, setup, FLAGS.seconds, spans, status.update)
     print_table(console, config, rates)
     for line in verdict(rates, num_cores(), advice(config, info.hint)):
         console.print(line)
@@ -80,43 +71,55 @@ def main(argv: list[str]) -> None:
 
 
 def measure(
-    config: ConfigDict, run: TrainerSetup, seconds: float, spans: Spans, show: Callable[[str], None]
+    config: ConfigDict,
+    setup: TrainerSetup,
+    seconds: float,
+    spans: Spans,
+    show: Callable[[str], None],
 ) -> Rates:
-    """Runs each part alone, then all together, whose steps go into `spans`."""
+    """Times each part alone, then all together; the steps of the latter go into `spans`."""
     size = config.batch_size
     show('measuring the input')
     batch = next(data.train_batches(config))
-    read = decode = augment = None
-    if config.dataset.reader == 'disk':
-        source = open_source(config.dataset, config.dataset.train_split)
-        training = partial(
-            source.training,
+    read = decode = None
+    if not config.dataset.in_memory:
+        read, decode = measure_input(config, seconds)
+    pipeline = throughput((len(b['label']) for b in data.train_batches(config)), seconds)
+
+    show('measuring the transfer and the training step')
+    (on_devices,) = to_devices([batch], setup.mesh)
+    transfer = throughput(
+        (size for b in to_devices(itertools.repeat(batch), setup.mesh) if jax.block_until_ready(b)),
+        seconds,
+    )
+    step = throughput(steps(setup, itertools.repeat(on_devices), size, []), seconds)
+    show('measuring all together')
+    batches = to_devices(timed_batches(config, spans), setup.mesh)
+    together = throughput(steps(setup, batches, size, spans), seconds)
+    return Rates(read, decode, pipeline, transfer, step, together)
+
+
+def measure_input(config: ConfigDict, seconds: float) -> tuple[float, float]:
+    """Images per second of reading and of decoding, each alone."""
+    source = open_source(config.dataset, config.dataset.train_split)
+
+    def encoded() -> Iterator[Any]:
+        return source.training(
             seed=config.seed,
-            batch_size=size,
+            batch_size=config.batch_size,
             start_step=0,
             share=data.HostShard(0, 1),
         )
-        read = rate((len(chunk) for chunk in training()), seconds)
-        some = list(itertools.islice(training(), max(4, math.ceil(size / CHUNK))))
-        decode = rate(decoded(config, itertools.cycle(some), images.decode_only), seconds)
-        augment = rate(decoded(config, itertools.cycle(some), images.random_crops), seconds)
-    whole = rate((len(b['label']) for b in data.train_batches(config)), seconds)
 
-    show('measuring the transfer and the training step')
-    (on_devices,) = to_devices([batch], run.mesh)
-    transfer = rate(
-        (size for b in to_devices(itertools.repeat(batch), run.mesh) if jax.block_until_ready(b)),
-        seconds,
-    )
-    step = rate(steps(run, itertools.repeat(on_devices), size, []), seconds)
-    show('measuring all together')
-    batches = to_devices(timed_batches(config, spans), run.mesh)
-    together = rate(steps(run, batches, size, spans), seconds)
-    return Rates(read, decode, augment, whole, transfer, step, together)
+    read = throughput((len(batch) for batch in encoded()), seconds)
+    some = list(itertools.islice(encoded(), max(4, math.ceil(config.batch_size / READ_SIZE))))
+    spec = DecodeSpec(config.dataset, config.dataset.train_crop, config.seed, source.size)
+    decoded = decode_batches(itertools.cycle(some), spec, config.batch_size)
+    return read, throughput((len(batch.image) for batch in decoded), seconds)
 
 
-def rate(counts: Iterator[int], seconds: float) -> float:
-    """Images per second of an iterator that yields how many there were, once it is warm."""
+def throughput(counts: Iterator[int], seconds: float) -> float:
+    """Images per second of an iterator that yields numbers of images, after three of them."""
     for _ in range(3):
         next(counts)
     start, images_done = time.perf_counter(), 0
@@ -128,23 +131,8 @@ def rate(counts: Iterator[int], seconds: float) -> float:
     return images_done / passed
 
 
-def decoded(
-    config: ConfigDict, chunks: Iterator[EncodedBatch], decode: Callable[..., Any]
-) -> Iterator[int]:
-    dataset = config.dataset
-    for batch in decode_batches(
-        chunks,
-        partial(decode, dataset=dataset),
-        seed=config.seed,
-        rows=config.batch_size,
-        image_size=dataset.image_size,
-        num_threads=dataset.num_threads,
-    ):
-        yield len(batch.image)
-
-
 def timed_batches(config: ConfigDict, spans: Spans) -> Iterator[data.Batch]:
-    """Training batches; how long each was waited for goes into `spans`."""
+    """Yields training batches; the waits for them go into `spans`."""
     batches = data.train_batches(config)
     while True:
         start = time.perf_counter()
@@ -153,11 +141,11 @@ def timed_batches(config: ConfigDict, spans: Spans) -> Iterator[data.Batch]:
         yield batch
 
 
-def steps(run: TrainerSetup, batches: Iterator[Any], size: int, spans: Spans) -> Iterator[int]:
-    state, total = run.init(), run.zero_metrics()
+def steps(setup: TrainerSetup, batches: Iterator[Any], size: int, spans: Spans) -> Iterator[int]:
+    state, total = setup.init(), setup.zero_metrics()
     for batch in batches:
         start = time.perf_counter()
-        state, total = run.train_step(state, batch, total)
+        state, total = setup.train_step(state, batch, total)
         jax.block_until_ready(total)
         spans.append(('training step', start, time.perf_counter()))
         yield size
@@ -175,8 +163,7 @@ def print_table(console: Console, config: ConfigDict, rates: Rates) -> None:
     table.add_column('times the step', justify='right')
     names = {
         'read': 'reading from disk',
-        'decode': 'decoding the crops',
-        'augment': 'decoding, resizing, mirroring',
+        'decode': 'decoding and cropping',
         'input': 'the whole input, into batches',
         'transfer': 'transfer to the devices',
         'step': 'training step',
@@ -191,68 +178,60 @@ def print_table(console: Console, config: ConfigDict, rates: Rates) -> None:
 
 
 def verdict(rates: Rates, cores: int, settings: list[str]) -> list[str]:
-    """What limits, by how much, and what would lift it, in plain words.
+    """Names the bottleneck and what would remove it.
 
-    >>> rates = Rates(9000.0, 2800.0, 2000.0, 1800.0, 50000.0, 3000.0, 1750.0)
+    >>> rates = Rates(9000.0, 2000.0, 1800.0, 50000.0, 3000.0, 1750.0)
     >>> print(*verdict(rates, 2, []))
-    The input limits: it makes 1,800 images/s, and the training step could take 3,000, 1.7 times
-    as many. Its slowest part is decoding. About 4 cores like these 2 would keep up.
+    The input is the bottleneck: it delivers 1,800 images/s; the training step could take 3,000
+    (1.7 times as many). Its slowest part is decoding. About 4 cores like these 2 would keep up.
     """
     surplus = rates.input / rates.step
     if rates.transfer < min(rates.input, rates.step):
         return [
-            f'The transfer to the devices limits: {rates.transfer:,.0f} images/s, and the '
+            f'The transfer to the devices is the bottleneck: {rates.transfer:,.0f} images/s; the '
             f'training step could take {rates.step:,.0f}.'
         ]
     if surplus >= 1:
-        near = ' It is close: other work on these cores would be felt.' if surplus < 1.2 else ''
+        near = ' It is close: other work on these cores may reverse it.' if surplus < 1.2 else ''
         return [
-            f'The training step limits: it takes {rates.step:,.0f} images/s, and the input could '
-            f'make {rates.input:,.0f}, {surplus:.1f} times as many.{near}'
+            f'The training step is the bottleneck: it takes {rates.step:,.0f} images/s; the input '
+            f'could deliver {rates.input:,.0f} ({surplus:.1f} times as many).{near}'
         ]
     lines = [
-        f'The input limits: it makes {rates.input:,.0f} images/s, and the training step could '
-        f'take {rates.step:,.0f}, {1 / surplus:.1f} times as many.'
+        f'The input is the bottleneck: it delivers {rates.input:,.0f} images/s; the training step '
+        f'could take {rates.step:,.0f} ({1 / surplus:.1f} times as many).'
     ]
-    needed = math.ceil(cores / surplus)
-    if rates.read is not None and rates.decode is not None and rates.augment is not None:
-        times = {
-            'reading': 1 / rates.read,
-            'decoding': 1 / rates.decode,
-            'resizing': 1 / rates.augment - 1 / rates.decode,
-        }
-        slowest = max(times, key=lambda name: times[name])
-        lines.append(f'Its slowest part is {slowest}.')
-        if slowest == 'reading':
-            lines[-1] += ' A faster disk, or a copy on a local one, would help most.'
-        else:
-            lines[-1] += f' About {needed} cores like these {cores} would keep up.'
+    enough = f'About {math.ceil(cores / surplus)} cores like these {cores} would keep up.'
+    if rates.read is None or rates.decode is None:
+        lines.append(enough)
+    elif rates.read < rates.decode:
+        lines.append('Its slowest part is reading. A faster or local disk would help most.')
     else:
-        lines.append(f'About {needed} cores like these {cores} would keep up.')
+        lines.append(f'Its slowest part is decoding. {enough}')
     return [*lines, *settings]
 
 
 def advice(config: ConfigDict, hint: str) -> list[str]:
-    """Settings that would make this recipe's input faster."""
+    """Settings that would speed up this recipe's input."""
     dataset = config.dataset
-    found: list[str] = []
-    if dataset.reader != 'disk':
-        return found
-    if dataset.antialias:
-        found.append('--config.dataset.antialias=False resizes several times as fast.')
+    settings: list[str] = []
+    if dataset.train_crop == 'resized' and dataset.antialias:
+        settings.append('--config.dataset.antialias=False resizes several times as fast.')
+    if dataset.in_memory:
+        return settings
     if 0 < dataset.num_threads < num_cores():
-        found.append('--config.dataset.num_threads=-1 would use all cores.')
+        settings.append('--config.dataset.num_threads=-1 would use all cores.')
     side = 3 * math.ceil(dataset.image_size / dataset.eval_crop_pct) // 2
     if dataset.name != 'folder' and not re.search(r'_\d+px', dataset.name):
-        found.append(
-            f'Smaller files are decoded faster; {prepare_command(dataset)} --max_side={side} '
-            'makes a copy of them.'
+        settings.append(
+            f'Smaller files decode faster; {prepare_command(dataset)} --max_side={side} makes a '
+            'copy of them.'
         )
-    return [*found, hint] if hint else found
+    return [*settings, hint] if hint else settings
 
 
 def draw(spans: Spans, title: str, path: str) -> None:
-    """Writes a PNG of when the training loop waited for input and when it trained."""
+    """Writes a PNG timeline of waits for input and training steps."""
     import matplotlib as mpl
     from matplotlib import pyplot
 
@@ -277,13 +256,10 @@ def draw(spans: Spans, title: str, path: str) -> None:
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
-    config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/.')
+    cli.define_config()
     flags.DEFINE_float('seconds', 5.0, 'Length of each measurement.', lower_bound=0.1)
     flags.DEFINE_string('out', None, 'PNG file for the timeline.')
 
 
 if __name__ == '__main__':
-    define_flags()
-    flags.mark_flag_as_required('config')
-    cli.run(main)
+    cli.run(main, define_flags)

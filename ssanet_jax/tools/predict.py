@@ -1,50 +1,54 @@
-r"""Says what a trained network sees in images: the likeliest classes and their probabilities.
+r"""Prints the most probable classes of images, by a trained network.
 
     python -m ssanet_jax.tools.predict --workdir=runs/digits seven.png photos/ 'more/*.jpg'
     find photos -name '*.jpg' | python -m ssanet_jax.tools.predict --workdir=runs/x --format=csv -
     curl -s https://... | python -m ssanet_jax.tools.predict --workdir=runs/x -
 
-Images are JPEG or PNG files, folders of them, globs, or standard input: one image, or paths, one
-a line. They are decoded, resized and normalised exactly as in evaluation. One that cannot be read
-is reported, in its place and in a line to stderr, the others go on, and the exit code is 1.
+Images are JPEG or PNG files, folders, globs, or standard input: one image, or one path per line.
+They are decoded, resized and normalized exactly as in evaluation. Images that cannot be read are
+reported, both in the output and to stderr, and the exit code is 1.
 """
 
 import csv
 import json
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from rich.console import Console
 from rich.progress import track
 
+from ssanet_jax import runtime
 from ssanet_jax.tables import Column, Table, show
-from ssanet_jax.tools import cli, image_files
+from ssanet_jax.tools import cli, input_files
+
+if TYPE_CHECKING:
+    from ssanet_jax.trained.load import TrainedModel
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_enum('format', 'table', ['table', 'jsonl', 'csv'], 'How to print.')
-    flags.DEFINE_integer('top', 5, 'Classes to name for an image, the likeliest.', lower_bound=1)
-    flags.DEFINE_integer('batch_size', 64, 'Images at a time.', lower_bound=1)
+    flags.DEFINE_integer('top', 5, 'Number of most probable classes to print.', lower_bound=1)
+    flags.DEFINE_integer('batch_size', 64, 'Images per batch.', lower_bound=1)
 
 
-def main(argv: list[str]) -> None:
-    files = image_files.find(argv[1:])
+def main(arguments: list[str]) -> None:
+    files = input_files.find(arguments)
     from ssanet_jax.trained.load import load_trained
 
-    run = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # A mistake is found before TensorFlow.
-    cli.start_tensorflow()
+    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
+    runtime.start_tensorflow()
     bad = 0
 
     def results() -> Iterator[dict[str, Any]]:
         nonlocal bad
-        for result in predictions(run, files):
+        for result in predictions(trained, files):
             if 'error' in result:
                 bad += 1
                 print(f'{result["file"]}: {result["error"]}', file=sys.stderr)
@@ -56,16 +60,16 @@ def main(argv: list[str]) -> None:
     sys.exit(1 if bad else 0)
 
 
-def predictions(run: Any, files: list[Any]) -> Iterator[dict[str, Any]]:
-    """{'file', 'top': [{'class', 'probability'}, ...]} of each, or {'file', 'error'}, in order."""
+def predictions(trained: 'TrainedModel', files: Sequence[Path | bytes]) -> Iterator[dict[str, Any]]:
+    """Yields {'file', 'top': [{'class', 'probability'}, ...]} or {'file', 'error'} per file."""
     from ssanet_jax import data
     from ssanet_jax.trained.prediction import Predictor
 
-    predictor = Predictor(run, FLAGS.batch_size)
-    for batch in data.file_batches(files, run.config.dataset, FLAGS.batch_size):
+    predictor = Predictor(trained, FLAGS.batch_size)
+    for batch in data.file_batches(files, trained.config.dataset, FLAGS.batch_size):
         tops = iter(predictor.top(batch.image[batch.good()], FLAGS.top))
         for row, file in enumerate(batch.files):
-            result: dict[str, Any] = {'file': image_files.name(file)}
+            result: dict[str, Any] = {'file': input_files.name(file)}
             if row in batch.bad:
                 yield {**result, 'error': batch.bad[row]}
             else:
@@ -74,7 +78,7 @@ def predictions(run: Any, files: list[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _jsonl(results: Iterator[dict[str, Any]], count: int) -> None:
-    out = sys.stdout  # While the bar is shown, rich has another there, which writes beside the bar.
+    out = sys.stdout  # before rich replaces it while the progress bar is shown
     for result in _progress(results, count):
         print(json.dumps(result), file=out, flush=True)
 
@@ -94,7 +98,7 @@ def _table(results: Iterator[dict[str, Any]], count: int) -> None:
     for result in _progress(results, count):
         guesses = [f'{g["class"]} {100 * g["probability"]:.1f} %' for g in result.get('top', [])]
         rows.append((result['file'], ', '.join(guesses) or f'not read: {result["error"]}'))
-    columns = [Column('image', left=True), Column('likeliest first', left=True)]
+    columns = [Column('image', left=True), Column('most probable first', left=True)]
     show([Table(f'{FLAGS.workdir}, checkpoint {FLAGS.checkpoint}', columns, rows)], 'table')
 
 
@@ -108,5 +112,4 @@ _PRINT = {'table': _table, 'jsonl': _jsonl, 'csv': _csv}
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

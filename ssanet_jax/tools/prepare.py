@@ -1,19 +1,13 @@
-r"""Downloads and prepares a data set through TFDS, or converts one that is prepared.
+r"""Downloads and prepares a dataset through TFDS, or converts a prepared one.
 
     python -m ssanet_jax.tools.prepare --dataset=imagenet2012:5.*.* --manual_dir=/data/tars
 
-Writes array_record files, which training reads in any order. A set that is there as tfrecord
-gets them besides. --max_side makes a smaller copy of a prepared set, named NAME_256px_q90, say,
-which is decoded faster. Says what it needs and checks the disk before it begins; run again after
-a stop, it goes on with the downloads and with the shards that are missing.
+Writes array_record files, which training reads in any order; a dataset in tfrecord files gets
+them in addition. --max_side makes a smaller copy of a prepared dataset, such as NAME_256px_q90,
+which decodes faster. Reports the disk space it needs and checks it first. After an interruption,
+the same command resumes with the missing downloads and shards.
 """
 
-import os
-
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-
-import importlib.util
 import shutil
 import sys
 from typing import Any
@@ -27,7 +21,7 @@ from rich.console import Console
 
 from ssanet_jax.data.builders import LOCAL_BUILDERS, files_by_hand, find_builder
 from ssanet_jax.data.conversion import Conversion, Shrink, is_prepared
-from ssanet_jax.data.pipeline import num_cores
+from ssanet_jax.data.sources import num_cores
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 
@@ -35,11 +29,7 @@ FLAGS = flags.FLAGS
 _console = Console(soft_wrap=True, highlight=False)
 
 
-def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
-    if FLAGS.beam and not importlib.util.find_spec('apache_beam'):
-        raise ConfigError('--beam needs Apache Beam: pip install -e .[train,beam]')
+def main() -> None:
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     name: str = FLAGS.dataset
@@ -75,24 +65,19 @@ def _builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.Datas
 
 def _download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
     size = int(builder.info.download_size or 0) + int(builder.info.dataset_size or 0)
-    if not size and FLAGS.manual_dir:  # TFDS does not know; it writes what it is given
+    if not size and FLAGS.manual_dir:  # unknown to TFDS; about the size of the archives
         size = sum(file.stat().length for file in epath.Path(FLAGS.manual_dir).glob('*'))
-    known = f'about {_gigabytes(size)}' if size else 'room that TFDS does not know the size of'
+    known = f'about {_gigabytes(size)}' if size else 'an amount of space unknown to TFDS'
     _announce(
         f'Preparing {builder.info.full_name} as {FLAGS.file_format}', builder.data_path, known
     )
     _check_disk(epath.Path(builder.data_dir_root), size)
     if FLAGS.dry_run:
         return
-    beam: dict[str, Any] = {}
-    if FLAGS.beam:
-        from apache_beam.options.pipeline_options import PipelineOptions
-
-        beam = {'beam_options': PipelineOptions(FLAGS.beam_options)}
-    download = tfds.download.DownloadConfig(manual_dir=FLAGS.manual_dir, **beam)
+    download = tfds.download.DownloadConfig(manual_dir=FLAGS.manual_dir)
     try:
         builder.download_and_prepare(download_config=download)
-    except Exception as error:  # whatever a builder raises for what it finds in its files
+    except Exception as error:  # Builders raise anything for malformed files.
         by_hand = files_by_hand(builder, FLAGS.manual_dir)
         reason = ' '.join(str(error).split())[:300]
         raise ConfigError(
@@ -108,21 +93,18 @@ def _convert(conversion: Conversion) -> None:
             raise
         reason = ' '.join(getattr(error, 'message', str(error)).split())[:300]
         raise ConfigError(
-            f'Stopped: {reason}. Shards that are done stay; the same command goes on.'
+            f'Stopped: {reason}. Converted shards are kept; the same command resumes.'
         ) from error
 
 
 def _announce_and_convert(conversion: Conversion) -> None:
     size = conversion.size()
     number = len(conversion.shards)
-    there = f', {conversion.num_done} are there' if conversion.num_done else ''
+    there = f', {conversion.num_done} already converted' if conversion.num_done else ''
     title = f'Converting {number} shards to {FLAGS.file_format}{there}'
     _announce(title, conversion.folder, f'about {_gigabytes(size)}')
     _check_disk(conversion.folder, size)
     if FLAGS.dry_run:
-        return
-    if FLAGS.beam:
-        conversion.run_on_beam(FLAGS.beam_options)
         return
     columns = (*bars.Progress.get_default_columns(), bars.MofNCompleteColumn())
     with bars.Progress(*columns, console=_console) as bar:
@@ -140,13 +122,13 @@ def _check_disk(folder: epath.Path, needed: int) -> None:
     free = _free(folder)
     if free is not None and free < needed:
         raise ConfigError(
-            f'{folder} has {_gigabytes(free)} free, and {_gigabytes(needed)} are needed; make '
-            'room, or name another --data_dir.'
+            f'{folder} has {_gigabytes(free)} free, and {_gigabytes(needed)} are needed; free some '
+            'space, or choose another --data_dir.'
         )
 
 
 def _free(folder: epath.Path) -> int | None:
-    """Bytes left where `folder` is or will be; None in a bucket."""
+    """Bytes free where `folder` is or will be; None in a bucket."""
     if '://' in str(folder):
         return None
     return shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
@@ -157,35 +139,31 @@ def _gigabytes(size: int) -> str:
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
-    flags.DEFINE_string('dataset', None, 'TFDS name, perhaps with a version.')
-    flags.DEFINE_string('data_dir', None, 'Where prepared sets are; TFDS has a default.')
-    flags.DEFINE_string('manual_dir', None, 'Where files downloaded by hand are.')
+    flags.DEFINE_string('dataset', None, 'TFDS name, with a version if needed.', required=True)
+    flags.DEFINE_string('data_dir', None, 'Folder of prepared datasets; TFDS has a default.')
+    flags.DEFINE_string('manual_dir', None, 'Folder of manually downloaded files.')
     flags.DEFINE_enum(
         'file_format',
         'array_record',
         ['array_record', 'tfrecord'],
-        'Of the files that are written.',
+        'Format of the files to write.',
     )
     flags.DEFINE_integer(
-        'max_side', None, 'Copy with the short side of images at most so long.', lower_bound=1
+        'max_side',
+        None,
+        'Copies with short sides of at most this many pixels.',
+        lower_bound=1,
     )
     flags.DEFINE_integer(
         'jpeg_quality',
         90,
-        'Of images that --max_side makes smaller.',
+        'Quality of images shrunk by --max_side.',
         lower_bound=1,
         upper_bound=100,
     )
     flags.DEFINE_integer('workers', None, 'Threads that convert; one per core.', lower_bound=1)
-    flags.DEFINE_bool('beam', False, 'Work on Apache Beam (pip install apache-beam).')
-    flags.DEFINE_list(
-        'beam_options', [], "Of the Beam pipeline: '--runner=DataflowRunner,--project=...'."
-    )
-    flags.DEFINE_bool('dry_run', False, 'Only say what would be done and what it needs.')
+    flags.DEFINE_bool('dry_run', False, 'Only report what would be done and the space it needs.')
 
 
 if __name__ == '__main__':
-    define_flags()
-    flags.mark_flag_as_required('dataset')
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -1,62 +1,67 @@
-r"""Draws where a trained network looks in images: the map of each stage, and Grad-CAM beside them.
+r"""Draws where a trained network looks in images: the map of each stage, and Grad-CAM.
 
     python -m ssanet_jax.tools.saliency --workdir=runs/digits --out=looks seven.png photos/
     python -m ssanet_jax.tools.saliency --workdir=runs/ssa50 --out=looks --raw 'photos/*.jpg'
     python -m ssanet_jax.tools.saliency --workdir=runs/ssa50 --out=looks --boxes=boxes.json photos/
 
-Images are named as for tools.predict. --out gets a PNG for each and index.html, which shows them
-all; --raw adds the maps as .npz. One that cannot be read is reported, the others go on, and the
-exit code is 1. With boxes around what is in the images, {"photos/cat.jpg": [[top, left, bottom,
-right], ...], ...} in their pixels, by path or name, it prints how well each map points at them.
-docs/saliency.md says what the maps are.
+Images are given as for tools.predict. Writes a PNG per image to --out, and index.html, which shows
+them all; --raw adds the maps as .npz. Images that cannot be read are reported and skipped, and the
+exit code is 1. --boxes, {"photos/cat.jpg": [[top, left, bottom, right], ...], ...} in pixels, by
+path or name, prints how well each map localizes the boxes. docs/saliency.md explains the maps.
 """
 
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from absl import flags
 from rich.console import Console
 from rich.progress import track
 
+from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import FORMATS, Column, Table, show
-from ssanet_jax.tools import cli, image_files
+from ssanet_jax.tools import cli, input_files
+
+if TYPE_CHECKING:
+    from ssanet_jax.analysis.saliency_scores import Score
+    from ssanet_jax.trained.load import TrainedModel
+    from ssanet_jax.trained.saliency import Saliency
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
     flags.DEFINE_string('workdir', None, 'The run.', required=True)
     flags.DEFINE_string('out', None, 'Folder to write; new or empty.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_float(
-        'alpha', 0.6, "Weight of a map's colours over the image.", lower_bound=0, upper_bound=1
+        'alpha', 0.6, "Weight of a map's colors over the image.", lower_bound=0, upper_bound=1
     )
-    flags.DEFINE_bool('raw', False, 'Write the maps too, as .npz.')
-    flags.DEFINE_integer('batch_size', 16, 'Images at a time.', lower_bound=1)
-    flags.DEFINE_string('boxes', None, 'JSON file of boxes around what is in the images.')
+    flags.DEFINE_bool('raw', False, 'Also write the maps, as .npz.')
+    flags.DEFINE_integer('batch_size', 16, 'Images per batch.', lower_bound=1)
+    flags.DEFINE_string('boxes', None, 'JSON file of bounding boxes of the objects.')
     flags.DEFINE_float(
-        'tolerance', 0, 'boxes: pixels by which the pointing game may miss.', lower_bound=0
+        'tolerance', 0, 'boxes: distance in pixels that still counts as a hit.', lower_bound=0
     )
     flags.DEFINE_enum('format', 'table', FORMATS, 'boxes: how to print.')
 
 
-def main(argv: list[str]) -> None:
-    files = image_files.find(argv[1:])
+def main(arguments: list[str]) -> None:
+    files = input_files.find(arguments)
     boxes = _boxes(files)
     out = Path(FLAGS.out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ConfigError(f'--out={out} is there already; name a new folder, or an empty one.')
+        raise ConfigError(f'--out={out} exists and is not an empty folder; choose another.')
     from ssanet_jax.trained.load import load_trained
 
-    run = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # A mistake is found before TensorFlow.
-    cli.start_tensorflow()
+    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
+    runtime.start_tensorflow()
     try:
-        bad, scores = _write(run, files, boxes, out)
+        bad, scores = _write(trained, files, boxes, out)
     except OSError as error:
         raise ConfigError(f'--out={out} cannot be written: {error}.') from error
     good = len(files) - len(bad)
@@ -68,8 +73,8 @@ def main(argv: list[str]) -> None:
     sys.exit(1 if bad else 0)
 
 
-def _boxes(files: Sequence[Path | bytes]) -> list[Any] | None:
-    """Those of each file; raises ConfigError for flags that would have no effect."""
+def _boxes(files: Sequence[Path | bytes]) -> list[np.ndarray | None] | None:
+    """The boxes of each file; raises ConfigError for flags without effect."""
     from ssanet_jax.trained.saliency_boxes import boxes_by_file, read_boxes
 
     if FLAGS.boxes:
@@ -80,75 +85,82 @@ def _boxes(files: Sequence[Path | bytes]) -> list[Any] | None:
     return None
 
 
-def looks(
-    run: Any, files: Sequence[Path | bytes], regions: Mapping[int, Any]
-) -> Iterator[tuple[str, Any]]:
-    """The name of each file and its `Look`, or the reason why it cannot be read, in order."""
+def explanations(
+    trained: 'TrainedModel', files: Sequence[Path | bytes], masks: Mapping[int, Any]
+) -> Iterator[tuple[str, 'Saliency | str']]:
+    """Yields the name of each file and its `Saliency`, or the reason why it cannot be read."""
     from ssanet_jax import data
-    from ssanet_jax.trained.saliency import look
+    from ssanet_jax.trained.saliency import explain
 
     numbers = itertools.count()
-    for batch in data.file_batches(files, run.config.dataset, FLAGS.batch_size):
+    for batch in data.file_batches(files, trained.config.dataset, FLAGS.batch_size):
         try:
-            found = look(run, batch.image)
-        except ValueError as error:  # It has no maps.
+            saliencies = explain(trained, batch.image)
+        except ValueError as error:  # no spatial gate
             raise ConfigError(str(error)) from error
         for row, (file, number) in enumerate(zip(batch.files, numbers, strict=False)):
-            region = regions.get(number)
-            one = region if isinstance(region, str) else found[row]
-            yield image_files.name(file), batch.bad.get(row, one)
+            mask = masks.get(number)
+            result = mask if isinstance(mask, str) else saliencies[row]
+            yield input_files.name(file), batch.bad.get(row, result)
 
 
 def _write(
-    run: Any, files: Sequence[Path | bytes], boxes: Sequence[Any] | None, out: Path
-) -> tuple[list[tuple[str, str]], list[Any]]:
-    """Writes figures and page; returns what could not be read and why, and the scores."""
+    trained: 'TrainedModel',
+    files: Sequence[Path | bytes],
+    boxes: Sequence[np.ndarray | None] | None,
+    out: Path,
+) -> tuple[list[tuple[str, str]], list['dict[str, Score] | None']]:
+    """Writes figures and page; returns the unreadable files with the reasons, and the scores."""
     from ssanet_jax.analysis.saliency_scores import localization
-    from ssanet_jax.trained import saliency_boxes
-    from ssanet_jax.trained.saliency_sheet import write_figure, write_page
+    from ssanet_jax.trained.saliency_boxes import regions
+    from ssanet_jax.trained.saliency_display import write_figure, write_page
 
-    regions = saliency_boxes.regions(boxes, files, run.config.dataset) if boxes else {}
+    masks = regions(boxes, files, trained.config.dataset) if boxes else {}
     cards, bad, scores = [], [], []
-    for number, (name, one) in enumerate(_progress(looks(run, files, regions), len(files))):
-        if isinstance(one, str):
-            bad.append((name, one))
+    results = _progress(explanations(trained, files, masks), len(files))
+    for number, (name, result) in enumerate(results):
+        if isinstance(result, str):
+            bad.append((name, result))
             continue
         out.mkdir(parents=True, exist_ok=True)
-        cards.append(write_figure(out, number + 1, name, one, alpha=FLAGS.alpha, raw=FLAGS.raw))
-        if number in regions:
-            mask: Any = regions[number]
-            scores.append(None if mask is None else localization(one.maps, mask, FLAGS.tolerance))
+        cards.append(write_figure(out, number + 1, name, result, alpha=FLAGS.alpha, raw=FLAGS.raw))
+        if number in masks:
+            mask: Any = masks[number]
+            localized = None if mask is None else localization(result.maps, mask, FLAGS.tolerance)
+            scores.append(localized)
     out.mkdir(parents=True, exist_ok=True)
-    title = f'Where {run.config.model.name} looks'
-    write_page(out, title, [*_about(run, len(cards))], cards, bad)
+    title = f'Where {trained.config.model.name} looks'
+    write_page(out, title, _introduction(trained, len(cards)), cards, bad)
     return bad, scores
 
 
-def _progress(results: Iterator[tuple[str, Any]], count: int) -> Iterator[tuple[str, Any]]:
-    """A bar on a terminal, above which what could not be read is told at once."""
+def _progress(
+    results: Iterator[tuple[str, 'Saliency | str']], count: int
+) -> Iterator[tuple[str, 'Saliency | str']]:
+    """Shows progress on a terminal, and reports unreadable images as they come."""
     console = Console(stderr=True)
     hidden = not console.is_terminal
-    for name, one in track(results, 'drawing', total=count, console=console, disable=hidden):
-        if isinstance(one, str):
-            console.print(f'{name}: {one}', soft_wrap=True, highlight=False, markup=False)
-        yield name, one
+    for name, result in track(results, 'drawing', total=count, console=console, disable=hidden):
+        if isinstance(result, str):
+            console.print(f'{name}: {result}', soft_wrap=True, highlight=False, markup=False)
+        yield name, result
 
 
-def _about(run: Any, count: int) -> Iterator[str]:
-    yield f'{_images(count)}; step {run.step:,} of {FLAGS.workdir}.'
-    yield (
-        'The map of a stage is the mean of the gates that its attention blocks multiply pixels by; '
-        'mean is that of all stages, at the size of the image. Grad-CAM shows where the last '
-        'feature map speaks for the class that is named. Colours run from the lowest to the '
-        'highest value of each map, which stand below it with the number of its values.'
-    )
+def _introduction(trained: 'TrainedModel', count: int) -> list[str]:
+    return [
+        f'{_images(count)}; step {trained.step:,} of {FLAGS.workdir}.',
+        "A stage's map is the mean of the gates of its attention blocks; mean is that of all "
+        'stages, at the size of the image. Grad-CAM shows where the last feature map supports the '
+        'class that is named. Colors span the range of each map, which is printed below it with '
+        'its size.',
+    ]
 
 
 def _images(count: int) -> str:
     return '1 image' if count == 1 else f'{count:,} images'
 
 
-def _show_scores(scores: Sequence[Any], good: int) -> None:
+def _show_scores(scores: Sequence['dict[str, Score] | None'], good: int) -> None:
     from ssanet_jax.analysis.saliency_scores import mean_scores
 
     seen = [score for score in scores if score is not None]
@@ -159,16 +171,14 @@ def _show_scores(scores: Sequence[Any], good: int) -> None:
         Column('energy in the boxes', lambda share: percent(100 * share)),
     ]
     notes = [
-        f'{len(seen):,} of {_images(good)}. {good - len(scores):,} without boxes and '
-        f"{len(scores) - len(seen):,} of whose boxes evaluation's crop shows too little are left "
-        'out.',
-        'Grad-CAM is that of the likeliest class, centre the middle of the image, uniform a map '
-        "that is the same everywhere: the boxes' share of the area.",
+        f'{len(seen):,} of {_images(good)}. Excluded: {good - len(scores):,} without boxes, '
+        f"{len(scores) - len(seen):,} whose boxes evaluation's crop cuts away.",
+        'Grad-CAM is that of the most probable class, center the middle of the image, uniform a '
+        "constant map: the boxes' share of the area.",
     ]
     rows = [(name, *score) for name, score in mean_scores(seen).items()]
     show([Table(f'{FLAGS.boxes}, {FLAGS.workdir}', columns, rows, notes)], FLAGS.format)
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -1,33 +1,26 @@
-"""Draws an augmented batch with its labels, as the network sees it, to look at.
+"""Draws an augmented batch with its labels, as the network sees it.
 
 python -m ssanet_jax.tools.show_batch --config=configs/digits_ssa20.py --out=batch.png
 """
-
-import os
-
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 import math
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-import tensorflow as tf
 from absl import flags
 from matplotlib import pyplot
-from ml_collections import config_flags
 
-from ssanet_jax import data
+from ssanet_jax import data, runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 
 FLAGS = flags.FLAGS
 
 
-def main(argv: list[str]) -> None:
-    config = cli.recipe(argv)
-    tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
+def main() -> None:
+    config = cli.recipe()
+    runtime.start_tensorflow()
     info = data.dataset_info(config)
     if FLAGS.split == 'train':
         batch = next(data.train_batches(config, start_step=FLAGS.step))
@@ -50,7 +43,7 @@ def main(argv: list[str]) -> None:
 
 
 def draw(images: np.ndarray, names: list[str], title: str, path: str | Path) -> None:
-    """Writes images uint8 [n, H, W, 3] with the names of their classes as a grid."""
+    """Writes a grid of images uint8 [n, H, W, 3] with the names of their classes."""
     mpl.use('Agg')
     columns = math.ceil(math.sqrt(2 * len(images)))
     rows = math.ceil(len(images) / columns)
@@ -67,15 +60,12 @@ def draw(images: np.ndarray, names: list[str], title: str, path: str | Path) -> 
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
-    config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/.')
-    flags.DEFINE_string('out', None, 'PNG file to write.')
-    flags.DEFINE_integer('step', 0, 'Which training batch, from 0.', lower_bound=0)
-    flags.DEFINE_enum('split', 'train', ['train', 'eval'], 'Augmented or not.')
-    flags.DEFINE_integer('images', 32, 'At most so many.', lower_bound=1)
+    cli.define_config()
+    flags.DEFINE_string('out', None, 'PNG file to write.', required=True)
+    flags.DEFINE_integer('step', 0, 'Number of the training batch, from 0.', lower_bound=0)
+    flags.DEFINE_enum('split', 'train', ['train', 'eval'], 'train: augmented; eval: not.')
+    flags.DEFINE_integer('images', 32, 'Number of images, at most.', lower_bound=1)
 
 
 if __name__ == '__main__':
-    define_flags()
-    flags.mark_flags_as_required(['config', 'out'])
-    cli.run(main)
+    cli.run(main, define_flags)

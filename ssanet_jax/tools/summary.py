@@ -1,19 +1,14 @@
-r"""Prints the layers of a network with their shapes, parameters and multiply-adds.
+r"""Prints the layers of a network with their shapes, parameters and multiply-accumulates (MACs).
 
     python -m ssanet_jax.tools.summary --model=ssa_resnet50 --variant=v1
     python -m ssanet_jax.tools.summary --config=configs/cifar10_ssa50.py --num_classes=10
     python -m ssanet_jax.tools.summary --list
-    python -m ssanet_jax.tools.summary --table=paper --format=markdown
 
-A row has all that its module does, submodules included. Products are the multiply-adds of
-convolutions and matrix products; elementwise are the multiplications, divisions and squares of
-attention blocks. Multiply-adds, as the SSANet paper counts them, are both together. Everything is
-counted for one image in inference, from the program as traced: nothing is computed.
+A row includes its submodules. Matmul MACs are those of convolutions and matrix products;
+elementwise counts the multiplications, divisions and squares of attention blocks; MACs are the sum
+of both, the multiply-adds of the SSANet paper. Counts are of the traced program, for
+one image in inference; nothing is computed.
 """
-
-import os
-
-os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # No accelerator is to be taken for shapes.
 
 import inspect
 from collections import defaultdict
@@ -21,9 +16,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
-from ssanet_jax.analysis.cost import LayerCost, Shape, layer_costs, total_cost
+from ssanet_jax import runtime
+from ssanet_jax.analysis.macs import LayerCost, layer_costs, total_cost
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.layers import unwrap_partial
@@ -31,32 +26,24 @@ from ssanet_jax.models import Network, create_model
 from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.tables import FORMATS, Column, Table, show, thousands
 from ssanet_jax.tools import cli
-from ssanet_jax.tools.paper_tables import paper_tables
 
 FLAGS = flags.FLAGS
 
 _OPTIONS = ('image_size', 'num_classes', 'stem', 'variant', 'depth')
 _MEANING = (
-    'Products: multiply-adds of convolutions and matrix products. Elementwise: multiplications, '
-    'divisions and squares in attention blocks. A row includes its submodules.'
+    'Matmul MACs: of convolutions and matrix products. Elementwise: multiplications, divisions and '
+    'squares in attention blocks. A row includes its submodules.'
 )
 
 
-def main(argv: list[str]) -> None:
-    if argv[1:]:
-        raise ConfigError(f'Unexpected argument {argv[1]!r}: every option begins with --.')
+def main() -> None:
+    runtime.use_cpu()  # Shapes need no accelerator.
     _check_flags()
-    if FLAGS.list:
-        tables = names()
-    elif FLAGS.table:
-        tables = paper_tables()
-    else:
-        tables = _of_model(argv)
-    show(tables, FLAGS.format)
+    show(names() if FLAGS.list else _of_model(), FLAGS.format)
 
 
 def names() -> list[Table]:
-    """Two tables: all networks, and all attention blocks that can be put before their names."""
+    """The tables of all networks and of all attention blocks, whose names prefix theirs."""
     families = defaultdict(list)
     for name, make in NETWORKS.items():
         families[unwrap_partial(make).__name__].append(name)
@@ -69,8 +56,8 @@ def names() -> list[Table]:
         )
         for name, block in ATTENTION.items()
     ]
-    words = [Column(name, left=True) for name in ('attention', 'class', 'what it does')]
-    note = 'A model is a network, or an attention and a network: resnet50, ssa_resnet50.'
+    words = [Column(name, left=True) for name in ('attention', 'class', 'summary')]
+    note = 'A model is a network, optionally prefixed by an attention: resnet50, ssa_resnet50.'
     return [
         Table('Networks', [Column('class', left=True), Column('names', left=True)], networks),
         Table('Attention', words, blocks, [note]),
@@ -78,7 +65,7 @@ def names() -> list[Table]:
 
 
 def layer_tables(layers: Sequence[LayerCost], title: str, depth: int) -> list[Table]:
-    """A table of all modules down to `depth` names, and one of the totals and attention's share.
+    """The table of all modules down to `depth`, and the table of totals and attention's share.
 
     Args:
       layers: from `layer_costs`.
@@ -90,21 +77,21 @@ def layer_tables(layers: Sequence[LayerCost], title: str, depth: int) -> list[Ta
         path = layer.path.split('/') if layer.path else []
         for length in range(min(len(path), depth) + 1):
             key = '/'.join(path[:length])
-            row = rows.setdefault(key, [key or '.', layer.kind, _shape(layer.outputs), 0, 0, 0])
-            counts = (layer.parameters, layer.products, layer.elementwise)
+            row = rows.setdefault(key, [key or '.', layer.kind, layer.output, 0, 0, 0])
+            counts = (layer.parameters, layer.matmul_macs, layer.elementwise)
             row[3:] = [a + b for a, b in zip(row[3:], counts, strict=True)]
     columns = [Column(name, left=True) for name in ('module', 'class', 'output')]
-    columns += [Column(name, thousands) for name in ('parameters', 'products', 'elementwise')]
+    columns += [Column(name, thousands) for name in ('parameters', 'matmul MACs', 'elementwise')]
     return [Table(title, columns, list(rows.values()), [_MEANING]), _totals(layers)]
 
 
 def _totals(layers: Sequence[LayerCost]) -> Table:
     whole, attention = (
-        (cost.parameters, cost.products, cost.attention_elementwise, cost.macs)
+        (cost.parameters, cost.matmul_macs, cost.attention_elementwise, cost.macs)
         for cost in (total_cost(layers), total_cost([x for x in layers if x.attention]))
     )
     share = [part / all_ if all_ else None for part, all_ in zip(attention, whole, strict=True)]
-    names = ('parameters', 'products', 'elementwise', 'multiply-adds')
+    names = ('parameters', 'matmul MACs', 'elementwise', 'MACs')
     columns = [Column('part', left=True), *(Column(name, _count_or_share) for name in names)]
     rows = [('network', *whole), ('its attention', *attention), ('share', *share)]
     return Table('Total', columns, rows)
@@ -114,14 +101,9 @@ def _count_or_share(value: float) -> str:
     return thousands(value) if isinstance(value, int) else f'{100 * value:.4f} %'
 
 
-def _shape(shapes: Sequence[Shape]) -> str:
-    """'56x56x256' of [1, 56, 56, 256], which is of one image."""
-    return ', '.join('x'.join(map(str, shape[1:])) for shape in shapes)
-
-
-def _of_model(argv: list[str]) -> list[Table]:
+def _of_model() -> list[Table]:
     try:
-        model, name, size = _from_recipe(argv) if FLAGS.config else _from_flags()
+        model, name, size = _from_recipe() if FLAGS.config else _from_flags()
         layers = layer_costs(model, size)
     except ValueError as error:
         raise ConfigError(' '.join(str(error).split())) from error
@@ -130,48 +112,45 @@ def _of_model(argv: list[str]) -> list[Table]:
 
 
 def _from_flags() -> tuple[Network, str, int]:
-    given: dict[str, Any] = {name: FLAGS[name].value for name in ('stem', 'variant')}
-    options = {name: value for name, value in given.items() if value}
+    values: dict[str, Any] = {name: FLAGS[name].value for name in ('stem', 'variant')}
+    options = {name: value for name, value in values.items() if value}
     model = create_model(FLAGS.model, num_classes=FLAGS.num_classes or 1000, **options)
     return model, FLAGS.model, FLAGS.image_size or {'imagenet': 224, 'cifar': 32}[model.stem]
 
 
-def _from_recipe(argv: list[str]) -> tuple[Network, str, int]:
+def _from_recipe() -> tuple[Network, str, int]:
     from ssanet_jax.training.trainer_setup import build_model  # which needs optax
 
-    config = cli.recipe(argv)
+    config = cli.recipe()
     return build_model(config, FLAGS.num_classes), config.model.name, config.dataset.image_size
 
 
 def _check_flags() -> None:
-    """Raises ConfigError unless one thing is asked for, and every option has an effect on it."""
-    asked = [name for name in ('model', 'config', 'list', 'table') if FLAGS[name].value]
-    if len(asked) != 1:
-        raise ConfigError('Choose one of --model=NAME, --config=FILE, --list and --table=paper.')
-    used = {'model': set(_OPTIONS), 'config': {'num_classes', 'depth'}}.get(asked[0], set())
+    """Raises ConfigError unless one thing is requested and every option affects it."""
+    requested = [name for name in ('model', 'config', 'list') if FLAGS[name].value]
+    if len(requested) != 1:
+        raise ConfigError('Choose one of --model=NAME, --config=FILE and --list.')
+    used = {'model': set(_OPTIONS), 'config': {'num_classes', 'depth'}}.get(requested[0], set())
     for name in _OPTIONS:
         if FLAGS[name].value != FLAGS[name].default and name not in used:
-            raise ConfigError(f'--{name} has no effect with --{asked[0]}; leave it out.')
-    if asked == ['config'] and FLAGS.num_classes is None:
-        raise ConfigError('A recipe does not say how many classes there are: add --num_classes=10.')
+            raise ConfigError(f'--{name} has no effect with --{requested[0]}; omit it.')
+    if requested == ['config'] and FLAGS.num_classes is None:
+        raise ConfigError('A recipe does not set the number of classes: add --num_classes=10.')
 
 
 def define_flags() -> None:
-    """Not at import: flags of several commands would collide."""
     flags.DEFINE_string('model', None, 'A name of --list, as ssa_resnet50.')
-    config_flags.DEFINE_config_file('config', None, 'Recipe, one of configs/, in its place.')
+    cli.define_config('Recipe, one of configs/, instead of --model.', required=False)
     flags.DEFINE_bool('list', False, 'Print the names of all networks and attention blocks.')
-    flags.DEFINE_enum('table', None, ['paper'], "The SSANet paper's tables beside ours.")
     flags.DEFINE_enum('format', FORMATS[0], FORMATS, 'What to print.')
     flags.DEFINE_integer('depth', 2, 'Names in the longest path shown.', lower_bound=0)
     flags.DEFINE_integer(
         'image_size', None, "Pixels; 224 by default, 32 with CIFAR's stem.", lower_bound=1
     )
     flags.DEFINE_integer('num_classes', None, '1000 by default.', lower_bound=1)
-    flags.DEFINE_enum('stem', None, ['imagenet', 'cifar'], 'In place of the usual one.')
-    flags.DEFINE_enum('variant', None, ['v1', 'v1.5'], 'Of bottlenecks; v1.5 by default.')
+    flags.DEFINE_enum('stem', None, ['imagenet', 'cifar'], 'First layers; unset: the usual ones.')
+    flags.DEFINE_enum('variant', None, ['v1', 'v1.5'], 'Form of bottlenecks; v1.5 by default.')
 
 
 if __name__ == '__main__':
-    define_flags()
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -1,1 +1,1 @@
-"""A trained run, read from its workdir: predictions, gates, saliency, ablations."""
+"""Loads trained runs; predicts, explains, ablates and debugs them."""

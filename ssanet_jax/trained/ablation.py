@@ -1,4 +1,4 @@
-"""What each gate is worth: how a network does on images when one gate, or all, is replaced."""
+"""Gate ablation: how accuracy and loss change when one gate, or all, are replaced."""
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,8 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from ssanet_jax.analysis.gates import GateStatistics, Preprocess, sown_gate
+from ssanet_jax.analysis.interception import ModuleCall, on_call
 from ssanet_jax.layers.affine_map import AffineMap
 from ssanet_jax.training.losses import evaluation_loss
 from ssanet_jax.training.metrics import Metrics
@@ -22,27 +24,27 @@ KIND_NAMES: dict[Kind, str] = {
     'mean': 'set to its mean',
     'shuffled': 'shuffled',
 }
-ALL = 'all'  # in place of a gate's name
+ALL = 'all'  # the name of all gates at once
 
-_ALL = -1  # in place of a gate's number
-_AS_IT_IS = 0  # in place of a kind's, which count from 1
+_ALL = -1  # the index of all gates at once
+_UNCHANGED = 0  # the index of no replacement; kinds count from 1
 
 
 class Change(NamedTuple):
-    """Top-1 in percentage points, and the mean loss in nats, less those of the network as it is."""
+    """Change from the unchanged network: top-1 in percentage points, mean loss in nats."""
 
     top1: float
     loss: float
 
 
 class Ablation(NamedTuple):
-    """How a network does without its gates.
+    """Results of `ablate`.
 
     Attributes:
-      images: that were looked at.
-      top1, loss: in percent and nats, of the network as it is.
-      changes: {'one': {'all': ..., 'layer1_0/ssa': ...}, 'mean': ..., 'shuffled': ...}: of all
-        gates replaced at once, then of one at a time, in the order of computation.
+      images: number of images.
+      top1, loss: of the unchanged network, in percent and nats.
+      changes: {'one': {'all': ..., 'layer1_0/ssa': ...}, 'mean': ..., 'shuffled': ...}: all gates
+        replaced at once, then one at a time, in the order of computation.
     """
 
     images: int
@@ -52,13 +54,13 @@ class Ablation(NamedTuple):
 
 
 class _Replacement(NamedTuple):
-    """Which gate is replaced by what: traced, so that one program does for all."""
+    """The gate to replace and its replacement; traced, so that one program serves all."""
 
-    kind: Any
-    number: Any
-    means: tuple[Any, ...]  # of each gate, [maps]
-    seed: Any
-    rows: Any  # the image's place in the data, [N]
+    kind: ArrayLike
+    gate: ArrayLike
+    means: tuple[ArrayLike, ...]  # of each gate, [maps]
+    seed: ArrayLike
+    rows: ArrayLike  # each image's position in the data, [N]
 
 
 def ablate(
@@ -72,25 +74,25 @@ def ablate(
     seed: int = 0,
     advance: Callable[[], object] = lambda: None,
 ) -> Ablation:
-    """Replaces what one gate at a time, then all, multiply by, and evaluates the network.
+    """Evaluates a network with one gate replaced at a time, then with all replaced.
 
-    'one': by 1. 'mean': by the mean of each of its maps, or channels, over pixels and images, which
-    keeps what the gate does on average and takes away how it answers its input. 'shuffled': the
-    pixels of each image's maps in a random order, one for all maps of an image; where there is one
-    pixel, its channels in a random order.
+    'one' replaces a gate by 1. 'mean' replaces it by the mean of each of its maps (or channels)
+    over pixels and images, which keeps its average effect and removes its response to the input.
+    'shuffled' permutes the pixels of each image at random, in the same way for all of its maps; a
+    gate of one pixel has its channels permuted.
 
-    A block must give gate * x, as all of this package do; CBAM and scSE have two such halves each,
-    which are replaced one at a time. Everything is one compiled program, for any number of gates.
+    A block must return gate * x, as all blocks of this package do; the two gates of CBAM and of
+    scSE are replaced separately. One compiled program serves any number of gates.
 
     Args:
-      model: made by `create_model`, or any module of which modules sow a 'gate' [N, h, w, maps].
+      model: made by `create_model`, or any module whose submodules sow a 'gate' [N, h, w, maps].
       variables: its 'params' and 'batch_stats'.
-      batches: dicts of 'image', 'label' int [N] (-1: nothing is right) and perhaps 'mask', as for
-        `gate_statistics`.
+      batches: dicts of 'image', 'label' int [N] (-1: no prediction is correct) and optionally
+        'mask', as for `gate_statistics`.
       statistics: from `gate_statistics` of the same images.
-      preprocess: makes what the model takes of the images; None: they are normalised.
+      preprocess: maps images to the model's input; None if they are normalized already.
       kinds: of replacement.
-      seed: of the random orders, which follow from it, the gate and the image's place in the data.
+      seed: of the random orders, which depend on it, the gate and the image's position.
       advance: called after each of a batch's `evaluations`.
 
     Raises:
@@ -98,45 +100,46 @@ def ablate(
     """
     for kind in kinds:
         if kind not in KINDS:
-            raise ValueError(f'kind={kind!r} is not known; choose of {", ".join(KINDS)}.')
+            raise ValueError(f'kind={kind!r} is unknown; choose from {", ".join(KINDS)}.')
     variables = jax.tree.map(jnp.asarray, variables)  # moved to the device once
-    names, means = tuple(statistics), tuple(found.map_means for found in statistics.values())
-    numbers = [np.int32(n) for n in range(_ALL, len(names))]
-    trials = [(np.int32(_AS_IT_IS), numbers[0])]
-    trials += [(np.int32(1 + KINDS.index(kind)), n) for kind in kinds for n in numbers]
+    names, means = tuple(statistics), tuple(gate.map_means for gate in statistics.values())
+    indices = [np.int32(n) for n in range(_ALL, len(names))]
+    trials = [(np.int32(_UNCHANGED), indices[0])]
+    trials += [(np.int32(1 + KINDS.index(kind)), n) for kind in kinds for n in indices]
     totals, start = [Metrics.zero() for _ in trials], 0
     for batch in batches:
         rows = np.arange(start, start + len(batch['label']), dtype=np.int32)
         start += len(rows)
         example = jax.tree.map(jnp.asarray, {'mask': np.ones(len(rows), bool), **batch})
-        for place, (index, number) in enumerate(trials):
-            replacement = _Replacement(index, number, means, np.uint32(seed), rows)
-            found = _evaluate(model, preprocess, names, variables, example, replacement)
-            totals[place] = jax.block_until_ready(_add(totals[place], found))  # no queue builds up
+        for number, (kind_index, gate_index) in enumerate(trials):
+            replacement = _Replacement(kind_index, gate_index, means, np.uint32(seed), rows)
+            more = _evaluate(model, preprocess, names, variables, example, replacement)
+            # Waiting keeps dispatched evaluations, and their memory, from piling up.
+            totals[number] = jax.block_until_ready(_add(totals[number], more))
             advance()
     if not start:
-        raise ValueError('ablate was given no batch; pass batches of images and labels.')
+        raise ValueError('ablate got no batch; pass batches of images and labels.')
     return _compare((ALL, *names), kinds, [total.means() for total in totals])
 
 
 def evaluations(statistics: Mapping[str, GateStatistics], kinds: Sequence[Kind] = KINDS) -> int:
-    """How often `ablate` evaluates each batch."""
+    """The number of times that `ablate` evaluates each batch."""
     return 1 + len(kinds) * (1 + len(statistics))
 
 
 def _compare(
     names: Sequence[str], kinds: Sequence[Kind], means: Sequence[Mapping[str, float]]
 ) -> Ablation:
-    """From those of the network as it is, then of each kind for each name."""
-    as_it_is, *others = means
+    """Compares means with those of the unchanged network, by kind and name."""
+    unchanged, *others = means
     changes = iter(
-        Change(found['top1'] - as_it_is['top1'], found['loss'] - as_it_is['loss'])
-        for found in others
+        Change(other['top1'] - unchanged['top1'], other['loss'] - unchanged['loss'])
+        for other in others
     )
     return Ablation(
-        images=int(as_it_is['num_examples']),
-        top1=as_it_is['top1'],
-        loss=as_it_is['loss'],
+        images=int(unchanged['num_examples']),
+        top1=unchanged['top1'],
+        loss=unchanged['loss'],
         changes={kind: {name: next(changes) for name in names} for kind in kinds},
     )
 
@@ -153,51 +156,45 @@ def _evaluate(
     batch: Mapping[str, jax.Array],
     replacement: _Replacement,
 ) -> Metrics:
-    """As `training.steps.eval_step`, with gates replaced."""
+    """`training.steps.eval_step` with gates replaced."""
     images = preprocess(batch['image']) if preprocess else batch['image']
-    with nn.intercept_methods(partial(_replace, names, replacement)):
-        logits: Any
+    with on_call(partial(_replace, names, replacement)):
         logits, _ = model.apply(variables, images, train=False, mutable=['intermediates'])
-    label = batch['label']
+    logits, label = jnp.asarray(logits), batch['label']
     return Metrics.of(logits, label, evaluation_loss(logits, label), batch['mask'])
 
 
-def _replace(
-    names: tuple[str, ...],
-    replacement: _Replacement,
-    method: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    context: nn.module.InterceptorContext,
-) -> Any:
-    """What a module's method gives, or what it would with the gate that is to be its own."""
-    y, module = method(*args, **kwargs), context.module
-    if context.method_name != '__call__' or (gate := sown_gate(module)) is None:
+def _replace(names: tuple[str, ...], replacement: _Replacement, call: ModuleCall) -> Any:
+    """The result of a call, with the module's gate replaced if it is the chosen one."""
+    y = call()
+    if (gate := sown_gate(call.module)) is None:
         return y
-    number = names.index('/'.join(module.path))
+    index = names.index(call.path)
     kind, chosen, means, seed, rows = replacement
-    key = jax.random.fold_in(jax.random.key(seed), number)
+    key = jax.random.fold_in(jax.random.key(seed), index)
     gates: list[Callable[[], jax.Array]] = [  # as in KINDS
         lambda: jnp.ones_like(gate),
-        lambda: jnp.broadcast_to(means[number].astype(gate.dtype), gate.shape),
-        lambda: _shuffled(gate, key, rows),
+        lambda: jnp.broadcast_to(jnp.asarray(means[index], gate.dtype), gate.shape),
+        lambda: _shuffle(gate, key, rows),
     ]
     results: list[Callable[[], jax.Array]] = [lambda: y]
-    results += [partial(_multiply, other, args[0], y.dtype) for other in gates]
-    is_chosen = (chosen == number) | (chosen == _ALL)
-    return jax.lax.switch(jnp.where(is_chosen, kind, _AS_IT_IS), results)
+    results += [partial(_multiply, other, call.args[0], y.dtype) for other in gates]
+    is_chosen = (chosen == index) | (chosen == _ALL)
+    return jax.lax.switch(jnp.where(is_chosen, kind, _UNCHANGED), results)
 
 
-def _multiply(gate: Callable[[], jax.Array], x: Any, dtype: jnp.dtype) -> jax.Array:
-    """gate() * x, each map of the gate for as many consecutive channels."""
+def _multiply(
+    gate: Callable[[], jax.Array], x: jax.Array | AffineMap, dtype: jnp.dtype
+) -> jax.Array:
+    """gate() * x; each map of the gate covers the same number of consecutive channels."""
     value = x.value() if isinstance(x, AffineMap) else x  # [N, H, W, C]
     factor = gate()
     wide = jnp.repeat(factor, value.shape[-1] // factor.shape[-1], axis=-1)
     return (wide * value.astype(wide.dtype)).astype(dtype)
 
 
-def _shuffled(gate: jax.Array, key: jax.Array, rows: jax.Array) -> jax.Array:
-    """The pixels of gate [N, h, w, maps] in an order for each image; of one pixel, its maps."""
+def _shuffle(gate: jax.Array, key: jax.Array, rows: ArrayLike) -> jax.Array:
+    """Permutes the pixels of gate [N, h, w, maps] in each image; of one pixel, its maps."""
     n, height, width, maps = gate.shape
     count = height * width if height * width > 1 else maps
     values = gate.reshape(n, count, -1)

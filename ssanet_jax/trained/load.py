@@ -1,6 +1,6 @@
-"""A finished or running run, read from its workdir: config, model, variables and classes."""
+"""Loads a trained model from the workdir of its run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,21 +10,21 @@ from ml_collections import ConfigDict
 from ssanet_jax.config import base, flatten
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network
-from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoint_reader import CheckpointReader
 from ssanet_jax.training.steps import Preprocess
 from ssanet_jax.training.trainer_setup import build_model, build_preprocess
-from ssanet_jax.training.workdir import saved_classes, saved_config
+from ssanet_jax.training.workdir import Workdir
 
 
 class TrainedModel(NamedTuple):
-    """What a workdir holds.
+    """A checkpoint of a run, with what is needed to use it.
 
     Attributes:
       config: of the run.
-      model: as it was trained, with BatchNorms that share nothing between devices.
+      model: as it was trained, but with BatchNorms that are local to a device.
       variables: its 'params' and 'batch_stats' at `step`.
       step: of the checkpoint.
-      classes: their names, by label; numbers where the run did not leave classes.json.
+      classes: class names by label; numbers if the run has no classes.json.
     """
 
     config: ConfigDict
@@ -35,44 +35,55 @@ class TrainedModel(NamedTuple):
 
     @property
     def preprocess(self) -> Preprocess:
-        """From uint8 images [N, size, size, 3] to what the model takes."""
+        """Maps uint8 images [N, size, size, 3] to the model's input."""
         return build_preprocess(self.config)
 
 
 def load_trained(workdir: epath.PathLike, checkpoint: str = 'best') -> TrainedModel:
-    """Reads a checkpoint of the run in `workdir` without its data, and leaves it as it is.
+    """Loads a checkpoint of the run in `workdir`; needs no data and writes nothing.
 
     Args:
-      workdir: of a run of main.py.
+      workdir: of a finished or running run of main.py.
       checkpoint: 'best', 'latest' or a step.
 
     Raises:
-      ConfigError: there is no run, or no such checkpoint.
+      ConfigError: there is no run or no such checkpoint, or classes.json does not fit.
     """
-    folder = epath.Path(workdir)
-    config = with_defaults(saved_config(folder))
-    with Checkpoints(folder, read_only=True) as checkpoints:
+    folder = Workdir(workdir)
+    config = with_defaults(folder.read_config())
+    with CheckpointReader(folder) as checkpoints:
         step = checkpoints.find(checkpoint)
         variables = checkpoints.restore_variables(step)
-    num_classes = variables['params']['fc']['bias'].shape[0]
-    classes = saved_classes(folder) or tuple(map(str, range(num_classes)))
-    if len(classes) != num_classes:
-        raise ConfigError(
-            f'{folder / "classes.json"} names {len(classes)} classes, and the network has '
-            f'{num_classes}; put a copy back, or remove it.'
-        )
-    alone = config.copy_and_resolve_references()
-    alone.model.batch_norm_group_size = 1  # There may be fewer here, and inference shares nothing.
-    model = build_model(alone, num_classes)
+    classes = folder.read_classes()
+    num_classes = _num_classes(variables, folder, classes)
+    classes = classes or tuple(map(str, range(num_classes)))
+    model = build_model(config, num_classes)
     return TrainedModel(config, model, jax.device_get(variables), step, classes)
 
 
+def _num_classes(variables: Mapping[str, Any], workdir: Workdir, classes: Sequence[str]) -> int:
+    """The number of logits: that of the layer `fc`, or of the classes if a network has none."""
+    head = variables['params'].get('fc')
+    if head is None and not classes:
+        raise ConfigError(
+            f'{workdir.classes} is missing, and the network has no layer fc that gives the number '
+            'of classes; restore a copy.'
+        )
+    num_classes = len(classes) if head is None else head['bias'].shape[0]
+    if classes and len(classes) != num_classes:
+        raise ConfigError(
+            f'{workdir.classes} names {len(classes)} classes, and the network has {num_classes}; '
+            'restore a copy, or remove it.'
+        )
+    return num_classes
+
+
 def with_defaults(saved: Mapping[str, Any]) -> ConfigDict:
-    """A config with the fields of config.json; those that are newer have their defaults."""
+    """The config of config.json; fields added since then get their defaults."""
     config = base()
     known = flatten(config)
     for field, value in flatten(ConfigDict(saved)).items():
         if field in known:  # `data_order` is not a field
-            as_before = tuple(value) if isinstance(value, list | tuple) else value
-            config.update_from_flattened_dict({field: as_before})
+            value = tuple(value) if isinstance(value, list | tuple) else value
+            config.update_from_flattened_dict({field: value})
     return config

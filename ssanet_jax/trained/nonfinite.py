@@ -1,58 +1,57 @@
-"""Which module is the first of a training step to turn non-finite, forward or on the way back."""
+"""Finds the module that is the first of a training step to produce non-finite values."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from ssanet_jax.trained.module_tracer import Call, Recorder, Values, over_devices, tally_with_norm
+from ssanet_jax.analysis.interception import on_call
+from ssanet_jax.trained.inspection import ArrayStats, Edge, Inspector, array_stats
 from ssanet_jax.training.losses import LossFn
-from ssanet_jax.training.steps import DATA_AXIS, DeviceBatch, Preprocess, dropout_key
-from ssanet_jax.training.train_state import TrainState
+from ssanet_jax.training.steps import DATA_AXIS, DeviceBatch, Preprocess, TrainState, dropout_key
 
 
-class Place(NamedTuple):
-    """A module that was given finite values, and made others of them.
+class Culprit(NamedTuple):
+    """A module that received finite values or gradients and produced non-finite ones.
 
     Attributes:
-      path, kind: of the module; None where it is the loss.
-      submodule: between which and the module's own input it was; '' if it is the module's result.
-      made: where the first that are not finite are.
-      given: what it was made from.
+      path, kind: of the module; the path is None for the loss.
+      submodule: the module's own code is at fault, between its edge and that of this submodule; ''
+        if the fault shows in the module's own output or gradient.
+      produced: the non-finite values.
+      received: the finite values that they were computed from.
     """
 
     path: str | None
     kind: str
     submodule: str
-    made: Values
-    given: Values
+    produced: ArrayStats
+    received: ArrayStats
 
 
 class Diagnosis(NamedTuple):
-    """One training step, looked at before the optimizer.
+    """A training step up to the optimizer.
 
     Attributes:
       loss: mean over the batch.
-      params, batch_stats: as they were before the step, by 'layer1_0/bn1/scale'.
-      grads: of params, as the optimizer gets them.
-      calls: of all modules' methods, in their order; the first is given the preprocessed images.
-      forward: where the forward pass turns non-finite; None if nowhere, or before it begins.
+      grads: of the parameters, as the optimizer gets them, by 'layer1_0/bn1/scale'.
+      edges: inputs and outputs of all modules, in the order of computation; the first are the
+        preprocessed images.
+      forward: where the forward pass turns non-finite; None if nowhere, or if the images are.
       backward: where the gradient does; None if nowhere, or if the loss is not finite.
     """
 
     loss: float
-    params: Mapping[str, Values]
-    batch_stats: Mapping[str, Values]
-    grads: Mapping[str, Values]
-    calls: Sequence[Call]
-    forward: Place | None
-    backward: Place | None
+    grads: Mapping[str, np.ndarray]
+    edges: Sequence[Edge]
+    forward: Culprit | None
+    backward: Culprit | None
 
 
 def first_nonfinite(
@@ -65,48 +64,38 @@ def first_nonfinite(
     mesh: Mesh,
     dropout_seed: int = 0,
 ) -> Diagnosis:
-    """Computes the loss and the gradient of `steps.train_step`, and looks at every module.
+    """Computes the loss and gradient of `steps.train_step` and inspects every module.
 
-    What the methods of modules take and give is watched in the order of computation, and the
-    gradients by these in its reverse. Of the first that is not finite, everything that it was
-    computed from is. XLA fuses other operations than in training: results differ by rounding.
+    The culprit is the first edge that is not finite in the order of computation, or for gradients
+    in the reverse order. XLA fuses this program differently: results differ from training by
+    rounding.
 
     Args:
-      model: as in training.
       state: before the step.
-      batch: of the step, split over `mesh` or to be split.
-      loss: of logits [N, K] and labels [N], for each example.
-      preprocess: makes what the model takes of the batch's images.
-      mesh: of the axis 'data'; BatchNorm's statistics are each device's own, as in training.
-      dropout_seed: as in training.
-
-    Returns:
-      Everything found, on the host.
+      batch: of the step; may be sharded over `mesh`.
+      model, loss, preprocess, mesh, dropout_seed: as in training.
     """
-    recorders: list[Recorder] = []
+    inspector = Inspector()
     step = partial(
         _step,
         model=model,
         loss=loss,
         preprocess=preprocess,
         dropout_seed=dropout_seed,
-        recorders=recorders,
+        inspector=inspector,
     )
     mapped = jax.shard_map(
         step, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(), check_vma=False
     )
-    found = jax.device_get(jax.jit(mapped)(state, batch))
-    calls = recorders[-1].finish(found['forward'], found['backward'], mesh.size)
-    grads = _by_name(found['grads'], state.params)
-    mean = float(found['loss'])
+    mean, grads, forward, backward = jax.device_get(jax.jit(mapped)(state, batch))
+    edges = inspector.edges(forward, backward, mesh.size)
+    grads = by_name(grads)
     return Diagnosis(
-        loss=mean,
-        params=_by_name(found['params'], state.params),
-        batch_stats=_by_name(found['batch_stats'], state.batch_stats),
+        loss=float(mean),
         grads=grads,
-        calls=calls,
-        forward=_first_forward(calls),
-        backward=_first_backward(calls, grads) if math.isfinite(mean) else None,
+        edges=edges,
+        forward=_first_forward(edges),
+        backward=_first_backward(edges, grads) if np.isfinite(mean) else None,
     )
 
 
@@ -118,14 +107,14 @@ def _step(
     loss: LossFn,
     preprocess: Preprocess,
     dropout_seed: int,
-    recorders: list[Recorder],
-) -> dict[str, Any]:
-    """On one device's share, what `first_nonfinite` needs; its recorder is added to `recorders`."""
+    inspector: Inspector,
+) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
+    """The mean loss, its gradient, and counts [E, 2] of the edges and of their gradients."""
     key = dropout_key(dropout_seed, state.step)
 
-    def total_loss(params: Any, taps: jax.Array | None) -> tuple[jax.Array, Any]:
-        recorders.append(recorder := Recorder(taps))
-        with nn.intercept_methods(recorder):
+    def total_loss(params: Any, probes: jax.Array | None) -> tuple[jax.Array, Any]:
+        inspector.start(probes)
+        with on_call(inspector, method=None):
             logits, _ = model.apply(
                 {'params': params, 'batch_stats': state.batch_stats},
                 preprocess(batch['image']),
@@ -133,62 +122,77 @@ def _step(
                 mutable=['batch_stats'],
                 rngs={'dropout': key},
             )
-        losses = loss(logits, batch['label']).astype(jnp.float32)
+        losses = loss(jnp.asarray(logits), batch['label']).astype(jnp.float32)
         total = jnp.sum(losses, where=batch['mask'])
-        return total, (total, recorder.tallies)
+        return total, (total, jnp.stack(inspector.counts))
 
-    jax.eval_shape(total_loss, state.params, None)  # counts the taps
-    taps = jnp.zeros((len(recorders[-1].sizes), 2))
-    (grads, backward), (total, forward) = jax.grad(total_loss, (0, 1), has_aux=True)(
-        state.params, taps
-    )
+    jax.eval_shape(total_loss, state.params, None)  # to count the probes
+    probes = jnp.zeros((len(inspector.counts), 2))
+    gradient = jax.grad(total_loss, (0, 1), has_aux=True)
+    (grads, backward), (total, forward) = gradient(state.params, probes)
     count = jnp.sum(batch['mask'].astype(jnp.float32))
     grads, total, count = jax.lax.psum((grads, total, count), DATA_AXIS)
+    grads = jax.tree.map(lambda g: g / count, grads)
+    return total / count, grads, _over_devices(forward), _over_devices(backward)
+
+
+def _over_devices(counts: jax.Array) -> jax.Array:
+    """Combines the counts [E, 2] of all devices."""
+    nonfinite, largest = counts[:, 0], counts[:, 1]
+    return jnp.stack([jax.lax.psum(nonfinite, DATA_AXIS), jax.lax.pmax(largest, DATA_AXIS)], 1)
+
+
+def by_name(tree: Any) -> dict[str, np.ndarray]:
+    """{'conv1/kernel': ...}: the arrays of a tree, on the host."""
     return {
-        'loss': total / count,
-        'forward': [over_devices(*tally) for tally in forward],
-        'backward': over_devices(backward[:, 0], backward[:, 1]),
-        'params': jax.tree.map(tally_with_norm, state.params),
-        'batch_stats': jax.tree.map(tally_with_norm, state.batch_stats),
-        'grads': jax.tree.map(lambda g: tally_with_norm(g / count), grads),
+        jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf)
+        for path, leaf in jax.tree.leaves_with_path(tree)
     }
 
 
-def _by_name(tallies: Any, arrays: Any) -> dict[str, Values]:
-    leaves = jax.tree_util.tree_leaves_with_path(arrays)
-    found = jax.tree.leaves(tallies, is_leaf=lambda node: isinstance(node, tuple))
-    return {
-        jax.tree_util.keystr(path, simple=True, separator='/'): Values.of(tally, leaf.size)
-        for (path, leaf), tally in zip(leaves, found, strict=True)
+def _total(stats: Iterable[ArrayStats]) -> ArrayStats:
+    whole = ArrayStats(0, 0, 0.0)  # of a module without inputs
+    for part in stats:
+        largest = max(whole.largest, part.largest)
+        whole = ArrayStats(whole.nonfinite + part.nonfinite, whole.size + part.size, largest)
+    return whole
+
+
+def _blame(edges: Sequence[Edge], bad: Edge, *, own: bool) -> tuple[str, str, str]:
+    """The path and kind of the edge's module or of its caller, and the submodule in its code."""
+    if own:
+        return bad.path, bad.kind, ''
+    kind = next(edge.kind for edge in edges if edge.path == bad.caller)
+    return bad.caller, kind, '' if bad.path == bad.caller else bad.path
+
+
+def _first_forward(edges: Sequence[Edge]) -> Culprit | None:
+    bad = next((edge for edge in edges if edge.values.nonfinite), None)
+    if bad is None or bad is edges[0]:  # the images themselves
+        return None
+    path, kind, submodule = _blame(edges, bad, own=not bad.is_input)
+    inputs = [e.values for e in edges if e.path == path and e.is_input]
+    received = _total(values for values in inputs if not values.nonfinite)
+    return Culprit(path, kind, submodule, bad.values, received)
+
+
+def _first_backward(edges: Sequence[Edge], grads: Mapping[str, np.ndarray]) -> Culprit | None:
+    """Parameters of a module get their gradients together with its input."""
+    stats = {
+        name.rpartition('/')[0]: array_stats(grad)
+        for name, grad in grads.items()
+        if not np.isfinite(grad).all()
     }
-
-
-def _first_forward(calls: Sequence[Call]) -> Place | None:
-    inputs = [(call.begin, call, True) for call in calls if call.inputs.nonfinite]
-    outputs = [(call.end, call, False) for call in calls if call.outputs.nonfinite]
-    if not inputs and not outputs:
-        return None
-    _, call, is_input = min([*inputs, *outputs], key=lambda event: event[0])
-    if not is_input:
-        return Place(call.path, call.kind, '', call.outputs, call.inputs)
-    if call.caller is None:
-        return None  # The image is not finite.
-    caller = calls[call.caller]
-    return Place(caller.path, caller.kind, call.path, call.inputs, caller.inputs)
-
-
-def _first_backward(calls: Sequence[Call], grads: Mapping[str, Values]) -> Place | None:
-    """The last place forward. A module's parameters have their gradients where its input has."""
-    bad = {name.rpartition('/')[0]: values for name, values in grads.items() if values.nonfinite}
-    inputs = [(c.begin, c, True) for c in calls if c.input_grads.nonfinite or c.path in bad]
-    outputs = [(call.end, call, False) for call in calls if call.output_grads.nonfinite]
-    if not inputs and not outputs:
-        return None
-    _, call, is_input = max([*inputs, *outputs], key=lambda event: event[0])
-    if is_input:
-        made = call.input_grads if call.input_grads.nonfinite else bad[call.path]
-        return Place(call.path, call.kind, '', made, call.output_grads)
-    if call.caller is None:
-        return Place(None, '', '', call.output_grads, call.outputs)
-    caller = calls[call.caller]
-    return Place(caller.path, caller.kind, call.path, call.output_grads, caller.output_grads)
+    for bad in reversed(edges):
+        produced = bad.grads
+        if bad.is_input and not produced.nonfinite:
+            produced = stats.get(bad.path, produced)
+        if not produced.nonfinite:
+            continue
+        if bad is edges[-1]:  # the logits
+            return Culprit(None, '', '', produced, bad.values)
+        path, kind, submodule = _blame(edges, bad, own=bad.is_input)
+        outputs = [e.grads for e in edges if e.path == path and not e.is_input]
+        received = _total(grads for grads in outputs if not grads.nonfinite)
+        return Culprit(path, kind, submodule, produced, received)
+    return None

@@ -1,8 +1,8 @@
-"""Where a trained network looks in images, from its run."""
+"""Saliency maps and Grad-CAM of a trained model."""
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -11,23 +11,21 @@ import numpy as np
 
 from ssanet_jax.analysis.saliency import grad_cam, rescale, resize, saliency_maps
 from ssanet_jax.models.network import Network
+from ssanet_jax.trained.load import TrainedModel
 
-if TYPE_CHECKING:
-    from ssanet_jax.trained.load import TrainedModel
-
-_LEGIBLE = 224  # pixels of a side, up to which small images are magnified
+_LEGIBLE = 224  # pixels per side, to which small images are magnified
 
 
-class Look(NamedTuple):
-    """Where a network looks in one image.
+class Saliency(NamedTuple):
+    """Saliency maps and prediction of a network for one image.
 
     Attributes:
       image: uint8 [s, s, 3], as the network sees it.
-      name: of the likeliest class.
+      name: of the most probable class.
       probability: of that class.
-      maps: {'stage1': [h, w], ..., 'mean': [s, s], 'Grad-CAM': [h, w]} in float32, as computed;
-        Grad-CAM is that of the likeliest class by the last feature map.
-      blocks: {'layer1_0/ssa': [h, w], ...}, which the stages are means of.
+      maps: {'stage1': [h, w], ..., 'mean': [s, s], 'Grad-CAM': [h, w]} in float32, not rescaled.
+        Grad-CAM is that of the most probable class at the last feature map.
+      blocks: {'layer1_0/ssa': [h, w], ...}, whose means the stages are.
     """
 
     image: np.ndarray
@@ -37,28 +35,28 @@ class Look(NamedTuple):
     blocks: dict[str, np.ndarray]
 
 
-def look(run: 'TrainedModel', images: np.ndarray) -> list[Look]:
-    """Where the network of a run looks in each image, and what it takes it for.
+def explain(trained: TrainedModel, images: np.ndarray) -> list[Saliency]:
+    """The saliency maps and the prediction for each image.
 
     Args:
-      run: from `ssanet_jax.load`.
-      images: uint8 [N, s, s, 3], sized as by `data.file_batches`.
+      trained: from `ssanet_jax.load_trained`.
+      images: uint8 [N, s, s, 3], as from `data.file_batches`.
 
     Raises:
-      ValueError: its attention has no maps, see `saliency_maps`.
+      ValueError: the network has no spatial gate, see `saliency_maps`.
     """
-    given = run.preprocess(jnp.asarray(images))
-    variables = jax.device_put(run.variables)  # once for all three
-    found = saliency_maps(run.model, variables, given)
-    probabilities = np.asarray(_probabilities(run.model, variables, given))
+    inputs = trained.preprocess(jnp.asarray(images))
+    variables = jax.device_put(trained.variables)  # once for all three
+    gates = saliency_maps(trained.model, variables, inputs)
+    probabilities = np.asarray(_probabilities(trained.model, variables, inputs))
     labels = probabilities.argmax(axis=1)
-    cam = grad_cam(run.model, variables, given, labels)
-    maps = _on_host({**found.stages, 'mean': found.mean, 'Grad-CAM': cam})
-    blocks = _on_host(found.blocks)
+    cam = grad_cam(trained.model, variables, inputs, labels)
+    maps = _on_host({**gates.stages, 'mean': gates.mean, 'Grad-CAM': cam})
+    blocks = _on_host(gates.blocks)
     return [
-        Look(
+        Saliency(
             images[row],
-            run.classes[label],
+            trained.classes[label],
             float(probabilities[row, label]),
             {name: value[row] for name, value in maps.items()},
             {name: value[row] for name, value in blocks.items()},
@@ -68,44 +66,43 @@ def look(run: 'TrainedModel', images: np.ndarray) -> list[Look]:
 
 
 def _on_host(maps: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in maps.items()}  # in this order
+    return {name: np.asarray(value) for name, value in maps.items()}  # keeps the order
 
 
 @partial(jax.jit, static_argnums=0)
 def _probabilities(model: Network, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
-    logits: Any = model.apply(variables, images, train=False)
-    return nn.softmax(logits)
+    return nn.softmax(jnp.asarray(model.apply(variables, images, train=False)))
 
 
 def stage_maps(
-    run: 'TrainedModel', images: np.ndarray, size: int | None = None
+    trained: TrainedModel, images: np.ndarray, size: int | None = None
 ) -> dict[str, np.ndarray]:
-    """The map of each stage, and their mean, ready for `saliency_figures.overlay`.
+    """The map of each stage and their mean, ready for `saliency_display.overlay`.
 
     Args:
-      run: from `ssanet_jax.load`.
-      images: uint8 [N, s, s, 3], sized as by `data.file_batches`.
-      size: of the maps; None: s. `legible_size(s)` makes 8x8 images large enough to look at.
+      trained: from `ssanet_jax.load_trained`.
+      images: uint8 [N, s, s, 3], as from `data.file_batches`.
+      size: of the maps; None: s. `legible_size(s)` magnifies small images.
 
     Returns:
-      {'stage1': float32 [N, size, size], ..., 'mean': ...}; 0 is the lowest value of a map, 1
-      its highest.
+      {'stage1': float32 [N, size, size], ..., 'mean': ...}, each map rescaled to 0..1.
 
     Raises:
-      ValueError: its attention has no maps, see `saliency_maps`.
+      ValueError: the network has no spatial gate, see `saliency_maps`.
     """
-    found = saliency_maps(run.model, run.variables, run.preprocess(jnp.asarray(images)))
-    maps = _on_host({**found.stages, 'mean': found.mean})
+    inputs = trained.preprocess(jnp.asarray(images))
+    gates = saliency_maps(trained.model, trained.variables, inputs)
+    maps = _on_host({**gates.stages, 'mean': gates.mean})
     size = images.shape[1] if size is None else size
     return {name: enlarge(value, size) for name, value in maps.items()}
 
 
 def enlarge(maps: np.ndarray, size: int) -> np.ndarray:
-    """Maps [N, h, w], each rescaled to 0..1, then resized bilinearly to float32 [N, size, size]."""
+    """Rescales each map of [N, h, w] to 0..1 and resizes it to [N, size, size], bilinearly."""
     resized = np.asarray(resize(jnp.asarray(rescale(maps), jnp.float32), size, size))
-    return np.clip(resized, 0, 1)  # of rounding
+    return np.clip(resized, 0, 1)  # rounding may exceed the range
 
 
 def legible_size(size: int) -> int:
-    """The multiple of an image's size at which to draw it: 224 for 8 and 28, 224 for 224."""
+    """The multiple of an image's size at which to draw it: 224 for 8, 28 and 224."""
     return size * max(1, _LEGIBLE // size)

@@ -1,11 +1,10 @@
-"""Boxes around the things in image files, as a run's evaluation sees them."""
+"""Bounding boxes of image files, mapped to the images that evaluation sees."""
 
 import io
 import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -19,13 +18,13 @@ _FAR = 1e9  # pixels
 
 
 def read_boxes(path: str | Path) -> dict[str, np.ndarray]:
-    """Boxes [n, 4], (top, left, bottom, right) in pixels, by the path or the name of an image.
+    """Reads boxes [n, 4], (top, left, bottom, right) in pixels, by path or name of the image.
 
     Args:
       path: a JSON file: {"photos/cat.jpg": [[top, left, bottom, right], ...], ...}.
 
     Raises:
-      ConfigError: it cannot be read, or is something else.
+      ConfigError: the file cannot be read or is malformed.
     """
     try:
         content = json.loads(Path(path).read_text())
@@ -33,7 +32,7 @@ def read_boxes(path: str | Path) -> dict[str, np.ndarray]:
         raise ConfigError(f'{path} cannot be read: {" ".join(str(error).split())}.') from error
     if not isinstance(content, dict):
         raise ConfigError(
-            f'{path} is not {{"IMAGE": [[top, left, bottom, right], ...], ...}} but a '
+            f'{path} must hold {{"IMAGE": [[top, left, bottom, right], ...], ...}}, got a '
             f'{type(content).__name__}.'
         )
     return {name: _checked(path, name, boxes) for name, boxes in content.items()}
@@ -43,17 +42,17 @@ def _checked(path: str | Path, name: str, boxes: object) -> np.ndarray:
     for box in boxes if isinstance(boxes, list) and boxes else [boxes]:
         if not _is_box(box):
             raise ConfigError(
-                f'{path}, {name!r}: {json.dumps(box)[:60]} is no box [top, left, bottom, right] in '
-                'pixels, with top above bottom and left before right; an image has a list of them.'
+                f'{path}, {name!r}: expected a list of boxes [top, left, bottom, right] in pixels, '
+                f'with top < bottom and left < right; got {json.dumps(box)[:60]}.'
             )
     return np.array(boxes, np.float64)
 
 
-def _is_box(box: Any) -> bool:
-    numbers = isinstance(box, list) and all(type(side) in (int, float) for side in box)
+def _is_box(box: object) -> bool:
     return (
-        numbers
+        isinstance(box, list)
         and len(box) == 4
+        and all(type(side) in (int, float) for side in box)
         and all(abs(side) < _FAR for side in box)  # and not NaN
         and box[0] < box[2]
         and box[1] < box[3]
@@ -63,81 +62,83 @@ def _is_box(box: Any) -> bool:
 def boxes_by_file(
     boxes: dict[str, np.ndarray], files: Sequence[Path | bytes]
 ) -> list[np.ndarray | None]:
-    """The boxes of each file, by its path as it is given, or else by its name; None: it has none.
+    """The boxes of each file, looked up by its path, then by its name; None if it has none.
 
     Raises:
-      ConfigError: no file has boxes, or several are meant by one name.
+      ConfigError: no file has boxes, or a name is ambiguous.
     """
-    found: list[np.ndarray | None] = []
+    matched: list[np.ndarray | None] = []
     seen: dict[str, Path] = {}
     for file in files:
         if isinstance(file, bytes):
-            found.append(boxes.get('-'))
+            matched.append(boxes.get('-'))
             continue
-        found.append(boxes.get(str(file)))
-        if found[-1] is None and file.name in boxes:
+        matched.append(boxes.get(str(file)))
+        if matched[-1] is None and file.name in boxes:
             if seen.setdefault(file.name, file) != file:
                 raise ConfigError(
-                    f'{file.name!r} could be {seen[file.name]} or {file}; give their boxes by '
-                    'their paths.'
+                    f'{file.name!r} is ambiguous: {seen[file.name]} or {file}; name the boxes by '
+                    'full path.'
                 )
-            found[-1] = boxes[file.name]
-    if boxes and all(one is None for one in found):
+            matched[-1] = boxes[file.name]
+    if boxes and all(entry is None for entry in matched):
         raise ConfigError(
             f'None of the {len(files):,} images has boxes; the first image is '
             f'{files[0] if isinstance(files[0], Path) else "-"}, the first boxes are of '
             f'{next(iter(boxes))!r}.'
         )
-    return found
+    return matched
 
 
 def image_sides(file: Path | bytes) -> tuple[int, int]:
-    """Height and width of a JPEG or PNG image, of which only the beginning is read.
+    """Height and width of a JPEG or PNG image, read from its header.
 
     Raises:
-      ValueError: they cannot be read; it says why.
+      ValueError: the header cannot be read.
     """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # nothing is decompressed
         try:
-            if isinstance(file, Path) and not file.is_file():  # A pipe would be waited for.
-                raise ValueError('it is no regular file')
+            if isinstance(file, Path) and not file.is_file():  # Opening a pipe would block.
+                raise ValueError('it is not a regular file')
             source = io.BytesIO(file) if isinstance(file, bytes) else file
             with Image.open(source, formats=('JPEG', 'PNG')) as image:
                 return image.height, image.width
-        # ValueError: Pillow's own too, as of text in a PNG that unpacks to more than a limit.
+        # Pillow raises ValueError too, e.g. for PNG text that unpacks to more than its limit.
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             reason = ' '.join(str(error).split())
-            raise ValueError(f'Its size cannot be read for its boxes: {reason}.') from error
+            raise ValueError(
+                f'The image size, needed for its boxes, cannot be read: {reason}.'
+            ) from error
 
 
 def regions(
     boxes: Sequence[np.ndarray | None], files: Sequence[Path | bytes], dataset: ConfigDict
 ) -> dict[int, np.ndarray | str | None]:
-    """Where the boxes of each file are, by the file's number, if it has any.
+    """The mask of each file that has boxes, by the file's number.
 
     Args:
       boxes: from `boxes_by_file`.
-      files: of which the beginnings are read.
+      files: JPEG or PNG; only their headers are read.
       dataset: of a run's config.
 
     Returns:
-      {0: bool [size, size] or None, see `to_evaluation`; 2: why the image's size cannot be read}.
+      {0: bool [size, size] or None, see `to_evaluation`; 2: why the image size cannot be read}.
     """
-    found: dict[int, np.ndarray | str | None] = {}
-    for number, (given, file) in enumerate(zip(boxes, files, strict=True)):
-        if given is not None:
+    masks: dict[int, np.ndarray | str | None] = {}
+    for number, (box, file) in enumerate(zip(boxes, files, strict=True)):
+        if box is not None:
             try:
-                found[number] = to_evaluation(given, *image_sides(file), dataset)
+                masks[number] = to_evaluation(box, *image_sides(file), dataset)
             except ValueError as error:
-                found[number] = str(error)
-    return found
+                masks[number] = str(error)
+    return masks
 
 
 def to_evaluation(
     boxes: np.ndarray, height: int, width: int, dataset: ConfigDict
 ) -> np.ndarray | None:
-    """Where boxes of an image are in what evaluation makes of it.
+    """The mask of an image's boxes after evaluation's crop and resize.
 
     Args:
       boxes: [n, 4], (top, left, bottom, right) in pixels of the image.
@@ -145,11 +146,11 @@ def to_evaluation(
       dataset: of a run's config.
 
     Returns:
-      Bool [size, size], the pixels whose middle is in a box; None where there are none: the crop
-      has cut the boxes off, or they are too small.
+      Bool [size, size], the pixels whose center is in a box; None if there are none, because the
+      boxes are cropped away or too small.
     """
     size, shown = dataset.image_size, np.array([[0, 0], [height, width]])
-    if dataset.reader == 'disk':
+    if dataset.eval_crop == 'center':
         shown = center_window((height, width), size, dataset.eval_crop_pct)
     corner, sides = shown[0], shown[1] - shown[0]
     mask = box_mask((boxes - np.tile(corner, 2)) * np.tile(size / sides, 2), size, size)

@@ -1,1 +1,1 @@
-"""Training and evaluation; up to and with `steps` without TensorFlow."""
+"""Training and evaluation. `steps`, and the modules it imports, do not need TensorFlow."""

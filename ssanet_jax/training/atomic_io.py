@@ -1,53 +1,63 @@
-"""Writing that waits out a full or absent disk, and is never seen half done."""
+"""Atomic file writes, retried while the disk is full or unavailable."""
 
 import errno
+import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from absl import logging
 from etils import epath
 
+from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.errors import SaveError
 from ssanet_jax.training import parallel
 
-_AGAIN = 'Make room or give it back, then run the same command again.'
-PAUSES = [5.0, 10.0, 20.0, 40.0]  # seconds before each further attempt
+RETRY_DELAYS_S = (5.0, 10.0, 20.0, 40.0)
+
+_MAKE_ROOM = 'Free some space or reconnect the disk, then run the same command again.'
 
 
-def patiently(write: Callable[[], None], what: str, after: Callable[[], str]) -> None:
-    """Calls `write` until it works; five times in a bit more than a minute.
+def retry_with_backoff(write: Callable[[], None], name: str, remedy: Callable[[], str]) -> None:
+    """Calls `write` until it succeeds: five attempts in a little over a minute.
 
-    Several hosts try once: they could not tell each other to wait.
+    On several hosts there is one attempt only: one host cannot tell the others to wait.
 
     Args:
-      write: raises where it cannot write.
-      what: what it writes, for messages.
-      after: says what a user should know and do if nothing helps.
+      write: raises OSError or TensorStore's ValueError if it cannot write.
+      name: of the file or checkpoint, for messages.
+      remedy: returns what the error should tell the user to do.
 
     Raises:
-      SaveError: the last attempt failed too.
+      SaveError: the last attempt failed.
     """
-    for pause in [*PAUSES, None] if jax.process_count() == 1 else [None]:
+    for delay in (*RETRY_DELAYS_S, None) if jax.process_count() == 1 else (None,):
         try:
             return write()
-        except (OSError, ValueError) as error:  # ValueError: TensorStore's
+        except (OSError, ValueError) as error:
             if parallel.host_lost(error):
                 raise
-            reason = _one_line(error)
-            if pause is None:
-                raise SaveError(f'{what} could not be written: {reason} {after()}') from error
-            logging.warning(
-                '%s could not be written: %s Trying again in %g s.', what, reason, pause
-            )
-            time.sleep(pause)
+            reason = write_error(error)
+            if delay is None:
+                raise SaveError(f'{name} could not be written: {reason} {remedy()}') from error
+            logging.warning('%s could not be written: %s Retrying in %g s.', name, reason, delay)
+            time.sleep(delay)
+
+
+def write_error(error: Exception) -> str:
+    """One line of an error of the file system or of TensorStore, which puts the cause last."""
+    text = ' '.join(str(error).split())
+    cause = re.search(r'([^:\[]+) \[os_error_code', text)
+    text = cause.group(1).strip() if cause else text[:300]
+    return f'{type(error).__name__}: {text.rstrip(".")}.'
 
 
 def check_room(folder: epath.Path, size: int) -> None:
-    """Raises OSError where `size` bytes more do not fit on the disk of `folder`."""
+    """Raises OSError if the disk of `folder` has less than `size` bytes free."""
     if '://' in str(folder):
         return
     free = shutil.disk_usage(folder).free
@@ -58,33 +68,34 @@ def check_room(folder: epath.Path, size: int) -> None:
         raise OSError(errno.ENOSPC, text)
 
 
-def _one_line(error: Exception) -> str:
-    text = ' '.join(str(error).split())
-    cause = re.search(r'([^:\[]+) \[os_error_code', text)  # at the end of TensorStore's
-    text = cause.group(1).strip() if cause else text[:300]
-    return f'{type(error).__name__}: {text.rstrip(".")}.'
+def write_json(path: epath.Path, value: Any, *, indent: int = 2) -> None:
+    """Replaces a JSON file atomically, retried on a full disk; raises SaveError."""
+    write_text(path, json.dumps(value, indent=indent) + '\n')
 
 
-def replace_text(path: epath.Path, text: str) -> None:
-    """Writes a file so that it is never seen half written; raises SaveError."""
+def write_text(path: epath.Path, text: str) -> None:
+    """Replaces a text file atomically, retried on a full disk; raises SaveError."""
 
     def write() -> None:
-        temporary = path.parent / f'{path.name}.tmp'
-        temporary.write_text(text)
-        temporary.replace(path)
+        with atomic_write(path) as temporary:
+            temporary.write_text(text)
 
-    patiently(write, str(path), lambda: _AGAIN)
+    retry_with_backoff(write, str(path), lambda: _MAKE_ROOM)
 
 
-class AppendedFile:
-    """A text file to which whole lines are added, also where a disk was full for a while.
+class AtomicAppender:
+    """Appends complete lines to a text file, retried while the disk is full.
 
-    Raises SaveError where it cannot be written, or was removed or cut by others.
+    Args:
+      path: the file.
+      text: replaces what the file holds.
+
+    Raises:
+      SaveError: it cannot be written, or another process removed or truncated it.
     """
 
     def __init__(self, path: epath.Path, text: str):
-        """Begins with `text` in place of what the file held."""
-        replace_text(path, text)
+        write_text(path, text)
         self._path = path
         self._size = len(text.encode())
 
@@ -93,10 +104,10 @@ class AppendedFile:
             size = self._path.stat().length
             if size < self._size:
                 raise OSError(f'it had {self._size} bytes and has {size}.')
-            if size > self._size:  # a part of this line, from before the disk was full
+            if size > self._size:  # the beginning of this line, from when the disk was full
                 os.truncate(self._path, self._size)
             with self._path.open('a') as file:
                 file.write(line)
             self._size += len(line.encode())
 
-        patiently(write, str(self._path), lambda: _AGAIN)
+        retry_with_backoff(write, str(self._path), lambda: _MAKE_ROOM)

@@ -1,30 +1,31 @@
-"""What a checkpoint's files must hold: written with them, compared before they are read."""
+"""Checksums of checkpoints, written with their files and compared before they are read."""
 
 import dataclasses
 import errno
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ssanet_jax.errors import RunError
+from ssanet_jax.errors import ConfigError, RunError
+from ssanet_jax.training.workdir import Workdir
 
 _NAME = 'checksums.json'
 _ITEM = 'default'  # Orbax's name for the only item of a checkpoint
 
-# Of reading: that a file is not what it was. Others, as of rights or of a network, may pass.
+# Read errors that mean damage. Others, such as those of permissions or of a network, may pass.
 _DAMAGE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO)
 
 
 class CheckedHandler(ocp.StandardCheckpointHandler):
-    """Orbax's handler of trees, which adds the SHA-256 of each file to what it writes.
+    """Orbax's handler of trees, which also writes the SHA-256 of each file.
 
-    Orbax calls `finalize` when all files are written and before the checkpoint gets its name, so
-    that there is no checkpoint without them.
+    Orbax calls `finalize` after all files are written and before it renames the checkpoint into
+    place, so every complete checkpoint has its checksums.
     """
 
     async def async_save(self, directory: Any, *, args: 'Save') -> Any:
@@ -34,14 +35,14 @@ class CheckedHandler(ocp.StandardCheckpointHandler):
     def finalize(self, directory: epath.Path) -> None:
         super().finalize(directory)
         if jax.process_index() == 0:
-            written = {'step': self._step, 'files': _digests(directory)}
-            (directory / _NAME).write_text(_text(written))
+            checksums = {'step': self._step, 'files': _digests(directory)}
+            (directory / _NAME).write_text(_text(checksums))
 
 
 @ocp.args.register_with_handler(CheckedHandler, for_save=True)
 @dataclasses.dataclass
 class Save(ocp.args.StandardSave):
-    """What `CheckedHandler` saves, and the step that it is of."""
+    """Arguments of a save by `CheckedHandler`: a tree and its step."""
 
     step: int = 0
 
@@ -49,20 +50,20 @@ class Save(ocp.args.StandardSave):
 @ocp.args.register_with_handler(CheckedHandler, for_restore=True)
 @dataclasses.dataclass
 class Restore(ocp.args.StandardRestore):
-    """What `CheckedHandler` restores."""
+    """Arguments of a restore by `CheckedHandler`."""
 
 
 def damage(checkpoint: epath.Path) -> str:
-    """Which file of a checkpoint's folder is not what was written, and how; '' if none is.
+    """Describes how a checkpoint's files differ from what was written; '' if they do not.
 
     Raises:
-      RunError: it cannot be read now, which says nothing of what it holds.
+      RunError: they cannot be read now, which is no sign of damage.
     """
     folder = checkpoint / _ITEM
     try:
         if not ocp.utils.is_checkpoint_finalized(checkpoint):
             return 'it is unfinished.'
-        # Written by Orbax when it is whole, and so without a checksum.
+        # Written by Orbax after `finalize`, and so without a checksum.
         handlers = json.loads((checkpoint / '_CHECKPOINT_METADATA').read_text())['item_handlers']
         if handlers != {_ITEM: f'{__name__}.{CheckedHandler.__name__}'}:
             return f'it was written by {handlers}.'
@@ -81,14 +82,55 @@ def damage(checkpoint: epath.Path) -> str:
         if isinstance(error, OSError) and error.errno not in _DAMAGE:
             raise RunError(
                 f'The checkpoint {checkpoint} cannot be read: {error}. Nothing was changed; run '
-                'the same command again when it can be.'
+                'the same command again once it can be read.'
             ) from error
         return f'its files cannot be read ({" ".join(f"{type(error).__name__}: {error}".split())}).'
     return ''
 
 
-def _text(written: dict[str, Any]) -> str:
-    return json.dumps(written, indent=1) + '\n'
+def newest_good(
+    workdir: Workdir, damage: Callable[[int], str]
+) -> tuple[int | None, dict[int, str]]:
+    """The newest checkpoint without damage, if any, and the damage of each newer one.
+
+    Raises:
+      ConfigError: all are damaged.
+    """
+    damaged: dict[int, str] = {}
+    for step in reversed(workdir.checkpoint_steps()):
+        if not (reason := damage(step)):
+            return step, damaged
+        damaged[step] = reason
+    if damaged:
+        reasons = '; '.join(f'{step}: {reason}' for step, reason in damaged.items())
+        raise ConfigError(
+            f'All checkpoints in {workdir.checkpoints} are damaged ({reasons}). Nothing was '
+            'changed; restore a copy, or use a new workdir.'
+        )
+    return None, {}
+
+
+def tidy(workdir: Workdir, damaged: Sequence[int]) -> None:
+    """Moves damaged checkpoints away and removes unfinished ones, on the first host."""
+    if jax.process_index() != 0:
+        return
+    remove_unfinished(workdir.checkpoints)
+    for step in damaged:
+        workdir.damaged.mkdir(exist_ok=True)
+        number = sum(path.name.split('-')[0] == str(step) for path in workdir.damaged.iterdir())
+        name = f'{step}-{number}' if number else str(step)
+        (workdir.checkpoints / str(step)).rename(workdir.damaged / name)
+
+
+def remove_unfinished(folder: epath.Path) -> None:
+    """Removes the checkpoints whose saves were interrupted."""
+    for path in folder.iterdir():
+        if path.is_dir() and ocp.utils.is_tmp_checkpoint(path):
+            path.rmtree(missing_ok=True)
+
+
+def _text(checksums: dict[str, Any]) -> str:
+    return json.dumps(checksums, indent=1) + '\n'
 
 
 def _digests(folder: epath.Path) -> dict[str, str]:

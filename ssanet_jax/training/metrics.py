@@ -1,78 +1,110 @@
-"""Metrics as sums over examples, so that they add up exactly over batches and devices."""
+"""Metrics as sums over examples, which add up exactly over batches and devices."""
 
-import dataclasses
 import math
+from collections.abc import Callable, Mapping
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-
-@flax.struct.dataclass
-class Metrics:
-    """Sums over unmasked examples, float32 scalars; `means` divides once at the end.
-
-    Counts are exact up to 2**24.
-
-    Attributes:
-      bad_step: of training steps, the first that should not have been; 0: none.
-    """
-
-    loss: jax.Array
-    top1: jax.Array
-    top5: jax.Array
-    num_examples: jax.Array
-    bad_step: jax.Array
-
-    @classmethod
-    def zero(cls) -> 'Metrics':
-        # A buffer each: they are donated.
-        return cls(*(jnp.zeros((), jnp.float32) for _ in range(5)))
-
-    @classmethod
-    def of(cls, logits: jax.Array, label: jax.Array, loss: jax.Array, mask: jax.Array) -> 'Metrics':
-        """Sums over a batch: logits [N, K], label [N], loss [N], mask bool [N]."""
-        rank = label_rank(logits, label)
-
-        def total(values: jax.Array) -> jax.Array:
-            return jnp.sum(values.astype(jnp.float32), where=mask)
-
-        return cls(
-            total(loss),
-            total(rank < 1),
-            total(rank < 5),
-            total(jnp.ones_like(mask)),
-            jnp.zeros((), jnp.float32),
-        )
-
-    def __add__(self, other: 'Metrics') -> 'Metrics':
-        both = jax.tree.map(jnp.add, self, other)
-        first = jnp.where(self.bad_step > 0, self.bad_step, other.bad_step)
-        return dataclasses.replace(both, bad_step=first)
-
-    def sums(self) -> dict[str, jax.Array]:
-        """What a checkpoint holds of them, taken between steps that were all good."""
-        return {name: getattr(self, name) for name in ('loss', 'top1', 'top5', 'num_examples')}
-
-    def means(self) -> dict[str, float]:
-        """{'loss', 'top1', 'top5'} as means, accuracies in percent, and 'num_examples'."""
-        count = float(self.num_examples) or math.nan  # where all steps were skipped
-        return {
-            'loss': float(self.loss) / count,
-            'top1': 100 * float(self.top1) / count,
-            'top5': 100 * float(self.top5) / count,
-            'num_examples': int(self.num_examples),
-        }
+MetricFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def label_rank(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """How many classes come before the label, [N]; 0 where it is the prediction.
+    """Number of classes ranked before the label, [N]; 0 if it is the prediction.
 
-    Of equal logits the lower class comes first, as in argmax. A class whose logit is not
-    a number comes before every other, so that a diverged network is never right. Nothing is
-    right for a negative label.
+    Equal logits rank the lower class first, as argmax does. NaN logits rank before all others,
+    so a diverged network is never correct. No prediction is correct for a negative label.
     """
     own = jnp.take_along_axis(logits, jnp.maximum(label, 0)[:, None], axis=1)  # [N, 1]
     later = jnp.arange(logits.shape[1]) >= label[:, None]  # [N, K]
     behind = (logits < own) | ((logits == own) & later)
     return jnp.where(label < 0, jnp.iinfo(jnp.int32).max, jnp.sum(~behind, axis=1))
+
+
+def top1(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """Whether the label is the prediction, bool [N]."""
+    return label_rank(logits, label) < 1
+
+
+def top5(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """Whether the label is among the five highest logits, bool [N]."""
+    return label_rank(logits, label) < 5
+
+
+# Computed in training and evaluation: logits [N, K] and labels int [N] to values [N].
+METRICS: dict[str, MetricFn] = {'top1': top1, 'top5': top5}
+
+
+@flax.struct.dataclass
+class Metrics:
+    """Sums over unmasked examples; `means` divides once at the end.
+
+    Attributes:
+      sums: float32 scalars: 'loss', 'num_examples' and each metric. Counts are exact up to 2**24.
+      bad_step: int32, the first diverged training step, or 0.
+      shares: metrics of booleans, whose means are percentages.
+    """
+
+    sums: dict[str, jax.Array]
+    bad_step: jax.Array
+    shares: tuple[str, ...] = flax.struct.field(pytree_node=False)
+
+    @classmethod
+    def of(
+        cls,
+        logits: jax.Array,
+        label: jax.Array,
+        loss: jax.Array,
+        mask: jax.Array,
+        metrics: Mapping[str, MetricFn] | None = None,
+    ) -> 'Metrics':
+        """Sums over a batch: logits [N, K], label int [N], loss [N], mask bool [N].
+
+        Args:
+          metrics: per-example functions of logits and label; by default those of `METRICS`.
+        """
+        metrics = METRICS if metrics is None else metrics
+        values = {name: metric(logits, label) for name, metric in metrics.items()}
+        sums = {'loss': loss, **values, 'num_examples': jnp.ones_like(mask)}
+        return cls(
+            {name: jnp.sum(v.astype(jnp.float32), where=mask) for name, v in sums.items()},
+            jnp.zeros((), jnp.int32),
+            tuple(name for name, v in values.items() if v.dtype == jnp.bool_),
+        )
+
+    @classmethod
+    def zero(
+        cls, metrics: Mapping[str, MetricFn] | None = None, *, num_classes: int = 1000
+    ) -> 'Metrics':
+        """Sums over no examples. The fields share no buffer, so they can be donated."""
+        logits = jnp.zeros((1, num_classes))
+        batch = logits, jnp.zeros(1, jnp.int32), jnp.zeros(1), jnp.ones(1, bool)
+        shapes = jax.eval_shape(lambda: cls.of(*batch, metrics))
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    @property
+    def loss(self) -> jax.Array:
+        return self.sums['loss']
+
+    @property
+    def num_examples(self) -> jax.Array:
+        return self.sums['num_examples']
+
+    def __add__(self, other: 'Metrics') -> 'Metrics':
+        return Metrics(
+            jax.tree.map(jnp.add, self.sums, other.sums),
+            jnp.where(self.bad_step > 0, self.bad_step, other.bad_step),
+            self.shares,
+        )
+
+    def means(self) -> dict[str, float]:
+        """{'loss', 'top1', 'top5', ...} as means, shares in percent, and 'num_examples'."""
+        count = float(self.num_examples) or math.nan  # 0 where all steps were skipped
+        scale = dict.fromkeys(self.shares, 100)
+        means = {
+            name: scale.get(name, 1) * float(total) / count
+            for name, total in self.sums.items()
+            if name != 'num_examples'
+        }
+        return {**means, 'num_examples': int(self.num_examples)}

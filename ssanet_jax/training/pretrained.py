@@ -1,4 +1,4 @@
-"""What a run starts from where `config.init` names a file of weights."""
+"""Initial weights of a run from the file of `config.init`."""
 
 import dataclasses
 
@@ -7,28 +7,33 @@ from ml_collections import ConfigDict
 
 from ssanet_jax import weights
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training.train_state import TrainState
+from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.trainer_setup import TrainerSetup
 
 
-def load_weights(config: ConfigDict, run: TrainerSetup, state: TrainState) -> TrainState:
-    """`state`, of step 0, with the weights of `config.init.weights`.
+def load_weights(config: ConfigDict, setup: TrainerSetup, state: TrainState) -> TrainState:
+    """Replaces the variables of `state`, of step 0, by those of `config.init.weights`.
+
+    Layers that are not loaded, such as the last with `config.init.head='new'`, keep their values.
 
     Raises:
-      ConfigError: there is no such file, or what it holds does not fit the model.
+      ConfigError: there is no such file, or its arrays do not fit the model.
     """
     path, insert = config.init.weights, config.init.attention == 'insert'
-    model = weights.without_attention(run.model) if insert else run.model
+    model = weights.without_attention(setup.model) if insert else setup.model
     try:
         variables = weights.from_torch(
-            weights.read(path),
+            weights.load(path),
             model,
-            image_size=run.image_size,
+            image_size=setup.image_size,
             head=config.init.head == 'load',
         )
-        variables['params'].setdefault('fc', jax.device_get(state.params['fc']))
+        for name in state.params.keys() - variables['params'].keys():
+            variables['params'][name] = jax.device_get(state.params[name])
         if insert:
-            variables = weights.insert_attention(variables, run.model, image_size=run.image_size)
+            variables = weights.insert_attention(
+                variables, setup.model, image_size=setup.image_size
+            )
     except (ImportError, OSError, ValueError) as error:
         raise ConfigError(f'config.init: {error}') from error
     loaded = jax.tree.map(

@@ -1,4 +1,4 @@
-"""One training step and one evaluation step, as pure functions of one device's share.
+"""One training step and one evaluation step, as pure functions of one device's share of a batch.
 
 Both run inside `jax.shard_map` over the mesh axis 'data': parameters are replicated, the
 batch is split, and what they return is the same on every device.
@@ -11,14 +11,14 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
 from ssanet_jax.training.losses import LossFn, evaluation_loss
-from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.train_state import TrainState
+from ssanet_jax.training.metrics import MetricFn, Metrics
 
 DATA_AXIS = 'data'
 
@@ -26,15 +26,51 @@ DeviceBatch = Mapping[str, jax.Array]
 Preprocess = Callable[[jax.Array], jax.Array]
 
 
+@flax.struct.dataclass
+class TrainState:
+    """Everything that changes during training: arrays only.
+
+    Attributes:
+      step: int32, number of training steps taken, skipped ones included.
+      params: parameters, float32.
+      batch_stats: BatchNorm's running statistics, float32.
+      opt_state: the optimizer's.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables that `model.apply` takes."""
+        return {'params': self.params, 'batch_stats': self.batch_stats}
+
+
+def init_state(
+    seed: int, *, model: nn.Module, tx: optax.GradientTransformation, image_size: int
+) -> TrainState:
+    """The state before the first step; a pure function of the seed."""
+    image = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
+    variables = model.init(jax.random.key(seed), image, train=False)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables['params'],
+        batch_stats=variables.get('batch_stats', {}),
+        opt_state=tx.init(variables['params']),
+    )
+
+
 def preprocess(image: jax.Array, *, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """uint8 images [N, H, W, 3] to float32, (image / 255 - mean) / std for each channel."""
+    """Normalizes uint8 images [N, H, W, 3] to float32: (image / 255 - mean) / std per channel."""
     scale = 1 / (255 * jnp.asarray(std, jnp.float32))
     shift = jnp.asarray(mean, jnp.float32) / jnp.asarray(std, jnp.float32)
     return image.astype(jnp.float32) * scale - shift
 
 
 def dropout_key(seed: int, step: jax.Array) -> jax.Array:
-    """What dropout draws from in a step, another on each device; inside shard_map over 'data'."""
+    """The dropout key of a step, another on each device; call it inside shard_map over 'data'."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.random.fold_in(key, jax.lax.axis_index(DATA_AXIS))
 
@@ -47,6 +83,7 @@ def train_step(
     tx: optax.GradientTransformation,
     loss: LossFn,
     preprocess: Preprocess,
+    metrics: Mapping[str, MetricFn] | None = None,
     dropout_seed: int = 0,
     max_loss: float = math.inf,
     max_bad_steps: int = 0,
@@ -58,13 +95,18 @@ def train_step(
     Args:
       state: donated by the caller; do not reuse.
       batch: image uint8 [N, H, W, 3], label int32 [N], mask bool [N].
-      dropout_seed: what is dropped follows from it, the step and the device.
-      max_loss: a step is bad whose mean loss is above it, or whose loss or gradient is not finite.
-      max_bad_steps: of optax.apply_if_finite, if `tx` is one: so many steps in a row that are not
-        finite change nothing but the count of steps, and are not bad.
+      model: maps preprocessed images to logits [N, K].
+      tx: its `update` gets `step=state.step`, from which `make_optimizer`'s schedules follow.
+      loss: per example, of logits and label.
+      preprocess: maps the uint8 images to the model's input.
+      metrics: per-example functions; by default those of `METRICS`.
+      dropout_seed: dropout is a function of this seed, the step and the device.
+      max_loss: a step is bad if its mean loss exceeds this, or its loss or gradient is not finite.
+      max_bad_steps: if `tx` is an `optax.apply_if_finite`, the number of consecutive non-finite
+        steps that it skips; a skipped step changes nothing but `step`, and is not bad.
 
     Returns:
-      The next state, and sums over unmasked images, both already summed over devices.
+      The next state, and sums over unmasked images, already summed over devices.
     """
     key = dropout_key(dropout_seed, state.step)
 
@@ -78,37 +120,40 @@ def train_step(
             rngs={'dropout': key},
         )
         losses = loss(logits, batch['label'])
-        metrics = Metrics.of(logits, batch['label'], losses, batch['mask'])
-        return metrics.loss, (updates.get('batch_stats', {}), metrics)
+        total = Metrics.of(logits, batch['label'], losses, batch['mask'], metrics)
+        return total.loss, (updates.get('batch_stats', {}), total)
 
-    grads, (batch_stats, metrics) = jax.grad(total_loss, has_aux=True)(state.params)
-    grads, batch_stats, metrics = _sum_over_devices((grads, batch_stats, metrics))
-    grads = jax.tree.map(lambda g: g / metrics.num_examples, grads)
+    grads, (batch_stats, total) = jax.grad(total_loss, has_aux=True)(state.params)
+    grads, batch_stats, sums = _sum_over_devices((grads, batch_stats, total.sums))
+    total = dataclasses.replace(total, sums=sums)
+    grads = jax.tree.map(lambda g: g / total.num_examples, grads)
     devices = jax.lax.axis_size(DATA_AXIS)
-    with jax.numpy_dtype_promotion('standard'):  # optax multiplies counts by floats
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
     batch_stats = jax.tree.map(lambda s: s / devices, batch_stats)
-    bad = ~jnp.isfinite(metrics.loss) | ~jnp.isfinite(optax.tree.norm(grads))
+    update = optax.with_extra_args_support(tx).update
+    with jax.numpy_dtype_promotion('standard'):  # optax multiplies counts by floats
+        updates, opt_state = update(grads, state.opt_state, state.params, step=state.step)
+    bad = ~jnp.isfinite(total.loss) | ~jnp.isfinite(optax.tree.norm(grads))
     if isinstance(opt_state, optax.ApplyIfFiniteState):
-        batch_stats, metrics = jax.tree.map(
-            partial(jnp.where, opt_state.last_finite),
-            (batch_stats, metrics),
-            (state.batch_stats, Metrics.zero()),
+        skipped = state.batch_stats, jax.tree.map(jnp.zeros_like, total)
+        batch_stats, total = jax.tree.map(
+            partial(jnp.where, opt_state.last_finite), (batch_stats, total), skipped
         )
         bad = opt_state.notfinite_count > max_bad_steps
+    bad |= total.loss > max_loss * total.num_examples
     next_state = TrainState(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
-    bad |= metrics.loss > max_loss * metrics.num_examples
-    bad_step = jnp.where(bad, next_state.step, 0).astype(jnp.float32)
-    return next_state, dataclasses.replace(metrics, bad_step=bad_step)
+    return next_state, dataclasses.replace(total, bad_step=jnp.where(bad, next_state.step, 0))
 
 
 def _sum_over_devices(tree: Any) -> Any:
-    """Psum in few pieces: all vectors and scalars as one, so that XLA can combine the rest."""
+    """Sums over the mesh, vectors and scalars as one array.
+
+    XLA combines all-reduces, but on CPUs at most 256 into one; ResNet-110 has 767 arrays.
+    """
     if jax.lax.axis_size(DATA_AXIS) == 1:
         return tree  # XLA would copy it
     leaves, structure = jax.tree.flatten(tree)
@@ -121,14 +166,20 @@ def _sum_over_devices(tree: Any) -> Any:
 
 
 def eval_step(
-    state: TrainState, batch: DeviceBatch, *, model: nn.Module, preprocess: Preprocess
+    state: TrainState,
+    batch: DeviceBatch,
+    *,
+    model: nn.Module,
+    preprocess: Preprocess,
+    metrics: Mapping[str, MetricFn] | None = None,
 ) -> Metrics:
-    """Sums of the cross-entropy and of right answers over all devices' unmasked images.
+    """Sums of the cross-entropy and of `metrics` over all devices' unmasked images.
 
-    An image of label -1, which could not be decoded, is one that nothing is right for; its
-    loss is that of a uniform guess, log K.
+    The loss is `evaluation_loss`, whatever the training loss: evaluations stay comparable. An
+    image that could not be decoded has label -1 and counts as an incorrect, uniform guess.
     """
     label = batch['label']
     logits: Any = model.apply(state.variables, preprocess(batch['image']), train=False)
     losses = evaluation_loss(logits, label)
-    return jax.lax.psum(Metrics.of(logits, label, losses, batch['mask']), DATA_AXIS)
+    total = Metrics.of(logits, label, losses, batch['mask'], metrics)
+    return dataclasses.replace(total, sums=jax.lax.psum(total.sums, DATA_AXIS))

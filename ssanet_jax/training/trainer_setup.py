@@ -1,8 +1,8 @@
-"""What a config describes, built: the model, the optimizer and the compiled steps."""
+"""Builds what a config describes: the model, the optimizer and the compiled steps."""
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -14,35 +14,42 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.gates import GateShape, find_gates
 from ssanet_jax.config import TrainPlan, base, make_plan
+from ssanet_jax.config.fields import FIELDS
 from ssanet_jax.config.validation import check_batch_norm_group_size
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network, create_model
 from ssanet_jax.models.batch_norm_folding import for_inference
 from ssanet_jax.models.registry import split_name
 from ssanet_jax.training import parallel, steps
-from ssanet_jax.training.losses import cross_entropy
-from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.losses import LossFn, make_loss
+from ssanet_jax.training.metrics import METRICS, MetricFn, Metrics
 from ssanet_jax.training.optimizer import check_train_only, make_optimizer, make_schedule
-from ssanet_jax.training.train_state import TrainState, init_state
+from ssanet_jax.training.steps import TrainState, init_state
 from ssanet_jax.weights.convert import variable_shapes
 
 
 class TrainerSetup(NamedTuple):
-    """Everything that a loop calls; nothing in here changes during training."""
+    """Everything that the training loop calls; none of it changes during training.
+
+    Attributes:
+      gates: the gates whose statistics are logged.
+    """
 
     model: Network
     tx: optax.GradientTransformation
     schedule: optax.Schedule
     plan: TrainPlan
     mesh: Mesh
+    loss: LossFn
+    metrics: Mapping[str, MetricFn]
+    preprocess: steps.Preprocess
     train_step: parallel.TrainStepFn
     eval_step: parallel.EvalStepFn
-    preprocess: steps.Preprocess
     zero_metrics: Callable[[], Metrics]
     seed: int
     image_size: int
     dtype: jnp.dtype
-    gates: dict[str, GateShape]  # whose statistics are logged
+    gates: dict[str, GateShape]
 
     def init(self) -> TrainState:
         """The state before the first step, replicated over the mesh."""
@@ -52,51 +59,78 @@ class TrainerSetup(NamedTuple):
         )
 
     def for_inference(self, state: TrainState) -> tuple['TrainerSetup', TrainState]:
-        """The same in the form of `inference.for_inference`: evaluates faster, cannot train."""
+        """Folds BatchNorms as `for_inference` does: evaluates faster, cannot train."""
         model, variables = for_inference(self.model, state.variables)
-        run = self._replace(model=model, eval_step=_eval_step(model, self.preprocess, self.mesh))
-        return run, dataclasses.replace(state, **variables)
+        eval_step = _eval_step(model, self.preprocess, self.metrics, self.mesh)
+        return (
+            self._replace(model=model, eval_step=eval_step),
+            dataclasses.replace(state, **variables),
+        )
 
 
-def build(config: ConfigDict, *, num_classes: int, num_train_examples: int) -> TrainerSetup:
-    """Builds what `config`, which has passed `check`, describes, on all devices there are.
+def build(
+    config: ConfigDict,
+    *,
+    num_classes: int,
+    num_train_examples: int,
+    mesh: Mesh | None = None,
+    loss: LossFn | None = None,
+    metrics: Mapping[str, MetricFn] | None = None,
+    preprocess: steps.Preprocess | None = None,
+) -> TrainerSetup:
+    """Builds what `config`, which has passed `check`, describes.
+
+    Args:
+      config: of the run.
+      num_classes: of the dataset.
+      num_train_examples: of the training split.
+      mesh: of one axis, 'data'; by default all devices of all hosts.
+      loss: per example, of logits [N, K] and labels [N]; by default that of `config.loss`.
+      metrics: per-example functions to compute in addition to those of `METRICS`.
+      preprocess: maps uint8 images [N, H, W, 3] to the model's input, on the device; by default
+        normalization by `config.dataset.mean` and `std`.
 
     Raises:
       ConfigError: a field does not fit the model, the devices or the data.
     """
-    check_batch_norm_group_size(config, jax.device_count())
+    mesh = parallel.data_mesh() if mesh is None else mesh
+    check_batch_norm_group_size(config, mesh.size)
     plan = make_plan(config, num_train_examples)
-    model = build_model(config, num_classes)
+    model = build_model(config, num_classes, mesh)
     schedule = make_schedule(config.optimizer, plan)
     if config.optimizer.train_only:
         shapes = variable_shapes(model, config.dataset.image_size)
         check_train_only(config.optimizer, shapes['params'])
-    tx = make_optimizer(config.optimizer, schedule)
+    tx: optax.GradientTransformation = make_optimizer(config.optimizer, schedule)
     if config.max_bad_steps:
         tx = optax.apply_if_finite(tx, config.max_bad_steps)
-    mesh = parallel.data_mesh()
-    preprocess = build_preprocess(config)
-    loss = partial(cross_entropy, label_smoothing=config.label_smoothing)
+    loss = loss or make_loss(config.loss, label_smoothing=config.label_smoothing)
+    metrics = {**METRICS, **(metrics or {})}
+    preprocess = preprocess or build_preprocess(config)
     train_step = partial(
         steps.train_step,
         model=model,
         tx=tx,
         loss=loss,
         preprocess=preprocess,
+        metrics=metrics,
         dropout_seed=config.seed,
         max_loss=config.max_loss,
         max_bad_steps=config.max_bad_steps,
     )
+    zero_metrics = partial(Metrics.zero, metrics, num_classes=num_classes)
     return TrainerSetup(
         model=model,
         tx=tx,
         schedule=schedule,
         plan=plan,
         mesh=mesh,
-        train_step=parallel.parallel_train_step(train_step, mesh),
-        eval_step=_eval_step(model, preprocess, mesh),
+        loss=loss,
+        metrics=metrics,
         preprocess=preprocess,
-        zero_metrics=jax.jit(Metrics.zero, out_shardings=parallel.replicated(mesh)),
+        train_step=parallel.parallel_train_step(train_step, mesh),
+        eval_step=_eval_step(model, preprocess, metrics, mesh),
+        zero_metrics=jax.jit(zero_metrics, out_shardings=parallel.replicated(mesh)),
         seed=config.seed,
         image_size=config.dataset.image_size,
         dtype=jnp.dtype(config.dtype),
@@ -115,40 +149,48 @@ def _gates(config: ConfigDict, model: Network) -> dict[str, GateShape]:
 
 
 def build_preprocess(config: ConfigDict) -> steps.Preprocess:
-    """What `config` does to uint8 images [N, H, W, 3], on the device."""
-    mean, std = tuple(config.dataset.mean), tuple(config.dataset.std)
+    """Maps uint8 images [N, H, W, 3] to the model's input, on the device.
+
+    The same object for the same config, so that jit recognizes it as a static argument.
+    """
+    return _normalizer(tuple(config.dataset.mean), tuple(config.dataset.std))
+
+
+@cache
+def _normalizer(mean: tuple[float, ...], std: tuple[float, ...]) -> steps.Preprocess:
     return partial(steps.preprocess, mean=mean, std=std)
 
 
-def _eval_step(model: nn.Module, preprocess: steps.Preprocess, mesh: Mesh) -> parallel.EvalStepFn:
-    step = partial(steps.eval_step, model=model, preprocess=preprocess)
+def _eval_step(
+    model: nn.Module,
+    preprocess: steps.Preprocess,
+    metrics: Mapping[str, MetricFn],
+    mesh: Mesh,
+) -> parallel.EvalStepFn:
+    step = partial(steps.eval_step, model=model, preprocess=preprocess, metrics=metrics)
     return parallel.parallel_eval_step(step, mesh)
 
 
-# Fields of config.model that a network is given where they are not the defaults.
-_NETWORK_OPTIONS = (
-    'stem',
-    'dropout',
-    'variant',
-    'tail',
-    'zero_init_residual',
-    'attention_stages',
-    'attention_blocks',
-    'attention_position',
-)
+def build_model(config: ConfigDict, num_classes: int, mesh: Mesh | None = None) -> Network:
+    """Builds the network of `config.model`.
 
+    Args:
+      config: of the run.
+      num_classes: outputs of the network.
+      mesh: whose devices share BatchNorm statistics; without one, statistics are local.
 
-def build_model(config: ConfigDict, num_classes: int) -> Network:
-    """The network of `config.model`; raises ConfigError where create_model refuses it."""
+    Raises:
+      ConfigError: `create_model` refuses the options, or they do not fit the image size.
+    """
     model, defaults = config.model, base().model
     size = config.dataset.image_size
-    norm_options = {
-        'momentum': model.batch_norm_momentum,
-        **parallel.batch_norm_axis(model.batch_norm_group_size),
-    }
+    norm_options = {'momentum': model.batch_norm_momentum}
+    if mesh is not None:
+        norm_options |= parallel.batch_norm_axis(model.batch_norm_group_size, mesh.size)
     if model.batch_norm_epsilon is not None:
         norm_options['epsilon'] = model.batch_norm_epsilon
-    options = {name: model[name] for name in _NETWORK_OPTIONS if model[name] != defaults[name]}
+    names = [n.removeprefix('model.') for n, field in FIELDS.items() if field.network_option]
+    options = {name: model[name] for name in names if model[name] != defaults[name]}
     try:
         kind, _ = split_name(model.name)
         network = create_model(
@@ -159,7 +201,7 @@ def build_model(config: ConfigDict, num_classes: int) -> Network:
             norm_options=norm_options,
             **options,
         )
-        # Shapes only: finds what does not fit, as groups that do not divide the channels.
+        # Shapes only: finds options that do not fit, such as groups that do not divide channels.
         jax.eval_shape(
             partial(network.init, train=False), jax.random.key(0), jnp.zeros((1, size, size, 3))
         )

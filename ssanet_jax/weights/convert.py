@@ -1,4 +1,4 @@
-"""Between the variables of a network here and the state_dict of the same network in torch."""
+"""Conversion between the variables of a network and the state_dict of its torch counterpart."""
 
 import fnmatch
 import math
@@ -22,9 +22,11 @@ Path = tuple[str, ...]
 
 _OURS = 'ssanet_jax'  # the naming of networks that no other library has
 
+StateDict = Mapping[str, 'np.ndarray | torch.Tensor']
+
 
 def from_torch(
-    state_dict: Mapping[str, Any],
+    state_dict: StateDict,
     model: Network,
     *,
     image_size: int | None = None,
@@ -32,31 +34,31 @@ def from_torch(
     ignore: Sequence[str] = (),
     head: bool = True,
 ) -> Variables:
-    """The variables of `model` from the weights of the same network in torch.
+    """Converts a torch state_dict to the variables of `model`.
 
-    Every weight must find its place, and every variable its weight. BatchNorm's counters
-    (`num_batches_tracked`), which have no counterpart, are left out.
+    Every weight must have a variable and every variable a weight, apart from BatchNorm's
+    `num_batches_tracked`, which has no counterpart and is ignored.
 
     Args:
-      state_dict: names to tensors or NumPy arrays; a leading 'module.' is dropped.
-      model: made by `create_model`.
-      image_size: height and width of the images, where parameters depend on it; unset: 32 with
-        CIFAR's stem, otherwise 224.
-      naming: 'torchvision', 'timm', 'ssanet', 'ssanet_cifar' or 'ssanet_jax'; None: the one that
-        fits best of those that the network has.
-      ignore: patterns (`aux1.*`) of names to leave out.
-      head: False leaves out the last layer, `fc`, whose classes may be others.
+      state_dict: tensors or NumPy arrays by name; a leading 'module.' is stripped.
+      model: from `create_model`.
+      image_size: height and width of the images, if parameter shapes depend on it; defaults to 32
+        with the CIFAR stem, otherwise 224.
+      naming: 'torchvision', 'timm', 'ssanet', 'ssanet_cifar' or 'ssanet_jax'; defaults to the best
+        match among the namings of the network.
+      ignore: patterns (`aux1.*`) of names to skip.
+      head: False skips the classifier, `fc`, whose number of classes may differ.
 
     Returns:
-      {'params': ..., 'batch_stats': ...} of float32 NumPy arrays, the latter where there are any.
+      {'params': ..., 'batch_stats': ...} of float32 NumPy arrays, 'batch_stats' if there are any.
 
     Raises:
-      ValueError: weights without a place, variables without a weight, or shapes that differ; the
-        message lists them.
+      ValueError: unexpected or missing weights, which the message lists, or mismatched shapes.
 
     >>> from ssanet_jax import create_model
-    >>> model = create_model('ssa_resnet20', num_classes=10)
-    >>> variables = model.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
+    >>> model = create_model('ssa_resnet20', num_classes=10, stage_sizes=(1,))
+    >>> init = jax.jit(model.init, static_argnames='train')
+    >>> variables = init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
     >>> state_dict = to_arrays(variables, model, naming='torchvision')
     >>> state_dict['layer1.0.ssa.bn.weight'], state_dict['layer1.0.conv1.weight'].shape
     (array([1.], dtype=float32), (16, 16, 3, 3))
@@ -71,21 +73,21 @@ def from_torch(
     }
     wanted = _flatten(variable_shapes(model, image_size))
     naming, rules = _best(model, naming, wanted, arrays)
-    places = {rules.name(path[1:]): path for path in wanted}
+    paths = {rules.name(path[1:]): path for path in wanted}
     if not head:
-        for name in [name for name, path in places.items() if path[1] == 'fc']:
-            del places[name]
+        for name in [name for name, path in paths.items() if path[1] == 'fc']:
+            del paths[name]
             arrays.pop(name, None)
     arrays = {name: a for name, a in arrays.items() if not re.search(rules.unused, name)}
-    _require_same_names(places, arrays, naming)
+    _require_same_names(paths, arrays, naming)
     flat = {}
-    for name, path in places.items():
+    for name, path in paths.items():
         values, shape = to_numpy(arrays[name]), wanted[path].shape
         expected = rules.shape(name, shape)
         if not _same_layout(values.shape, expected):
             raise ValueError(
                 f'{name} has shape {values.shape}, but {type(model).__name__} needs {expected}; '
-                'is it another network, or another num_classes?'
+                'expected weights of the same network with the same num_classes.'
             )
         flat[path] = _from_torch_layout(values, shape)
     return flax.traverse_util.unflatten_dict(flat)
@@ -94,7 +96,7 @@ def from_torch(
 def to_arrays(
     variables: Mapping[str, Any], model: Network, *, naming: str | None = None
 ) -> dict[str, np.ndarray]:
-    """The weights of `model` by their names in torch, as `to_torch`, in NumPy arrays.
+    """Converts variables of `model` to a state_dict of NumPy arrays; see `to_torch`.
 
     Raises:
       ValueError: the network has no such naming.
@@ -113,19 +115,19 @@ def to_arrays(
 def to_torch(
     variables: Mapping[str, Any], model: Network, *, naming: str | None = None
 ) -> dict[str, 'torch.Tensor']:
-    """A state_dict for `load_state_dict(..., strict=True)` of the same network in torch.
+    """Converts variables of `model` to a state_dict for `load_state_dict(..., strict=True)`.
 
-    By the names of 'ssanet' it lacks the 1x1 convolution that the authors' ungrouped SSA blocks
-    have and never use: there, strict=False.
+    With naming='ssanet', use strict=False: the authors' ungrouped SSA blocks hold an unused 1x1
+    convolution that has no counterpart here.
 
     Args:
       variables: 'params' and 'batch_stats' of `model`.
-      model: made by `create_model`.
-      naming: 'torchvision', 'timm', ...; None: the network's first.
+      model: from `create_model`.
+      naming: 'torchvision', 'timm', ...; defaults to the network's first.
 
     Raises:
       ValueError: the network has no such naming.
-      ImportError: torch is not installed; `to_arrays` does without.
+      ImportError: torch is not installed; `to_arrays` does not need it.
     """
     import torch
 
@@ -133,11 +135,11 @@ def to_torch(
     return {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
 
 
-def num_classes(state_dict: Mapping[str, Any], model: Network) -> int:
-    """The classes of the weights of `model`, by the names of any library.
+def num_classes(state_dict: StateDict, model: Network) -> int:
+    """The number of classes in the weights of `model`, under any of its namings.
 
     Raises:
-      ValueError: the bias of the last layer has none of the names that it might have.
+      ValueError: the bias of the classifier is missing.
     """
     names = [_naming(model, naming)[1].name(('fc', 'bias')) for naming in namings(model)]
     arrays = _without_prefix(state_dict)
@@ -145,32 +147,32 @@ def num_classes(state_dict: Mapping[str, Any], model: Network) -> int:
         if name in arrays:
             return arrays[name].shape[0]
     raise ValueError(
-        f'The weights have no classifier of {type(model).__name__}, {" or ".join(set(names))}; '
-        'are they of another network?'
+        f'The weights have no classifier of {type(model).__name__}: expected '
+        f'{" or ".join(sorted(set(names)))}.'
     )
 
 
 def namings(model: Network) -> list[str]:
-    """The names that `from_torch` and `to_torch` know for `model`, this package's last."""
+    """The namings that `from_torch` and `to_torch` accept for `model`; this package's is last."""
     return [*model.state_dict_rules(), _OURS]
 
 
 def variable_shapes(model: Network, image_size: int | None = None) -> Any:
-    """Shapes and dtypes of the variables of `model`; nothing is computed."""
+    """Shapes and dtypes of the variables of `model`, without computing them."""
     size = image_size or (32 if model.stem == 'cifar' else 224)
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
 
 
-def to_numpy(values: Any) -> np.ndarray:
-    """A float32 array of a tensor or array of any floating-point type."""
+def to_numpy(values: 'np.ndarray | torch.Tensor') -> np.ndarray:
+    """Converts a tensor or array to a float32 array."""
     if hasattr(values, 'detach'):
         values = values.detach().cpu().float().numpy()
     return np.asarray(values, np.float32)
 
 
-def _without_prefix(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """As it was before torch's DataParallel."""
+def _without_prefix(state_dict: StateDict) -> 'dict[str, np.ndarray | torch.Tensor]':
+    """Strips the prefix that torch's DataParallel adds."""
     return {name.removeprefix('module.'): value for name, value in state_dict.items()}
 
 
@@ -184,7 +186,7 @@ def _naming(model: Network, name: str | None) -> tuple[str, NameMapping]:
         name = next(iter(known))
     if name not in known:
         raise ValueError(
-            f'{type(model).__name__} has no names of {name!r}; choose one of '
+            f'{type(model).__name__} has no naming {name!r}; choose one of '
             f'{", ".join(map(repr, known))}.'
         )
     return name, known[name]
@@ -193,27 +195,26 @@ def _naming(model: Network, name: str | None) -> tuple[str, NameMapping]:
 def _best(
     model: Network, naming: str | None, wanted: Iterable[Path], arrays: Mapping[str, Any]
 ) -> tuple[str, NameMapping]:
-    """The naming that was asked for, or the one that leaves the fewest names over."""
+    """The given naming, or the one with the fewest unmatched names."""
     if naming is not None:
         return _naming(model, naming)
-    names = namings(model)
-    left = {name: set(arrays) ^ _names(_naming(model, name)[1], wanted) for name in names}
-    return _naming(model, min(names, key=lambda name: len(left[name])))
+
+    def mismatches(name: str) -> int:
+        rules = _naming(model, name)[1]
+        return len(set(arrays) ^ {rules.name(path[1:]) for path in wanted})
+
+    return _naming(model, min(namings(model), key=mismatches))
 
 
-def _names(rules: NameMapping, paths: Iterable[Path]) -> set[str]:
-    return {rules.name(path[1:]) for path in paths}
-
-
-def _require_same_names(places: Iterable[str], arrays: Iterable[str], naming: str) -> None:
-    missing, left = sorted(set(places) - set(arrays)), sorted(set(arrays) - set(places))
-    if missing or left:
+def _require_same_names(expected: Iterable[str], arrays: Iterable[str], naming: str) -> None:
+    missing = sorted(set(expected) - set(arrays))
+    unexpected = sorted(set(arrays) - set(expected))
+    if missing or unexpected:
         raise ValueError(
-            f'These are not the weights of this network by the names of {naming}. '
-            f'Without a place: {_list(left)}. Missing: {_list(missing)}. '
-            'Choose the model that they belong to. If SSA is all that is missing, insert it '
-            "(init.attention='insert', or --insert of tools.convert_torch, which also has --ignore "
-            'for weights to leave out).'
+            f'The weights do not match this network under the naming {naming}. '
+            f'Unexpected: {_list(unexpected)}. Missing: {_list(missing)}. '
+            "Choose the matching model. If only SSA is missing, set init.attention='insert', or "
+            '--insert of tools.convert_torch, whose --ignore skips weights.'
         )
 
 
@@ -223,20 +224,20 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _same_layout(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """Whether the shapes differ in nothing but axes of 1 at the end, or axes that one has flat."""
-    a, b = (_without_ones(s) for s in (shape, expected))
+    """Whether shapes are equal up to trailing axes of length 1, or one has trailing axes flat."""
+    a, b = (_strip_ones(s) for s in (shape, expected))
     flat = a[:1] == b[:1] and math.prod(a) == math.prod(b) and 2 in (len(a), len(b))
     return a == b or flat
 
 
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _strip_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     while shape[-1:] == (1,):
         shape = shape[:-1]
     return shape
 
 
 def _from_torch_layout(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """[out, in, window...], whose last axes may be flat or 1, to [window..., in, out]."""
+    """[out, in, *window], whose last axes may be flat or 1, to [*window, in, out]."""
     if values.ndim < 2:
         return values
     *window, inner, outer = shape
@@ -244,7 +245,7 @@ def _from_torch_layout(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
 
 
 def _to_torch_layout(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The inverse."""
+    """The inverse of `_from_torch_layout`."""
     if values.ndim < 2:
         return values
     return np.ascontiguousarray(np.moveaxis(values, (-1, -2), (0, 1)).reshape(shape))

@@ -8,7 +8,7 @@ from ssanet_jax.analysis.calibration import TEMPERATURES, cross_fitted, fit_temp
 
 
 def overconfident(n=400, k=7, factor=3.0, seed=0):
-    """Logits [n, k] whose labels were drawn at a temperature of `factor`."""
+    """Logits [n, k], with labels drawn at temperature `factor`."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, k)) * 4
     labels = [rng.choice(k, p=softmax(row / factor)) for row in logits]
@@ -25,7 +25,7 @@ def ece(probabilities, labels, bins=15):
 
 
 def loop_ece(probabilities, labels, bins):
-    """Naeini's sum, image by image and bin by bin, with every image's bin found by comparing."""
+    """Naeini's sum, image by image and bin by bin."""
     members = [[] for _ in range(bins)]
     for row, label in zip(probabilities, labels, strict=True):
         best = max(range(len(row)), key=lambda k: row[k])
@@ -35,15 +35,15 @@ def loop_ece(probabilities, labels, bins):
     for inside in members:
         if inside:
             confidence = sum(p for p, _ in inside) / len(inside)
-            accuracy = sum(right for _, right in inside) / len(inside)
+            accuracy = sum(correct for _, correct in inside) / len(inside)
             error += len(inside) / len(labels) * abs(accuracy - confidence)
     return error
 
 
-def test_the_error_of_four_images_is_as_computed_by_hand():
+def test_the_error_of_four_images_computed_by_hand():
     probabilities = np.array([[0.95, 0.05], [0.92, 0.08], [0.35, 0.65], [0.55, 0.45]])
     labels = np.array([0, 1, 1, 1])
-    # Ten bins: (0.9, 1]: sure 0.935, right 1/2; (0.6, 0.7]: 0.65, 1; (0.5, 0.6]: 0.55, 0.
+    # Ten bins: (0.9, 1]: confidence 0.935, accuracy 1/2; (0.6, 0.7]: 0.65, 1; (0.5, 0.6]: 0.55, 0.
     expected = 2 / 4 * 0.435 + 1 / 4 * 0.35 + 1 / 4 * 0.55
     assert ece(probabilities, labels, bins=10) == pytest.approx(expected)
     found = reliability(probabilities, labels, bins=10)
@@ -54,7 +54,7 @@ def test_the_error_of_four_images_is_as_computed_by_hand():
 
 
 @pytest.mark.parametrize('bins', [1, 4, 15])
-def test_the_error_is_that_of_a_loop_over_images(bins):
+def test_the_error_matches_a_loop_over_images(bins):
     logits, labels = overconfident()
     probabilities = np.array([softmax(row) for row in logits])
     error = ece(probabilities, labels, bins)
@@ -67,7 +67,7 @@ def test_an_upper_edge_is_in_its_bin():
     assert reliability(probabilities, np.array([0, 0, 1]), bins=4).images.tolist() == [0, 2, 0, 1]
 
 
-def test_the_temperature_is_where_scipy_finds_the_lowest_loss():
+def test_the_temperature_is_the_minimum_that_scipy_finds():
     logits, labels = overconfident()
 
     def loss(temperature):
@@ -93,22 +93,22 @@ def test_temperatures_scale_with_the_logits():
 @pytest.mark.parametrize(
     ('logits', 'expected'),
     [
-        ([[2.0, 0, 0], [0, 1, 0]], TEMPERATURES[0]),  # all right
+        ([[2.0, 0, 0], [0, 1, 0]], TEMPERATURES[0]),  # all correct
         ([[0.0, 5, 5], [5, 0, 5]], TEMPERATURES[1]),  # worse than guessing
         ([[1.0, 1, 1], [2, 2, 2]], 1.0),
     ],
-    ids=['all right', 'all wrong', 'all equal'],
+    ids=['all correct', 'all incorrect', 'all equal'],
 )
-def test_a_temperature_that_would_be_extreme_or_nothing(logits, expected):
+def test_extreme_temperatures_are_clipped(logits, expected):
     assert fit_temperature(np.array(logits), np.array([0, 1])) == expected
 
 
-def test_a_single_class_has_nothing_to_fit():
+def test_a_single_class_has_temperature_1():
     assert fit_temperature(np.array([[3.0], [-1.0]]), np.array([0, 0])) == 1.0
     assert ece(np.ones((2, 1)), np.array([0, 0])) == 0
 
 
-def test_no_image_is_at_a_temperature_that_was_fitted_to_it():
+def test_no_image_uses_a_temperature_fitted_to_it():
     logits, labels = overconfident(n=101)
     probabilities, temperatures = cross_fitted(logits, labels)
     whole = fit_temperature(logits, labels)
@@ -127,7 +127,7 @@ def test_no_image_is_at_a_temperature_that_was_fitted_to_it():
         assert fit_temperature(logits[others], labels[others]) == pytest.approx(temperature)
 
 
-def test_cross_fitting_mends_most_of_the_error():
+def test_cross_fitting_removes_most_of_the_error():
     logits, labels = overconfident(n=2000)
     before = ece(np.array([softmax(row) for row in logits]), labels)
     after = ece(cross_fitted(logits, labels)[0], labels)
@@ -139,13 +139,13 @@ def test_cross_fitting_mends_most_of_the_error():
     [
         (np.zeros((0, 3)), [], 'at least 1 image'),
         (np.ones((2, 3)) / 3, [0, 3], 'from 0 to 3, but there are 3 classes'),
-        (np.ones((2, 3)) / 3, [-1, 0], 'leave images without a label out'),
+        (np.ones((2, 3)) / 3, [-1, 0], 'exclude images without a label'),
         (np.ones((2, 3)) / 3, [0], r'got \(2, 3\) and \(1,\)'),
         (np.full((1, 3), np.nan), [0], 'not finite'),
     ],
     ids=['none', 'label too high', 'bad image', 'lengths', 'nan'],
 )
-def test_a_mistake_is_told(values, labels, message):
+def test_invalid_arguments_are_refused(values, labels, message):
     for function in (ece, fit_temperature):
         with pytest.raises(ValueError, match=message):
             function(values, np.array(labels, int))

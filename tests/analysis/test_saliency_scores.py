@@ -1,4 +1,4 @@
-"""Scores of maps against loops, and boxes against images that are really transformed."""
+"""Scores of maps against loops, and boxes against images transformed by evaluation."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def masks_of(boxes, height, width):
 
 
 @pytest.mark.parametrize('tolerance', [0, 1, 2.5])
-def test_the_pointing_game_is_won_where_the_largest_value_is_near_a_box(tolerance):
+def test_the_pointing_game_is_a_hit_if_the_maximum_is_near_a_box(tolerance):
     rng = np.random.default_rng(3)
     maps = rng.normal(size=(40, 9, 11))
     boxes = [random_boxes(rng, 9)[:1] for _ in maps]
@@ -49,7 +49,7 @@ def test_the_pointing_game_is_won_where_the_largest_value_is_near_a_box(toleranc
     np.testing.assert_array_equal(pointing_game(maps, masks_of(boxes, 9, 11), tolerance), expected)
 
 
-def test_of_several_largest_values_the_share_in_the_box_counts():
+def test_a_repeated_maximum_counts_by_its_share_in_the_box():
     values = np.zeros((1, 4, 4))
     values[0, 1, 1] = values[0, 1, 2] = values[0, 3, 3] = 2
     corner, wider = masks_of([[[0, 0, 2, 2]], [[0, 0, 2, 3]]], 4, 4)
@@ -87,17 +87,17 @@ def test_a_map_without_energy_counts_as_uniform():
     ],
     ids=['count', 'shape', 'dtype', 'empty'],
 )
-def test_what_cannot_be_scored_is_refused(score, masks, message):
+def test_invalid_masks_are_refused(score, masks, message):
     with pytest.raises(ValueError, match=message):
         score(np.ones((2, 4, 4)), masks)
 
 
-def test_energies_below_0_are_refused():
+def test_negative_maps_are_refused():
     with pytest.raises(ValueError, match=r'got -1; rescale\(\)'):
         energy_in_box(-np.ones((1, 4, 4)), np.ones((1, 4, 4), bool))
 
 
-def test_localization_has_maps_of_any_size_and_two_that_know_nothing():
+def test_localization_takes_maps_of_any_size_and_adds_two_baselines():
     corner = np.array([[4.0, 1.0], [1.0, 1.0]], np.float32)
     mask = np.zeros((8, 8), bool)
     mask[:4, :4] = True
@@ -106,18 +106,18 @@ def test_localization_has_maps_of_any_size_and_two_that_know_nothing():
     assert scores['corner'].energy > 0.6
     for name in ('flat', 'uniform'):
         assert scores[name] == (0.25, 0.25)
-    assert scores['centre'] == (0.25, None)  # one of the four pixels around the middle
+    assert scores['center'] == (0.25, None)  # one of the four pixels around the middle
     odd = localization({}, np.pad(np.ones((1, 1), bool), 2))
-    assert odd == {'centre': (1, None), 'uniform': (1 / 25, pytest.approx(1 / 25))}
+    assert odd == {'center': (1, None), 'uniform': (1 / 25, pytest.approx(1 / 25))}
     means = mean_scores([scores, {**scores, 'corner': (0, 0)} | {'corner': scores['flat']}])
     assert means['corner'].hit == pytest.approx((1 + 0.25) / 2)
-    assert means['centre'] == (0.25, None)
+    assert means['center'] == (0.25, None)
     assert mean_scores([]) == {}
 
 
-def dataset(reader, size=48):
+def dataset(eval_crop, size=48):
     config = base().dataset
-    config.reader, config.image_size = reader, size
+    config.eval_crop, config.image_size = eval_crop, size
     return config
 
 
@@ -127,12 +127,12 @@ def encoded(image, form):
     return file.getvalue()
 
 
-@pytest.mark.parametrize('reader', ['disk', 'memory'])
+@pytest.mark.parametrize('eval_crop', ['center', 'whole'])
 @pytest.mark.parametrize(
     ('height', 'width'), [(90, 120), (301, 200), (40, 40), (61, 203), (48, 48), (55, 57)]
 )
-def test_boxes_go_where_evaluation_puts_what_is_in_them(reader, height, width):
-    config = dataset(reader)
+def test_boxes_move_with_the_pixels_in_evaluation(eval_crop, height, width):
+    config = dataset(eval_crop)
     box = [0.25 * height, 0.3 * width, 0.7 * height, 0.65 * width]
     top, left, bottom, right = map(round, box)
     image = np.zeros((height, width, 3), np.uint8)
@@ -148,12 +148,12 @@ def test_boxes_go_where_evaluation_puts_what_is_in_them(reader, height, width):
         assert mask.sum() == pytest.approx((shown / 255).sum(), rel=0.06)
 
 
-def test_what_the_crop_cuts_off_is_no_region():
+def test_boxes_outside_of_the_crop_have_no_mask():
     boxes = np.array([[0.0, 0, 90, 10]])
-    assert saliency_boxes.to_evaluation(boxes, 90, 200, dataset('disk')) is None
-    assert saliency_boxes.to_evaluation(boxes, 90, 200, dataset('memory')).sum() == 48 * 2
+    assert saliency_boxes.to_evaluation(boxes, 90, 200, dataset('center')) is None
+    assert saliency_boxes.to_evaluation(boxes, 90, 200, dataset('whole')).sum() == 48 * 2
     assert (
-        saliency_boxes.to_evaluation(np.array([[3.0, 3, 3.1, 3.1]]), 90, 200, dataset('memory'))
+        saliency_boxes.to_evaluation(np.array([[3.0, 3, 3.1, 3.1]]), 90, 200, dataset('whole'))
         is None
     )
 
@@ -162,19 +162,19 @@ def test_what_the_crop_cuts_off_is_no_region():
     ('content', 'message'),
     [
         ('{"a.png": [[0, 0, 1, 1]', 'cannot be read'),
-        ('[[0, 0, 1, 1]]', 'but a list'),
-        ('{"a.png": []}', r"'a.png': \[\] is no box"),
-        ('{"a.png": [0, 0, 1, 1]}', "'a.png': 0 is no box"),
-        ('{"a.png": [[0, 0, 1]]}', 'is no box'),
-        ('{"a.png": [[0, 0, 1, "1"]]}', 'is no box'),
-        ('{"a.png": [[0, 0, 1, NaN]]}', 'is no box'),
-        ('{"a.png": [[0, 0, 1, true]]}', 'is no box'),
-        (f'{{"a.png": [[0, 0, 1, 1{"0" * 400}]]}}', 'is no box'),
-        ('{"a.png": [[5, 0, 1, 1]]}', r'top above bottom'),
+        ('[[0, 0, 1, 1]]', 'got a list'),
+        ('{"a.png": []}', r"'a.png': expected a list of boxes .* got \[\]"),
+        ('{"a.png": [0, 0, 1, 1]}', 'got 0'),
+        ('{"a.png": [[0, 0, 1]]}', 'expected a list of boxes'),
+        ('{"a.png": [[0, 0, 1, "1"]]}', 'expected a list of boxes'),
+        ('{"a.png": [[0, 0, 1, NaN]]}', 'expected a list of boxes'),
+        ('{"a.png": [[0, 0, 1, true]]}', 'expected a list of boxes'),
+        (f'{{"a.png": [[0, 0, 1, 1{"0" * 400}]]}}', 'expected a list of boxes'),
+        ('{"a.png": [[5, 0, 1, 1]]}', 'top < bottom'),
     ],
     ids=range(10),
 )
-def test_boxes_that_are_none_are_refused(tmp_path, content, message):
+def test_malformed_boxes_are_refused(tmp_path, content, message):
     path = tmp_path / 'boxes.json'
     path.write_text(content)
     with pytest.raises(ConfigError, match=message):
@@ -189,7 +189,7 @@ def test_boxes_are_found_by_path_before_name(tmp_path):
     boxes = saliency_boxes.read_boxes(path)
     found = saliency_boxes.boxes_by_file(boxes, [first, second, third, b'image'])
     assert [b if b is None else b.tolist() for b in found] == [one, two, None, one]
-    with pytest.raises(ConfigError, match='give their boxes by their paths'):
+    with pytest.raises(ConfigError, match='name the boxes by full path'):
         saliency_boxes.boxes_by_file({'1.png': found[0]}, [first, second])
     with pytest.raises(ConfigError, match='None of the 1 images has boxes'):
         saliency_boxes.boxes_by_file(boxes, [third])

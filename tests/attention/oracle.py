@@ -1,4 +1,4 @@
-"""What the tests' own versions of the blocks, in NumPy and float64, have in common."""
+"""Helpers of the float64 NumPy reference implementations of the blocks."""
 
 from functools import partial
 
@@ -25,13 +25,13 @@ def sigmoid(a):
 
 
 def random_norm(rng, width):
-    """Parameters and running statistics of a BatchNorm over `width` channels."""
+    """Random parameters and running statistics of a BatchNorm over `width` channels."""
     params = {'scale': rng.normal(size=width), 'bias': rng.normal(size=width)}
     return params, {'mean': rng.normal(size=width), 'var': rng.uniform(0.5, 1.5, size=width)}
 
 
 def batch_norm(a, params, stats, train):
-    """Of a [..., C], by its own statistics in training and by the running ones otherwise."""
+    """BatchNorm of a [..., C], by batch statistics in training, otherwise by running statistics."""
     mean, var = stats['mean'], stats['var']
     if train:
         rows = a.reshape(-1, a.shape[-1])
@@ -40,12 +40,12 @@ def batch_norm(a, params, stats, train):
 
 
 def result_of(block, variables, x, train):
-    """What `block` makes of x in float64."""
+    """The output of `block` for x in float64."""
     apply = quick_jit(partial(block.apply, train=train, mutable=['batch_stats']))
     with float64():
         return np.asarray(apply(variables, x)[0])
 
 
 def shapes_of(block, shape):
-    """The variables that the block has for a feature map of this shape, without their values."""
+    """Shapes of the variables of the block for a feature map of this shape."""
     return jax.eval_shape(lambda x: block.init(jax.random.key(0), x, train=False), jnp.ones(shape))

@@ -1,4 +1,4 @@
-"""What holds for every block of ATTENTION."""
+"""Properties that hold for every block of ATTENTION."""
 
 import dataclasses
 import functools
@@ -20,18 +20,23 @@ CLASSES = {kind: layers.unwrap_partial(ATTENTION[kind]) for kind in sorted(ATTEN
 EACH = pytest.mark.parametrize('kind', CLASSES)
 
 # For each option of each class another value, with the options that it needs to matter.
-NORM = partial(layers.BatchNorm, epsilon=1.0)
+NORM = {
+    'norm': {'norm': partial(layers.BatchNorm, epsilon=1.0)},
+    'epsilon': {'epsilon': 1.0},
+    'momentum': {'momentum': 0.5},
+    'axis_name': {'axis_name': 'batch'},
+}
 OTHER = {
     attention.CBAMBlock: {
         'ratio': {'ratio': 8},
         'kernel_size': {'kernel_size': 3},
         'mlp_bias': {'mlp_bias': False},
-        'norm': {'norm': NORM},
+        **NORM,
     },
     attention.CoordinateBlock: {
         'ratio': {'ratio': 4},
         'bias': {'bias': False},
-        'norm': {'norm': NORM},
+        **NORM,
     },
     attention.ECABlock: {
         'kernel_size': {'kernel_size': 5},
@@ -43,21 +48,22 @@ OTHER = {
         'gather': {'gather': 'conv'},
         'excite': {'excite': 'mlp'},
         'ratio': {'ratio': 8, 'excite': 'mlp'},
-        'norm': {'norm': NORM, 'gather': 'conv'},
+        **{name: {**options, 'gather': 'conv'} for name, options in NORM.items()},
     },
     attention.SCSEBlock: {'ratio': {'ratio': 4}, 'combine': {'combine': 'max'}},
     attention.SEBlock: {'ratio': {'ratio': 4}},
     attention.SSABlock: {
         'squeeze': {'squeeze': 'max'},
         'combine': {'combine': 'mean'},
-        'groups': {'groups': 2},
-        'channels_per_map': {'channels_per_map': 16},
-        'gate': {'gate': '2sigmoid'},
-        'norm': {'norm': NORM},
+        'num_groups': {'num_groups': 2},
+        'group_size': {'group_size': 16},
+        'gate_scale': {'gate_scale': 2.0},
+        'zero_init': {'zero_init': True},
+        **NORM,
     },
     attention.SSEBlock: {},
     attention.SimAMBlock: {'regularizer': {'regularizer': 0.5}},
-    attention.SpatialBlock: {'norm': {'norm': NORM}},
+    attention.SpatialBlock: NORM,
 }
 
 
@@ -67,7 +73,7 @@ def features(dtype=np.float32):
 
 @functools.cache
 def variables_of(block):
-    """Random ones, of the shapes that the block has."""
+    """Random variables with the shapes of the block."""
     shapes = shapes_of(block, SHAPE)
     rng = np.random.default_rng(1)
     flat = {
@@ -79,8 +85,7 @@ def variables_of(block):
 
 
 @EACH
-@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16], ids=['float32', 'bfloat16'])
-@pytest.mark.parametrize('train', [False, True])
+@pytest.mark.parametrize(('dtype', 'train'), [(jnp.float32, False), (jnp.bfloat16, True)], ids=str)
 def test_the_result_has_the_shape_and_dtype_of_the_input(kind, dtype, train):
     block = ATTENTION[kind]()
     x = jnp.asarray(features(), dtype)
@@ -119,7 +124,7 @@ def test_the_input_and_every_parameter_get_a_gradient_in_training(kind):
 
 
 @EACH
-def test_the_result_is_the_input_times_the_gates_given_when_asked_for(kind):
+def test_the_result_is_the_input_times_the_sown_gates(kind):
     block = ATTENTION[kind]()
     variables, x = variables_of(block), features()
     y, extra = block.apply(variables, x, train=False, mutable=['intermediates'])
@@ -151,7 +156,7 @@ def test_integers_are_refused(kind):
 @EACH
 def test_every_option_has_another_value_above(kind):
     block = CLASSES[kind]
-    options = {field.name for field in dataclasses.fields(block)} - {'parent', 'name'}
+    options = {field.name for field in dataclasses.fields(block)} - {'parent', 'name', 'train'}
     assert OTHER[block].keys() == options
 
 
@@ -164,12 +169,26 @@ def test_every_option_has_another_value_above(kind):
     ],
 )
 def test_every_option_does_something(block, option):
-    """Another value changes what parameters there are, or what comes out for the same ones."""
+    """Another value changes the initial variables, the output or the new statistics."""
     options = OTHER[block][option]
-    changed = block(**options)
-    usual = block(**{name: value for name, value in options.items() if name != option})
-    variables = variables_of(usual)
-    if jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, variables_of(changed)):
-        x = features()
-        before, after = (b.apply(variables, x, train=False) for b in (usual, changed))
-        assert np.abs(before - after).max() > 1e-3
+    before, after = (
+        result(block(**{k: v for k, v in options.items() if k != option})),
+        result(block(**options)),
+    )
+    same = jax.tree.map(np.shape, before) == jax.tree.map(np.shape, after)
+    assert not same or not jax.tree.all(
+        jax.tree.map(partial(np.allclose, rtol=1e-3), before, after)
+    )
+
+
+def result(block):
+    """New variables, and the output and statistics of a training step on two devices of 'batch'."""
+    x = np.random.default_rng(0).normal(size=(2, 2, 4, 3, 64)).astype(np.float32)
+
+    @quick_jit
+    def run(x):
+        variables = block.init(jax.random.key(0), x[0], train=False)
+        step = partial(block.apply, train=True, mutable=['batch_stats'])
+        return variables, jax.vmap(step, (None, 0), axis_name='batch')(variables, x)
+
+    return run(x)

@@ -88,6 +88,6 @@ def test_parameters_are_as_many_as_the_docstring_says(bias):
         ({'ratio': 2, 'kernel_size': -3}, r'CBAMBlock\(kernel_size=-3\).*choose an odd one'),
     ],
 )
-def test_options_that_cannot_be_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         shapes_of(CBAMBlock(**options), SHAPE)

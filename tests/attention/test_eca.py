@@ -7,7 +7,7 @@ from tests.attention.oracle import result_of, shapes_of, sigmoid
 
 
 def kernel_length(channels, **options):
-    """The length that the block chooses for this many channels."""
+    """The kernel size that the block chooses for this many channels."""
     shapes = shapes_of(ECABlock(**options), (1, 2, 2, channels))
     assert jax.tree.leaves(shapes) == [shapes['params']['conv']['kernel']]  # and nothing else
     length, *rest = shapes['params']['conv']['kernel'].shape
@@ -16,15 +16,15 @@ def kernel_length(channels, **options):
 
 
 @pytest.mark.parametrize('size', [1, 3, 5])
-def test_values_equal_a_loop_over_each_channels_neighbours(size):
+def test_values_equal_a_loop_over_each_channels_neighbors(size):
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(2, 3, 4, 8)), rng.normal(size=(size, 1, 1))
     expected = np.zeros_like(x)
     for n in range(2):
         z = [np.mean([x[n, h, w, c] for h in range(3) for w in range(4)]) for c in range(8)]
         for c in range(8):
-            neighbours = [c + j - size // 2 for j in range(size)]
-            logit = sum(kernel[j, 0, 0] * z[k] for j, k in enumerate(neighbours) if 0 <= k < 8)
+            neighbors = [c + j - size // 2 for j in range(size)]
+            logit = sum(kernel[j, 0, 0] * z[k] for j, k in enumerate(neighbors) if 0 <= k < 8)
             expected[n, :, :, c] = sigmoid(logit) * x[n, :, :, c]
     y = result_of(ECABlock(size), {'params': {'conv': {'kernel': kernel}}}, x, train=True)
     np.testing.assert_allclose(y, expected, rtol=1e-12)
@@ -58,8 +58,8 @@ def test_gamma_beta_and_a_length_given_by_hand_rule_the_kernel(options, expected
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'kernel_size': 4}, r'ECABlock\(kernel_size=4\) has no middle; choose an odd one'),
-        ({'kernel_size': -1}, r'kernel_size=-1\) has no middle'),
+        ({'kernel_size': 4}, r'ECABlock\(kernel_size=4\) has no center; choose an odd one'),
+        ({'kernel_size': -1}, r'kernel_size=-1\) has no center'),
         ({'gamma': 0.0}, r'ECABlock\(gamma=0.0\) must be above 0'),
         ({'gamma': -2.0}, r'ECABlock\(gamma=-2.0\) must be above 0'),
     ],

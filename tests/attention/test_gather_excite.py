@@ -26,7 +26,7 @@ def drawn(block, height, width):
 
 
 def means_by_loop(x, extent):
-    """Of the pixels less than `extent` from every extent-th one; of all where it is 0."""
+    """Means of the pixels closer than `extent` to every extent-th pixel, or of all if 0."""
     if extent == 0:
         return x.mean(axis=(1, 2), keepdims=True)
     rows, columns = range(0, x.shape[1], extent), range(0, x.shape[2], extent)
@@ -105,7 +105,7 @@ def test_the_default_is_the_papers_without_parameters():
 
 
 @pytest.mark.parametrize('extent', [0, 2, 8])
-def test_a_single_pixel_has_only_itself_for_a_neighbourhood(extent):
+def test_a_single_pixel_has_only_itself_for_a_neighborhood(extent):
     x = np.random.default_rng(0).normal(size=(3, 1, 1, 4))
     y = result_of(GEBlock(extent), {}, x, train=True)
     np.testing.assert_allclose(y, sigmoid(x) * x, rtol=1e-12)
@@ -120,6 +120,6 @@ def test_a_single_pixel_has_only_itself_for_a_neighbourhood(extent):
         ({'excite': 'mlp'}, r'GEBlock\(ratio=16\).*choose a ratio from 1 to 8'),
     ],
 )
-def test_options_that_cannot_be_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         shapes_of(GEBlock(**options), (1, 4, 4, 8))

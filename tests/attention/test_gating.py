@@ -27,6 +27,6 @@ def test_maxima_are_numpys_and_the_first_of_equals_has_the_gradient(axis, keepdi
     np.testing.assert_array_equal(*pullback(cotangent), expected)
 
 
-def test_of_values_that_are_no_numbers_none_is_hidden():
+def test_nans_propagate():
     x = jnp.array([[1.0, jnp.nan, 2.0], [jnp.inf, 1.0, -jnp.inf]])
     np.testing.assert_array_equal(largest(x, -1), [np.nan, np.inf])

@@ -1,4 +1,4 @@
-"""Other people's blocks, whose outputs and gradients tests/golden/make_torch_blocks.py stored."""
+"""Blocks against reference outputs and gradients stored by tests/golden/make_torch_blocks.py."""
 
 import json
 
@@ -36,10 +36,10 @@ OURS = {
     'coordinate bias': CoordinateBlock(ratio=4),
     'scse': SCSEBlock(ratio=16),
     'released ssa': SSABlock(combine='mean'),
-    'released grouped ssa': SSABlock(combine='mean', channels_per_map=32),
+    'released grouped ssa': SSABlock(combine='mean', group_size=32),
     'released spatial': SpatialBlock(),
 }
-# Torch's names of modules that are called otherwise here.
+# Modules with different names in torch and here.
 MODULES = {
     'spatial.conv.conv': 'spatial.conv',
     'spatial.conv.bn': 'spatial.bn',
@@ -58,7 +58,7 @@ def test_every_stored_block_has_one_here():
 
 
 def place(name, shape):
-    """Where the array that torch calls `name` is in a tree of variables."""
+    """The path in a tree of variables of the array that torch calls `name`."""
     module, _, leaf = name.rpartition('.')
     module = MODULES.get(module, module.removeprefix('gather.').removeprefix('mlp.'))
     if leaf.startswith('running_'):
@@ -69,7 +69,7 @@ def place(name, shape):
 
 
 def in_our_layout(values):
-    """[O, I, ...] as [..., I, O], and a convolution by one pixel as a matrix."""
+    """Transposes [O, I, ...] to [..., I, O]; a 1x1 convolution becomes a matrix."""
     if values.ndim == 4 and values.shape[2:] == (1, 1):
         values = values[..., 0, 0]
     return np.moveaxis(values, (0, 1), (-1, -2)) if values.ndim > 1 else values
@@ -81,10 +81,14 @@ def assert_summary(values, beside, expected, name):
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12 * scale, err_msg=name)
 
 
+# Other extents of the same code.
+SLOW = ('eca 5', 'ge 2', 'ge 8', 'ge 0 mlp', 'ge 2 mlp', 'ge 8 mlp', 'ge 8 conv')
+
+
 @pytest.mark.parametrize(
     ('kind', 'mode'),
     [
-        (kind, mode)
+        pytest.param(kind, mode, marks=pytest.mark.slow if kind in SLOW else ())
         for kind in OURS
         for mode in ('inference', 'training')
         if mode in GOLDEN['blocks'][kind]

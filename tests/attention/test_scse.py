@@ -68,6 +68,6 @@ def test_scse_is_the_papers_by_default():
         ({'combine': 'mean'}, r"SCSEBlock\(combine='mean'\) is not known.*one of 'sum', 'max'"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         shapes_of(SCSEBlock(**options), SHAPE)

@@ -8,7 +8,7 @@ from tests.attention.oracle import quick_jit, result_of, shapes_of, sigmoid
 
 
 def least_energy(t, mean, variance, regularizer):
-    """Equation 5 of the paper, of a neuron t among those of its channel."""
+    """Equation 5 of the paper, for neuron t of a channel."""
     above = 4 * (variance + regularizer)
     return above / ((t - mean) ** 2 + 2 * variance + 2 * regularizer)
 
@@ -35,7 +35,7 @@ def test_it_has_no_parameters():
 
 @pytest.mark.parametrize('shape', [(2, 1, 1, 3), (2, 4, 4, 3)])
 def test_constant_maps_and_single_pixels_get_the_gate_of_a_half(shape):
-    """With finite gradients; the paper's listing divides by 0 where there is one pixel."""
+    """The gradients are finite; the paper's listing divides by 0 for one pixel."""
     x = jnp.full(shape, 3.0)
 
     @quick_jit

@@ -14,7 +14,7 @@ def drawn(channels):
 
 
 def projection(x, kernel):
-    """S [N, H, W, 1], one number at a time."""
+    """Computes s [N, H, W, 1] one value at a time."""
     s = np.zeros((*x.shape[:3], 1))
     for n, h, w, c in np.ndindex(x.shape):
         s[n, h, w, 0] += kernel[c, 0] * x[n, h, w, c]

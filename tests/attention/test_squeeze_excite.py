@@ -50,7 +50,7 @@ def test_bfloat16_loses_only_the_rounding_of_its_input_and_output():
     np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
 
 
-def test_gate_is_given_when_asked_for():
+def test_the_gate_is_sown_if_requested():
     x = jnp.ones((2, 3, 4, 8))
     _, extra = SEBlock(ratio=2).apply(
         random_state(8, 4, np.float32), x, train=False, mutable=['intermediates']

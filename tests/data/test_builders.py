@@ -5,12 +5,12 @@ from sklearn.datasets import load_digits
 
 from ssanet_jax import data
 from ssanet_jax.data.builders import open_builder
-from ssanet_jax.data.fashion_mnist import read_idx
+from ssanet_jax.data.datasets.fashion_mnist import read_idx
 from ssanet_jax.errors import ConfigError
 from tests import fabricate
 
 
-def test_digits_are_scikit_learns_each_once(digits):
+def test_digits_are_scikit_learns_once_each(digits):
     builder = open_builder(digits.dataset)
     images, labels = load_digits(return_X_y=True)
     expected = sorted(
@@ -47,7 +47,7 @@ def test_fashion_mnist_is_read_from_its_four_files(digits, tmp_path):
     expected = sorted((image.tobytes(), label) for image, label in zip(images, labels, strict=True))
     found = []
     for batch in data.eval_batches(config, 'test'):
-        assert (batch['image'] == batch['image'][..., :1]).all()  # grey in three channels
+        assert (batch['image'] == batch['image'][..., :1]).all()  # gray in three channels
         rows = zip(
             batch['image'][batch['mask'], ..., 0], batch['label'][batch['mask']], strict=True
         )
@@ -102,14 +102,14 @@ PREPARE = r'Prepare it once with: python -m ssanet_jax\.tools\.prepare --dataset
         ('cifar10:99.0.0', r'cannot be loaded at version 99\.0\.0'),
     ],
 )
-def test_a_data_set_that_is_not_there_is_told_how_to_get_it(name, message, digits, tmp_path):
+def test_a_dataset_that_is_not_there_has_an_error_with_the_command(name, message, digits, tmp_path):
     digits.dataset.name = name
     digits.dataset.data_dir = str(tmp_path)
     with pytest.raises(ConfigError, match=message):
         data.dataset_info(digits)
 
 
-def test_an_unknown_split_is_told_which_there_are(digits):
+def test_an_unknown_split_has_an_error_with_the_known_ones(digits):
     digits.dataset.eval_split = 'validation'
     with pytest.raises(ConfigError, match='has train, test'):
         data.dataset_info(digits)

@@ -1,4 +1,4 @@
-"""Orders and names of examples."""
+"""Order, names and errors of the readers."""
 
 import errno
 import os
@@ -21,14 +21,14 @@ def order(seed, epoch, size):
     return shuffled(np.arange(size), seed, np.full(size, epoch), size)
 
 
-@pytest.mark.parametrize('size', [1, 2, 7, 64, 1000, 65_537])
+@pytest.mark.parametrize('size', [1, 2, 7, 65_537])
 def test_every_epoch_is_a_permutation(size):
     for epoch in (0, 1, 2**31):
         assert sorted(order(3, epoch, size)) == list(range(size))
 
 
 def test_the_shuffle_is_uniform():
-    """Where each of 20 examples comes in 4,000 epochs, and which of two neighbours is first."""
+    """Positions of 20 examples in 4,000 epochs are uniform, and so is the order of neighbors."""
     size, epochs = 20, 4000
     orders = np.stack([order(0, epoch, size) for epoch in range(epochs)])
     counts = np.stack([np.bincount(orders[:, place], minlength=size) for place in range(size)])
@@ -41,8 +41,8 @@ def test_the_shuffle_is_uniform():
     assert np.abs(first - 0.5).max() < 5 * 0.5 / np.sqrt(epochs)
 
 
-def test_neighbours_of_a_large_set_are_torn_apart():
-    """As in a random permutation, a third of the set lies between them on average."""
+def test_neighbors_of_a_large_dataset_are_separated():
+    """As in a random permutation, they are a third of the dataset apart on average."""
     orders = order(0, 0, 100_000).astype(int)
     distance = np.abs(np.diff(orders)).mean() / 100_000
     assert abs(distance - 1 / 3) < 0.01
@@ -50,8 +50,8 @@ def test_neighbours_of_a_large_set_are_torn_apart():
 
 
 @pytest.mark.parametrize('name', ['imagenet', 'imagenet_tfrecord'])
-def test_names_are_tfds_own(name, request):
-    """Oracle: TFDS, asked for its ids."""
+def test_names_equal_tfds_ids(name, request):
+    """The oracle is TFDS, which can add its ids to examples."""
     config = request.getfixturevalue(name)
     source = open_source(config.dataset, 'train[5:40]')
     chunks = list(source.evaluation(HostShard(0, 1)))
@@ -61,7 +61,7 @@ def test_names_are_tfds_own(name, request):
         for number, file, label in zip(chunk.number, chunk.files, chunk.label, strict=True)
     }
     builder = open_builder(config.dataset)
-    if name == 'imagenet':  # TFDS tells no ids here; the order is that of its data source
+    if name == 'imagenet':  # TFDS has no ids here; its data source has the order
         decoders = {'image': tfds.decode.SkipDecoding()}
         theirs = [
             (x['image'], x['label'])
@@ -89,7 +89,7 @@ def folder(imagenet, tmp_path):
     return imagenet
 
 
-def test_a_folder_of_images_is_a_data_set(folder):
+def test_a_folder_of_images_is_a_dataset(folder):
     info = data.dataset_info(folder)
     assert (info.num_train, info.num_eval, info.num_classes) == (27, 27, 3)
     assert info.class_names == ('ash', 'beech', 'cedar')
@@ -112,7 +112,7 @@ def test_a_slice_of_a_folder(folder):
 
 
 @pytest.mark.parametrize('content', [None, 'empty', 'file'])
-def test_a_folder_without_images_is_told_what_it_should_hold(folder, tmp_path, content):
+def test_a_folder_without_images_has_an_error_with_the_layout(folder, tmp_path, content):
     path = tmp_path / 'other'
     if content == 'empty':
         path.mkdir()
@@ -123,10 +123,13 @@ def test_a_folder_without_images_is_told_what_it_should_hold(folder, tmp_path, c
         data.dataset_info(folder)
 
 
-def test_a_folder_cannot_be_read_into_memory(folder):
-    folder.dataset.reader = 'memory'
-    with pytest.raises(ConfigError, match=r"config\.dataset\.reader='disk'"):
-        next(data.train_batches(folder))
+def test_a_folders_order_and_labels_are_tfds_own(folder):
+    """Oracle: TFDS's public as_dataset, which names each file as it reads it."""
+    source = open_source(folder.dataset, 'train')
+    theirs = open_builder(folder.dataset).as_dataset(split='train').as_numpy_iterator()
+    expected = [(x['image/filename'].decode(), x['label']) for x in theirs]
+    labels = np.concatenate([batch.label for batch in source.evaluation(HostShard(0, 1))])
+    assert [(source.name(n), labels[n]) for n in range(source.size)] == expected
 
 
 def test_tfrecord_comes_with_a_hint(imagenet, imagenet_tfrecord):
@@ -139,7 +142,7 @@ def test_tfrecord_comes_with_a_hint(imagenet, imagenet_tfrecord):
 
 @pytest.mark.parametrize('damage', ['missing', 'empty', 'half', 'flipped'])
 @pytest.mark.parametrize('file_format', ['array_record', 'tfrecord'])
-def test_damaged_files_end_in_one_line(file_format, damage, imagenet, tmp_path, request):
+def test_damaged_files_have_a_one_line_error(file_format, damage, imagenet, tmp_path, request):
     fixture = {'array_record': 'imagenet_dir', 'tfrecord': 'imagenet_tfrecord_dir'}[file_format]
     shutil.copytree(request.getfixturevalue(fixture) / 'imagenet2012', tmp_path / 'imagenet2012')
     imagenet.dataset.data_dir = str(tmp_path)
@@ -169,21 +172,19 @@ def test_damaged_files_end_in_one_line(file_format, damage, imagenet, tmp_path, 
     ],
     ids=['stale', 'unavailable', 'input', 'corrupt', 'missing', 'lost'],
 )
-def test_what_may_pass_is_no_mistake_of_the_user(error, expected):
-    assert type(unreadable('/data', error, 'mend it.')) is expected
+def test_transient_errors_are_not_config_errors(error, expected):
+    assert type(unreadable('/data', error, 'repair it.')) is expected
 
 
-@pytest.mark.parametrize(
-    'name', ['imagenet2012:', 'cifar10:3', 'imagenet_resized/99x99', 'mnist/x=1', '']
-)
-def test_a_malformed_name_is_one_line(name, imagenet):
+@pytest.mark.parametrize('name', ['imagenet2012:', 'imagenet_resized/99x99', 'mnist/x=1', ''])
+def test_a_malformed_name_has_a_one_line_error(name, imagenet):
     imagenet.dataset.name = name
     with pytest.raises(ConfigError, match=r'config\.dataset\.name=') as raised:
         data.dataset_info(imagenet)
     assert '\n' not in str(raised.value)
 
 
-def test_a_set_that_is_not_for_classification_is_refused(imagenet, tmp_path):
+def test_a_dataset_that_is_not_for_classification_is_refused(imagenet, tmp_path):
     builder = Texts(data_dir=tmp_path)
     builder.download_and_prepare()
     imagenet.dataset.name, imagenet.dataset.data_dir = 'texts', str(tmp_path)

@@ -1,4 +1,4 @@
-"""A run on the digits that nobody trained."""
+"""An untrained run on the digits."""
 
 import json
 from pathlib import Path
@@ -12,8 +12,8 @@ from ssanet_jax.training.trainer_setup import build_model
 from tests.helpers import load_config
 
 
-def trained(model, size):
-    """Variables as training may leave them: kernels of either sign, variances above 0."""
+def random_variables(model, size):
+    """Variables like those of a trained network: kernels of both signs, positive variances."""
     rng = np.random.default_rng(0)
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
@@ -26,11 +26,11 @@ def trained(model, size):
 
 
 def make_run(folder: Path, data_dir: Path, **fields) -> Path:
-    """A workdir with one evaluated checkpoint, of step 3."""
+    """Creates a workdir with one evaluated checkpoint, at step 3."""
     config = load_config('digits_ssa20')
     config.dataset.data_dir = str(data_dir)
     config.update_from_flattened_dict(fields)
-    variables = trained(build_model(config, 10), config.dataset.image_size)
+    variables = random_variables(build_model(config, 10), config.dataset.image_size)
     with Checkpoints(folder) as checkpoints:
         checkpoints.save(3, (jax.tree.map(jnp.asarray, variables), jnp.zeros(1)), wait=True)
     evaluation = {'step': 3, 'split': 'eval', 'top1': 50.0, 'loss': 1.0}

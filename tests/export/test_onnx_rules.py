@@ -1,4 +1,4 @@
-"""Each rule against NumPy, run by onnxruntime."""
+"""Each ONNX rule, run by onnxruntime, against NumPy."""
 
 import flax.linen as nn
 import jax
@@ -8,15 +8,15 @@ import onnxruntime
 import pytest
 
 from ssanet_jax import layers
+from ssanet_jax.export.onnx import to_onnx
 from ssanet_jax.export.onnx_rules import RULES
-from ssanet_jax.export.onnx_tracing import to_onnx
 
 X = np.random.default_rng(0).normal(size=(3, 5, 6, 4)).astype(np.float32)
 W = np.random.default_rng(1).normal(size=(4, 2)).astype(np.float32)
 
 
 def run(fn, x=X):
-    """`fn` of x by onnxruntime."""
+    """Computes `fn` of x by onnxruntime."""
     model = to_onnx(lambda image: {'y': fn(image)}, x.shape[1:], x.dtype)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=['CPUExecutionProvider']
@@ -26,7 +26,7 @@ def run(fn, x=X):
 
 
 def pooled(x, reduce, fill):
-    """3x3 windows at stride 2 with padding 1, one after the other."""
+    """Reduces 3x3 windows at stride 2 with padding 1, one by one."""
     n, h, w, c = x.shape
     padded = np.full((n, h + 2, w + 2, c), fill, x.dtype)
     padded[:, 1:-1, 1:-1] = x
@@ -38,7 +38,7 @@ def pooled(x, reduce, fill):
 
 
 def convolved(x):
-    """3x3 at stride 2 with padding 1, two groups, kernel i + j + c."""
+    """Convolves 3x3 at stride 2 with padding 1, two groups, kernel i + j + c."""
     kernel = np.add.outer(np.add.outer(np.arange(3.0), np.arange(3.0)), np.arange(2.0))
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     y = np.zeros((3, 3, 3, 2), np.float32)
@@ -61,7 +61,7 @@ def convolve(x):
     )
 
 
-# What JAX is asked for, and NumPy's answer.
+# In JAX, and in NumPy.
 CASES = {
     'abs': (jnp.abs, np.abs),
     'add': (lambda x: x + W[:, 0], lambda x: x + W[:, 0]),
@@ -141,7 +141,7 @@ CASES = {
 
 
 def used(fn):
-    """Names of the primitives that are written when `fn` is."""
+    """Names of the rules that converting `fn` applies."""
     names, rules = set(), dict(RULES)
     for name, rule in rules.items():
 
@@ -151,25 +151,25 @@ def used(fn):
 
         RULES[name] = noted
     try:
-        run(fn)
+        to_onnx(lambda image: {'y': fn(image)}, X.shape[1:], X.dtype)
     finally:
         RULES.update(rules)
     return names
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_a_rule_gives_what_numpy_gives(name):
+def test_a_rule_computes_what_numpy_does(name):
     fn, by_numpy = CASES[name]
     y, expected = run(fn), by_numpy(X)
     assert y.shape == expected.shape
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_every_rule_is_tried():
+def test_the_cases_apply_every_rule():
     assert set().union(*(used(fn) for fn, _ in CASES.values())) == set(RULES)
 
 
-def test_uint8_images_are_taken():
+def test_uint8_images_are_accepted():
     x = np.arange(2 * 3, dtype=np.uint8).reshape(2, 3)
     np.testing.assert_array_equal(run(lambda x: x.astype(jnp.float32) * 2, x), 2.0 * x)
 
@@ -180,12 +180,15 @@ def test_uint8_images_are_taken():
         (lambda x: jnp.sort(x, axis=1), '^sort$'),
         (lambda x: jax.lax.map(jnp.sin, x.transpose(1, 0, 2, 3)), '^scan$'),
         (lambda x: jax.lax.pad(x, 0.0, ((0, 0, 0), (0, 0, 1), (0, 0, 0), (0, 0, 0))), '^pad where'),
-        (lambda x: jnp.take(x, jnp.argmax(x.sum((0, 2, 3))), 1), '^gather where its places depend'),
+        (
+            lambda x: jnp.take(x, jnp.argmax(x.sum((0, 2, 3))), 1),
+            'its indices depend',
+        ),
         (lambda x: x * x.shape[0], '^dim_as_value$'),
         (lambda x: jnp.concatenate([x, jnp.ones_like(x)], axis=3), 'the same for all images'),
     ],
-    ids=['unknown', 'loop', 'dilated', 'places', 'count', 'constants'],
+    ids=['unknown', 'loop', 'dilated', 'indices', 'count', 'constants'],
 )
-def test_what_has_no_rule_is_refused(fn, message):
+def test_an_operation_without_a_rule_is_rejected(fn, message):
     with pytest.raises(NotImplementedError, match=message):
         run(fn)

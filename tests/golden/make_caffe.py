@@ -1,15 +1,15 @@
-"""Writes attention56.json: what the Residual Attention Network of its authors computes.
+"""Writes attention56.json: outputs of the Residual Attention Network of its authors.
 
     pip install torch==2.13.0
     git clone https://github.com/fwang91/residual-attention-network
     git -C residual-attention-network checkout bc207a8
     python tests/golden/make_caffe.py residual-attention-network
 
-They released Caffe definitions, which are read and run here layer by layer with torch, in
-float64, for weights and images of rule.py: logits by running statistics; then the loss, the
-gradients and the updated running statistics of one training step, for ten classes. The numbers of
-parameters are for the definitions' thousand. Weights are called as their layers, with dots for
-slashes; BatchNorm's epsilon and the share of an update are torch's.
+The authors released Caffe definitions, which are run here layer by layer with torch in float64,
+with the weights and images of rule.py and ten classes: logits in inference mode; then the loss, the
+gradients and the updated running statistics of one training step. Parameter counts are for the
+original thousand classes. Weights are named like their layers, with dots for slashes; BatchNorm's
+epsilon and momentum are torch's.
 """
 
 import math
@@ -27,7 +27,7 @@ Message = dict[str, list[Any]]  # a field's values, in order
 
 
 def parse(text: str) -> Message:
-    """A protocol buffer in text format."""
+    """Parses a protocol buffer in text format."""
     return _message(iter(re.findall(r'[{}]|"[^"]*"|[^\s{}:"]+', text)))
 
 
@@ -139,9 +139,9 @@ def weight(name: str, *shape: int) -> torch.Tensor:
 
 
 def pool(x: torch.Tensor, *, pool: str, kernel_size: str, stride: str) -> torch.Tensor:
-    """Caffe's: a last window that hangs over the edge counts."""
+    """Pools as Caffe does: a last window may extend past the edge."""
     size, step = int(kernel_size), int(stride)
-    if pool == 'AVE':  # over the whole map of a larger image, as of this one
+    if pool == 'AVE':  # over all pixels, for any image size
         return x.mean((2, 3), keepdim=True)
     rows, columns = (
         (math.ceil((length - size) / step)) * step + size - length for length in x.shape[2:]

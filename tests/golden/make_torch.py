@@ -1,14 +1,14 @@
-"""Writes NAME.json for each network, and names.json: what torch code of others has and computes.
+"""Writes NAME.json for each network, and names.json, from reference implementations in torch.
 
     pip install torch==2.13.0 torchvision==0.28.0 timm==1.0.31
     git clone https://github.com/AmigoCDT/Salient-Net && git -C Salient-Net checkout b7e19f6
     python tests/golden/make_torch.py Salient-Net [NAME ...]
 
-In float64, for weights and images of rule.py, without dropout: logits in inference mode; then the
-loss, the gradients and the updated running statistics of one training step. Arrays are stored as
-digests. Networks of 17 and 21 layers are those of 50 and 121, with fewer blocks.
-names.json has the shapes of weights by their names, and the SHA-256 of such lists of deeper ones;
-a convolution that the released SSA block has and never calls is left out.
+In float64, with the weights and images of rule.py, without dropout: logits in inference mode; then
+the loss, the gradients and the updated running statistics of one training step. Arrays are stored
+as digests. Networks of 17 and 21 layers are those of 50 and 121, with fewer blocks.
+names.json has the shapes of weights by name, and for deeper networks the SHA-256 of such a list;
+an unused convolution of the released SSA block is omitted.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def attended(name: str, attention: str, **options: Any) -> Make:
 
 
 def narrow_vgg(name: str) -> nn.Module:
-    """With 64 hidden units for 4096, of whose weights there are a hundred million."""
+    """VGG with 64 hidden units instead of 4096, which have a hundred million weights."""
     model = torchvision.models.get_model(name, num_classes=rule.CLASSES, dropout=0.0)
     model.classifier[0] = nn.Linear(512 * 7 * 7, 64)
     model.classifier[3] = nn.Linear(64, 64)
@@ -60,7 +60,7 @@ def narrow_vgg(name: str) -> nn.Module:
 
 
 def released(clone: Path) -> Callable[[str], ModuleType]:
-    """Imports modules of the clone's package `models`, whose __init__ asks for a missing file."""
+    """Imports modules of the clone's package `models`, bypassing its broken __init__."""
     package = ModuleType('models')
     package.__path__ = [str(clone / 'models')]
     sys.modules['models'] = package
@@ -147,7 +147,7 @@ def only_named(models: Callable[[str], ModuleType]) -> dict[str, Make]:
     }
 
 
-# Networks with a smaller one, or the same by other names, whose training step is stored.
+# Networks of which a smaller one, or one with other names, has a stored training step.
 LOGITS_ONLY = (
     'resnext50_32x4d',
     'wide_resnet50_2',
@@ -156,7 +156,7 @@ LOGITS_ONLY = (
     'mobilenetv2_100',
     'gssanet50',
 )
-# Those whose whole lists of names are stored.
+# Networks whose complete lists of names are stored.
 LISTED = (
     'torchvision resnet18',
     'torchvision vgg11_bn',

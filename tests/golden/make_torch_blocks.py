@@ -1,14 +1,14 @@
-"""Writes blocks.json: what other people's attention blocks compute, in float64.
+"""Writes blocks.json: outputs of reference implementations of attention blocks, in float64.
 
     pip install torch==2.13.0 torchvision==0.28.0 timm==1.0.31
     pip install segmentation-models-pytorch==0.5.0 --no-deps
     git clone https://github.com/AmigoCDT/Salient-Net && git -C Salient-Net checkout b7e19f6
     python tests/golden/make_torch_blocks.py Salient-Net
 
-For weights of rule.py and one random feature map, in inference mode, and in training mode where
-a BatchNorm makes a difference: the output, and the gradients of sum(output * cotangent) for
-another random map. Arrays are stored
-as digests, with their product with a third one, which tells orders of the same values apart.
+With the weights of rule.py and a random feature map, in inference mode, and in training mode for
+blocks with BatchNorm: the output, and the gradients of sum(output * cotangent) for another random
+map. Arrays are stored as digests and as their dot product with a third array, which depends on the
+order of values.
 """
 
 import importlib.util
@@ -46,9 +46,9 @@ CANCELLED = {'coordinate bias': 'conv1.bias', 'released spatial': 'sa_ops.0.bias
 def gather_excite(*, extent: int, conv: bool = False, mlp: bool = False) -> nn.Module:
     """Timm's GatherExcite, whose `forward` is timm's in every case.
 
-    With parameters its __init__ fails: it passes `*dd` for `**dd`, so that the names 'device'
-    and 'dtype' arrive as positional arguments. The layers are made here, as it means to, but for
-    the padding that would make extent 0's convolution return a map instead of one value.
+    With parameters its __init__ fails: it passes `*dd` instead of `**dd`, so that the names
+    'device' and 'dtype' become positional arguments. The layers are made here as intended, but
+    without the padding that makes the convolution of extent 0 return a map instead of one value.
     """
     block = layers.GatherExcite(CHANNELS, extent=extent, use_mlp=False)
     if mlp:
@@ -90,7 +90,7 @@ def make_blocks(released: ModuleType) -> dict[str, nn.Module]:
 
 
 def summary(name: str, values: torch.Tensor) -> list[float]:
-    """A digest and the product with rule.py's array called 'beside NAME'."""
+    """A digest, and the dot product with rule.py's array 'beside NAME'."""
     array = values.detach().numpy()
     return [*rule.digest(array), float(np.vdot(array, rule.weight(f'beside {name}', array.shape)))]
 

@@ -1,4 +1,4 @@
-"""Weights and images drawn by a seeded rule, the same for every framework, and their files."""
+"""Deterministic weights and images for every framework, and the files of expected results."""
 
 import hashlib
 import json
@@ -36,19 +36,19 @@ def labels() -> np.ndarray:
 
 
 def digest(values: np.ndarray) -> list[float]:
-    """A few numbers that a wrong array is unlikely to share: mean, norm, first and last."""
+    """Summarizes an array for comparison: mean, norm, first and last value."""
     flat = np.asarray(values, np.float64).ravel()
     return [float(v) for v in (flat.mean(), np.linalg.norm(flat), flat[0], flat[-1])]
 
 
 def sha256(shapes: Mapping[str, Sequence[int]]) -> str:
-    """Of names and shapes, whatever their order."""
+    """SHA-256 of names and shapes, independent of their order."""
     lines = [f'{name} {list(shape)}\n' for name, shape in sorted(shapes.items())]
     return hashlib.sha256(''.join(lines).encode()).hexdigest()
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """JSON with a line for each array."""
+    """Writes JSON with one line per array."""
     path.write_text(''.join(_lines(content, '')) + '\n')
 
 

@@ -1,4 +1,4 @@
-"""What launch/ and its page say, and stand-ins for what is not here: clusters, and long runs."""
+"""Parsed launch files and docs/launch.md, and stand-ins for clusters and long runs."""
 
 import os
 import re
@@ -28,7 +28,7 @@ RUNS_AGAIN = sorted(set(TABLE) - set(ENDS))
 
 
 def program(path, text):
-    """An executable bash script."""
+    """Writes an executable bash script."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'#!/usr/bin/env bash\n{text}\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -56,7 +56,7 @@ def started(*command, **options):
 
 
 def fails_with(tmp_path, *codes):
-    """A command that ends with these codes, one a run, and then with 0; see `runs`."""
+    """A command that exits with these codes in turn, then with 0; see `runs`."""
     cases = '\n'.join(f'{i}) {how_to_end(code)} ;;' for i, code in enumerate(codes))
     count = f'$(($(wc -l <{tmp_path}/runs) - 1))'
     return program(
@@ -69,7 +69,7 @@ def how_to_end(code):
 
 
 def saves(tmp_path):
-    """A run in miniature: after a signal it saves for up to a second. It writes both in `runs`."""
+    """Simulates a run that saves for up to a second after a signal; logs both to `runs`."""
     return f"""
 trap 'echo signal >>{tmp_path}/runs' TERM INT
 echo started >>{tmp_path}/runs
@@ -79,7 +79,7 @@ exit 75"""
 
 
 def runs(tmp_path):
-    """The arguments of each run of `fails_with`, or what `saves` went through."""
+    """The arguments of each call of `fails_with`, or the log of `saves`."""
     return (tmp_path / 'runs').read_text().splitlines()
 
 
@@ -92,7 +92,7 @@ def wait_for(condition):
 
 
 def run(*command, path=None, **environment):
-    """Runs it at the top of the checkout; `path` comes first in PATH."""
+    """Runs a command at the top of the checkout, with `path` first in PATH."""
     before = f'{path}{os.pathsep}' if path else ''
     return subprocess.run(
         [*OBEY, *command],

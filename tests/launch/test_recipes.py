@@ -1,4 +1,4 @@
-"""The recipes of launch/ say what docs/launch.md and main.py say, and do it with stand-ins."""
+"""The launch files agree with docs/launch.md and main.py, and work with stand-ins."""
 
 import json
 import os
@@ -32,7 +32,7 @@ POD = JOB['spec']['template']
 
 @pytest.fixture
 def slurm(tmp_path):
-    """Runs slurm.sbatch as on the first of its nodes, with srun and scontrol that write down."""
+    """Runs slurm.sbatch as on its first node, with srun and scontrol that log their calls."""
     asked = dict(re.findall(r'^#SBATCH --(\S+?)=(\S+)', SBATCH, re.MULTILINE))
     program(
         tmp_path / 'bin/srun',
@@ -97,7 +97,7 @@ def test_jax_gives_each_process_of_slurm_the_gpu_of_its_number():
 
 @pytest.fixture
 def tpu(tmp_path):
-    """Runs tpu.sh with a gcloud that writes down, and to which this machine is every host."""
+    """Runs tpu.sh with a gcloud that logs its calls and runs them on this machine."""
     home = tmp_path / 'home'
     program(
         tmp_path / 'bin/gcloud',
@@ -135,7 +135,7 @@ def test_a_tpu_is_asked_for_set_up_and_deleted(tpu, tmp_path):
 
 @pytest.mark.parametrize('path', [PAGE, LAUNCH / 'Dockerfile', LAUNCH / 'tpu.sh'], ids=str)
 def test_what_is_installed_is_pinned(path):
-    """By uv: pip refuses --editable beside the hashes of requirements.txt."""
+    """Installed by uv: pip refuses --editable together with the hashes of requirements.txt."""
     text = re.sub(r'\\\n\s*', '', path.read_text())
     (install,) = re.findall(r'^.*--editable=.*$', text, re.MULTILINE)
     assert re.search(r'uv pip install .*--constraint=requirements\.txt ', install)
@@ -206,7 +206,7 @@ def test_systemd_sends_one_signal_and_waits():
 
 
 def flags_given():
-    """What is given to main.py in each file and on the page."""
+    """The flags passed to main.py in each file and on the page."""
     yield 'k8s.yaml', [x.replace('$(JOB_COMPLETION_INDEX)', '1') for x in CONTAINER['args']]
     programs = r'(?:main\.py|slurm\.sbatch|tpu\.sh start|/data ssanet) +'
     for path in [*LAUNCH.iterdir(), PAGE]:
@@ -222,6 +222,9 @@ def test_every_flag_and_recipe_named_is_one_of_main():
     every = {flag for _, flags in found for flag in flags}
     recipes = {flag for flag in every if flag.startswith('--config=')}
     assert all((ROOT / recipe.removeprefix('--config=')).exists() for recipe in recipes)
-    code = 'import sys, main\nfrom ssanet_jax.tools import cli\ncli._parse_flags(sys.argv)'
+    code = (
+        'import sys, main\nfrom ssanet_jax.tools import cli\n'
+        'main.define_flags()\ncli.parse(sys.argv)'
+    )
     result = run(sys.executable, '-c', code, *recipes, *sorted(every - recipes))
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""until_done.sh does with each exit code, and with signals, what docs/launch.md says."""
+"""until_done.sh handles exit codes and signals as docs/launch.md says."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ UNTIL_DONE = str(LAUNCH / 'until_done.sh')
 
 @pytest.fixture
 def pauses(tmp_path):
-    """A folder for PATH whose sleep only writes down how long."""
+    """A folder for PATH with a `sleep` that only logs its argument."""
     program(tmp_path / 'bin/sleep', f'echo "$1" >>{tmp_path}/pauses')
     return tmp_path / 'bin'
 
@@ -75,7 +75,7 @@ def test_a_long_run_counts_anew(pauses, tmp_path):
     assert (tmp_path / 'pauses').read_text().split() == ['10'] * 3
 
 
-def test_without_a_command_it_says_how():
+def test_without_a_command_it_prints_its_usage():
     result = run(UNTIL_DONE)
     assert result.returncode == 2
     assert result.stderr.startswith('usage: ')

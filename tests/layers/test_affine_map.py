@@ -18,22 +18,22 @@ def test_moments_are_those_of_the_shifted_input():
     h[h < 2.5] = 0  # exact zeros, as after a ReLU
     with float64():
         moments = affine_map.moments(jnp.asarray(h))
-    centred = h - h.mean((0, 1, 2))
+    centered = h - h.mean((0, 1, 2))
     assert_close(moments.shift, h.mean((0, 1, 2)))
-    assert_close(moments.centred, centred)
-    assert_close(moments.mean, centred.mean((1, 2)))
-    rows = centred.reshape(-1, 5)
+    assert_close(moments.centered, centered)
+    assert_close(moments.mean, centered.mean((1, 2)))
+    rows = centered.reshape(-1, 5)
     assert_close(moments.second, sum(np.outer(row, row) for row in rows) / len(rows))
 
 
 def test_gradient_of_moments():
-    """The shift is a constant by its contract, so autodiff gets it as one."""
+    """The shift is constant under differentiation, in the oracle too."""
     shift = RNG.normal(size=5)
 
     def expected(h):
-        centred = h - shift
-        rows = centred.reshape(-1, 5)
-        return centred, jnp.mean(centred, (1, 2)), rows.T @ rows / rows.shape[0]
+        centered = h - shift
+        rows = centered.reshape(-1, 5)
+        return centered, jnp.mean(centered, (1, 2)), rows.T @ rows / rows.shape[0]
 
     with float64():
         h = jnp.asarray(RNG.normal(size=(2, 3, 4, 5)))
@@ -81,16 +81,16 @@ def test_a_closed_gate_has_finite_gradients():
         assert all(np.isfinite(g).all() for g in pullback(jnp.ones_like(y)))
 
 
-def test_agreement():
+def test_pixelwise_dot():
     assert_same_function(
-        affine_map.agreement,
+        affine_map.pixelwise_dot,
         lambda h, v: jnp.stack([h[n] @ v[n] for n in range(2)]),
         random(2, 3, 4, 5),
         random(2, 5),
     )
 
 
-def test_agreement_of_bfloat16_is_summed_in_float32():
+def test_pixelwise_dot_of_bfloat16_is_summed_in_float32():
     h, v = jnp.asarray(random(2, 3, 4, 5), jnp.bfloat16), jnp.asarray(random(2, 5), jnp.float32)
     expected = np.einsum('nhwk,nk->nhw', np.asarray(h, np.float64), np.asarray(v, np.float64))
     np.testing.assert_allclose(affine_map.pixelwise_dot(h, v), expected, rtol=1e-5, atol=1e-6)

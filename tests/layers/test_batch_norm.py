@@ -45,8 +45,9 @@ def test_batch_norm_is_flaxs(running, fast):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), mine, flaxs)
 
 
-@pytest.mark.parametrize('fast', [True, False])
-@pytest.mark.parametrize('groups', [None, [[0, 1], [2, 3]]], ids=['global', 'grouped'])
+@pytest.mark.parametrize(
+    ('groups', 'fast'), [(None, True), ([[0, 1], [2, 3]], True), ([[0, 1], [2, 3]], False)]
+)
 def test_batch_norm_over_devices_is_flaxs(groups, fast):
     x, dy = RNG.normal(2.0, 1.0, size=(2, 8, 3, 5, 6))
     state = variables()
@@ -71,8 +72,43 @@ def test_batch_norm_over_devices_is_flaxs(groups, fast):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), mine, flaxs)
 
 
-def test_batch_norm_computes_in_its_own_dtype():
-    """Statistics of bfloat16 input in float32; the mean exceeds what bfloat16 could tell apart."""
+@pytest.mark.parametrize('x_dtype', [jnp.float32, jnp.bfloat16], ids=['float32', 'bfloat16'])
+@pytest.mark.parametrize('dtype', [None, jnp.bfloat16], ids=['inferred', 'bfloat16'])
+@pytest.mark.parametrize('param_dtype', [jnp.float32, jnp.bfloat16], ids=['float32', 'bfloat16'])
+def test_dtypes_are_flaxs(x_dtype, dtype, param_dtype):
+    x = jnp.asarray(RNG.normal(size=(4, 3, 6)), x_dtype)
+    with jax.numpy_dtype_promotion('standard'):  # flax promotes implicitly
+        mine, flaxs = (
+            jax.eval_shape(
+                norm(False, dtype=dtype, param_dtype=param_dtype).init_with_output,
+                jax.random.key(0),
+                x,
+            )
+            for norm in (layers.BatchNorm, nn.BatchNorm)
+        )
+    assert mine == flaxs
+
+
+def test_use_running_average_can_be_an_attribute_or_an_argument_but_not_both():
+    x, state = RNG.normal(size=(4, 6)).astype(np.float32), variables()
+    state = jax.tree.map(np.float32, state)
+    for running in (False, True):
+        expected, argument, positional = (
+            layer.apply(state, x, *args, **options, mutable=['batch_stats'])
+            for layer, args, options in (
+                (layers.BatchNorm(use_running_average=running), (), {}),
+                (layers.BatchNorm(), (), {'use_running_average': running}),
+                (layers.BatchNorm(), (running,), {}),
+            )
+        )
+        jax.tree.map(np.testing.assert_array_equal, argument, expected)
+        jax.tree.map(np.testing.assert_array_equal, positional, expected)
+    with pytest.raises(ValueError, match='use_running_average'):
+        layers.BatchNorm(use_running_average=True).apply(state, x, use_running_average=True)
+
+
+def test_statistics_of_bfloat16_input_are_computed_in_float32():
+    """The mean exceeds the precision of bfloat16."""
     x = jnp.asarray(RNG.normal(30.0, 1.0, size=(64, 8, 6)), jnp.bfloat16)
     layer = layers.BatchNorm(use_running_average=False)
     y, _ = layer.init_with_output(jax.random.key(0), x)

@@ -1,10 +1,10 @@
-"""How the authors' Caffe definition names the layers of ResidualAttentionNetwork."""
+"""Layer names of ResidualAttentionNetwork in the authors' Caffe definition."""
 
 from ssanet_jax.models.name_mapping import NameMapping
 
 NAMING = NameMapping(
     [
-        # BatchNorms are called for the layer that they normalise.
+        # BatchNorms are named after the layer that they normalize.
         ('^bn1/', 'conv1/bn/'),
         ('^layer1_0/norm1/', 'pool1_3x3_s2/bn/'),
         (r'^layer([234])_0/norm1/', lambda m: f'attention{int(m[1]) - 1}_0/bn/'),

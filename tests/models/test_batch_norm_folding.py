@@ -1,4 +1,5 @@
 from functools import partial
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -6,16 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssanet_jax import create_model
+from ssanet_jax import create_model, layers
+from ssanet_jax.attention import SpatialBlock
+from ssanet_jax.config import base
 from ssanet_jax.models.batch_norm_folding import fold_batch_norm, for_inference
 from ssanet_jax.models.mobilenet import Stage
-from ssanet_jax.models.resnet import BasicBlock, Bottleneck, ResNet
+from ssanet_jax.models.resnet import BasicBlock, Bottleneck, ResidualBlock, ResNet
+from ssanet_jax.trained.load import TrainedModel
+from ssanet_jax.trained.prediction import Predictor
 
 RNG = np.random.default_rng(0)
 
 
 def trained(model, size=32):
-    """Variables as training leaves them: scales, biases and statistics all their own."""
+    """Variables with random scales, biases and statistics, as after training."""
     shapes = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.ones((1, size, size, 3)), train=False)
     )
@@ -27,19 +32,13 @@ def trained(model, size=32):
     )
 
 
-@pytest.mark.parametrize('kind', ['', 'ssa_', 'se_'])
-@pytest.mark.parametrize('block', [BasicBlock, Bottleneck])
-def test_logits_are_kept(kind, block):
-    model = create_model(
-        f'{kind}resnet18', num_classes=10, block=block, width=16, stage_sizes=(2, 1)
-    )
-    variables = trained(model)
-    images = jnp.asarray(RNG.normal(size=(3, 32, 32, 3)), jnp.float32)
-    expected = model.apply(variables, images, train=False)
-    folded, folded_variables = fold_batch_norm(model, variables)
-    logits = folded.apply(folded_variables, images, train=False)
-    largest = np.abs(expected).max()
-    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5 * largest)
+@pytest.mark.parametrize(
+    ('name', 'block'),
+    [('se_resnet18', BasicBlock), ('ssa_resnet18', BasicBlock), ('ssa_resnet18', Bottleneck)],
+)
+def test_logits_are_kept(name, block):
+    model = create_model(name, num_classes=10, block=block, width=16, stage_sizes=(1, 1))
+    assert_kept(model, 32)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +60,8 @@ def assert_kept(model, size):
     variables = trained(model, size)
     images = jnp.asarray(RNG.normal(size=(2, size, size, 3)), jnp.float32)
     expected = jax.jit(partial(model.apply, train=False))(variables, images)
-    folded, folded_variables = fold_batch_norm(model, variables)
+    folded, folded_variables = for_inference(model, variables)
+    assert folded != model
     logits = jax.jit(partial(folded.apply, train=False))(folded_variables, images)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
     return folded_variables
@@ -102,7 +102,7 @@ def test_in_bfloat16_nothing_is_folded():
     assert for_inference(model, {}) == (model, {})
 
 
-def test_a_network_of_ones_own_that_builds_on_another_stays_as_it_is():
+def test_a_subclass_of_a_network_is_not_folded():
     """It may have BatchNorms that no convolution feeds."""
 
     class Own(ResNet):
@@ -111,6 +111,66 @@ def test_a_network_of_ones_own_that_builds_on_another_stays_as_it_is():
 
     model = Own(num_classes=10, block=BasicBlock, stage_sizes=(1,))
     assert for_inference(model, {}) == (model, {})
+
+
+class OtherNames(ResidualBlock):
+    """A 3x3 convolution and a BatchNorm that is not called bn."""
+
+    expansion: ClassVar[int] = 1
+    num_convs: ClassVar[int] = 2
+    last_kernel: ClassVar[int] = 3
+
+    def inner(self, x, *, train):
+        x = layers.conv(self.width, 3, stride=self.stride, dtype=x.dtype, name='conv1')(x)
+        return nn.relu(layers.batch_norm(x, train=train, name='norm1', norm=self.norm))
+
+
+class OtherOrder(OtherNames):
+    """A BatchNorm named as if it followed the convolution, which it precedes."""
+
+    def inner(self, x, *, train):
+        x = nn.relu(layers.batch_norm(x, train=train, name='bn1', norm=self.norm))
+        return layers.conv(self.width, 3, stride=self.stride, dtype=x.dtype, name='conv1')(x)
+
+
+class OtherNorm(layers.BatchNorm):
+    def __call__(self, x):
+        return jnp.tanh(super().__call__(x))
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'block': OtherNames}, r'got block=.*OtherNames.*; call the model as it is'),
+        ({'block': partial(OtherOrder, stride=1)}, 'got block=.*OtherOrder'),
+        ({'norm': OtherNorm}, "this package's BatchNorm, got norm=.*OtherNorm"),
+        ({'norm': nn.BatchNorm}, "this package's BatchNorm, got norm=.*flax"),
+        ({'attention': partial(SpatialBlock, name='downsample')}, 'rename the attention'),
+    ],
+    ids=str,
+)
+def test_networks_with_custom_parts_are_not_folded_and_keep_their_logits(options, message):
+    model = create_model('resnet18', num_classes=10, stage_sizes=(1,), width=8, **options)
+    variables = trained(model)
+    images = jnp.asarray(RNG.normal(size=(3, 32, 32, 3)), jnp.float32)
+    expected = jax.jit(partial(model.apply, train=False))(variables, images)
+    other, other_variables = for_inference(model, variables)
+    logits = jax.jit(partial(other.apply, train=False))(other_variables, images)
+    np.testing.assert_array_equal(logits, expected)
+    with pytest.raises(TypeError, match=message):
+        fold_batch_norm(model, variables)
+
+
+def test_predictor_is_correct_with_a_custom_block():
+    config = base()
+    config.dataset.image_size = 32
+    model = create_model('resnet18', num_classes=3, stage_sizes=(1,), width=8, block=OtherNames)
+    trained_model = TrainedModel(config, model, trained(model), step=1, classes=('a', 'b', 'c'))
+    images = RNG.integers(0, 256, size=(2, 32, 32, 3)).astype(np.uint8)
+    preprocessed = trained_model.preprocess(jnp.asarray(images))
+    expected = model.apply(trained_model.variables, preprocessed, train=False)
+    logits = Predictor(trained_model, batch_size=8).logits(images)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5)
 
 
 def test_only_the_batch_norms_of_ssa_are_left():
@@ -131,15 +191,7 @@ def test_a_folded_network_refuses_to_train():
         folded.apply(variables, jnp.ones((1, 32, 32, 3)), train=True)
 
 
-def test_other_networks_and_norms_are_refused():
-    with pytest.raises(TypeError, match='got Dense'):
-        fold_batch_norm(nn.Dense(3), {})
-    model = create_model('resnet20', num_classes=10, norm=nn.BatchNorm)
-    with pytest.raises(TypeError, match='got BatchNorm'):
-        fold_batch_norm(model, {})
-
-
-def test_attention_of_ones_own_is_left_alone():
+def test_custom_attention_is_not_folded():
     """Its `conv` and `bn` are not the network's."""
 
     class Own(nn.Module):
@@ -148,10 +200,6 @@ def test_attention_of_ones_own_is_left_alone():
             gate = nn.BatchNorm(not train, name='bn')(nn.Conv(1, (1, 1), name='conv')(x))
             return nn.sigmoid(gate) * x
 
-    model = create_model('resnet20', num_classes=10, attention=partial(Own, name='own'))
-    variables = trained(model)
-    images = jnp.asarray(RNG.normal(size=(2, 32, 32, 3)), jnp.float32)
-    expected = model.apply(variables, images, train=False)
-    folded, folded_variables = fold_batch_norm(model, variables)
-    logits = folded.apply(folded_variables, images, train=False)
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    own = partial(Own, name='own')
+    model = create_model('resnet20', num_classes=10, attention=own, stage_sizes=(1, 1))
+    assert_kept(model, 8)

@@ -1,19 +1,25 @@
-"""Numbers of parameters that others publish, of every network."""
+"""Published parameter counts of every network."""
 
+import itertools
 import json
 
+import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import pytest
 
 from ssanet_jax import create_model
+from ssanet_jax.attention import ATTENTION
 from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.weights.convert import variable_shapes
 from tests.helpers import ROOT
 
 GOLDEN = json.loads((ROOT / 'tests' / 'golden' / 'attention56.json').read_text())
 CIFAR = {'stem': 'cifar'}
+# Deeper variants of networks.
+DEEP = ('se_resnet34', 'se_resnet101', 'se_resnet152', 'ssa_resnet152')
 
-# To the last one, as others' code has them.
+# Exact counts of reference implementations.
 EXACT = [
     # torchvision 0.28, `num_params` of the weights
     ('resnet18', 1000, {}, 11_689_512),
@@ -88,20 +94,59 @@ PRINTED = [
 ]
 
 
-def count(name, num_classes, **options):
-    shapes = variable_shapes(create_model(name, num_classes=num_classes, **options))
-    return sum(p.size for p in jax.tree.leaves(shapes['params']))
+def count(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-@pytest.mark.parametrize(('name', 'num_classes', 'options', 'expected'), EXACT)
-def test_parameters_are_as_many_as_in_the_code_of_others(name, num_classes, options, expected):
-    assert count(name, num_classes, **options) == expected
+def published(name, num_classes):
+    """Exact number of parameters, or the digits printed in a paper."""
+    exact = [n for other, k, options, n in EXACT if (other, k, options) == (name, num_classes, {})]
+    printed = [text for other, k, text in PRINTED if (other, k) == (name, num_classes)]
+    return exact + printed
 
 
-@pytest.mark.parametrize(('name', 'num_classes', 'millions'), PRINTED)
-def test_parameters_are_as_many_as_papers_print(name, num_classes, millions):
-    digits = len(millions.partition('.')[2])
-    assert f'{count(name, num_classes) / 1e6:.{digits}f}' == millions
+def assert_published(parameters, expected):
+    if isinstance(expected, int):
+        assert parameters == expected
+    else:
+        digits = len(expected.partition('.')[2])
+        assert f'{parameters / 1e6:.{digits}f}' == expected
+
+
+@pytest.mark.parametrize(
+    ('kind', 'name'), [*zip(itertools.cycle(sorted(ATTENTION)), sorted(NETWORKS), strict=False)]
+)
+def test_each_network_has_the_published_parameters_and_those_of_its_attention(kind, name):
+    """Shapes only, at the network's original size."""
+    num_classes = 10 if name in {network for network, k, _ in PRINTED if k == 10} else 1000
+    model = create_model(f'{kind}_{name}', num_classes=num_classes)
+    size = 32 if model.stem == 'cifar' else 224
+    logits, variables = jax.eval_shape(
+        lambda x: model.init_with_output(jax.random.key(0), x, train=False),
+        jnp.zeros((2, size, size, 3)),
+    )
+    assert logits.shape == (2, num_classes)
+    flat = flax.traverse_util.flatten_dict(variables['params'])
+    slots = {path[: path.index(kind)] for path in flat if kind in path}
+    if kind not in ('ge', 'simam'):  # which have no parameters
+        assert len(slots) == sum(model.blocks)
+    plain = count([leaf for path, leaf in flat.items() if kind not in path])
+    assert published(name, num_classes)
+    for expected in published(name, num_classes):
+        assert_published(plain, expected)
+
+
+@pytest.mark.parametrize(
+    ('name', 'num_classes', 'options', 'expected'),
+    [
+        pytest.param(*row, marks=pytest.mark.slow if row[0] in DEEP else ())
+        for row in [*EXACT, *((name, k, {}, text) for name, k, text in PRINTED)]
+        if row[0] not in NETWORKS or row[2]
+    ],
+)
+def test_other_models_have_the_published_parameters(name, num_classes, options, expected):
+    model = create_model(name, num_classes=num_classes, **options)
+    assert_published(count(variable_shapes(model)['params']), expected)
 
 
 def test_every_network_is_among_those():

@@ -1,4 +1,4 @@
-"""Whole networks against other people's code; see tests/golden/make_torch.py and make_caffe.py."""
+"""Networks against reference implementations; see tests/golden/make_torch.py, make_caffe.py."""
 
 import json
 from functools import partial
@@ -16,7 +16,7 @@ from ssanet_jax.models.residual_attention import ResidualAttentionNetwork
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.train_state import TrainState
+from ssanet_jax.training.steps import TrainState
 from ssanet_jax.weights import convert, from_torch, to_arrays
 from tests.golden import rule
 from tests.helpers import ROOT, float64, mesh_of
@@ -62,8 +62,6 @@ EXPECTED = {
 # What is compared without the mark slow: training steps of a small one of every kind, whose
 # gradients take longest, and the logits of these others.
 QUICK_STEPS = (
-    'resnext17_32x4d',
-    'vgg11_bn_narrow',
     'densenet21',
     'cbamresnet17',
     'resnetv2_17',
@@ -71,14 +69,12 @@ QUICK_STEPS = (
     'cifar_resnet18',
 )
 QUICK_LOGITS = (
-    'resnet50',
+    'resnext17_32x4d',
     'wide_resnet17_2',
-    'vgg16_bn_narrow',
-    'densenet121',
+    'vgg11_bn_narrow',
     'googlenet',
     'mobilenet_v2',
     'seresnet17',
-    'ecaresnet17',
     'resnetv2_18',
     'mobilenetv1_100',
     'gssanet17',
@@ -95,7 +91,7 @@ def marked(cases, quick):
 
 
 class Golden:
-    """Our network of a case, to be run in float64, and its variables by the rule."""
+    """Our network of a case, to run in float64, and its variables by rule.py."""
 
     def __init__(self, case):
         name, self.naming, options = CASES[case]
@@ -108,7 +104,7 @@ class Golden:
         self.variables = from_torch(state_dict, plain, image_size=self.size, naming=self.naming)
 
     def named(self, tree):
-        """Arrays by their names there, in the layout there."""
+        """Arrays under the names and in the layout of the reference."""
         arrays = to_arrays(tree, self.model, naming=self.naming)
         return {n: a for n, a in arrays.items() if not n.endswith('num_batches_tracked')}
 
@@ -123,7 +119,7 @@ def golden(monkeypatch):
 
 
 def quickly(level):
-    """A compiler's options that take a third of its time; with level 0, a sixth of it.
+    """Compiler options that cut compilation to a third, or to a sixth at level 0.
 
     At level 0 gradients of convolutions with strides and groups take seconds each.
     """
@@ -137,7 +133,7 @@ def quickly(level):
 @pytest.mark.parametrize(
     'case', marked([case for case in CASES if case not in QUICK_STEPS], QUICK_LOGITS)
 )
-def test_logits_equal_those_of_others(case, golden):
+def test_logits_equal_those_of_the_reference(case, golden):
     ours = golden(case)
     with float64():
         apply = jax.jit(partial(ours.model.apply, train=False), compiler_options=quickly(0))
@@ -152,7 +148,7 @@ LEVEL_0 = ('vgg11_bn_narrow', 'densenet21', 'googlenet', 'cbamresnet17', 'attent
 @pytest.mark.parametrize(
     'case', marked([case for case in CASES if 'loss' in EXPECTED[case]], QUICK_STEPS)
 )
-def test_logits_and_a_training_step_equal_those_of_others(case, golden):
+def test_logits_and_a_training_step_equal_those_of_the_reference(case, golden):
     ours, expected = golden(case), EXPECTED[case]
     tx = optax.trace(decay=0.0)  # keeps the gradient
     step = parallel.parallel_train_step(
@@ -186,7 +182,7 @@ def test_logits_and_a_training_step_equal_those_of_others(case, golden):
 
 
 def values_of_each_batch_norm(model, variables, images):
-    """How many values of each channel the BatchNorms see, by their paths."""
+    """Number of values per channel that each BatchNorm sees, by path."""
     counts = {}
 
     def record(call, args, kwargs, context):
@@ -202,7 +198,7 @@ def values_of_each_batch_norm(model, variables, images):
 
 
 def unbiased(before, after, counts):
-    """Running statistics with torch's unbiased batch variance, where ours is the biased one."""
+    """Converts running statistics to torch's unbiased batch variance; ours is biased."""
     before, after = (flax.traverse_util.flatten_dict(tree) for tree in (before, after))
     result = {}
     for path, value in after.items():
@@ -214,7 +210,7 @@ def unbiased(before, after, counts):
 
 
 def compare(actual, expected):
-    """Digests, up to rounding; some gradients are nothing but rounding, as before a BatchNorm."""
+    """Compares digests up to rounding; gradients before a BatchNorm may be pure rounding."""
     digests = {name: rule.digest(values) for name, values in actual.items()}
     assert digests.keys() == expected.keys()
     largest = max(norm for _, norm, _, _ in expected.values())

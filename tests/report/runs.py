@@ -1,4 +1,4 @@
-"""What runs for tests of reports are made of, without training and without data."""
+"""Parts of fabricated runs for tests of reports."""
 
 import dataclasses
 import json
@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from ssanet_jax.training.metrics_file import line
 from ssanet_jax.training.parallel import replicated
-from ssanet_jax.training.train_state import init_state
+from ssanet_jax.training.steps import init_state
+from ssanet_jax.training.workdir import metrics_line
 
 
-def random_state(run, step, seed):
-    """A state after `step` steps, with kernels drawn by NumPy, which needs no compilation."""
+def random_state(setup, step, seed):
+    """A state at `step` with kernels drawn by NumPy, which compiles nothing."""
     rng = np.random.default_rng(seed)
 
     def fill(path, leaf):
@@ -28,13 +28,13 @@ def random_state(run, step, seed):
             )
         return np.full(leaf.shape, name in ('scale', 'var'), leaf.dtype)
 
-    init = partial(init_state, model=run.model, tx=run.tx, image_size=run.image_size)
+    init = partial(init_state, model=setup.model, tx=setup.tx, image_size=setup.image_size)
     state = jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, 0))
-    return jax.device_put(dataclasses.replace(state, step=np.int32(step)), replicated(run.mesh))
+    return jax.device_put(dataclasses.replace(state, step=np.int32(step)), replicated(setup.mesh))
 
 
 class Brightness(nn.Module):
-    """The smallest network: logits are a linear function of the mean colour."""
+    """The smallest network: logits are a linear function of the mean color."""
 
     num_classes: int
     dtype: jnp.dtype = jnp.float32
@@ -45,11 +45,11 @@ class Brightness(nn.Module):
 
 
 def without_checkpoint(workdir, lines=(), **config):
-    """A workdir with a config.json, metrics.jsonl, and nothing in checkpoints/."""
+    """Creates a workdir with config.json, metrics.jsonl and an empty checkpoints/."""
     workdir = epath.Path(workdir)
     (workdir / 'checkpoints').mkdir(parents=True)
     (workdir / 'config.json').write_text(json.dumps(config))
-    (workdir / 'metrics.jsonl').write_text(''.join(line(**values) for values in lines))
+    (workdir / 'metrics.jsonl').write_text(''.join(metrics_line(**values) for values in lines))
     return workdir
 
 

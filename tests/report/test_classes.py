@@ -1,9 +1,9 @@
-"""Confusions, against counting one image after another."""
+"""Confusions, against counting image by image."""
 
 import numpy as np
 import pytest
 
-from ssanet_jax.report.classes import class_tables, confusion, matrix_rows, pairs_table
+from ssanet_jax.report.classes import class_tables, confusion, confusions_table, matrix_rows
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def answers():
     return label, np.where(rng.random(200) < 0.6, label, rng.integers(0, 5, 200))
 
 
-def test_the_matrix_counts_labels_by_row_and_predictions_by_column(answers):
+def test_the_matrix_has_a_row_per_label_and_a_column_per_prediction(answers):
     expected = [[0] * 5 for _ in range(5)]
     for label, prediction in zip(*answers, strict=True):
         expected[label][prediction] += 1
@@ -24,16 +24,16 @@ def test_the_matrix_counts_labels_by_row_and_predictions_by_column(answers):
     assert [[cell.images for cell in row.cells] for row in rows] == expected
     assert [row.name for row in rows] == list('vwxyz')
     total = sum(expected[1])
-    assert rows[1].cells[3].shade == pytest.approx((expected[1][3] / total) ** 0.5)
-    assert rows[1].cells[1].kind == 'right'
-    assert {cell.kind for cell in rows[2].cells} == {'none'}  # no image has this label
-    assert rows[1].cells[0].kind == 'wrong'
+    assert rows[1].cells[3].opacity == pytest.approx((expected[1][3] / total) ** 0.5)
+    assert rows[1].cells[1].css == 'correct'
+    assert {cell.css for cell in rows[2].cells} == {'empty'}  # no image has this label
+    assert rows[1].cells[0].css == 'incorrect'
 
 
-def test_pairs_are_the_largest_entries_beside_the_diagonal(answers):
+def test_confusions_are_the_largest_entries_off_the_diagonal(answers):
     counts = confusion(*answers, 5)
-    rows = pairs_table(counts, 'vwxyz', 100).rows
-    assert pairs_table(counts, 'vwxyz', 3).rows == rows[:3]
+    rows = confusions_table(counts, 'vwxyz', 100).rows
+    assert confusions_table(counts, 'vwxyz', 3).rows == rows[:3]
     pairs = {('vwxyz'[i], 'vwxyz'[k]): counts[i, k] for i in range(5) for k in range(5) if i != k}
     assert {row[:2]: row[2] for row in rows} == {p: n for p, n in pairs.items() if n}
     assert [row[2] for row in rows] == sorted((n for n in pairs.values() if n), reverse=True)
@@ -42,7 +42,7 @@ def test_pairs_are_the_largest_entries_beside_the_diagonal(answers):
     assert share == pytest.approx(100 * n / of_label)
 
 
-def test_classes_are_sorted_from_the_worst_and_name_what_they_are_taken_for():
+def test_classes_are_sorted_worst_first_with_their_most_frequent_confusion():
     label = np.repeat([0, 1, 2], [10, 20, 5])
     prediction = np.concatenate([[0] * 9 + [2], [1] * 5 + [0] * 12 + [2] * 3, [2] * 5])
     (table,) = class_tables(confusion(label, prediction, 4), ['a', 'b', 'c', 'absent'])
@@ -51,7 +51,7 @@ def test_classes_are_sorted_from_the_worst_and_name_what_they_are_taken_for():
     ]  # fmt: skip
 
 
-def test_of_many_classes_the_ends_are_shown():
+def test_only_the_worst_and_best_of_many_classes_are_listed():
     label = np.repeat(np.arange(40), 40)
     prediction = np.where(np.tile(np.arange(40), 40) < label, label, (label + 1) % 40)
     worst, best = class_tables(confusion(label, prediction, 40), [str(k) for k in range(40)])
@@ -62,5 +62,5 @@ def test_of_many_classes_the_ends_are_shown():
 def test_a_single_class():
     counts = confusion(np.zeros(3, int), np.zeros(3, int), 1)
     assert counts.tolist() == [[3]]
-    assert pairs_table(counts, ['a'], 10).rows == []
+    assert confusions_table(counts, ['a'], 10).rows == []
     assert class_tables(counts, ['a'])[0].rows == [('a', 3, 100.0, None)]

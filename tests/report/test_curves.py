@@ -1,4 +1,4 @@
-"""Curves of metrics.jsonl and of the published logs, and the charts of them."""
+"""Curves of metrics.jsonl and of the published logs, and their charts."""
 
 import base64
 import csv
@@ -34,14 +34,14 @@ def words(uri):
     return [e.text for e in svg(uri).iter('{http://www.w3.org/2000/svg}text')]
 
 
-def test_a_curve_is_what_was_logged_by_epochs():
+def test_curves_are_logged_values_by_epoch():
     curves = read_curves(logged([20, 40, 60]), steps_per_epoch=20.0)
     assert curves.unit == 'epoch'
     assert curves.train['x'].tolist() == [1, 2, 3]
     np.testing.assert_allclose(curves.evaluation['loss'], [10 / 20, 10 / 40, 10 / 60])
 
 
-def test_a_long_curve_becomes_means_over_stretches():
+def test_a_long_curve_is_averaged_over_intervals():
     curves = read_curves(logged(range(1, 3001)), None)
     assert curves.unit == 'step'
     assert len(curves.train['x']) == 300
@@ -50,21 +50,21 @@ def test_a_long_curve_becomes_means_over_stretches():
     np.testing.assert_allclose(curves.train['loss'], expected)
 
 
-def test_values_that_are_not_finite_are_gaps_and_are_counted_by_line():
+def test_nonfinite_values_are_gaps_and_their_lines_are_counted():
     lines = logged([1, 2, 3])
     lines[2] |= {'loss': math.nan, 'top1': math.nan}
     curves = read_curves(lines, None)
-    assert curves.not_finite == 1
+    assert curves.nonfinite == 1
     assert np.isnan(curves.train['loss']).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize('epochs', [3.0, 7.5, 60.0])
-def test_an_epoch_is_found_from_evaluations_that_were_once_an_epoch(epochs):
+def test_the_length_of_an_epoch_is_inferred_from_evaluations(epochs):
     config = base()
     config.batch_size, config.num_epochs = 64, epochs
     plan = make_plan(config, 1437)
     steps = [s for s in range(1, plan.num_train_steps + 1) if plan.evaluates_at(s)]
-    for seen in (steps, steps[:3]):  # of a finished run and of one that goes on
+    for seen in (steps, steps[:3]):  # of a finished run and of an unfinished one
         found = steps_per_epoch(config, logged(seen))
         assert found == pytest.approx(1437 / 64, abs=1 / (len(seen) - 1))
     assert steps_per_epoch(config, logged(steps[:1])) is None
@@ -74,7 +74,7 @@ def test_an_epoch_is_found_from_evaluations_that_were_once_an_epoch(epochs):
 
 @pytest.mark.parametrize(
     ('model', 'dataset', 'epochs', 'best'),
-    [  # the paper's, and the last line's; the logs of single runs are a little above or below
+    [  # best: the paper's; the logs are of single runs, slightly above or below
         ('ssa_resnet50', 'cifar10', 159, 94.93),
         ('se_resnet50', 'cifar10', 237, 94.83),
         ('resnet50', 'cifar10', 240, 94.38),
@@ -97,11 +97,11 @@ def test_published_curves_reach_the_papers_results(model, dataset, epochs, best)
         ('ssa_resnet50', 'digits'), ('gssa_resnet50', 'cifar10'), ('of another version', 'cifar10'),
     ],
 )  # fmt: skip
-def test_other_networks_and_data_have_none(model, dataset):
+def test_other_networks_and_datasets_have_no_published_curves(model, dataset):
     assert published(model, dataset) is None
 
 
-def test_every_published_file_is_whole():
+def test_every_published_log_is_complete():
     files = sorted((ROOT / 'ssanet_jax/report/reference').glob('*.csv'))
     assert len(files) == 6
     for path in files:
@@ -124,7 +124,7 @@ def test_a_published_curve_is_drawn_dashed_and_named():
     assert 'epoch' in words(with_one['loss'])
 
 
-def test_charts_of_little():
+def test_charts_of_few_values():
     assert curve_charts(read_curves([], None), None) == {}
     lines = logged([1], loss=math.nan, top1=math.nan)
     assert set(curve_charts(read_curves(lines, None), None)) == {'learning_rate'}
@@ -132,7 +132,7 @@ def test_charts_of_little():
     assert len(curve_charts(zero, None, decays_in_steps=True)) == 3
 
 
-def test_the_same_chart_is_the_same_text_and_follows_the_scheme():
+def test_charts_are_reproducible_and_follow_the_color_scheme():
     found = reliability(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]))
     uri = reliability_chart(found, found)
     assert uri == reliability_chart(found, found)

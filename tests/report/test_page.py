@@ -1,4 +1,4 @@
-"""The page as a whole: in a browser, of runs that lack something, of other people's words."""
+"""The complete page: in a browser, of incomplete runs, and with untrusted names."""
 
 import html
 import json
@@ -18,7 +18,7 @@ from tests.report.runs import random_images, without_checkpoint
 
 
 class Words(HTMLParser):
-    """The text of a page, and whether its tags close as they open."""
+    """Collects the text of a page and checks that its tags nest."""
 
     VOID = {'meta', 'link', 'img', 'br', '!doctype'}
 
@@ -49,7 +49,7 @@ class Words(HTMLParser):
 
 
 def read(path):
-    """The words of a page, one blank between them."""
+    """The words of a page, separated by single spaces."""
     return ' '.join(' '.join(Words(path.read_text()).words).split())
 
 
@@ -59,26 +59,26 @@ def digits_page(digits_run, tmp_path_factory):
     return Path(write_report(digits_run, out=path))
 
 
-def test_the_numbers_are_those_of_the_run(digits_run, digits_page):
+def test_the_results_are_those_of_the_run(digits_run, digits_page):
     best = json.loads((digits_run / 'summary.json').read_text())['best']
     words = read(digits_page)
     assert f'top-1 {best["top1"]:.2f} % top-5 {best["top5"]:.2f} %' in words
     (loss,) = re.findall(r'loss ([\d.]+) images 360', words)
     assert float(loss) == pytest.approx(best['loss'], abs=2e-4)
     assert f'step {best["step"]} (epoch {best["step"] * 64 / 1437:.1f})' in words
-    assert 'parameters 269,740 multiply-adds 2.547 M at 8x8' in words
-    assert 'The run logged the same at this step.' in words
+    assert 'parameters 269,740 MACs 2.547 M at 8x8' in words
+    assert 'The run logged the same results at this step.' in words
     start = json.loads((digits_run / 'starts.jsonl').read_text())
     assert f'jax {start["versions"]["jax"]}' in words
     assert 'devices 8 x cpu' in words
 
 
-def test_the_page_has_every_part_and_is_small(digits_page):
+def test_the_page_has_every_section_and_is_small(digits_page):
     words = read(digits_page)
     for part in (
         'Learning curves', 'Confusions', 'Hardest images', 'Calibration', 'cross-fitted', 'Gates',
         'layer3_2/ssa', 'Cost', 'whole network', 'optimizer.schedule cosine step',
-        'The whole config', 'Starts',
+        'All fields', 'Starts',
     ):  # fmt: skip
         assert part in words, part
     assert digits_page.stat().st_size < 500_000
@@ -86,9 +86,7 @@ def test_the_page_has_every_part_and_is_small(digits_page):
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 @pytest.mark.parametrize('size', [PHONE, DESKTOP], ids=['phone', 'desktop'])
-def test_a_browser_shows_it_without_a_fault_and_asks_for_nothing(
-    size, scheme, digits_page, chromium
-):
+def test_a_browser_renders_it_without_errors_or_requests(size, scheme, digits_page, chromium):
     open_page(chromium, digits_page, size, scheme)
     width, window, broken, pictures = chromium.execute_script(
         'const images = [...document.images];'
@@ -105,7 +103,7 @@ def test_a_browser_shows_it_without_a_fault_and_asks_for_nothing(
     assert red < 60 if scheme == 'dark' else red > 200
 
 
-def test_the_browser_test_would_find_faults(tmp_path, chromium):
+def test_the_browser_test_detects_faults(tmp_path, chromium):
     bad = tmp_path / 'bad.html'
     bad.write_text(
         '<meta name=viewport content="width=device-width"><div style="width:800px">.</div>'
@@ -118,7 +116,7 @@ def test_the_browser_test_would_find_faults(tmp_path, chromium):
     assert chromium.execute_script('return document.images[0].naturalWidth') == 0
 
 
-def test_words_of_others_are_no_html(fabricated):
+def test_untrusted_names_are_escaped(fabricated):
     evil = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "O'Neill & $1$"]
     workdir, _ = fabricated(random_images(60), np.arange(60) % 3, evil)
     fields = json.loads((workdir / 'config.json').read_text())
@@ -133,21 +131,21 @@ def test_words_of_others_are_no_html(fabricated):
         assert name in html.unescape(words)
 
 
-def test_images_that_cannot_be_decoded_count_as_wrong_and_are_told(fabricated):
+def test_undecodable_images_count_as_incorrect_and_are_noted(fabricated):
     label = np.arange(120) % 3
     label[[5, 50, 119]] = -1
     image = random_images(120)
-    workdir, run = fabricated(image, label, ['a', 'b', 'c'])
+    workdir, trained = fabricated(image, label, ['a', 'b', 'c'])
     words = read(write_report(workdir))
-    kernel, bias = (np.asarray(run.variables['params']['fc'][k]) for k in ('kernel', 'bias'))
-    mean, std = (np.array(run.config.dataset[name]) for name in ('mean', 'std'))
+    kernel, bias = (np.asarray(trained.variables['params']['fc'][k]) for k in ('kernel', 'bias'))
+    mean, std = (np.array(trained.config.dataset[name]) for name in ('mean', 'std'))
     logits = ((image / 255 - mean) / std).mean(axis=(1, 2)) @ kernel + bias
     expected = 100 * accuracy_score(label, logits.argmax(axis=1))
     assert f'top-1 {expected:.2f} %' in words
     assert 'images 120' in words
     assert '3 of 120 evaluation images cannot be decoded' in words
-    assert 'How many of the 117 evaluation images' in words
-    assert 'top-5' not in words  # which is every image, of 3 classes
+    assert 'counts the 117 evaluation images' in words
+    assert 'top-5' not in words  # trivial with 3 classes
 
 
 def test_a_page_where_no_image_could_be_decoded(fabricated):
@@ -174,17 +172,17 @@ def test_a_thousand_classes_and_large_images_fit_a_small_page(fabricated):
     path = write_report(workdir)
     words = read(path)
     assert path.stat().length < 1_000_000
-    assert 'The worst classes' in words
-    assert 'The best classes' in words
+    assert 'Worst classes' in words
+    assert 'Best classes' in words
     assert 'Most frequent confusions' in words
-    assert 'a column' not in words  # of the matrix
+    assert 'confusion matrix' not in words
 
 
-def test_a_network_that_has_diverged_is_told(fabricated):
+def test_a_diverged_network_is_noted(fabricated):
     workdir, _ = fabricated(random_images(60), np.arange(60) % 3, ['a', 'b', 'c'], scale=np.nan)
     words = read(write_report(workdir))
     assert 'loss not finite' in words
-    assert 'outputs for 60 of 60 images are not finite: the network has diverged' in words
+    assert 'logits of 60 of 60 images are not finite: the network has diverged' in words
     assert 'Hardest' not in words
 
 
@@ -194,15 +192,15 @@ def test_a_run_that_diverged_before_its_first_checkpoint(tmp_path):
         {'step': 2, 'split': 'train', 'loss': np.nan, 'top1': 0.0, 'learning_rate': 1e30},
     ]
     words = read(write_report(without_checkpoint(tmp_path / 'run', lines)))
-    assert 'There is no checkpoint yet' in words
-    assert 'Lines of metrics.jsonl with a value that is not finite: 1;' in words
-    assert 'Every field has its default.' in words
-    assert 'This run left no starts.jsonl' in words
+    assert 'There is no checkpoint to evaluate yet' in words
+    assert 'Lines of metrics.jsonl with a non-finite value: 1;' in words
+    assert 'All fields have their defaults.' in words
+    assert 'This run has no starts.jsonl' in words
 
 
-def test_a_run_that_has_not_logged_anything(tmp_path):
+def test_a_run_without_metrics(tmp_path):
     words = read(write_report(without_checkpoint(tmp_path / 'run')))
-    assert 'metrics.jsonl holds no curve yet.' in words
+    assert 'metrics.jsonl has no curves yet.' in words
 
 
 def test_an_old_run_without_classes_starts_or_data(digits_run, tmp_path):
@@ -215,33 +213,34 @@ def test_an_old_run_without_classes_starts_or_data(digits_run, tmp_path):
     (workdir / 'config.json').write_text(json.dumps(fields))
     words = read(write_report(workdir))
     best = json.loads((workdir / 'summary.json').read_text())['best']
-    assert 'What needs the evaluation images is left out: ' in words
+    assert 'Sections that need the evaluation images are omitted: ' in words
     assert 'python -m ssanet_jax.tools.prepare --dataset=cifar10' in words
     assert f'top-1 {best["top1"]:.2f} %' in words
-    assert 'The numbers are those that the run logged at this step.' in words
+    assert 'Results as logged by the run at this step.' in words
     assert 'whole network' in words
     assert f'(epoch {best["step"] / 23:.1f})' in words  # by the first of its evaluations
     assert 'Confusions' not in words
 
 
-def test_data_with_other_classes_are_not_evaluated(fabricated, monkeypatch):
-    workdir, run = fabricated(random_images(20), np.arange(20) % 2, ['a', 'b'])
-    fewer = run._replace(classes=('a',))
+def test_a_dataset_with_other_classes_is_not_evaluated(fabricated, monkeypatch):
+    workdir, trained = fabricated(random_images(20), np.arange(20) % 2, ['a', 'b'])
+    fewer = trained._replace(classes=('a',))
     monkeypatch.setattr(page, 'load_trained', lambda folder, checkpoint: fewer)
-    assert 'has 2 classes, but the network tells 1 apart' in read(write_report(workdir))
+    assert 'has 2 classes, but the network has 1;' in read(write_report(workdir))
 
 
-def test_numbers_that_are_no_longer_those_of_the_run_are_told(fabricated):
+def test_results_that_differ_from_the_log_are_noted(fabricated):
     workdir, _ = fabricated(random_images(20), np.arange(20) % 2, ['a', 'b'])
     logged = {'step': 7, 'split': 'eval', 'top1': 99.0, 'top5': 100.0, 'loss': 0.1}
     (workdir / 'metrics.jsonl').write_text(json.dumps({**logged, 'num_examples': 20}) + '\n')
     words = read(write_report(workdir))
     assert (
-        'The run logged 99.00 % and a loss of 0.1000 on 20 images at this step; the data' in words
+        'The run logged 99.00 % and a loss of 0.1000 on 20 images at this step; the dataset'
+        in words
     )
 
 
-def test_the_published_curve_is_beside_the_runs(tmp_path):
+def test_the_published_curve_is_drawn_beside_that_of_the_run(tmp_path):
     lines = [
         {'step': 500 * k, 'split': split, 'loss': 2 / k, 'top1': 10.0 * k, 'learning_rate': 0.1}
         for k in range(1, 9)
@@ -249,28 +248,26 @@ def test_the_published_curve_is_beside_the_runs(tmp_path):
     ]
     config = {'model': {'name': 'ssa_resnet50'}, 'dataset': {'name': 'cifar10'}}
     path = write_report(without_checkpoint(tmp_path / 'run', lines, **config))
-    assert 'released code for this network and data (cifar10_ssa_resnet50)' in read(path)
+    assert 'released code for this network and dataset (cifar10_ssa_resnet50)' in read(path)
     config['model']['name'] = 'resnet20'
     path = write_report(without_checkpoint(tmp_path / 'other', lines, **config))
     assert 'published' not in read(path)
 
 
-def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, digits_run):
+def test_a_mistake_writes_nothing(tmp_path, digits_run):
     with pytest.raises(ConfigError, match='name the workdir of a run'):
         write_report(tmp_path)
     with pytest.raises(ConfigError, match=r'--checkpoint=9 is not in'):
         write_report(digits_run, checkpoint='9', out=tmp_path / 'x.html')
-    with pytest.raises(ConfigError, match='name a file in a folder that exists'):
+    with pytest.raises(ConfigError, match='choose a file in an existing folder'):
         write_report(digits_run, out=tmp_path / 'none' / 'x.html')
-    with pytest.raises(ConfigError, match='name a file in a folder that exists'):
+    with pytest.raises(ConfigError, match='choose a file in an existing folder'):
         write_report(digits_run, out=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize('error', [RuntimeError('no\nmemory'), MemoryError()])
-def test_a_report_that_fails_at_the_end_of_a_run_is_no_failure_of_the_run(
-    monkeypatch, capsys, error
-):
+def test_a_failed_report_does_not_fail_the_run(monkeypatch, capsys, error):
     def fail(workdir):
         raise error
 

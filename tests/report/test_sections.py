@@ -1,4 +1,4 @@
-"""Tables of a report, against what they are made of."""
+"""Sections and tables of a report, against their sources."""
 
 from types import SimpleNamespace
 
@@ -9,16 +9,15 @@ import scipy.stats
 
 import ssanet_jax
 from ssanet_jax import create_model
-from ssanet_jax.analysis.cost import layer_costs, model_cost
+from ssanet_jax.analysis.macs import layer_costs, model_cost
 from ssanet_jax.config import base, cifar
-from ssanet_jax.report.evaluation import evaluate_run
-from ssanet_jax.report.headline import headline
+from ssanet_jax.report.header import make_header
 from ssanet_jax.report.sections import calibration_section, gates_section
 from ssanet_jax.report.tables import config_tables, cost_table, starts_table
 
 
 @pytest.mark.parametrize('name', ['ssa_resnet20', 'resnet20'])
-def test_the_rows_of_the_cost_add_up(name):
+def test_the_rows_of_the_cost_table_add_up(name):
     model = create_model(name, num_classes=10, stem='cifar')
     rows = cost_table(layer_costs(model, 32), 32).rows
     *parts, whole, attention = rows
@@ -28,19 +27,18 @@ def test_the_rows_of_the_cost_add_up(name):
     assert [row[:2] for row in parts[:3]] == [
         ('conv1', '32x32x16'), ('bn1', '32x32x16'), ('layer1_0', '32x32x16'),
     ]  # fmt: skip
-    # Three blocks a stage: squeeze times pixels, gate times pixels, a BatchNorm of two, a mean.
+    # Three blocks per stage: squeeze times pixels, gate times pixels, a BatchNorm of two, a mean.
     stages = ((32, 16), (16, 32), (8, 64))
     of_ssa = sum(3 * (2 * size**2 * c + 2 * size**2 + c) for size, c in stages)
     assert attention[2:] == ((9 * 2, of_ssa) if name == 'ssa_resnet20' else (0, 0))
 
 
-def test_the_gates_are_those_of_the_feature_maps(digits_run):
-    run = ssanet_jax.load(str(digits_run))
-    evaluation = evaluate_run(run, hardest=1, sample=500)
-    assert len(evaluation.sample.image) == 360
-    found = gates_section(run, evaluation)
-    images = run.preprocess(evaluation.sample.image)
-    maps = ssanet_jax.feature_maps(run.model, run.variables, images, ['*/ssa/gate'])
+def test_gate_statistics_equal_those_of_the_feature_maps(digits_run, evaluated):
+    trained = ssanet_jax.load_trained(str(digits_run))
+    found = gates_section(trained, evaluated)
+    assert found.images == 120
+    images = trained.preprocess(evaluated.sample.image)
+    maps = ssanet_jax.feature_maps(trained.model, trained.variables, images, ['*/ssa/gate'])
     assert [f'{row[0]}/gate' for row in found.table.rows] == list(maps)
     for row, gate in zip(found.table.rows, jax.device_get(maps).values(), strict=True):
         assert row[1] == f'{gate.shape[1]} x {gate.shape[2]}'
@@ -55,10 +53,10 @@ def test_the_gates_are_those_of_the_feature_maps(digits_run):
         assert row[8] == pytest.approx(np.mean(entropies), rel=1e-4)
 
 
-def test_calibration_says_why_a_temperature_is_extreme():
+def test_calibration_explains_extreme_temperatures():
     label = np.arange(40) % 2
     right = np.eye(2, dtype=np.float32)[label]
-    assert 'every image is right' in calibration_section(right, label).extreme
+    assert 'every image is correct' in calibration_section(right, label).extreme
     assert 'guessing would be better' in calibration_section(-right, label).extreme
     noise = np.random.default_rng(0).normal(size=right.shape).astype(np.float32)
     found = calibration_section(right + noise, label)
@@ -73,17 +71,17 @@ def test_calibration_says_why_a_temperature_is_extreme():
     [(2.0, 2.0005, True), (2.0, 2.1, False), (np.nan, np.nan, True), (np.nan, 2.0, False),
      (2.0, np.nan, False)],
 )  # fmt: skip
-def test_the_headline_says_whether_the_run_logged_the_same(now, logged, same):
+def test_the_header_says_whether_the_run_logged_the_same(now, logged, same):
     values = {'top1': 10.0, 'top5': 50.0, 'loss': now, 'num_examples': 20}
     line = {**values, 'step': 7, 'split': 'eval', 'loss': logged}
-    run = SimpleNamespace(step=7, classes=tuple('0123456789'))
+    trained = SimpleNamespace(step=7, classes=tuple('0123456789'))
     evaluation = SimpleNamespace(means=lambda: values)
-    found = headline(base(), run, evaluation, [line], [], [], None)
+    found = make_header(base(), trained, evaluation, [line], [], [], None)
     assert ('logged the same' in found.source) == same
     assert (f'a loss of {logged:.4f} on 20 images' in found.source) != same
 
 
-def test_the_config_is_what_differs_and_everything():
+def test_the_config_has_changed_and_all_fields():
     differ, everything = config_tables(cifar('cifar10'))
     assert ('batch_size', '100', '128') in differ.rows
     assert ('model.stem', 'cifar', 'unset') in differ.rows
@@ -92,12 +90,12 @@ def test_the_config_is_what_differs_and_everything():
     assert config_tables(base())[0].rows == []
 
 
-def test_of_very_many_starts_the_last_are_shown():
+def test_only_the_last_starts_are_listed():
     starts = [{'step': k, 'versions': {'jax': '0.10.2'}} for k in range(70)]
     starts[-1]['versions']['flax'] = '0.12.8'
     table = starts_table(starts)
     assert [row[2] for row in table.rows] == list(range(20, 70))
     assert [column.name for column in table.columns][-2:] == ['jax', 'flax']
     assert table.rows[0][-2:] == ('0.10.2', None)
-    assert table.notes == ['The first 20 starts are left out.']
+    assert table.notes == ['The first 20 starts are omitted.']
     assert starts_table(starts[:2]).notes == []

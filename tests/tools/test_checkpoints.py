@@ -4,20 +4,18 @@ import shutil
 import jax
 import jax.numpy as jnp
 import pytest
-from absl import flags
 
 from ssanet_jax.errors import ConfigError, WorkdirInUseError
 from ssanet_jax.tools import checkpoints as module
 from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.lock import Lock
-from tests.helpers import assert_trees_equal, own_flags
+from ssanet_jax.training.checkpoint_reader import CheckpointReader
+from ssanet_jax.training.workdir import Workdir
+from tests.helpers import assert_trees_equal, run_tool
 
 
 def tool(*arguments):
     """Runs the command in this process, as `checkpoints VERB --flag=value`."""
-    with own_flags(module):
-        left = flags.FLAGS(['checkpoints', *map(str, arguments)])
-        module.main(left)
+    run_tool(module, *arguments)
 
 
 def tree(step):
@@ -26,7 +24,7 @@ def tree(step):
 
 @pytest.fixture
 def workdir(tmp_path):
-    """Three checkpoints, of which the second is the best."""
+    """The workdir of a run with three checkpoints, the second of them best."""
     folder = tmp_path / 'run'
     with Checkpoints(folder, keep=3) as checkpoints:
         for step in (1, 2, 3):
@@ -62,7 +60,7 @@ def test_a_damaged_checkpoint_is_named_and_exits_with_1(workdir, capsys):
     with pytest.raises(SystemExit, match='1'):
         tool('verify', f'--workdir={workdir}')
     printed = capsys.readouterr().out.splitlines()
-    assert printed[:2] == ['1: as written', '2: as written']
+    assert printed[:2] == ['1: intact', '2: intact']
     assert printed[2].startswith('3: damaged: default/d/')
     assert printed[3] == '3 checkpoints, 1 damaged'
 
@@ -73,26 +71,26 @@ def test_pruning_keeps_the_newest_and_the_best(workdir, capsys):
     assert sorted(path.name for path in (workdir / 'checkpoints').iterdir()) == ['2', '3']
 
 
-def test_nothing_is_pruned_where_one_that_would_stay_is_damaged(workdir):
+def test_nothing_is_pruned_if_a_kept_checkpoint_is_damaged(workdir):
     damage(workdir, 3)
     with pytest.raises(ConfigError, match=r'step 3 .*would be kept, is damaged: default/d/'):
         tool('prune', f'--workdir={workdir}', '--keep=1')
     assert sorted(path.name for path in (workdir / 'checkpoints').iterdir()) == ['1', '2', '3']
 
 
-def test_a_run_that_goes_on_is_not_pruned(workdir):
-    with Lock(workdir), pytest.raises(WorkdirInUseError, match='runs in this workdir'):
+def test_a_run_in_progress_is_not_pruned(workdir):
+    with Workdir(workdir).lock(), pytest.raises(WorkdirInUseError, match='runs in this workdir'):
         tool('prune', f'--workdir={workdir}', '--keep=1')
 
 
-def test_an_export_is_a_workdir_of_its_own(workdir, tmp_path):
+def test_an_export_is_a_new_workdir(workdir, tmp_path):
     (workdir / 'classes.json').write_text('["a", "b"]')
     before = sorted(workdir.rglob('*'))
     tool('export', f'--workdir={workdir}', f'--out={tmp_path}/best')
     assert sorted(workdir.rglob('*')) == before
     shutil.rmtree(workdir)
     assert json.loads((tmp_path / 'best' / 'classes.json').read_text()) == ['a', 'b']
-    with Checkpoints(tmp_path / 'best', read_only=True) as checkpoints:
+    with CheckpointReader(tmp_path / 'best') as checkpoints:
         assert (checkpoints.steps(), checkpoints.find('best')) == ([2], 2)
         assert_trees_equal(jax.device_get(checkpoints.restore(2, tree(0))), tree(2))
     assert list(checkpoints.evaluations) == [1, 2]
@@ -101,17 +99,17 @@ def test_an_export_is_a_workdir_of_its_own(workdir, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ([], 'Say one of list, verify, prune, export before the flags; got nothing'),
+        ([], 'Usage: checkpoints {list,verify,prune,export} --workdir=WORKDIR; got nothing'),
         (['erase'], 'got erase'),
         (['list', '--keep=1'], '--keep has no effect with list'),
-        (['prune'], 'prune needs --keep'),
-        (['export'], 'export needs --out'),
+        (['prune'], 'Usage: checkpoints prune .*--keep'),
+        (['export'], 'Usage: checkpoints export .*--out'),
         (['export', '--out=/'], '--out=/ exists'),
         (['export', '--out=/proc/none', '--checkpoint=9'], '--checkpoint=9 is not in'),
-        (['export', '--out=/proc/none'], '--out=/proc/none could not be written'),
+        (['export', '--out=/proc/none'], '--out=/proc/none cannot be written'),
     ],
 )
-def test_a_mistake_is_told(arguments, message, workdir):
+def test_a_mistake_is_reported(arguments, message, workdir):
     with pytest.raises(ConfigError, match=message):
         tool(*arguments, f'--workdir={workdir}')
 
@@ -123,7 +121,7 @@ def test_a_damaged_checkpoint_is_not_exported(workdir, tmp_path):
     assert not (tmp_path / 'best').exists()
 
 
-def test_where_there_is_no_run_nothing_is_made(tmp_path):
+def test_nothing_is_created_where_there_is_no_run(tmp_path):
     with pytest.raises(ConfigError, match='name the workdir of a run'):
         tool('list', f'--workdir={tmp_path}/none')
     assert not (tmp_path / 'none').exists()

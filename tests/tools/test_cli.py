@@ -1,4 +1,4 @@
-"""What the commands share."""
+"""Flags, errors and exit codes of all commands."""
 
 import importlib
 import os
@@ -20,7 +20,7 @@ TOOLS = sorted(
 
 
 @pytest.mark.parametrize('name', TOOLS)
-def test_a_command_says_how_it_is_called_and_what_each_flag_is(name):
+def test_help_shows_the_usage_and_each_flag(name):
     module = importlib.import_module(f'ssanet_jax.tools.{name}')
     assert f'python -m ssanet_jax.tools.{name}' in module.__doc__
     with own_flags(module):
@@ -28,10 +28,9 @@ def test_a_command_says_how_it_is_called_and_what_each_flag_is(name):
         assert all(flag.help for flag in own)
 
 
-def test_a_command_for_the_cpu_is_not_too_late_to_say_so():
-    """The package has imported JAX, which reads JAX_PLATFORMS, before any command runs."""
+def test_a_command_can_choose_the_cpu_after_jax_was_imported():
     code = (
-        'import jax\nfrom ssanet_jax.tools import cli\ncli.use_cpu()\n'
+        'import jax\nfrom ssanet_jax import runtime\nruntime.use_cpu()\n'
         'print(jax.config.jax_platforms)'
     )
     for given, expected in ((None, 'cpu'), ('tpu', 'tpu')):
@@ -46,7 +45,7 @@ def test_a_command_for_the_cpu_is_not_too_late_to_say_so():
 @pytest.mark.parametrize(
     ('obeys', 'name', 'code'), [(True, 'SIGINT', 75), (True, 'SIGTERM', 75), (False, 'SIGINT', 0)]
 )
-def test_a_signal_that_python_would_lose_ends_the_process(obeys, name, code):
+def test_a_signal_during_a_destructor_ends_the_process(obeys, name, code):
     """In a destructor a KeyboardInterrupt is printed and ignored."""
     code_text = (
         'import os, signal, time\nfrom ssanet_jax.tools import cli\n'
@@ -59,25 +58,47 @@ def test_a_signal_that_python_would_lose_ends_the_process(obeys, name, code):
     command = [sys.executable, '-c', code_text]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert ran.returncode == code
-    assert ('run the same command to go on' in ran.stderr) == obeys
+    assert ('run the same command to resume' in ran.stderr) == obeys
 
 
-def test_flags_behind_images_are_checked_too():
-    from ssanet_jax.tools import predict
-
-    with own_flags(predict), pytest.raises(ConfigError, match=r'the shell leaves this ~'):
-        cli._parse_flags(['predict', 'a.png', '--workdir=~/runs'])
-
-
-def test_a_reader_that_has_enough_is_no_error(trained_digits, tmp_path):
-    """As `predict ... | head -1` has it."""
-    names = '\n'.join(f'{tmp_path}/{number}.png' for number in range(3000))
-    command = (
-        f'{sys.executable} -m ssanet_jax.tools.predict --workdir={trained_digits} '
-        '--format=jsonl - | head -1'
+def write_command(folder, body):
+    """Writes a command with this body of main(); returns its command line."""
+    (folder / 'command.py').write_text(
+        'from ssanet_jax.errors import ConfigError\nfrom ssanet_jax.tools import cli\n'
+        f'def main():\n    {body}\ncli.run(main, lambda: None)\n'
     )
-    ran = subprocess.run(
-        command, shell=True, cwd=ROOT, input=names, capture_output=True, text=True, timeout=300
-    )
-    assert len(ran.stdout.splitlines()) == 1
-    assert 'Traceback' not in ran.stderr
+    return f'PYTHONPATH={ROOT} {sys.executable} {folder}/command.py'
+
+
+def failing(folder, *flags):
+    """Runs a command that raises a ConfigError; returns its standard error."""
+    call = write_command(folder, r"raise ConfigError('first\nsecond')")
+    ran = subprocess.run(' '.join([call, *flags]), shell=True, capture_output=True, text=True)
+    assert ran.returncode == 2
+    return ran.stderr
+
+
+def test_an_error_is_one_line(tmp_path):
+    assert failing(tmp_path) == 'command.py: first second\n'
+
+
+@pytest.mark.parametrize('how', ['--traceback', '--traceback=true', '-traceback', '--flagfile'])
+def test_a_traceback_is_printed_however_it_is_asked_for(how, tmp_path):
+    (tmp_path / 'flags.txt').write_text('--traceback\n')
+    how = f'{how}={tmp_path}/flags.txt' if how == '--flagfile' else how
+    assert 'Traceback (most recent call last)' in failing(tmp_path, how)
+
+
+def test_arguments_are_refused_by_a_command_that_takes_none():
+    with pytest.raises(ConfigError, match=r"Unexpected argument 'a\.png': every option begins"):
+        cli.call(lambda: None, ['a.png'])
+    taken = []
+    cli.call(taken.extend, ['a.png'])
+    assert taken == ['a.png']
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    """As in `command | head -1`; the output is larger than a pipe's buffer."""
+    call = write_command(tmp_path, "print('line\\n' * 100_000)")
+    ran = subprocess.run(f'{call} | head -1', shell=True, capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ('line\n', '')

@@ -4,85 +4,81 @@ import sys
 import jax
 import numpy as np
 import pytest
-from absl import flags
 
 from ssanet_jax import create_model, weights
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import convert_torch
-from tests.helpers import ROOT, assert_trees_equal, own_flags
+from ssanet_jax.weights import convert
+from tests.helpers import ROOT, assert_trees_equal, run_tool
+from tests.weights.bits import bits, random_bits
 
 
 def run(**options):
-    arguments = [f'--{name}={value}' for name, value in options.items()]
-    with own_flags(convert_torch):
-        flags.FLAGS(['convert_torch', *arguments])
-        convert_torch.main(['convert_torch'])
+    run_tool(convert_torch, *(f'--{name}={value}' for name, value in options.items()))
 
 
 @pytest.fixture
 def resnet(tmp_path):
-    """A ResNet-20's variables and their file by torchvision's names."""
+    """The variables of a ResNet-20, and their file under the torchvision naming."""
     model = create_model('resnet20', num_classes=7)
-    variables = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32), train=False)
-    )
     rng = np.random.default_rng(0)
-    variables = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), variables)
+    shapes = convert.variable_shapes(model)
+    variables = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
     path = tmp_path / 'resnet20.safetensors'
-    weights.write(path, weights.to_arrays(variables, model))
+    weights.save(path, weights.to_arrays(variables, model))
     return variables, str(path)
 
 
-def test_ssa_is_put_in_and_the_file_read_back(resnet, tmp_path, capsys):
+def test_ssa_is_inserted(resnet, tmp_path, capsys):
     variables, path = resnet
     out = str(tmp_path / 'ssa.safetensors')
     run(model='ssa_resnet20', weights=path, insert=True, out=out)
     assert '269,545 parameters' in capsys.readouterr().out.replace('\n', ' ')
     model = create_model('ssa_resnet20', num_classes=7)
-    found = weights.from_torch(weights.read(out), model)
+    found = weights.from_torch(weights.load(out), model)
     assert found['params']['layer1_0'].pop('ssa')['bn'] == {'bias': 0, 'scale': 0}
     for name, layer in variables['params'].items():
         found['params'][name].pop('ssa', None)
         assert_trees_equal(found['params'][name], layer)
 
 
-def test_names_are_changed_on_the_way(resnet, tmp_path):
+def test_names_are_converted(resnet, tmp_path):
     variables, path = resnet
     out = str(tmp_path / 'other.safetensors')
     run(model='resnet20', weights=path, out=out, to='ssanet_cifar')
-    assert {'linear.bias', 'layer1.0.conv1.weight'} <= weights.read(out).keys()
+    assert {'linear.bias', 'layer1.0.conv1.weight'} <= weights.load(out).keys()
     model = create_model('resnet20', num_classes=7)
-    assert_trees_equal(weights.from_torch(weights.read(out), model), variables)
+    assert_trees_equal(weights.from_torch(weights.load(out), model), variables)
 
 
-def test_a_recipe_says_more_of_a_network_than_its_name(tmp_path):
-    """CBAM as timm has it, without biases."""
+def test_a_recipe_sets_options_of_the_network(tmp_path):
+    """CBAM as in timm, without biases."""
     options = {'attention_options': {'mlp_bias': False}}
     model = create_model('cbam_resnet20', num_classes=3, **options)
-    variables = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32), train=False)
+    variables = random_bits(convert.variable_shapes(model, 8))
     path, out = (str(tmp_path / name) for name in ('in.safetensors', 'out.safetensors'))
-    weights.write(path, weights.to_arrays(variables, model, naming='timm'))
+    weights.save(path, weights.to_arrays(variables, model, naming='timm'))
     command = [sys.executable, '-m', 'ssanet_jax.tools.convert_torch', f'--weights={path}']
     command += ['--config=configs/digits_ssa20.py', '--config.model.name=cbam_resnet20']
     command += ['--config.model.cbam.mlp_bias=False', '--to=timm', f'--out={out}']
     subprocess.run(command, cwd=ROOT, check=True)
-    assert_trees_equal(weights.from_torch(weights.read(out), model), variables)
+    assert_trees_equal(bits(weights.from_torch(weights.load(out), model)), bits(variables))
 
 
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({}, 'Give --weights with --model or --config, or the --workdir'),
+        ({}, 'Expected --weights with either --model or --config'),
         ({'model': 'ssa_resnet20'}, r'Missing: layer1\.0\.ssa\.bn\.bias.*--insert'),
         ({'model': 'resnet32'}, r'Missing: layer1\.3\.bn1\.bias'),
         ({'model': 'vgg16_bn'}, 'Missing: '),
-        ({'model': 'densenet121'}, r'Without a place: bn1\.bias, '),
+        ({'model': 'densenet121'}, r'Unexpected: bn1\.bias, '),
         ({'model': 'resnet20', 'num_classes': 10}, r'fc\.bias has shape \(7,\).* needs \(10,\)'),
         ({'model': 'resnet20', 'to': 'keras'}, "choose one of 'torchvision', 'timm'"),
         ({'model': 'resnet20', 'out': 'weights.onnx'}, r'must end in \.safetensors'),
         ({'model': 'resnet20', 'out': '/nowhere/a.safetensors'}, 'in a folder that exists'),
-        ({'model': 'resnet20', 'gate': 'sigmoid'}, 'no effect without --insert'),
-        ({'model': 'se_resnet20', 'insert': True}, '--insert is for networks with SSA'),
+        ({'model': 'resnet20', 'gate_scale': 1.0}, 'no effect without --insert'),
+        ({'model': 'se_resnet20', 'insert': True}, '--insert needs --model=ssa_'),
         ({'model': 'resnet20', 'checkpoint': 'latest'}, '--checkpoint has no effect with --model'),
         ({'model': 'resnet99'}, "No model is called 'resnet99'"),
     ],

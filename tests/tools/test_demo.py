@@ -15,10 +15,11 @@ from PIL import Image
 
 import ssanet_jax
 from ssanet_jax import data
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import demo as module
 from ssanet_jax.trained.prediction import Predictor
 from tests import browser
-from tests.helpers import ROOT
+from tests.helpers import ROOT, run_tool
 
 MAX_UPLOAD_MB = MAX_MEGAPIXELS = 1
 
@@ -31,8 +32,9 @@ def free_port():
 
 @pytest.fixture(scope='module')
 def address(trained_digits, tmp_path_factory):
-    """Where the command serves the page of a run on the digits."""
+    """The address at which the command serves a run on the digits."""
     port, log = free_port(), tmp_path_factory.mktemp('demo') / 'log'
+    ready = f'http://127.0.0.1:{port} shows {trained_digits}, step 60.'
     command = [
         sys.executable, '-m', 'ssanet_jax.tools.demo', f'--workdir={trained_digits}',
         f'--port={port}', f'--max_upload_mb={MAX_UPLOAD_MB}', f'--max_megapixels={MAX_MEGAPIXELS}',
@@ -43,11 +45,12 @@ def address(trained_digits, tmp_path_factory):
     try:
         for _ in range(240):
             time.sleep(0.5)
-            with socket.socket() as probe:
-                if probe.connect_ex(('127.0.0.1', port)) == 0:
-                    break
             assert server.poll() is None, log.read_text()
-        assert f'http://127.0.0.1:{port} shows {trained_digits}, step 60.' in log.read_text()
+            if (
+                ready := f'http://127.0.0.1:{port} shows {trained_digits}, step 60.'
+            ) in log.read_text():
+                break
+        assert ready in log.read_text()
         yield f'http://127.0.0.1:{port}'
     finally:
         server.kill()
@@ -55,7 +58,7 @@ def address(trained_digits, tmp_path_factory):
 
 
 def listening(port):
-    """The addresses at which the machine listens to a port, as the kernel has them."""
+    """The addresses on which this machine listens on a port, from the kernel."""
     rows = [line.split() for name in ('tcp', 'tcp6') for line in lines(f'/proc/net/{name}')]
     places = [row[1].split(':') for row in rows if row[3] == '0A']
     return {host for host, number in places if int(number, 16) == port}
@@ -65,7 +68,7 @@ def lines(path):
     return Path(path).read_text().splitlines()[1:] if Path(path).exists() else []
 
 
-def test_it_listens_to_this_machine_alone(address):
+def test_it_listens_on_loopback_only(address):
     assert listening(int(address.rpartition(':')[2])) == {'0100007F'}
 
 
@@ -77,7 +80,7 @@ def test_a_file_above_the_limit_is_refused(address):
 
 
 def show(driver, path, until):
-    """Drops a file into the page and waits for a text; returns the page's."""
+    """Drops a file into the page, waits for a text, and returns the text of the page."""
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -91,22 +94,22 @@ def show(driver, path, until):
     return text()
 
 
-def test_an_image_gets_its_classes_and_its_maps_and_a_broken_one_its_reason(
+def test_an_image_shows_its_classes_and_maps_and_a_broken_one_an_error(
     address, chromium, trained_digits, tmp_path
 ):
-    run = ssanet_jax.load(str(trained_digits))
-    batch = next(data.eval_batches(run.config, 'test'))
+    trained = ssanet_jax.load_trained(str(trained_digits))
+    batch = next(data.eval_batches(trained.config, 'test'))
     image, path = batch['image'][0], tmp_path / 'digit.png'
     Image.fromarray(image).save(path)
-    label = Predictor(run).top(image[None])[0][0].name
+    label = Predictor(trained).top(image[None])[0][0].name
 
     browser.open_page(chromium, address, browser.PHONE)
     text = show(chromium, path, 'Grad-CAM')
-    assert re.search(rf'likeliest classes\s+{label}\s', text)
+    assert re.search(rf'most probable classes\s+{label}\s', text)
     assert all(f'stage{number}' in text for number in (1, 2, 3))
-    asked = browser.requests(chromium)
-    assert asked
-    assert all(request.startswith((address, 'blob:')) for request in asked)
+    requested = browser.requests(chromium)
+    assert requested
+    assert all(request.startswith((address, 'blob:')) for request in requested)
     assert chromium.execute_script('return document.documentElement.scrollWidth') <= 390
 
     broken = tmp_path / 'broken.jpg'
@@ -121,13 +124,10 @@ def test_an_image_gets_its_classes_and_its_maps_and_a_broken_one_its_reason(
 
 
 def test_pixels_are_limited_by_the_page_and_by_the_run(trained_digits):
-    pytest.importorskip('gradio')
-    from ssanet_jax.tools.demo_page import limited
-
-    run = ssanet_jax.load(str(trained_digits))
-    run.config.dataset.max_image_pixels = 2000
+    trained = ssanet_jax.load_trained(str(trained_digits))
+    trained.config.dataset.max_image_pixels = 2000
     for limit, lower in ((900, 900), (10**6, 2000)):
-        dataset = limited(run, limit).config.dataset
+        dataset = module.limit_pixels(trained, limit).config.dataset
         files = []
         for sides in ((lower, 1), (lower + 1, 1)):
             file = io.BytesIO()
@@ -136,18 +136,20 @@ def test_pixels_are_limited_by_the_page_and_by_the_run(trained_digits):
         (batch,) = data.file_batches(files, dataset, 2)
         assert list(batch.bad) == [1]
         assert f'dataset.max_image_pixels is {lower:,}' in batch.bad[1]
-    assert run.config.dataset.max_image_pixels == 2000
+    assert trained.config.dataset.max_image_pixels == 2000
 
 
 @pytest.mark.parametrize(
     ('host', 'expected'),
     [('127.0.0.1', True), ('localhost', True), ('::1', True), ('0.0.0.0', False), ('a.b', False)],
 )
-def test_which_addresses_are_this_machine_alone(host, expected):
+def test_loopback_addresses_are_recognized(host, expected):
     assert module._is_loopback(host) is expected
 
 
-def test_a_port_that_is_taken_is_one_line(trained_digits):
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_refused(trained_digits):
+    """Runs in a separate process, since Gradio leaves sockets open."""
     with socket.socket() as taken:
         taken.bind(('127.0.0.1', 0))
         taken.listen()
@@ -158,17 +160,11 @@ def test_a_port_that_is_taken_is_one_line(trained_digits):
         ]  # fmt: skip
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 2
-    assert f'--port={port} cannot be listened to' in ended.stderr.splitlines()[-1]
+    assert f'Cannot listen on --host=127.0.0.1 --port={port}' in ended.stderr.splitlines()[-1]
     assert 'Traceback' not in ended.stderr
 
 
-def test_without_gradio_it_says_what_to_install(trained_digits):
-    code = (
-        "import runpy, sys; sys.modules['gradio'] = None; "
-        "sys.argv[1:] = ['--workdir=' + sys.argv[1]]; "
-        "runpy.run_module('ssanet_jax.tools.demo', run_name='__main__', alter_sys=True)"
-    )
-    command = [sys.executable, '-c', code, str(trained_digits)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert ended.returncode == 2
-    assert 'gradio, which is not installed: pip install .[demo]' in ended.stderr
+def test_without_gradio_it_says_what_to_install(trained_digits, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'gradio', None)
+    with pytest.raises(ConfigError, match=r'gradio, which is not installed: pip install \.'):
+        run_tool(module, f'--workdir={trained_digits}')

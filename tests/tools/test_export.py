@@ -4,7 +4,6 @@ import shutil
 import sys
 
 import pytest
-from absl import flags
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -12,18 +11,17 @@ from ssanet_jax import export
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import export as module
 from tests.export.fabricated import make_run
-from tests.helpers import own_flags
+from tests.helpers import run_tool
 
 
 def tool(*arguments):
     """Runs the command in this process."""
-    with own_flags(module):
-        module.main(flags.FLAGS(['export', *map(str, arguments)]))
+    run_tool(module, *arguments)
 
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory, data_dir):
-    """Of a ResNet-20."""
+    """The workdir of a ResNet-20."""
     folder = tmp_path_factory.mktemp('run') / 'digits'
     return make_run(folder, data_dir, **{'model.name': 'resnet20'})
 
@@ -33,7 +31,7 @@ def options(workdir, tmp_path):
     return [f'--workdir={workdir}', f'--out={tmp_path}/out', '--format=onnx']
 
 
-def test_what_was_compared_is_printed(options, tmp_path, capsys):
+def test_the_comparison_is_printed(options, tmp_path, capsys):
     tool(*options)
     first, second, one, seven = capsys.readouterr().out.splitlines()[-4:]
     assert first == f'{tmp_path}/out: resnet20, step 3, as onnx'
@@ -45,7 +43,7 @@ def test_what_was_compared_is_printed(options, tmp_path, capsys):
     assert not (tmp_path / 'out/model.safetensors').exists()
 
 
-def test_images_may_be_named_or_come_from_standard_input(workdir, tmp_path, capsys, monkeypatch):
+def test_images_come_from_arguments_and_standard_input(workdir, tmp_path, capsys, monkeypatch):
     china, flower = map(Image.fromarray, load_sample_images().images)
     (tmp_path / 'photos').mkdir()
     china.save(tmp_path / 'photos/china.jpg')
@@ -61,64 +59,60 @@ def test_images_may_be_named_or_come_from_standard_input(workdir, tmp_path, caps
         '  batches of 1: logits are equal',
         '  batches of 7: logits are equal',
     ]
-    assert export.load(tmp_path / 'out').step == 3
+    assert export.load_exported(tmp_path / 'out').step == 3
 
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--out=/'], '--out=/ exists; name a folder'),
-        (['--out=/nowhere/out'], '--out=/nowhere/out: /nowhere is no folder'),
+        (['--out=/'], '--out=/ exists; choose a new folder'),
+        (['--out=/nowhere/out'], '--out=/nowhere/out: /nowhere is not a folder'),
         (['--workdir=/nowhere'], '/nowhere holds no checkpoints/'),
         (['--checkpoint=9'], '--checkpoint=9 is not in'),
         (['--format=safetensors', '--nopreprocessing'], 'has no effect with --format=safetensors'),
         (['/nowhere/*.jpg'], 'matches no file'),
-        (['/nowhere/a.jpg'], 'None of the images can be compared on: It cannot be read'),
+        (['/nowhere/a.jpg'], 'No image can be decoded: It cannot be read'),
     ],
     ids=['exists', 'no_parent', 'no_run', 'no_checkpoint', 'no_effect', 'no_match', 'no_image'],
 )
-def test_a_mistake_is_told_in_a_line(arguments, message, options, tmp_path):
+def test_a_mistake_is_reported_in_one_line(arguments, message, options, tmp_path):
     with pytest.raises(ConfigError, match=message) as raised:
         tool(*options, *arguments)
     assert '\n' not in str(raised.value)
     assert not [*tmp_path.iterdir()]
 
 
-def test_what_a_failure_left_is_not_overwritten(options, tmp_path):
+def test_a_failed_export_is_not_overwritten(options, tmp_path):
     (tmp_path / 'out.failed').mkdir()
-    with pytest.raises(ConfigError, match=r'out\.failed is there, .*; remove it'):
+    with pytest.raises(ConfigError, match=r'out\.failed is left .*; remove it'):
         tool(*options)
 
 
-def test_a_run_whose_data_are_elsewhere_asks_for_images(workdir, tmp_path):
+def test_a_run_without_its_dataset_asks_for_images(workdir, tmp_path):
     elsewhere = shutil.copytree(workdir, tmp_path / 'run')
     config = json.loads((elsewhere / 'config.json').read_text())
-    config['dataset'] |= {'name': 'folder', 'reader': 'disk', 'data_dir': '/nowhere'}
+    config['dataset'] |= {'name': 'folder', 'data_dir': '/nowhere'}
     (elsewhere / 'config.json').write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match=r'/nowhere .*Or name images') as raised:
+    with pytest.raises(ConfigError, match=r'/nowhere .*Or pass any image files') as raised:
         tool(f'--workdir={elsewhere}', f'--out={tmp_path}/out', '--format=onnx')
     assert '\n' not in str(raised.value)
 
 
 @pytest.mark.parametrize('package', ['onnx', 'onnxruntime'])
-def test_a_missing_package_is_named_with_the_command_that_installs_it(
+def test_a_missing_package_is_named_with_its_install_command(
     package, options, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, package, None)
-    message = rf'needs {package}, not installed here: pip install \.\[export\]'
+    message = rf'needs {package}: pip install \.\[export\]'
     with pytest.raises(ConfigError, match=message):
         tool(*options)
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_network_that_onnx_cannot_express_is_told(options, tmp_path, monkeypatch):
-    from ssanet_jax.export import onnx_tracing
+def test_a_network_that_onnx_cannot_express_is_reported(options, tmp_path, monkeypatch):
+    from ssanet_jax.export import onnx_rules
 
-    monkeypatch.delitem(onnx_tracing.RULES, 'conv_general_dilated')
-    with pytest.raises(ConfigError, match='a rule for conv_general_dilated; choose another'):
+    monkeypatch.delitem(onnx_rules.RULES, 'conv_general_dilated')
+    with pytest.raises(ConfigError, match=r'no rule for conv_general_dilated\. Choose'):
         tool(*options)
     assert not [*tmp_path.iterdir()]
-
-
-def test_every_format_can_be_asked_for():
-    assert set(module.FORMATS) == set(export.FORMATS)

@@ -6,34 +6,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags
 from etils import epath
 
 import ssanet_jax
 from ssanet_jax import data, feature_maps
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import gates as module
+from ssanet_jax.trained import load
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.checkpoint import Checkpoints
-from tests.helpers import load_config, own_flags
+from tests.helpers import load_config, run_tool
 
 
 def tool(workdir, *arguments):
     """Runs the command in this process."""
-    with own_flags(module):
-        left = flags.FLAGS(['gates', f'--workdir={workdir}', *arguments])
-        module.main(left)
+    run_tool(module, f'--workdir={workdir}', *arguments)
 
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory, data_dir):
-    """A run with two gates, of any weights."""
+    """A run with two gates and random weights."""
     folder = epath.Path(tmp_path_factory.mktemp('run'))
     config = load_config('digits_ssa20')
     config.dataset.data_dir = str(data_dir)
     config.model.attention_stages, config.model.attention_blocks = (1, 3), (0,)
     info = data.dataset_info(config)
-    run = trainer_setup.build(
+    setup = trainer_setup.build(
         config, num_classes=info.num_classes, num_train_examples=info.num_train
     )
     rng = np.random.default_rng(0)
@@ -42,16 +40,16 @@ def workdir(tmp_path_factory, data_dir):
         value = rng.normal(size=leaf.shape, scale=0.2)
         return (np.abs(value) if path[-1].key == 'var' else value).astype(leaf.dtype)
 
-    state = jax.eval_shape(run.init)
+    state = jax.eval_shape(setup.init)
     variables = jax.tree_util.tree_map_with_path(weights, state.variables)
     state = dataclasses.replace(state, step=jnp.int32(7), opt_state=(), **variables)
     with Checkpoints(folder) as checkpoints:
-        checkpoints.save(7, (state, run.zero_metrics().sums()), wait=True)
+        checkpoints.save(7, (state, setup.zero_metrics().sums), wait=True)
     (folder / 'config.json').write_text(config.to_json())
     return folder
 
 
-def test_it_prints_draws_and_knocks_out(workdir, tmp_path, capsys):
+def test_it_prints_draws_and_ablates(workdir, tmp_path, capsys):
     tool(
         workdir, '--checkpoint=latest', '--format=json', '--ablation', f'--out={tmp_path}/gates.png'
     )
@@ -61,14 +59,14 @@ def test_it_prints_draws_and_knocks_out(workdir, tmp_path, capsys):
     assert f'Written to {tmp_path}/gates.png' in printed.err
     assert (tmp_path / 'gates.png').read_bytes().startswith(b'\x89PNG')
 
-    run = ssanet_jax.load(str(workdir), 'latest')
-    batches = list(data.eval_batches(run.config, 'test'))
+    trained = ssanet_jax.load_trained(str(workdir), 'latest')
+    batches = list(data.eval_batches(trained.config, 'test'))
     image, label = (
         np.concatenate([batch[name][batch['mask']] for batch in batches])
         for name in ('image', 'label')
     )
-    images = run.preprocess(image)
-    maps = feature_maps(run.model, run.variables, images, ['*/ssa/gate'])
+    images = trained.preprocess(image)
+    maps = feature_maps(trained.model, trained.variables, images, ['*/ssa/gate'])
     assert [(row['gate'], row['size']) for row in statistics['rows']] == [
         ('layer1_0/ssa', '8 x 8'),
         ('layer3_0/ssa', '2 x 2'),
@@ -80,7 +78,7 @@ def test_it_prints_draws_and_knocks_out(workdir, tmp_path, capsys):
         assert row['low'] == pytest.approx((gate < 0.05).mean(), abs=1e-6)
         assert row['high'] == pytest.approx((gate > 0.95).mean(), abs=1e-6)
 
-    logits = np.asarray(run.model.apply(run.variables, images, train=False))
+    logits = np.asarray(trained.model.apply(trained.variables, images, train=False))
     top1 = 100 * (logits.argmax(axis=1) == label).mean()
     assert f'top-1 {top1:.2f} %' in changes['title']
     assert [row['gate'] for row in changes['rows']] == ['all', 'layer1_0/ssa', 'layer3_0/ssa']
@@ -91,11 +89,15 @@ def test_it_prints_draws_and_knocks_out(workdir, tmp_path, capsys):
         assert found[0] != 0
 
 
-def test_fewer_images_and_another_split(workdir, capsys):
+def test_fewer_images_and_another_split_leave_the_config_unchanged(workdir, capsys, monkeypatch):
+    trained = load.load_trained(str(workdir), '7')
+    monkeypatch.setattr(load, 'load_trained', lambda *_: trained)
+    before = trained.config.to_json()
     tool(workdir, '--checkpoint=7', '--format=markdown', '--split=train[:100]', '--images=10')
     printed = capsys.readouterr().out
     assert '**ssa_resnet20, step 7, on 10 images of digits train[:100]**' in printed
     assert '| layer1_0/ssa | 8 x 8 |' in printed
+    assert trained.config.to_json() == before
 
 
 @pytest.mark.parametrize(
@@ -104,11 +106,11 @@ def test_fewer_images_and_another_split(workdir, capsys):
         (['more'], "Unexpected argument 'more'"),
         (['--checkpoint=best'], 'No checkpoint .* was evaluated; choose'),
         (['--out=gates.jpg'], r'--out=gates.jpg must end in .png, .svg or .pdf'),
-        (['--out=/nowhere/gates.png'], 'no folder /nowhere; make it first'),
+        (['--out=/nowhere/gates.png'], 'no folder /nowhere; create it first'),
         (['--checkpoint=7', '--split=tset'], 'tset'),
     ],
 )
-def test_a_mistake_is_told(arguments, message, workdir):
+def test_invalid_arguments_are_refused(arguments, message, workdir):
     with pytest.raises(ConfigError, match=message):
         tool(workdir, *arguments)
 
@@ -123,5 +125,5 @@ def test_a_run_without_gates_is_refused(workdir, tmp_path):
         'attention_blocks': None,
     }
     path.write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match='resnet20 has no gates; name the run of a network'):
+    with pytest.raises(ConfigError, match='resnet20 has no gates; choose a run of a network'):
         tool(tmp_path / 'run', '--checkpoint=latest')

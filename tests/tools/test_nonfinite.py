@@ -1,30 +1,29 @@
-"""The command on runs that stopped, and what it says of what is found."""
+"""tools.nonfinite on runs that diverged."""
 
 import contextlib
 import io
 import re
 
+import numpy as np
 import pytest
-from absl import flags
 
 from ssanet_jax.errors import ConfigError, DivergedError
 from ssanet_jax.tools import nonfinite as module
-from ssanet_jax.trained.module_tracer import Call, Values
-from ssanet_jax.trained.nonfinite import Diagnosis, Place
+from ssanet_jax.trained.inspection import ArrayStats, Edge
+from ssanet_jax.trained.nonfinite import Culprit, Diagnosis
 from ssanet_jax.training import loop
-from tests.helpers import own_flags
+from tests.helpers import run_tool
 
 
 def nonfinite(workdir, *arguments):
-    """Runs the command in this process; what it printed."""
-    with own_flags(module), contextlib.redirect_stdout(io.StringIO()) as printed:
-        flags.FLAGS(['nonfinite', f'--workdir={workdir}', *arguments])
-        module.main(['nonfinite'])
+    """Runs the command in this process; returns its output."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        run_tool(module, f'--workdir={workdir}', *arguments)
     return printed.getvalue()
 
 
 def files(folder):
-    """Every file with what is in it."""
+    """{path: content} of a folder."""
     return {
         path.relative_to(folder): path.read_bytes() if path.is_file() else None
         for path in folder.rglob('*')
@@ -65,8 +64,8 @@ def test_a_diverged_run_without_a_checkpoint(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_exploding_loss_is_looked_for_from_the_checkpoint(tiny, tmp_path):
-    tiny.num_train_steps = 6
+def test_an_exploding_loss_is_found_from_a_checkpoint(tiny, tmp_path):
+    tiny.num_train_steps, tiny.optimizer.schedule = 6, 'constant'
     loop.train_and_evaluate(tiny, str(tmp_path))
     assert 'None of the 0 steps from 6 to 6 is bad.' in nonfinite(tmp_path)
     assert 'None of the 3 steps from 3 to 6 is bad.' in nonfinite(tmp_path, '--checkpoint=3')
@@ -81,82 +80,73 @@ def test_an_exploding_loss_is_looked_for_from_the_checkpoint(tiny, tmp_path):
     assert row.count('│') == 4
 
 
-def test_a_folder_without_a_run_is_one_line(tmp_path):
+def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path):
     with pytest.raises(ConfigError, match='holds no checkpoints/') as raised:
         nonfinite(tmp_path)
     assert '\n' not in str(raised.value)
 
 
-GOOD, BAD = Values(0, 4096, 3.2e37), Values(12, 4096, 1.0)
+GOOD, BAD = ArrayStats(0, 4096, 3.2e37), ArrayStats(12, 4096, 1.0)
+WEIGHTS = np.array([1.0, -3.2e37], np.float32)
 
 
-def diagnosis(loss=2.5, image=GOOD, params=GOOD, grads=GOOD, forward=None, backward=None):
-    call = Call('', 'ResNet', None, 0, 1, image, GOOD, GOOD, GOOD)
+def diagnosis(loss=2.5, images=GOOD, grads=WEIGHTS, forward=None, backward=None):
+    edges = [Edge('', 'ResNet', '', True, images, GOOD), Edge('', 'ResNet', '', False, GOOD, GOOD)]
     names = [f'layer{i}_0/bn/scale' for i in range(5)]
-    return Diagnosis(
-        loss,
-        dict.fromkeys(names, params),
-        {'bn1/var': GOOD},
-        dict.fromkeys(names, grads),
-        [call],
-        forward,
-        backward,
-    )
+    return Diagnosis(loss, dict.fromkeys(names, grads), edges, forward, backward)
 
 
 @pytest.mark.parametrize(
     ('found', 'lines'),
     [
         (
-            diagnosis(float('nan'), forward=Place('layer3_1/bn2', 'BatchNorm', '', BAD, GOOD)),
+            diagnosis(float('nan'), forward=Culprit('layer3_1/bn2', 'BatchNorm', '', BAD, GOOD)),
             [
                 'First to turn non-finite: layer3_1/bn2 (BatchNorm), 12 of 4,096 values; its '
                 'input is finite, up to 3.2e+37.'
             ],
         ),
         (
-            diagnosis(float('nan'), forward=Place('layer3_1', 'Basic', 'layer3_1/ssa', BAD, GOOD)),
+            diagnosis(forward=Culprit('layer3_1', 'Basic', 'layer3_1/ssa', BAD, GOOD)),
             [
-                'First to turn non-finite: layer3_1 (Basic), where it meets layer3_1/ssa, 12 of '
-                '4,096 values; its input is finite, up to 3.2e+37.'
+                'First to turn non-finite: layer3_1 (Basic), in its own code next to '
+                'layer3_1/ssa, 12 of 4,096 values; its input is finite, up to 3.2e+37.'
             ],
         ),
         (
-            diagnosis(grads=BAD, backward=Place('', 'ResNet', 'fc', BAD, GOOD)),
+            diagnosis(grads=np.array([np.nan, 1]), backward=Culprit('', 'ResNet', 'fc', BAD, GOOD)),
             [
-                'The forward pass is finite. First on the way back to turn non-finite: the '
-                'network (ResNet) itself, where it meets fc, 12 of 4,096 values; its gradient is '
-                'finite, up to 3.2e+37.',
-                'Not finite are the gradients of layer0_0/bn/scale (12 of 4,096 values), '
-                'layer1_0/bn/scale (12 of 4,096 values), layer2_0/bn/scale (12 of 4,096 values) '
-                'and 2 more.',
+                'The forward pass is finite. First to turn non-finite in the backward pass: the '
+                'network (ResNet), in its own code next to fc, 12 of 4,096 values; its output '
+                'gradient is finite, up to 3.2e+37.',
+                'Gradients that are not finite: layer0_0/bn/scale (1 of 2 values), '
+                'layer1_0/bn/scale (1 of 2 values), layer2_0/bn/scale (1 of 2 values) and 2 more.',
             ],
         ),
         (
             diagnosis(float('inf')),
-            [
-                'Every module gives finite values, the network up to 3.2e+37; the loss made of '
-                'them is not finite.'
-            ],
+            ['All modules are finite, the logits up to 3.2e+37, but the loss is not.'],
         ),
         (
-            diagnosis(grads=Values(0, 4096, 1e20, 3e20)),
+            diagnosis(grads=np.full(9, 1e20, np.float32)),
             [
                 'Everything is finite; the largest |parameter| is 3.2e+37, in '
-                "layer0_0/bn/scale. The gradient's norm, 6.7e+20, is too large to be squared in "
+                "conv1/kernel. The gradient's norm, 6.7e+20, is too large to be squared in "
                 'float32.'
             ],
         ),
         (
-            diagnosis(float('nan'), image=BAD, params=Values(4096, 4096, 0.0)),
-            [
-                'Not finite before the step: the parameters layer0_0/bn/scale (all 4,096 values), '
-                'layer1_0/bn/scale (all 4,096 values), layer2_0/bn/scale (all 4,096 values) and '
-                '2 more.',
-                'The preprocessed images are not finite: 12 of 4,096 values.',
-            ],
+            diagnosis(float('nan'), images=BAD),
+            ['The preprocessed images are not finite: 12 of 4,096 values.'],
         ),
     ],
 )
-def test_what_is_found_is_said_in_plain_lines(found, lines):
-    assert module.describe(found, max_loss=1000.0) == lines
+def test_a_diagnosis_is_described_in_plain_lines(found, lines):
+    params = {'conv1/kernel': WEIGHTS, 'conv1/bias': np.ones(3)}
+    assert module.describe(found, params, max_loss=1000.0) == lines
+
+
+def test_the_largest_gradients_are_by_module():
+    grads = {'a/kernel': np.full(4, 3.0), 'a/bias': np.full(1, 8.0), 'b/kernel': np.ones(4)}
+    table = module.largest_gradients(grads, dict.fromkeys(grads, np.array([-2.0, 1.0])))
+    assert table.rows == [('a', 10.0, 2.0), ('b', 2.0, 2.0)]

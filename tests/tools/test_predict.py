@@ -1,4 +1,4 @@
-"""tools.predict on files that are the images of a data set."""
+"""tools.predict on the images of a dataset, written to files."""
 
 import csv
 import io
@@ -9,7 +9,6 @@ import struct
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 
 import ssanet_jax
@@ -17,15 +16,13 @@ from ssanet_jax import data
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import predict as module
 from ssanet_jax.trained.prediction import Predictor
-from tests.helpers import own_flags
+from tests.helpers import run_tool
 
 
 def tool(capfd, *arguments):
-    """Exit code, standard output and standard error, of a call in this process."""
-    with own_flags(module):
-        left = flags.FLAGS(['predict', *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            module.main(left)
+    """Runs the command in this process; returns exit code, stdout and stderr."""
+    with pytest.raises(SystemExit) as ended:
+        run_tool(module, *arguments)
     return ended.value.code, *capfd.readouterr()
 
 
@@ -36,14 +33,14 @@ def png(image):
 
 
 @pytest.fixture(scope='module')
-def run(trained_digits):
-    return ssanet_jax.load(str(trained_digits))
+def trained(trained_digits):
+    return ssanet_jax.load_trained(str(trained_digits))
 
 
 @pytest.fixture(scope='module')
-def digits_test(run):
+def digits_test(trained):
     """The test split, uint8 [360, 8, 8, 3], and its labels."""
-    batches = list(data.eval_batches(run.config, 'test'))
+    batches = list(data.eval_batches(trained.config, 'test'))
     return [
         np.concatenate([batch[name][batch['mask']] for batch in batches])
         for name in ('image', 'label')
@@ -52,21 +49,21 @@ def digits_test(run):
 
 @pytest.fixture(scope='module')
 def files(digits_test, tmp_path_factory):
-    """A folder with the grey PNG of each test image, in their order."""
+    """A folder with each test image as a grayscale PNG, in order."""
     folder = tmp_path_factory.mktemp('digits')
     for number, image in enumerate(digits_test[0]):
         (folder / f'{number:03}.png').write_bytes(png(image[..., 0]))
     return folder
 
 
-def test_a_run_is_loaded_with_its_classes_and_its_preprocessing(run, digits_test):
-    assert run.classes == tuple('0123456789')
-    found = np.asarray(run.preprocess(digits_test[0][:2]))
+def test_a_run_is_loaded_with_its_classes_and_its_preprocessing(trained, digits_test):
+    assert trained.classes == tuple('0123456789')
+    found = np.asarray(trained.preprocess(digits_test[0][:2]))
     np.testing.assert_allclose(found, (digits_test[0][:2] / 255 - 0.3) / 0.37, rtol=1e-5)
 
 
 def test_predictions_of_files_equal_the_runs_evaluation(
-    capfd, trained_digits, digits_test, files, run
+    capfd, trained_digits, digits_test, files, trained
 ):
     code, out, err = tool(capfd, f'--workdir={trained_digits}', '--format=jsonl', files)
     results = [json.loads(line) for line in out.splitlines()]
@@ -76,38 +73,38 @@ def test_predictions_of_files_equal_the_runs_evaluation(
     first = np.array([int(result['top'][0]['class']) for result in results])
     five = np.array([[int(g['class']) for g in result['top']] for result in results])
     lines = map(json.loads, (trained_digits / 'metrics.jsonl').read_text().splitlines())
-    (evaluated,) = (m for m in lines if m['split'] == 'eval' and m['step'] == run.step)
+    (evaluated,) = (m for m in lines if m['split'] == 'eval' and m['step'] == trained.step)
     assert 100 * (first == labels).mean() == pytest.approx(evaluated['top1'], abs=1e-4)
     assert 100 * (five == labels[:, None]).any(1).mean() == pytest.approx(
         evaluated['top5'], abs=1e-4
     )
 
     # The probabilities, as the network gives them plainly, without folding or padding.
-    logits = run.model.apply(run.variables, run.preprocess(digits_test[0]), train=False)
+    logits = trained.model.apply(trained.variables, trained.preprocess(digits_test[0]), train=False)
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     for result, row in zip(results, np.asarray(expected), strict=True):
-        likeliest = sorted(row, reverse=True)[:5]
-        given = [guess['probability'] for guess in result['top']]
-        np.testing.assert_allclose(given, likeliest, rtol=1e-3, atol=1e-6)
+        top = sorted(row, reverse=True)[:5]
+        found = [guess['probability'] for guess in result['top']]
+        np.testing.assert_allclose(found, top, rtol=1e-3, atol=1e-6)
 
 
 def bomb():
-    """A PNG that says it has 2**40 pixels."""
+    """A PNG whose header claims 2**40 pixels."""
     return b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR' + struct.pack('>II', 2**20, 2**20) + bytes(50)
 
 
-def test_of_1000_images_five_broken_ones_are_reported_and_the_others_predicted(
+def test_five_broken_images_of_100_are_reported_and_the_others_predicted(
     capfd, trained_digits, digits_test, tmp_path
 ):
     broken = {
-        100: b'',
-        333: b'not an image',
-        500: png(digits_test[0][0])[:60],
-        777: bomb(),
-        999: None,
+        10: b'',
+        33: b'not an image',
+        50: png(digits_test[0][0])[:60],
+        77: bomb(),
+        99: None,
     }
-    for number in range(1000):
-        image = broken.get(number, png(digits_test[0][number % 360]))
+    for number in range(100):
+        image = broken.get(number, png(digits_test[0][number % 36]))
         path = tmp_path / f'{number:04}.png'
         if image is None:
             path.symlink_to('nowhere')
@@ -116,22 +113,22 @@ def test_of_1000_images_five_broken_ones_are_reported_and_the_others_predicted(
     code, out, err = tool(capfd, f'--workdir={trained_digits}', '--format=jsonl', tmp_path)
     results = [json.loads(line) for line in out.splitlines()]
     assert code == 1
-    assert sum('top' in result for result in results) == 995
+    assert sum('top' in result for result in results) == 95
     errors = {int(r['file'][-8:-4]): r['error'] for r in results if 'error' in r}
     assert list(errors) == list(broken)
-    assert 'empty' in errors[100]
-    assert 'neither JPEG nor PNG' in errors[333]
-    assert 'pixels' in errors[777]
-    assert 'No such file' in errors[999]
+    assert 'empty' in errors[10]
+    assert 'neither JPEG nor PNG' in errors[33]
+    assert 'pixels' in errors[77]
+    assert 'No such file' in errors[99]
     assert all(f'{number:04}.png: {reason}' in err for number, reason in errors.items())
-    assert '5 of 1,000 images could not be read.' in err
+    assert '5 of 100 images could not be read.' in err
     again = [
-        result['top'] for result in results if result['file'].endswith(('0001.png', '0361.png'))
+        result['top'] for result in results if result['file'].endswith(('0001.png', '0037.png'))
     ]
     assert again[0] == again[1]
 
 
-def test_csv_has_a_line_for_each_class_and_each_error(capfd, trained_digits, files):
+def test_csv_has_a_row_per_class_and_per_error(capfd, trained_digits, files):
     code, out, _ = tool(
         capfd,
         f'--workdir={trained_digits}',
@@ -148,7 +145,7 @@ def test_csv_has_a_line_for_each_class_and_each_error(capfd, trained_digits, fil
 
 
 @pytest.mark.parametrize('form', ['jsonl', 'csv'])
-def test_a_bar_on_the_terminal_leaves_a_file_its_lines(
+def test_a_progress_bar_on_the_terminal_keeps_out_of_the_output(
     form, capfd, monkeypatch, trained_digits, files
 ):
     monkeypatch.setenv('FORCE_COLOR', '1')  # Standard error is a terminal for rich.
@@ -166,15 +163,15 @@ def test_a_bar_on_the_terminal_leaves_a_file_its_lines(
 def test_the_table_names_each_image(capfd, trained_digits, files):
     code, out, _ = tool(capfd, f'--workdir={trained_digits}', '--top=1', files / '00[01].png')
     assert code == 0
-    assert all(name in out for name in ('000.png', '001.png', 'likeliest first'))
+    assert all(name in out for name in ('000.png', '001.png', 'most probable first'))
 
 
-def test_a_mistake_is_found_before_anything_is_read(capfd, tmp_path):
+def test_a_missing_run_is_reported_before_images_are_read(capfd, tmp_path):
     with pytest.raises(ConfigError, match='holds no checkpoints'):
         tool(capfd, f'--workdir={tmp_path}', 'a.png')
 
 
-def test_names_that_are_none_and_pipes_are_reported(capfd, trained_digits, files, tmp_path):
+def test_invalid_names_and_pipes_are_reported(capfd, trained_digits, files, tmp_path):
     pipe = tmp_path / 'pipe.png'
     os.mkfifo(pipe)
     long = 'n' * 300
@@ -186,7 +183,7 @@ def test_names_that_are_none_and_pipes_are_reported(capfd, trained_digits, files
     assert 'top' in first
     assert [other['error'] for other in others] == [
         'It cannot be read: File name too long.',
-        'It cannot be read: it is no regular file.',
+        'It cannot be read: it is not a regular file.',
     ]
 
 
@@ -199,12 +196,12 @@ def test_names_that_are_none_and_pipes_are_reported(capfd, trained_digits, files
     ],
     ids=['float', 'size', 'one'],
 )
-def test_other_images_than_the_networks_are_refused(run, images):
+def test_images_of_another_dtype_or_size_are_refused(trained, images):
     with pytest.raises(ValueError, match=r'expects uint8 images \[N, 8, 8, 3\], got'):
-        Predictor(run).logits(images)
+        Predictor(trained).logits(images)
 
 
-def test_names_of_other_classes_than_the_networks_are_refused(trained_digits, tmp_path):
+def test_an_unfitting_classes_json_is_refused(trained_digits, tmp_path):
     workdir = shutil.copytree(trained_digits, tmp_path / 'run')
     for text, message in (
         ('["a", "b"]', 'names 2 classes, and the network has 10'),
@@ -213,14 +210,14 @@ def test_names_of_other_classes_than_the_networks_are_refused(trained_digits, tm
     ):
         (workdir / 'classes.json').write_text(text)
         with pytest.raises(ConfigError, match=message):
-            ssanet_jax.load(str(workdir))
+            ssanet_jax.load_trained(str(workdir))
     (workdir / 'classes.json').unlink()
-    assert ssanet_jax.load(str(workdir)).classes == tuple('0123456789')
+    assert ssanet_jax.load_trained(str(workdir)).classes == tuple('0123456789')
 
 
-def test_any_number_of_images_gives_the_same_logits(run, digits_test):
+def test_any_number_of_images_gives_the_same_logits(trained, digits_test):
     images = digits_test[0][:21]
-    whole = Predictor(run, batch_size=32).logits(images)
-    parts = Predictor(run, batch_size=8)
-    np.testing.assert_allclose(parts.logits(images), whole, rtol=1e-5, atol=1e-5)
+    expected = Predictor(trained, batch_size=32).logits(images)
+    parts = Predictor(trained, batch_size=8)
+    np.testing.assert_allclose(parts.logits(images), expected, rtol=1e-5, atol=1e-5)
     assert parts.logits(images[:0]).shape == (0, 10)

@@ -2,17 +2,15 @@ import json
 import sys
 
 import pytest
-from absl import flags
 
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import report as module
-from tests.helpers import own_flags
+from tests.helpers import run_tool
 
 
 def tool(*arguments):
     """Runs the command in this process, as `report --flag=value`."""
-    with own_flags(module):
-        module.main(flags.FLAGS(['report', *map(str, arguments)]))
+    run_tool(module, *arguments)
 
 
 @pytest.fixture
@@ -26,14 +24,14 @@ def workdir(tmp_path):
     return folder
 
 
-def test_the_page_is_in_the_workdir_or_where_it_is_wanted(workdir, tmp_path, capsys):
+def test_the_page_is_written_to_the_workdir_or_to_out(workdir, tmp_path, capsys):
     tool(f'--workdir={workdir}')
     assert capsys.readouterr().out == f'Written to {workdir}/report.html\n'
     tool(f'--workdir={workdir}', f'--out={tmp_path}/page.html')
     assert capsys.readouterr().out == f'Written to {tmp_path}/page.html\n'
     for path in (workdir / 'report.html', tmp_path / 'page.html'):
         assert path.read_text().startswith('<!DOCTYPE html>')
-        assert 'There is no checkpoint yet' in path.read_text()
+        assert 'There is no checkpoint to evaluate yet' in path.read_text()
 
 
 @pytest.mark.parametrize(
@@ -44,12 +42,12 @@ def test_the_page_is_in_the_workdir_or_where_it_is_wanted(workdir, tmp_path, cap
     ],
     ids=['argument', 'no run'],
 )
-def test_a_mistake_is_told_before_tensorflow(arguments, message, monkeypatch):
+def test_a_mistake_is_reported_before_tensorflow_starts(arguments, message, monkeypatch):
     monkeypatch.setitem(sys.modules, 'tensorflow', None)  # Importing it would raise.
     with pytest.raises(ConfigError, match=message):
         tool(*arguments)
 
 
-def test_an_out_that_cannot_be_written_is_told(workdir):
+def test_an_unwritable_out_is_reported(workdir):
     with pytest.raises(ConfigError, match=r'/proc/none/x.html cannot be written'):
         tool(f'--workdir={workdir}', '--out=/proc/none/x.html')

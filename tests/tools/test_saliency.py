@@ -1,4 +1,4 @@
-"""tools.saliency on digits in files: what it writes, what it prints, what it refuses."""
+"""tools.saliency on digits: files, output and errors."""
 
 import json
 import os
@@ -8,41 +8,38 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image, PngImagePlugin
 
 import ssanet_jax
 from ssanet_jax import data
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import saliency as module
-from ssanet_jax.trained.saliency import look
+from ssanet_jax.trained.saliency import explain
 from tests.browser import DESKTOP, PHONE, messages, open_page, requests
-from tests.helpers import ROOT, own_flags
+from tests.helpers import ROOT, run_tool
 
 
 def tool(capfd, *arguments):
-    """Exit code, standard output and standard error, of a call in this process."""
-    with own_flags(module):
-        left = flags.FLAGS(['saliency', *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            module.main(left)
+    """Runs the command in this process; returns exit code, stdout and stderr."""
+    with pytest.raises(SystemExit) as ended:
+        run_tool(module, *arguments)
     return ended.value.code, *capfd.readouterr()
 
 
 @pytest.fixture(scope='module')
-def run(trained_digits):
-    return ssanet_jax.load(str(trained_digits))
+def trained(trained_digits):
+    return ssanet_jax.load_trained(str(trained_digits))
 
 
 @pytest.fixture(scope='module')
-def images(run):
-    """Five of the test split, uint8 [5, 8, 8, 3]."""
-    return next(data.eval_batches(run.config, 'test'))['image'][:5]
+def images(trained):
+    """Five images of the test split, uint8 [5, 8, 8, 3]."""
+    return next(data.eval_batches(trained.config, 'test'))['image'][:5]
 
 
 @pytest.fixture(scope='module')
 def folder(images, tmp_path_factory):
-    """Five digits, two of one name, one of an odd name, and a file that is no image."""
+    """A folder of five digits, two with the same name and one with an odd name, and a non-image."""
     base = tmp_path_factory.mktemp('photos')
     for name, image in zip(['a/1.png', 'a/2.png', 'b/1.png', 'b/3.png'], images, strict=False):
         (base / name).parent.mkdir(exist_ok=True)
@@ -54,19 +51,19 @@ def folder(images, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def written(trained_digits, folder, tmp_path_factory):
-    """The folder that a call with --raw has made, and what it returned."""
+    """The output folder of a call with --raw, its exit code and its output."""
     out = tmp_path_factory.mktemp('out') / 'new'
-    with pytest.MonkeyPatch.context() as patch, own_flags(module):
+    with pytest.MonkeyPatch.context() as patch:
         printed = []
         patch.setattr('builtins.print', lambda *line, **_: printed.append(' '.join(line)))
-        call = ['saliency', f'--workdir={trained_digits}', f'--out={out}', '--raw', str(folder)]
+        call = [f'--workdir={trained_digits}', f'--out={out}', '--raw', folder, '--batch_size=3']
         with pytest.raises(SystemExit) as ended:
-            module.main(flags.FLAGS([*call, '--batch_size=3']))
+            run_tool(module, *call)
     return out, ended.value.code, printed
 
 
 class Links(HTMLParser):
-    """What a page links to and shows, and its words."""
+    """The links, images and words of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -81,7 +78,7 @@ class Links(HTMLParser):
         self.words.append(data)
 
 
-def test_each_image_has_a_figure_of_its_own_and_the_page_shows_all(written, folder):
+def test_each_image_has_a_figure_and_the_page_shows_all(written, folder):
     out, code, printed = written
     names = [path.stem for path in sorted(out.glob('*.png'))]
     assert [name[:6] for name in names] == ['0001_1', '0002_2', '0003_1', '0004_3', '0005_4']
@@ -100,10 +97,10 @@ def test_each_image_has_a_figure_of_its_own_and_the_page_shows_all(written, fold
     ]
 
 
-def test_raw_maps_are_those_of_the_run(written, run, images):
+def test_raw_maps_are_those_of_the_run(written, trained, images):
     out, _, _ = written
-    looks = [*look(run, images[:3]), *look(run, images[2:])[1:]]  # one program does
-    for one, path in zip(looks, sorted(out.glob('*.npz')), strict=True):
+    saliencies = [*explain(trained, images[:3]), *explain(trained, images[2:])[1:]]  # compiles once
+    for one, path in zip(saliencies, sorted(out.glob('*.npz')), strict=True):
         with np.load(path) as arrays:
             assert list(arrays) == ['image', *one.maps, *one.blocks]
             np.testing.assert_array_equal(arrays['image'], one.image)
@@ -112,7 +109,7 @@ def test_raw_maps_are_those_of_the_run(written, run, images):
             assert len(one.blocks) == 9
 
 
-def test_the_page_fits_a_phone_and_a_desk_and_asks_for_nothing_else(written, chromium):
+def test_the_page_fits_phone_and_desktop_and_requests_nothing_else(written, chromium):
     out, _, _ = written
     for size in (PHONE, DESKTOP):
         open_page(chromium, out / 'index.html', size)
@@ -129,8 +126,8 @@ def test_the_page_fits_a_phone_and_a_desk_and_asks_for_nothing_else(written, chr
         assert messages(chromium) == []
 
 
-def test_boxes_give_a_table_of_how_well_each_map_points(
-    capfd, trained_digits, folder, tmp_path, run, images
+def test_boxes_give_a_table_of_localization_scores(
+    capfd, trained_digits, folder, tmp_path, trained, images
 ):
     boxes = {
         '2.png': [[2, 2, 7, 6]],
@@ -150,10 +147,10 @@ def test_boxes_give_a_table_of_how_well_each_map_points(
     )
     (table,) = json.loads(out)
     rows = {row['map']: row for row in table['rows']}
-    assert list(rows) == ['stage1', 'stage2', 'stage3', 'mean', 'Grad-CAM', 'centre', 'uniform']
+    assert list(rows) == ['stage1', 'stage2', 'stage3', 'mean', 'Grad-CAM', 'center', 'uniform']
     hits, shares = [], []
     regions = [(slice(0, 8), slice(0, 3)), (slice(2, 7), slice(2, 6))]
-    for one, region in zip(look(run, images[:3]), regions, strict=False):
+    for one, region in zip(explain(trained, images[:3]), regions, strict=False):
         values = one.maps['stage1'].astype(np.float64)  # as large as the image
         hits.append(values[region].max() == values.max())
         shares.append((values - values.min())[region].sum() / (values - values.min()).sum())
@@ -165,12 +162,12 @@ def test_boxes_give_a_table_of_how_well_each_map_points(
         'pointing game': pytest.approx(area),
         'energy in the boxes': pytest.approx(area),
     }
-    assert rows['centre']['pointing game'] == 0.5
-    assert table['notes'][0].startswith('2 of 3 images. 0 without boxes and 1 of whose boxes')
+    assert rows['center']['pointing game'] == 0.5
+    assert table['notes'][0].startswith('2 of 3 images. Excluded: 0 without boxes, 1 whose boxes')
     assert code == 0
 
 
-def test_an_image_whose_sides_cannot_be_read_is_reported_and_the_others_go_on(
+def test_an_image_of_unreadable_size_is_reported_and_skipped(
     capfd, trained_digits, tmp_path, images
 ):
     """TensorFlow decodes a PNG with text that Pillow refuses to unpack; a pipe has no end."""
@@ -194,9 +191,11 @@ def test_an_image_whose_sides_cannot_be_read_is_reported_and_the_others_go_on(
         *(photos / f'{number}.png' for number in range(5)),
     )
     assert code == 1
-    assert '2 of 2 images. 0 without boxes and 0 of whose' in ' '.join(out.split())
-    assert f'{photos}/1.png: Its size cannot be read for its boxes: Decompressed data too' in err
-    assert f'{photos}/4.png: It cannot be read: it is no regular file.' in err
+    assert '2 of 2 images. Excluded: 0 without boxes, 0 whose' in ' '.join(out.split())
+    assert (
+        f'{photos}/1.png: The image size, needed for its boxes, cannot be read: Decompressed' in err
+    )
+    assert f'{photos}/4.png: It cannot be read: it is not a regular file.' in err
     assert '3 of 5 images could not be read.' in err
     assert len(list((tmp_path / 'out').glob('*.png'))) == 2
     assert (tmp_path / 'out' / 'index.html').exists()
@@ -206,8 +205,8 @@ def test_an_image_whose_sides_cannot_be_read_is_reported_and_the_others_go_on(
     ('given', 'message'),
     [
         (['--out={tmp}/new'], 'Name images'),
-        (['--out={tmp}', '1.png'], '--out=.* is there already'),
-        (['--out={tmp}/file', '1.png'], '--out=.*file is there already'),
+        (['--out={tmp}', '1.png'], '--out=.* exists and is not an empty'),
+        (['--out={tmp}/file', '1.png'], '--out=.*file exists and is not an empty'),
         (
             ['--out={tmp}/new', '1.png', '--tolerance=3'],
             '--tolerance has no effect without --boxes',
@@ -220,7 +219,7 @@ def test_an_image_whose_sides_cannot_be_read_is_reported_and_the_others_go_on(
     ],
     ids=range(9),
 )
-def test_a_mistake_is_told(capfd, trained_digits, tmp_path, given, message):
+def test_invalid_arguments_are_refused(capfd, trained_digits, tmp_path, given, message):
     (tmp_path / 'file').write_text('{"other.png": [[0, 0, 1, 1]]}')
     given = [argument.format(tmp=tmp_path) for argument in given]
     with pytest.raises(ConfigError, match=message):
@@ -228,7 +227,7 @@ def test_a_mistake_is_told(capfd, trained_digits, tmp_path, given, message):
     assert not (tmp_path / 'new').exists()
 
 
-def test_a_network_without_maps_is_told_and_nothing_is_written(
+def test_a_network_without_maps_is_refused_and_nothing_is_written(
     capfd, trained_digits, folder, tmp_path
 ):
     workdir = tmp_path / 'se'
@@ -241,8 +240,8 @@ def test_a_network_without_maps_is_told_and_nothing_is_written(
     assert not (tmp_path / 'new').exists()
 
 
-def test_what_the_page_on_saliency_says_runs(trained_digits, tmp_path, monkeypatch):
-    """Its Python, in order, on a run of a few steps."""
+def test_the_code_in_the_docs_runs(trained_digits, tmp_path, monkeypatch):
+    """docs/saliency.md, in order, on a run of a few steps."""
     page = (ROOT / 'docs/saliency.md').read_text()
     monkeypatch.chdir(tmp_path)
     names = {}

@@ -1,36 +1,36 @@
-"""Gates of runs: which images count, and how some are chosen."""
+"""Gates of trained models: which images count, and how they are subsampled."""
 
 import jax
 import numpy as np
 import pytest
 
-from ssanet_jax import create_model, feature_maps
+from ssanet_jax import analysis, create_model, feature_maps
 from ssanet_jax.config import base
-from ssanet_jax.trained import gates
+from ssanet_jax.trained import ablation, gates
 from ssanet_jax.trained.ablation import evaluations
 from ssanet_jax.trained.load import TrainedModel
 
 
-def test_some_images_are_spread_over_the_split():
+def test_a_subsample_is_evenly_spaced():
     """Of 23 images in padded batches of 5."""
     batches = []
     for start in range(0, 23, 5):
         number = start + np.arange(5)
         batches.append({'image': number, 'mask': number < 23})
     for count in (1, 7, 22, 23, 40):
-        found = gates.evenly(batches, count, 23)
+        found = gates.subsample(batches, count, 23)
         assert {len(b['image']) for b in found} == {5}
         chosen = np.concatenate([b['image'][b['mask']] for b in found])
         assert len(chosen) == min(count, 23)
         gaps = np.diff([0, *chosen + 1, 23 + 1])
         assert gaps.min() >= 1
         assert gaps.max() <= -(-23 // count) + 1
-    assert len(gates.evenly(batches, 7, 23)) == 2
+    assert len(gates.subsample(batches, 7, 23)) == 2
 
 
 @pytest.fixture(scope='module')
-def run():
-    """Two gates, of any weights."""
+def trained():
+    """A network with two gates and random weights."""
     model = create_model('ssa_resnet20', num_classes=3, stage_sizes=(1, 1))
     shapes = jax.eval_shape(
         lambda: model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32), train=False)
@@ -45,8 +45,8 @@ def run():
     return TrainedModel(base(), model, variables, 0, ('a', 'b', 'c'))
 
 
-def test_what_cannot_be_decoded_is_in_no_statistic_and_wrong_in_evaluation(run):
-    """13 images in two batches, of which three are black and without a label."""
+def test_undecodable_images_are_in_no_statistic_and_incorrect_in_evaluation(trained):
+    """13 images in two batches; three of them are black and have no label."""
     rng = np.random.default_rng(1)
     image = rng.integers(0, 256, (16, 8, 8, 3), np.uint8)
     label, mask = rng.integers(0, 3, 16), np.arange(16) < 13
@@ -56,9 +56,9 @@ def test_what_cannot_be_decoded_is_in_no_statistic_and_wrong_in_evaluation(run):
         {name: array[rows] for name, array in arrays.items()} for rows in np.split(np.arange(16), 2)
     ]
 
-    found = gates.statistics_of(run, batches)
-    shown = run.preprocess(image[mask & (label >= 0)])
-    maps = feature_maps(run.model, run.variables, shown, ['*/ssa/gate'])
+    found = gates.statistics_of(trained, batches)
+    shown = trained.preprocess(image[mask & (label >= 0)])
+    maps = feature_maps(trained.model, trained.variables, shown, ['*/ssa/gate'])
     assert [f'{name}/gate' for name in found] == list(maps)
     for gate, values in zip(found.values(), maps.values(), strict=True):
         values = np.asarray(values, np.float64)
@@ -71,9 +71,21 @@ def test_what_cannot_be_decoded_is_in_no_statistic_and_wrong_in_evaluation(run):
         np.testing.assert_allclose(gate.histogram, expected, atol=0.01)
 
     calls = []
-    ablation = gates.knock_out_of(run, batches, found, lambda: calls.append(1))
-    logits = run.model.apply(run.variables, run.preprocess(image[:13]), train=False)
-    right = np.asarray(logits).argmax(axis=1) == label[:13]
-    assert ablation.images == 13
-    assert ablation.top1 == pytest.approx(100 * right.mean(), abs=1e-4)
+    changes = gates.ablation_of(trained, batches, found, lambda: calls.append(1))
+    logits = trained.model.apply(trained.variables, trained.preprocess(image[:13]), train=False)
+    correct = np.asarray(logits).argmax(axis=1) == label[:13]
+    assert changes.images == 13
+    assert changes.top1 == pytest.approx(100 * correct.mean(), abs=1e-4)
     assert len(calls) == 2 * evaluations(found) == 2 * (1 + 3 * 3)
+
+
+def test_repeated_calls_compile_once(trained):
+    image = np.zeros((8, 8, 8, 3), np.uint8)
+    batch = {'image': image, 'label': np.zeros(8, np.int32), 'mask': np.ones(8, bool)}
+
+    def analyze():
+        found = gates.statistics_of(trained, [batch])
+        gates.ablation_of(trained, [batch], found)
+        return analysis.gates._tally_batch._cache_size(), ablation._evaluate._cache_size()
+
+    assert analyze() == analyze()

@@ -1,4 +1,11 @@
 import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
 
 import jax.numpy as jnp
 import pytest
@@ -6,21 +13,21 @@ import tensorflow as tf
 from etils import epath
 
 from ssanet_jax.errors import SaveError
-from ssanet_jax.training import atomic_io, checkpoint_integrity
-from ssanet_jax.training.atomic_io import AppendedFile
+from ssanet_jax.training import atomic_io, checkpoint_integrity, loop, trainer_setup
+from ssanet_jax.training.atomic_io import AtomicAppender
 from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.logs import MetricsLog
-from ssanet_jax.training.metrics_file import read_metrics
-from tests.helpers import assert_trees_equal
+from ssanet_jax.training.metric_log import MetricsLog
+from ssanet_jax.training.workdir import Workdir
+from tests.helpers import assert_trees_equal, mesh_of
 
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
-    monkeypatch.setattr(atomic_io, 'PAUSES', [0.0, 0.0])
+    monkeypatch.setattr(atomic_io, 'RETRY_DELAYS_S', (0.0, 0.0))
 
 
 def full_disk(monkeypatch, times):
-    """Fails as many times as a checkpoint is finished, in the thread in which Orbax does it."""
+    """Makes the last write of a checkpoint fail `times` times, in Orbax's thread."""
     real, left = checkpoint_integrity._digests, [times]
 
     def digests(folder):
@@ -55,13 +62,64 @@ def test_a_disk_that_stays_full_stops_the_run_with_older_checkpoints_good(tmp_pa
     with Checkpoints(tmp_path, keep=3) as checkpoints:
         checkpoints.save(1, tree(1), wait=True)
         full_disk(monkeypatch, 99)
-        message = r'at step 2 in .*No space left on device\. Those of steps 1 are as they were'
+        message = r'of step 2 in .*No space left on device\. The checkpoints of steps 1 are un'
         with pytest.raises(SaveError, match=message):
             checkpoints.save(2, tree(2), wait=True)
         assert checkpoints.newest_good() == (1, {})
 
 
-def test_a_workdir_that_vanished_is_not_made_anew(tmp_path):
+def test_a_failure_in_the_background_is_reported_for_the_step_that_failed(
+    tmp_path, monkeypatch, caplog
+):
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        full_disk(monkeypatch, 1)
+        checkpoints.save(2, tree(2))
+        checkpoints.save(3, tree(3))
+        assert checkpoints.steps() == [3]  # waited for, since the one before failed
+    (message,) = (m for m in caplog.messages if 'could not be written' in m)
+    assert message.startswith('The checkpoint of step 2 in ')
+    assert message.endswith('No space left on device. Now saving step 3 instead.')
+
+
+def test_saving_a_step_again_waits_for_it_and_repeats_what_failed(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        full_disk(monkeypatch, 1)
+        checkpoints.save(2, tree(2))
+        checkpoints.save(2, tree(2), wait=True)
+        assert checkpoints.steps() == [2]
+        full_disk(monkeypatch, 99)
+        checkpoints.save(3, tree(3))
+        with pytest.raises(SaveError, match='The checkpoint of step 3 in'):
+            checkpoints.save(3, tree(3), wait=True)
+
+
+def test_a_stop_during_an_evaluation_reports_that_the_save_in_progress_failed(
+    short, tmp_path, monkeypatch
+):
+    short.model.name, short.batch_size, short.eval_every_steps = 'resnet20', 8, 1
+    failed = threading.Event()
+
+    def full(folder):
+        failed.set()
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    def stopped(state, step):
+        assert failed.wait(timeout=60)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)  # a thread listens
+        return {}
+
+    monkeypatch.setattr(checkpoint_integrity, '_digests', full)
+    with pytest.raises(SaveError, match=r'The checkpoint of step 1 in .* No space left on device'):
+        loop.train_and_evaluate(
+            short,
+            tmp_path,
+            evaluators={'stopped': stopped},
+            build=partial(trainer_setup.build, mesh=mesh_of(1)),
+        )
+
+
+def test_a_workdir_that_vanished_is_not_created_again(tmp_path):
     workdir = tmp_path / 'run'
     with Checkpoints(workdir) as checkpoints:
         checkpoints.save(1, tree(1), wait=True)
@@ -71,19 +129,19 @@ def test_a_workdir_that_vanished_is_not_made_anew(tmp_path):
     assert not workdir.exists()
 
 
-def test_a_line_that_a_full_disk_cut_is_written_whole(tmp_path):
+def test_a_line_cut_off_by_a_full_disk_is_completed(tmp_path):
     path = epath.Path(tmp_path / 'metrics.jsonl')
-    file = AppendedFile(path, 'one\n')
+    file = AtomicAppender(path, 'one\n')
     file.append('two\n')
-    with path.open('a') as other:  # what is left of a line
+    with path.open('a') as other:  # the rest of a line
         other.write('thr')
     file.append('three\n')
     assert path.read_text() == 'one\ntwo\nthree\n'
 
 
-def test_a_file_that_others_cut_or_removed_is_not_gone_on_with(tmp_path):
+def test_appending_stops_if_another_process_truncated_or_removed_the_file(tmp_path):
     path = epath.Path(tmp_path / 'metrics.jsonl')
-    file = AppendedFile(path, 'one\n')
+    file = AtomicAppender(path, 'one\n')
     path.write_text('')
     with pytest.raises(SaveError, match='it had 4 bytes and has 0'):
         file.append('two\n')
@@ -92,14 +150,33 @@ def test_a_file_that_others_cut_or_removed_is_not_gone_on_with(tmp_path):
         file.append('two\n')
 
 
-def test_a_disk_that_is_full_for_events_only_does_not_end_a_run(tmp_path, monkeypatch, caplog):
+def test_a_failure_to_write_events_does_not_end_a_run(tmp_path, monkeypatch, caplog):
     def full(*arguments):
         raise tf.errors.ResourceExhaustedError(None, None, 'No space left on device\n\tFailed')
 
-    with MetricsLog(epath.Path(tmp_path), 0) as log:
+    with MetricsLog(Workdir(tmp_path), 0) as log:
         monkeypatch.setattr(log._events, 'write_scalars', full)
         monkeypatch.setattr(log._events, 'close', full)
         log.write(1, 'train', {'loss': 2.0})
-    (line,) = read_metrics(epath.Path(tmp_path))
+    (line,) = Workdir(tmp_path).read_metrics()
     assert line == {'step': 1, 'split': 'train', 'loss': 2.0}
     assert caplog.text.count('could not be written: No space left on device Failed') == 2
+
+
+def test_the_next_run_removes_what_a_killed_write_left(tmp_path):
+    code = (
+        'import os, signal, sys\n'
+        'from pathlib import Path\n'
+        'from ssanet_jax.atomic_write import atomic_write\n'
+        'with atomic_write(Path(sys.argv[1]) / "config.json") as temporary:\n'
+        '    temporary.write_text("half")\n'
+        '    os.kill(os.getpid(), signal.SIGKILL)\n'
+    )
+    workdir = Workdir(tmp_path)
+    workdir.config.write_text('whole')
+    killed = subprocess.run([sys.executable, '-c', code, str(tmp_path)], timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    workdir.remove_partial_files()
+    assert [path.name for path in tmp_path.iterdir()] == ['config.json']
+    assert workdir.config.read_text() == 'whole'

@@ -10,7 +10,9 @@ import pytest
 
 from ssanet_jax.errors import ConfigError, RunError
 from ssanet_jax.training import checkpoint_integrity
-from ssanet_jax.training.checkpoint import Checkpoints, quality
+from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoint_reader import CheckpointReader
+from ssanet_jax.training.retention import quality
 from tests.helpers import assert_trees_equal
 
 
@@ -23,7 +25,7 @@ def tree(step):
 
 
 def good_checkpoints(workdir, *steps):
-    """Checkpoints of a run that was evaluated at each of `steps`, and is over."""
+    """Checkpoints of a finished run that was evaluated at each of `steps`."""
     with Checkpoints(workdir, keep=len(steps)) as checkpoints:
         for step in steps:
             checkpoints.save(step, tree(step))
@@ -31,13 +33,13 @@ def good_checkpoints(workdir, *steps):
 
 
 def evaluate(workdir, checkpoints, step, metrics):
-    """As a run does it: a line of metrics.jsonl, and a word to the checkpoints."""
+    """Records an evaluation as a run does: in metrics.jsonl and with the checkpoints."""
     with (workdir / 'metrics.jsonl').open('a') as file:
         file.write(json.dumps({'step': step, 'split': 'eval', **metrics}) + '\n')
     checkpoints.evaluated(step, metrics)
 
 
-def test_the_best_stays_when_it_is_no_longer_new_and_after_reopening(tmp_path):
+def test_the_best_checkpoint_is_kept_when_it_is_old_and_after_reopening(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         for step, top1 in ((1, 50.0), (2, 90.0), (3, 10.0)):
             checkpoints.save(step, tree(step))
@@ -47,8 +49,8 @@ def test_the_best_stays_when_it_is_no_longer_new_and_after_reopening(tmp_path):
             checkpoints.save(step, tree(step))
             evaluate(tmp_path, checkpoints, step, evaluation(top1, loss=2.0))
         checkpoints.save(8, tree(8))
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        assert checkpoints.best_step() == 2  # 5 is as right, with a higher loss
+    with CheckpointReader(tmp_path) as checkpoints:
+        assert checkpoints.best_step() == 2  # 5 has the same top-1 and a higher loss
         names = ('best', 'latest', '7')
         assert [checkpoints.find(name) for name in names] == [2, 8, 7]
         assert_trees_equal(checkpoints.restore(2, tree(0)), tree(2))
@@ -63,8 +65,8 @@ def test_pruning_leaves_the_newest_and_the_best(tmp_path):
         assert checkpoints.steps() == [2, 4]
 
 
-def test_what_was_saved_is_what_the_state_was_then(tmp_path):
-    """Saving goes on in the background while training overwrites its buffers."""
+def test_a_background_save_holds_the_state_of_its_step(tmp_path):
+    """Training overwrites its buffers while the save runs."""
     double = jax.jit(lambda state: jax.tree.map(lambda a: a * 2, state), donate_argnums=0)
     state = {'kernel': jnp.arange(100_000.0)}
     with Checkpoints(tmp_path, keep=5) as checkpoints:
@@ -84,7 +86,7 @@ def test_reading_leaves_the_folder_as_it_is(tmp_path):
     good_checkpoints(tmp_path, 1)
     unfinished = tmp_path / 'checkpoints' / '2.orbax-checkpoint-tmp'
     unfinished.mkdir()
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    with CheckpointReader(tmp_path) as checkpoints:
         assert checkpoints.find('best') == 1
     assert unfinished.exists()
 
@@ -96,7 +98,7 @@ def test_a_checkpoint_that_was_not_evaluated_is_not_called_the_best(tmp_path):
             checkpoints.find('best')
 
 
-def test_a_half_written_checkpoint_is_not_chosen_and_is_cleared_away(tmp_path):
+def test_an_unfinished_checkpoint_is_ignored_and_removed(tmp_path):
     good_checkpoints(tmp_path, 1)
     folder = tmp_path / 'checkpoints'
     shutil.copytree(folder / '1', folder / '2.orbax-checkpoint-tmp')
@@ -147,7 +149,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize('damage', DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(damage, tmp_path):
+def test_a_damaged_checkpoint_is_moved_away_for_the_one_before(damage, tmp_path):
     good_checkpoints(tmp_path, 1, 2, 3)
     damage(tmp_path / 'checkpoints' / '3')
     with Checkpoints(tmp_path) as checkpoints:
@@ -156,7 +158,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(damage, tmp_path):
         assert damaged[3]
         assert_trees_equal(checkpoints.restore(2, tree(0)), tree(2))
         assert list(checkpoints.evaluations) == [1, 2]
-        checkpoints.save(3, tree(3), wait=True)  # what comes next has its name
+        checkpoints.save(3, tree(3), wait=True)  # the next save reuses the name
         assert checkpoints.newest_good() == (3, {})
     assert (tmp_path / 'damaged' / '3').is_dir()
 
@@ -174,7 +176,7 @@ def test_nothing_is_changed_where_all_checkpoints_are_damaged(tmp_path):
 def test_a_damaged_checkpoint_is_not_evaluated(tmp_path):
     good_checkpoints(tmp_path, 1, 2)
     flip(largest(tmp_path / 'checkpoints' / '2'), 0.5)
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    with CheckpointReader(tmp_path) as checkpoints:
         with pytest.raises(ConfigError, match=r'step 2 .* is damaged: default/.* there are 1'):
             checkpoints.find('best')
         assert checkpoints.find('1') == 1
@@ -193,7 +195,7 @@ def test_a_checkpoint_that_cannot_be_read_now_stays_where_it_is(tmp_path, monkey
         assert checkpoints.steps() == [1, 2]
 
 
-def test_what_goes_wrong_at_the_end_does_not_hide_why_it_ended(tmp_path, monkeypatch):
+def test_a_failed_save_at_the_end_does_not_hide_the_error_that_ended_the_run(tmp_path, monkeypatch):
     def full(folder):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
@@ -206,7 +208,7 @@ def test_what_goes_wrong_at_the_end_does_not_hide_why_it_ended(tmp_path, monkeyp
         assert checkpoints.written() == []
 
 
-def test_another_tree_is_refused_in_a_line(tmp_path):
+def test_restoring_another_tree_is_an_error_of_one_line(tmp_path):
     good_checkpoints(tmp_path, 1)
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(ConfigError) as error:
         checkpoints.restore(1, {'step': jnp.int32(0), 'kernel': jnp.zeros((2, 4))})

@@ -1,23 +1,32 @@
 """Losses and gradients that explode or are not finite."""
 
 import json
+from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ssanet_jax import data
+from ssanet_jax.config import base, make_plan
 from ssanet_jax.errors import DivergedError
-from ssanet_jax.training import loop, trainer_setup
-from tests.helpers import assert_trees_equal, reproducible
+from ssanet_jax.training import loop, parallel, steps, trainer_setup
+from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.optimizer import make_optimizer, make_schedule
+from tests.helpers import assert_trees_equal, mesh_of, reproducible
 
 
 def test_a_diverged_run_stops_and_names_the_step_and_the_last_good_checkpoint(short, tmp_path):
+    short.model.name, short.batch_size = 'resnet20', 8
     short.num_train_steps, short.optimizer.learning_rate = 30, 1e30
     message = r'At step 2 the loss or .* last good checkpoint in .* is none'
     with pytest.raises(DivergedError, match=message):
-        loop.train_and_evaluate(short, str(tmp_path))
+        loop.train_and_evaluate(
+            short, tmp_path, build=partial(trainer_setup.build, mesh=mesh_of(1))
+        )
     assert list((tmp_path / 'checkpoints').iterdir()) == []
 
     def refuse(constant):
@@ -37,54 +46,130 @@ def test_an_exploding_loss_stops_the_run_with_its_checkpoints_good(short, tmp_pa
         loop.train_and_evaluate(short, str(tmp_path))
 
 
-def poison(monkeypatch, bad_steps):
-    """Makes every image of some steps so large that the network computes nothing finite."""
-    real = trainer_setup.steps.preprocess
+def poison(config, bad_steps):
+    """Arguments of a run whose images are infinite in some steps."""
+    normalize = trainer_setup.build_preprocess(config)
 
-    def preprocess(image, *, mean, std):
+    def preprocess(image):
         marked = (image[0, 0, 0, 0] == 255) & (image[0, 0, 0, 1] == 7)
-        return real(image, mean=mean, std=std) * jnp.where(marked, jnp.inf, 1.0)
+        return normalize(image) * jnp.where(marked, jnp.inf, 1.0)
 
-    batches = data.train_batches
-
-    def marked_batches(config, *, start_step=0):
-        for number, batch in enumerate(batches(config, start_step=start_step), start_step + 1):
+    def train_batches(config, *, start_step=0):
+        batches = data.train_batches(config, start_step=start_step)
+        for step, batch in enumerate(batches, start_step + 1):
             image = batch['image'].copy()
-            image[:, 0, 0, :2] = (255, 7) if number in bad_steps else (255, 8)
+            image[:, 0, 0, :2] = (255, 7) if step in bad_steps else (255, 8)
             yield {**batch, 'image': image}
 
-    monkeypatch.setattr(trainer_setup.steps, 'preprocess', preprocess)
-    monkeypatch.setattr(loop.data, 'train_batches', marked_batches)
+    return {
+        'build': partial(trainer_setup.build, preprocess=preprocess),
+        'train_batches': train_batches,
+    }
 
 
 @pytest.mark.slow
-def test_steps_that_are_not_finite_are_skipped_and_counted(short, tmp_path, monkeypatch):
+def test_steps_that_are_not_finite_are_skipped_and_counted(short, tmp_path):
     short.num_train_steps, short.eval_every_steps, short.log_every_steps = 10, 5, 1
-    short.optimizer.schedule = 'constant'
-    with monkeypatch.context() as patch:
-        poison(patch, {4, 5})
-        with pytest.raises(DivergedError, match='At step 4 '):
-            loop.train_and_evaluate(short, str(tmp_path / 'stops'))
-        short.max_bad_steps = 2
-        state = loop.train_and_evaluate(short, str(tmp_path / 'skips'))
-        short.max_bad_steps = 1
-        with pytest.raises(DivergedError, match='At step 5 '):
-            loop.train_and_evaluate(short, str(tmp_path / 'too many'))
+    short.optimizer.schedule = 'cosine'
+    poisoned = poison(short, {4, 5})
+    with pytest.raises(DivergedError, match='At step 4 '):
+        loop.train_and_evaluate(short, tmp_path / 'stops', **poisoned)
+    short.max_bad_steps = 2
+    state = loop.train_and_evaluate(short, tmp_path / 'skips', **poisoned)
+    short.max_bad_steps = 1
+    with pytest.raises(DivergedError, match='At step 5 '):
+        loop.train_and_evaluate(short, tmp_path / 'too many', **poisoned)
     lines = [line for line in reproducible(tmp_path / 'skips') if line['split'] == 'train']
     assert [line['skipped_steps'] for line in lines] == [0, 0, 0, 1, 2, 2, 2, 2, 2, 2]
     assert [line['num_examples'] for line in lines] == [64, 64, 64, 0, 0, 64, 64, 64, 64, 64]
+    cosine = 0.1 * (1 + np.cos(np.pi * np.arange(10) / 10)) / 2
+    assert [line['learning_rate'] for line in lines] == pytest.approx(cosine, rel=1e-5)
     assert int(state.step) == 10
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state)))
 
 
 @pytest.mark.slow
-def test_a_skipped_step_changes_nothing_else(short, tmp_path, monkeypatch):
+def test_a_skipped_step_changes_nothing_else(short, tmp_path):
     short.optimizer.schedule, short.max_bad_steps = 'constant', 1
-    poison(monkeypatch, {3})
+    poisoned = poison(short, {3})
     states = {}
-    for steps in (2, 3):
-        short.num_train_steps = steps
-        states[steps] = jax.device_get(loop.train_and_evaluate(short, str(tmp_path / str(steps))))
+    for number in (2, 3):
+        short.num_train_steps = number
+        states[number] = jax.device_get(
+            loop.train_and_evaluate(short, tmp_path / str(number), **poisoned)
+        )
     assert_trees_equal(states[3].params, states[2].params)
     assert_trees_equal(states[3].batch_stats, states[2].batch_stats)
     assert_trees_equal(states[3].opt_state.inner_state, states[2].opt_state.inner_state)
+
+
+class Scaled(nn.Module):
+    """One weight: the logit is the weight times the pixel."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        weight = self.param('weight', nn.initializers.constant(2.0), ())
+        return weight * x[:, 0, 0, :1]
+
+
+@pytest.mark.parametrize('name', ['sgd', 'adamw'])
+@pytest.mark.parametrize('schedule', ['cosine', 'step'])
+def test_the_learning_rate_follows_the_step_where_steps_are_skipped(schedule, name):
+    """The loss is w * x, whose gradient is x; steps 2 to 4 of 10 have an infinite x."""
+    config = base()
+    config.batch_size = config.optimizer.reference_batch_size = 1
+    config.num_train_steps = 10
+    config.optimizer.update({'schedule': schedule, 'name': name, 'decay_epochs': (3.0, 7.0)})
+    config.optimizer.weight_decay = 0.01
+    plan = make_plan(config, 1)  # one step an epoch
+    tx = optax.apply_if_finite(
+        make_optimizer(config.optimizer, make_schedule(config.optimizer, plan)), 3
+    )
+    step = partial(
+        steps.train_step,
+        model=Scaled(),
+        tx=tx,
+        loss=lambda logits, label: logits[:, 0],
+        preprocess=lambda image: image,
+        max_bad_steps=3,
+    )
+    step = parallel.parallel_train_step(step, mesh_of(1))
+    pixels = np.random.default_rng(0).uniform(0.5, 1.5, 10).astype(np.float32)
+    pixels[2:5] = np.inf
+    params = {'weight': jnp.float32(2.0)}
+    state, total = steps.TrainState(jnp.int32(0), params, {}, tx.init(params)), Metrics.zero()
+    found = []
+    for pixel in pixels:
+        batch = {
+            'image': np.full((1, 1, 1, 3), pixel),
+            'label': np.zeros(1, np.int32),
+            'mask': np.ones(1, bool),
+        }
+        state, total = step(state, batch, total)
+        found.append(float(state.params['weight']))
+    assert found == pytest.approx(by_hand(pixels, schedule, name), rel=1e-5)
+    assert int(total.bad_step) == 0
+
+
+def by_hand(pixels, schedule, name, decay=0.01):
+    """Weights after each step, in float64, with learning rates by the number of the step."""
+    weight, first, second, updates, weights = 2.0, 0.0, 0.0, 0, []
+    for step, gradient in enumerate(pixels.astype(np.float64)):
+        rate = (
+            0.1
+            * {
+                'cosine': (1 + np.cos(np.pi * step / 10)) / 2,
+                'step': 0.1 ** ((step >= 3) + (step >= 7)),
+            }[schedule]
+        )
+        if np.isfinite(gradient) and name == 'sgd':
+            first = 0.9 * first + gradient + decay * weight
+            weight -= rate * first
+        elif np.isfinite(gradient):
+            updates += 1
+            first = 0.9 * first + 0.1 * gradient
+            second = 0.999 * second + 0.001 * gradient**2
+            corrected = np.sqrt(second / (1 - 0.999**updates)) + 1e-8
+            weight -= rate * (first / (1 - 0.9**updates) / corrected + decay * weight)
+        weights.append(weight)
+    return weights

@@ -1,4 +1,4 @@
-"""What is dropped is a function of the seed, the step and the device alone."""
+"""Dropout is a function of the seed, the step and the device alone."""
 
 from functools import partial
 
@@ -13,12 +13,12 @@ from ssanet_jax import create_model
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.train_state import TrainState
+from ssanet_jax.training.steps import TrainState
 from tests.helpers import mesh_of
 
 
 class Dropped(nn.Module):
-    """Its first logit is the sum of what dropout left of a thousand ones."""
+    """Its first logit is the mean of a thousand ones after dropout."""
 
     @nn.compact
     def __call__(self, x, *, train):
@@ -28,7 +28,7 @@ class Dropped(nn.Module):
 
 
 def loss_of(step, seed, num_devices=1):
-    """The loss of a training step from zero parameters, of label 1, which sees the first logit."""
+    """The loss of a training step with label 1, from zero parameters."""
     state = TrainState(
         step=jnp.asarray(step, jnp.int32),
         params={'bias': jnp.zeros(2)},
@@ -63,8 +63,8 @@ def test_another_step_another_seed_and_another_device_drop_something_else():
 
 
 @pytest.mark.parametrize('rate', [0.0, 0.9])
-def test_the_rate_of_a_network_is_the_share_that_is_dropped(rate):
-    """With a head of ones, logits are means of features, of which few are left."""
+def test_the_dropout_of_a_network_is_the_share_that_is_dropped(rate):
+    """With a head of ones, logits are sums of the few features that dropout keeps."""
     model = create_model('mobilenet_v1', num_classes=1, dropout=rate, stage_sizes=(1,))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(64, 16, 16, 3)), jnp.float32)
     variables = model.init(jax.random.key(0), x, train=False)

@@ -1,22 +1,23 @@
+import dataclasses
 import itertools
 import json
 from types import SimpleNamespace
 
+import flax.traverse_util
 import jax
 import numpy as np
 import pytest
 import scipy.stats
-from etils import epath
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
 from ssanet_jax import data, feature_maps
 from ssanet_jax.config.validation import changed_fields
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training import loop, parallel, summary, trainer_setup
+from ssanet_jax.training import console, loop, parallel, trainer_setup
 from ssanet_jax.training.gate_log import GateLog
-from ssanet_jax.training.logs import MetricsLog
-from ssanet_jax.training.metrics_file import read_metrics
+from ssanet_jax.training.metric_log import MetricsLog
+from ssanet_jax.training.workdir import Workdir
 from tests.helpers import KilledError, assert_trees_equal, reproducible, stop_after
 from tests.report.runs import random_state
 from tests.test_hosts import finish, start_hosts
@@ -24,7 +25,7 @@ from tests.test_hosts import finish, start_hosts
 
 @pytest.fixture
 def logged(short):
-    """12 steps, with lines of training at 5, 10 and 12 and checkpoints at 4, 8 and 12."""
+    """12 steps, with training metrics at 5, 10 and 12 and checkpoints at 4, 8 and 12."""
     short.log_gates = True
     short.num_train_steps = short.eval_every_steps = 12
     short.log_every_steps = 5
@@ -32,14 +33,12 @@ def logged(short):
 
 
 @pytest.mark.slow
-def test_training_is_the_same_with_and_without(logged, tmp_path, monkeypatch):
-    """A run without, killed after step 11, goes on with, from step 8, as one that always was."""
+def test_training_is_the_same_with_and_without_the_gate_log(logged, tmp_path):
+    """A run without the log, killed after step 11, resumes with it from step 8."""
     state = loop.train_and_evaluate(logged, str(tmp_path / 'whole'))
     logged.log_gates = False
-    with monkeypatch.context() as patch:
-        stop_after(patch, 13)  # two are read ahead
-        with pytest.raises(KilledError):
-            loop.train_and_evaluate(logged, str(tmp_path / 'killed'))
+    with pytest.raises(KilledError):  # two batches are prefetched
+        loop.train_and_evaluate(logged, tmp_path / 'killed', train_batches=stop_after(13))
     assert [line['split'] for line in reproducible(tmp_path / 'killed')] == ['train', 'train']
     logged.log_gates = True
     resumed = loop.train_and_evaluate(logged, str(tmp_path / 'killed'))
@@ -52,21 +51,21 @@ def test_training_is_the_same_with_and_without(logged, tmp_path, monkeypatch):
     ]  # fmt: skip
     first = [line for line in lines if (line['step'], line['split']) == (5, 'gates')]
     assert reproducible(tmp_path / 'killed') == [line for line in lines if line not in first]
-    assert 'images_per_second' not in read_metrics(epath.Path(tmp_path / 'whole'))[1]
+    assert 'images_per_second' not in Workdir(tmp_path / 'whole').read_metrics()[1]
     _check_values(logged, state, next(data.train_batches(logged, start_step=11)), lines[5])
     _check_events(tmp_path / 'whole', lines[1:6:2])
 
 
-def test_what_gates_do_is_written_to_the_file_and_to_tensorboard(digits, tmp_path):
+def test_gate_statistics_are_written_to_metrics_and_tensorboard(digits, tmp_path):
     digits.log_gates = True
-    run = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
+    setup = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
     batches = list(itertools.islice(data.train_batches(digits), 2))
-    states = [random_state(run, step, seed=step) for step in (5, 10)]
-    with MetricsLog(epath.Path(tmp_path), 0) as log:
-        gates = GateLog(run, log, summary.console())
-        for state, batch in zip(states, parallel.to_devices(batches, run.mesh), strict=True):
+    states = [random_state(setup, step, seed=step) for step in (5, 10)]
+    with MetricsLog(Workdir(tmp_path), 0) as log:
+        gates = GateLog(setup, log, console.make_console())
+        for state, batch in zip(states, parallel.to_devices(batches, setup.mesh), strict=True):
             gates.write(int(state.step), state, batch)
-    lines = read_metrics(epath.Path(tmp_path))
+    lines = Workdir(tmp_path).read_metrics()
     assert [(line['step'], line['split']) for line in lines] == [(5, 'gates'), (10, 'gates')]
     for state, batch, line in zip(states, batches, lines, strict=True):
         _check_values(digits, state, batch, line)
@@ -76,11 +75,11 @@ def test_what_gates_do_is_written_to_the_file_and_to_tensorboard(digits, tmp_pat
 
 
 def _check_values(config, state, batch, line):
-    """All of a line, by NumPy from feature maps of its batch in its state."""
+    """Checks a metrics line against NumPy on the feature maps of a state on its batch."""
     images = (batch['image'] / np.float32(255) - np.float32(0.3)) / np.float32(0.37)
     variables = jax.device_get(state.variables)
-    run = trainer_setup.build(config, num_classes=10, num_train_examples=1437)
-    maps = feature_maps(run.model, variables, images, ['*/ssa/gate'])
+    setup = trainer_setup.build(config, num_classes=10, num_train_examples=1437)
+    maps = feature_maps(setup.model, variables, images, ['*/ssa/gate'])
     assert len(maps) == 9
     expected = {}
     for name, gate in maps.items():
@@ -107,27 +106,38 @@ def _check_events(workdir, lines):
     assert values == pytest.approx([line['layer3_2/ssa/mean'] for line in lines], rel=1e-6)
 
 
-def test_what_is_compiled_of_a_training_step_is_the_same_with_and_without(digits):
+def test_the_training_step_compiles_to_the_same_with_and_without_the_gate_log(digits):
     texts = []
     for digits.log_gates in (False, True):
-        run = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
-        (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), run.mesh)
-        state = jax.eval_shape(run.init)
-        lowered = run.train_step.lower(state, batch, run.zero_metrics())
+        setup = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
+        (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), setup.mesh)
+        state = jax.eval_shape(setup.init)
+        lowered = setup.train_step.lower(state, batch, setup.zero_metrics())
         texts.append(lowered.as_text())  # what XLA compiles
     assert texts[0] == texts[1]
-    assert len(run.gates) == 9
+    assert len(setup.gates) == 9
 
 
-def test_a_dead_gate_is_told_once(digits, capsys):
-    """Where scales begin at 0, 2 sigmoid(0) is 1 everywhere."""
+def _without_gates(params):
+    """The parameters with scales and biases of gates at 0, as with `zero_init`."""
+    flat = flax.traverse_util.flatten_dict(params)
+    flat = {path: x * 0 if 'ssa' in path else x for path, x in flat.items()}
+    return flax.traverse_util.unflatten_dict(flat)
+
+
+def test_a_dead_gate_is_reported_once(digits, capsys):
+    """2 sigmoid(0) is 1 everywhere."""
     digits.log_gates = True
-    digits.model.ssa.gate = '2sigmoid'
-    run = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
-    (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), run.mesh)
+    digits.model.ssa.gate_scale = 2.0
+    digits.model.ssa.zero_init = True
+    setup = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
+    (batch,) = parallel.to_devices(itertools.islice(data.train_batches(digits), 1), setup.mesh)
     lines = []
-    gates = GateLog(run, SimpleNamespace(write=lambda *line: lines.append(line)), summary.console())
-    state = run.init()
+    gates = GateLog(
+        setup, SimpleNamespace(write=lambda *line: lines.append(line)), console.make_console()
+    )
+    state = random_state(setup, 50, seed=0)
+    state = dataclasses.replace(state, params=_without_gates(state.params))
     for step in (50, 100):
         gates.write(step, state, batch)
     told = capsys.readouterr().out.splitlines()
@@ -139,7 +149,7 @@ def test_a_dead_gate_is_told_once(digits, capsys):
     assert (lines[0][2]['layer1_0/ssa/mean'], lines[0][2]['layer1_0/ssa/std']) == (1, 0)
 
 
-def test_a_network_without_gates_is_refused_before_anything_is_made(logged, tmp_path):
+def test_a_network_without_gates_is_refused_before_the_workdir_is_created(logged, tmp_path):
     logged.model.name = 'resnet20'
     message = r'config.log_gates=True, but resnet20 has no gates; leave it out, or choose'
     with pytest.raises(ConfigError, match=message):
@@ -147,7 +157,7 @@ def test_a_network_without_gates_is_refused_before_anything_is_made(logged, tmp_
     assert not (tmp_path / 'run').exists()
 
 
-def test_it_may_be_turned_on_and_off_between_starts(logged):
+def test_the_gate_log_may_be_turned_on_when_resuming(logged):
     saved = {**json.loads(logged.to_json()), 'log_gates': False}
     assert changed_fields(logged, saved) == ([], ['log_gates was False and is True'])
 

@@ -1,110 +1,116 @@
+import contextlib
+import io
 import json
 import os
+import shutil
 import socket
 import time
 
 import jax
 import numpy as np
 import pytest
-from etils import epath
 
 from ssanet_jax.errors import ConfigError, WorkdirInUseError
-from ssanet_jax.training import loop
-from ssanet_jax.training.lock import Lock
-from ssanet_jax.training.logs import MetricsLog
-from ssanet_jax.training.metrics_file import read_metrics
+from ssanet_jax.training import evaluation, loop
+from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.metric_log import MetricsLog
+from ssanet_jax.training.workdir import Workdir
 from tests.helpers import KilledError, assert_trees_equal, reproducible, stop_after
+from tests.training.conftest import short_config
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(short, tmp_path, monkeypatch):
-    whole = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
-    for stop in (6, 19, 25):
-        with monkeypatch.context() as patch:
-            stop_after(patch, stop)
-            with pytest.raises(KilledError):
-                loop.train_and_evaluate(short, str(tmp_path / 'stopped'))
-    resumed = loop.train_and_evaluate(short, str(tmp_path / 'stopped'))
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory, data_dir):
+    """The workdir of an uninterrupted run, its last state and its output."""
+    config = short_config(data_dir)
+    config.profile_start_step, config.profile_num_steps = 2, 2
+    workdir, printed = tmp_path_factory.mktemp('uninterrupted'), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        state = loop.train_and_evaluate(config, workdir)
+    return workdir, jax.device_get(state), printed.getvalue()
 
-    assert_trees_equal(jax.device_get(resumed), jax.device_get(whole))
-    assert reproducible(tmp_path / 'stopped') == reproducible(tmp_path / 'whole')
-    steps = [(line['step'], line['split']) for line in reproducible(tmp_path / 'whole')]
+
+@pytest.fixture
+def finished(uninterrupted, tmp_path):
+    """A copy of that workdir."""
+    return Workdir(shutil.copytree(uninterrupted[0], tmp_path / 'finished'))
+
+
+def test_a_stopped_run_resumes_bit_for_bit(short, uninterrupted, tmp_path):
+    workdir, state, _ = uninterrupted
+    for stop in (6, 25):
+        with pytest.raises(KilledError):
+            loop.train_and_evaluate(short, tmp_path, train_batches=stop_after(stop))
+    resumed = loop.train_and_evaluate(short, tmp_path)
+
+    assert_trees_equal(jax.device_get(resumed), state)
+    assert reproducible(tmp_path) == reproducible(workdir)
+    steps = [(line['step'], line['split']) for line in reproducible(workdir)]
     assert steps == [
         (7, 'train'), (10, 'eval'), (14, 'train'), (20, 'eval'),
         (21, 'train'), (28, 'train'), (30, 'train'), (30, 'eval'),
     ]  # fmt: skip
 
 
-def test_a_run_leaves_what_it_promises(short, tmp_path, capsys):
-    loop.train_and_evaluate(short, str(tmp_path))
-    summary = json.loads((tmp_path / 'summary.json').read_text())
+def test_a_run_leaves_its_files_and_prints_a_summary(uninterrupted):
+    workdir, _, printed = uninterrupted
+    summary = json.loads((workdir / 'summary.json').read_text())
     assert summary['step'] == summary['final']['step'] == 30
-    assert {'top1', 'top5', 'loss', 'num_examples'} <= summary['final'].keys() & summary[
-        'best'
-    ].keys()
+    for name in ('final', 'best'):
+        assert summary[name].keys() == {'step', 'top1', 'top5', 'loss', 'num_examples'}
     assert summary['final']['num_examples'] == 360
-    evaluated = [line for line in reproducible(tmp_path) if line['split'] == 'eval']
+    evaluated = [line for line in reproducible(workdir) if line['split'] == 'eval']
     assert summary['best']['top1'] == max(line['top1'] for line in evaluated)
     assert summary['parameters'] == 269_740
-    assert json.loads((tmp_path / 'config.json').read_text())['batch_size'] == 64
-    kept = {int(path.name) for path in (tmp_path / 'checkpoints').iterdir()}
+    assert json.loads((workdir / 'config.json').read_text())['batch_size'] == 64
+    kept = {int(path.name) for path in (workdir / 'checkpoints').iterdir()}
     assert kept == {24, 28, 30} | {summary['best']['step']}
-    assert list(tmp_path.glob('events.out.tfevents*'))
-    printed = capsys.readouterr().out
+    assert list(workdir.glob('events.out.tfevents*'))
+    assert list((workdir / 'profile').rglob('*.xplane.pb'))
+    assert not (workdir / 'run.lock').exists()
+    assert not list(workdir.glob('*.partial'))
     for word in ('top-1', 'top-5', 'loss', '360', 'images/s', '269,740', '2.547 M', 'summary.json'):
         assert word in printed
 
 
-def test_evaluation_of_a_checkpoint_repeats_the_runs_own(short, tmp_path):
-    loop.train_and_evaluate(short, str(tmp_path))
-    summary = json.loads((tmp_path / 'summary.json').read_text())
-    for which, expected in (
-        ('best', summary['best']),
-        ('latest', summary['final']),
-        ('30', summary['final']),
-    ):
-        evaluated = loop.evaluate_checkpoint(short, str(tmp_path), which)
+def test_evaluation_of_a_checkpoint_repeats_the_runs_own(short, finished):
+    summary = json.loads(finished.summary.read_text())
+    for which, expected in (('best', summary['best']), ('30', summary['final'])):
+        evaluated = evaluation.evaluate_checkpoint(short, finished, which)
         assert evaluated == pytest.approx(expected, rel=1e-5)
-    assert json.loads((tmp_path / 'evaluation.json').read_text())['step'] == 30
+    assert json.loads(finished.evaluation.read_text())['step'] == 30
 
 
 @pytest.mark.slow
-def test_evaluations_are_no_part_of_the_rate(short, tmp_path, monkeypatch):
-    evaluate = loop.evaluate
-
-    def slowly(*arguments):
+def test_throughput_leaves_out_evaluations(short, tmp_path):
+    def slow(state, step):
         time.sleep(5)
-        return evaluate(*arguments)
+        return {}
 
-    monkeypatch.setattr(loop, 'evaluate', slowly)
     short.num_train_steps, short.eval_every_steps, short.log_every_steps = 6, 3, 6
-    loop.train_and_evaluate(short, str(tmp_path))
-    (rate,) = (
-        x['images_per_second'] for x in read_metrics(epath.Path(tmp_path)) if x['split'] == 'train'
+    loop.train_and_evaluate(short, tmp_path, evaluators={'slow': slow})
+    (throughput,) = (
+        x['images_per_second'] for x in Workdir(tmp_path).read_metrics() if x['split'] == 'train'
     )
-    assert rate > 5 * 64 / 5
+    assert throughput > 5 * 64 / 5
 
 
-def test_images_in_another_order_are_refused(short, tmp_path):
+def test_images_in_another_order_are_refused(short, finished):
     """As after converting tfrecord files in the middle of a run."""
-    short.num_train_steps = 2
-    loop.train_and_evaluate(short, str(tmp_path))
-    path = tmp_path / 'config.json'
-    assert json.loads(path.read_text())['data_order'] == 'a set in memory'
-    changed = path.read_text().replace('a set in memory', 'tfrecord files on 2 host(s)')
-    path.write_text(changed)
-    short.num_train_steps = 4
-    with pytest.raises(ConfigError, match=r'order of tfrecord files on 2 .* be that of a set in'):
-        loop.train_and_evaluate(short, str(tmp_path))
-    assert path.read_text() == changed
+    assert finished.read_config()['data_order'] == 'a set in memory'
+    text = finished.config.read_text()
+    changed = text.replace('a set in memory', 'tfrecord files on 2 host(s)')
+    finished.config.write_text(changed)
+    with pytest.raises(ConfigError, match=r'order changed from tfrecord files on 2 .* to a set in'):
+        loop.train_and_evaluate(short, finished)
+    assert finished.config.read_text() == changed
 
 
-def test_a_checkpoint_that_is_not_there_is_told_which_are(short, tmp_path):
+def test_a_missing_checkpoint_lists_the_others(short, finished, tmp_path):
     with pytest.raises(ConfigError, match='holds no checkpoint'):
-        loop.evaluate_checkpoint(short, str(tmp_path / 'empty'), 'best')
-    short.num_train_steps = 4
-    loop.train_and_evaluate(short, str(tmp_path))
-    with pytest.raises(ConfigError, match=r'--checkpoint=7 is not in .* best, latest or one of 4'):
-        loop.evaluate_checkpoint(short, str(tmp_path), '7')
+        evaluation.evaluate_checkpoint(short, tmp_path / 'empty', 'best')
+    with pytest.raises(ConfigError, match=r'--checkpoint=7 is not in .* best, latest or one of \d'):
+        evaluation.evaluate_checkpoint(short, finished, '7')
 
 
 @pytest.mark.slow
@@ -120,48 +126,35 @@ def test_training_lowers_the_loss_in_bfloat16_with_smoothing_and_adamw(short, tm
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_lines_that_training_will_write_again_are_removed(tmp_path):
-    path = epath.Path(tmp_path)
+def test_metrics_of_steps_to_be_repeated_are_removed(tmp_path):
+    workdir = Workdir(tmp_path)
     lines = [{'step': step, 'split': 'train', 'loss': 1.0} for step in (1, 2, 3)]
-    (path / 'metrics.jsonl').write_text(
-        ''.join(json.dumps(x) + '\n' for x in lines) + '{"step": 4, "sp'
-    )
-    with MetricsLog(path, start_step=2) as log:
+    workdir.metrics.write_text(''.join(json.dumps(x) + '\n' for x in lines) + '{"step": 4, "sp')
+    with MetricsLog(workdir, start_step=2) as log:
         log.write(3, 'train', {'loss': 0.5})
-    assert read_metrics(path) == [*lines[:2], {'step': 3, 'split': 'train', 'loss': 0.5}]
-
-
-def test_a_profile_is_recorded_when_asked_for(short, tmp_path):
-    short.num_train_steps, short.profile_start_step, short.profile_num_steps = 4, 2, 2
-    loop.train_and_evaluate(short, str(tmp_path))
-    assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
+    assert workdir.read_metrics() == [*lines[:2], {'step': 3, 'split': 'train', 'loss': 0.5}]
 
 
 @pytest.mark.slow
-def test_an_evaluation_that_was_killed_is_done_again(short, tmp_path, monkeypatch):
-    whole = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
-    evaluate = loop.evaluate
-    with monkeypatch.context() as patch:
-        calls = []
+def test_an_evaluation_that_was_killed_is_repeated(short, tmp_path):
+    uninterrupted = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
 
-        def killed_the_second_time(*arguments):
-            calls.append(arguments)
-            if len(calls) == 2:
-                raise KilledError
-            return evaluate(*arguments)
+    def killed_at_20(state, step):
+        if step == 20:
+            raise KilledError
+        return {}
 
-        patch.setattr(loop, 'evaluate', killed_the_second_time)
-        with pytest.raises(KilledError):
-            loop.train_and_evaluate(short, str(tmp_path / 'killed'))
+    with pytest.raises(KilledError):
+        loop.train_and_evaluate(short, tmp_path / 'killed', evaluators={'killed': killed_at_20})
     resumed = loop.train_and_evaluate(short, str(tmp_path / 'killed'))
-    assert_trees_equal(jax.device_get(resumed), jax.device_get(whole))
+    assert_trees_equal(jax.device_get(resumed), jax.device_get(uninterrupted))
     assert reproducible(tmp_path / 'killed') == reproducible(tmp_path / 'whole')
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_from_the_newest_good_checkpoint(short, tmp_path, capsys):
+def test_a_run_resumes_from_the_newest_good_checkpoint(short, tmp_path, capsys):
     short.optimizer.schedule = 'constant'
-    whole = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
+    uninterrupted = loop.train_and_evaluate(short, str(tmp_path / 'whole'))
     short.num_train_steps = 26
     loop.train_and_evaluate(short, str(tmp_path / 'damaged'))
     data_file = next((tmp_path / 'damaged' / 'checkpoints' / '26' / 'default' / 'd').iterdir())
@@ -170,15 +163,15 @@ def test_a_run_goes_on_from_the_newest_good_checkpoint(short, tmp_path, capsys):
     capsys.readouterr()
     resumed = loop.train_and_evaluate(short, str(tmp_path / 'damaged'))
     printed = capsys.readouterr().out
-    assert 'Going on from the checkpoint of step 24.' in printed
+    assert 'Resuming from the checkpoint of step 24.' in printed
     assert f'step 26 is damaged: default/d/{data_file.name} is not what was written' in printed
-    assert_trees_equal(jax.device_get(resumed), jax.device_get(whole))
+    assert_trees_equal(jax.device_get(resumed), jax.device_get(uninterrupted))
     assert reproducible(tmp_path / 'damaged') == reproducible(tmp_path / 'whole')
     assert (tmp_path / 'damaged' / 'damaged' / '26').is_dir()
 
 
 @pytest.mark.slow
-def test_each_start_is_recorded_and_what_changed_is_told(short, tmp_path, capsys):
+def test_each_start_is_recorded_and_its_changes_are_printed(short, tmp_path, capsys):
     short.num_train_steps = 2
     short.optimizer.schedule = 'constant'
     loop.train_and_evaluate(short, str(tmp_path))
@@ -194,48 +187,41 @@ def test_each_start_is_recorded_and_what_changed_is_told(short, tmp_path, capsys
     assert [json.loads(line)['step'] for line in path.read_text().splitlines()] == [0, 2]
 
 
-def test_other_data_and_another_config_are_refused_unless_allowed(short, tmp_path):
-    short.num_train_steps = 2
-    loop.train_and_evaluate(short, str(tmp_path))
-    path = tmp_path / 'starts.jsonl'
-    first = json.loads(path.read_text())
-    path.write_text(json.dumps({**first, 'dataset': 'digits/0.9.0 0123'}) + '\n')
-    short.num_train_steps, short.optimizer.momentum = 3, 0.8
+def test_other_data_and_another_config_are_refused_unless_allowed(short, finished):
+    (first,) = finished.read_starts()
+    finished.write_starts([{**first, 'dataset': 'digits/0.9.0 0123'}])
+    short.dataset.crop_padding = 2
     message = (
-        r'another one: num_train_steps was 2 and is 3; optimizer.momentum was 0.9 and is 0.8; '
-        r'its data were digits/0.9.0 0123 and are digits/1.0.0 .*--allow_config_change'
+        r'a different run: dataset.crop_padding was 1 and is 2; '
+        r'its dataset was digits/0.9.0 0123 and is digits/1.0.0 .*--allow_config_change'
     )
     with pytest.raises(ConfigError, match=message):
-        loop.train_and_evaluate(short, str(tmp_path))
-    state = loop.train_and_evaluate(short, str(tmp_path), allow_config_change=True)
-    assert int(state.step) == 3
-    short.model.name, short.num_train_steps = 'ssa_resnet32', 4
-    with pytest.raises(ConfigError, match=r'is of another model or optimizer: .* absent'):
-        loop.train_and_evaluate(short, str(tmp_path), allow_config_change=True)
+        loop.train_and_evaluate(short, finished)
+    state = loop.train_and_evaluate(short, finished, allow_config_change=True)
+    assert int(state.step) == 30
+    assert finished.read_config()['dataset']['crop_padding'] == 2
+    short.model.name = 'ssa_resnet32'
+    with pytest.raises(ConfigError, match=r'is of another model, optimizer or set of .* absent'):
+        loop.train_and_evaluate(short, finished, allow_config_change=True)
 
 
-def test_a_second_run_in_the_same_workdir_is_refused(short, tmp_path):
-    short.num_train_steps = 2
-    with Lock(epath.Path(tmp_path)):
+def test_a_second_run_in_the_same_workdir_is_refused(short, finished):
+    with finished.lock():
         message = rf'Process {os.getpid()} on {socket.gethostname()}, for 0 minutes, runs in'
         with pytest.raises(WorkdirInUseError, match=message):
-            loop.train_and_evaluate(short, str(tmp_path))
-    loop.train_and_evaluate(short, str(tmp_path))
-    assert not (tmp_path / 'run.lock').exists()
+            loop.train_and_evaluate(short, finished)
 
 
 def test_the_lock_of_a_killed_run_is_not_in_the_way(tmp_path):
-    (tmp_path / 'run.lock').write_text('{"host": "gone", "pid": 1, "since": 0}')
-    with Lock(epath.Path(tmp_path)):
-        assert json.loads((tmp_path / 'run.lock').read_text())['pid'] == os.getpid()
+    workdir = Workdir(tmp_path)
+    workdir.run_lock.write_text('{"host": "gone", "pid": 1, "since": 0}')
+    with workdir.lock():
+        assert json.loads(workdir.run_lock.read_text())['pid'] == os.getpid()
 
 
-def test_a_damaged_file_of_metrics_is_named(short, tmp_path):
-    short.num_train_steps = 2
-    loop.train_and_evaluate(short, str(tmp_path))
-    path = tmp_path / 'metrics.jsonl'
-    path.write_text(path.read_text().replace('{', '\0', 1))
-    before = path.read_bytes()
-    with pytest.raises(ConfigError, match=r'metrics.jsonl is damaged: .* Put a copy back'):
-        loop.train_and_evaluate(short, str(tmp_path))
-    assert path.read_bytes() == before
+def test_a_damaged_file_of_metrics_is_named(finished):
+    damaged = finished.metrics.read_text().replace('{', '\0', 1)
+    finished.metrics.write_text(damaged)
+    with pytest.raises(ConfigError, match=r'metrics.jsonl is damaged: .* Restore a copy'):
+        Checkpoints(finished)
+    assert finished.metrics.read_text() == damaged

@@ -13,7 +13,7 @@ def schedule_of(**settings):
     config.batch_size, config.num_epochs = 10, 10.0
     config.optimizer.reference_batch_size = 10
     config.optimizer.update({'decay_epochs': (4.0, 8.0), **settings})
-    return make_schedule(config.optimizer, make_plan(config, 100))  # 10 steps an epoch
+    return make_schedule(config.optimizer, make_plan(config, 100))  # 10 steps per epoch
 
 
 @pytest.mark.parametrize('warmup', [0.0, 2.0])
@@ -22,6 +22,16 @@ def test_step_schedule_divides_at_its_epochs(warmup):
     steps = {20: 0.1, 39: 0.1, 40: 0.01, 79: 0.01, 80: 0.001, 99: 0.001}
     found = {step: float(schedule(step)) for step in steps}
     assert found == pytest.approx(steps, rel=1e-5)
+
+
+def test_decays_that_round_to_the_same_step_multiply():
+    config = base()
+    config.batch_size, config.num_epochs = 100, 4.0
+    config.optimizer.reference_batch_size = 100
+    config.optimizer.decay_epochs = (1.2, 1.4, 3.0)
+    schedule = make_schedule(config.optimizer, make_plan(config, 100))  # one step per epoch
+    rates = [float(schedule(step)) for step in range(4)]
+    assert rates == pytest.approx([0.1, 0.001, 0.001, 0.0001], rel=1e-5)
 
 
 def test_cosine_schedule_falls_from_the_end_of_the_warm_up():
@@ -48,15 +58,15 @@ def run(steps=3, **settings):
     tx = make_optimizer(config.optimizer, optax.constant_schedule(0.1))
     params, gradient = (jax.tree.map(jnp.float32, tree) for tree in (PARAMS, GRADIENT))
     state = tx.init(params)
-    for _ in range(steps):
+    for step in range(steps):
         with jax.numpy_dtype_promotion('standard'):
-            updates, state = tx.update(gradient, state, params)
+            updates, state = tx.update(gradient, state, params, step=jnp.int32(step))
         params = optax.apply_updates(params, updates)
     return params
 
 
 def sgd_by_hand(value, gradient, decay, nesterov, steps=3, momentum=0.9, rate=0.1):
-    """torch.optim.SGD as its documentation writes it."""
+    """torch.optim.SGD, from the formulas in its documentation."""
     buffer = 0.0
     for _ in range(steps):
         g = gradient + decay * value
@@ -76,7 +86,7 @@ def adamw_by_hand(value, gradient, decay, steps=3, b1=0.9, b2=0.999, rate=0.1):
 
 @pytest.mark.parametrize('decayed', ['all', 'kernels'])
 @pytest.mark.parametrize('nesterov', [False, True])
-def test_sgd_is_torchs(nesterov, decayed):
+def test_sgd_equals_that_of_torch(nesterov, decayed):
     found = run(nesterov=nesterov, decay_parameters=decayed, weight_decay=0.01)
 
     def expected(path, value, gradient):
@@ -102,7 +112,7 @@ def by_path(function):
     return {module: pytest.approx(values, rel=1e-5) for module, values in tree.items()}
 
 
-def test_only_the_parameters_that_a_pattern_finds_are_trained():
+def test_only_parameters_that_match_a_pattern_are_trained():
     found = run(train_only=('*/kernel',), weight_decay=0.01)
 
     def expected(path, value, gradient):

@@ -1,4 +1,4 @@
-"""Signals, sent to main.py as a scheduler or a user sends them."""
+"""Signals sent to main.py as by a scheduler or a user."""
 
 import os
 import signal
@@ -7,16 +7,15 @@ import sys
 import time
 
 import pytest
-from etils import epath
 
 from ssanet_jax.training import loop
-from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.metrics_file import read_metrics
+from ssanet_jax.training.checkpoint_reader import CheckpointReader
+from ssanet_jax.training.workdir import Workdir
 from tests.helpers import ROOT, assert_trees_equal
 
 
 def start(workdir, data_dir):
-    """A run of 300 steps with an evaluation and a checkpoint every 20th."""
+    """Starts a run of 300 steps with an evaluation and a checkpoint every 20 steps."""
     return subprocess.Popen(
         [
             sys.executable, 'main.py', '--config=configs/digits_ssa20.py', f'--workdir={workdir}',
@@ -40,34 +39,34 @@ def wait_for(process, text):
 def lines(workdir):
     return [
         {name: value for name, value in line.items() if name != 'images_per_second'}
-        for line in read_metrics(epath.Path(workdir))
+        for line in Workdir(workdir).read_metrics()
     ]
 
 
 def last_state(workdir):
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with CheckpointReader(workdir) as checkpoints:
         step = checkpoints.steps()[-1]
         return step, checkpoints.restore_variables(step)
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory, data_dir):
-    """The workdir of a run that nothing happened to."""
-    workdir = tmp_path_factory.mktemp('whole')
+def uninterrupted(tmp_path_factory, data_dir):
+    """The workdir of an uninterrupted run."""
+    workdir = tmp_path_factory.mktemp('uninterrupted')
     process = start(workdir, data_dir)
     _, errors = process.communicate()
     assert (process.returncode, errors) == (0, '')
     return workdir
 
 
-def assert_same_run(workdir, whole):
-    assert lines(workdir) == lines(whole)
-    assert_trees_equal(last_state(workdir), last_state(whole))
+def assert_same_run(workdir, uninterrupted):
+    assert lines(workdir) == lines(uninterrupted)
+    assert_trees_equal(last_state(workdir), last_state(uninterrupted))
     assert not (workdir / 'run.lock').exists()
 
 
 @pytest.mark.slow
-def test_signals_save_and_the_run_goes_on_bit_for_bit(whole, tmp_path, data_dir):
+def test_a_signal_saves_and_the_run_resumes_bit_for_bit(uninterrupted, tmp_path, data_dir):
     for number, text in ((signal.SIGTERM, 'step 40/300  eval'), (signal.SIGINT, 'step 120/300')):
         process = start(tmp_path, data_dir)
         wait_for(process, text)
@@ -80,12 +79,12 @@ def test_signals_save_and_the_run_goes_on_bit_for_bit(whole, tmp_path, data_dir)
     process = start(tmp_path, data_dir)
     printed, _ = process.communicate()
     assert process.returncode == 0
-    assert f'Going on from the checkpoint of step {step}.' in printed
-    assert_same_run(tmp_path, whole)
+    assert f'Resuming from the checkpoint of step {step}.' in printed
+    assert_same_run(tmp_path, uninterrupted)
 
 
 @pytest.mark.slow
-def test_kills_change_nothing(whole, tmp_path, data_dir):
+def test_a_killed_run_resumes_bit_for_bit(uninterrupted, tmp_path, data_dir):
     process = start(tmp_path, data_dir)
     wait_for(process, 'step 30/300  train')
     process.kill()
@@ -101,12 +100,12 @@ def test_kills_change_nothing(whole, tmp_path, data_dir):
     process.communicate()
     assert process.returncode == 0
     assert not list((tmp_path / 'checkpoints').glob('*tmp*'))
-    assert_same_run(tmp_path, whole)
+    assert_same_run(tmp_path, uninterrupted)
 
 
 def test_a_second_signal_stops_at_once(tmp_path, data_dir):
     process = start(tmp_path, data_dir)
-    wait_for(process, 'step 20/300  train')
+    wait_for(process, 'step 10/300  train')
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=10)
@@ -115,7 +114,7 @@ def test_a_second_signal_stops_at_once(tmp_path, data_dir):
 
 
 @pytest.mark.slow
-def test_a_run_in_the_same_process_leaves_signals_as_they_were(digits, tmp_path):
+def test_signal_handlers_are_restored_after_a_run(digits, tmp_path):
     digits.num_train_steps = 1
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     loop.train_and_evaluate(digits, str(tmp_path))

@@ -1,24 +1,35 @@
-"""Runs that start from a file of weights, and runs that train a part."""
+"""Runs that start from a weight file, and runs that train a subset of the parameters."""
 
+import itertools
 import json
 import shutil
+from functools import partial
 
+import flax.linen as nn
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssanet_jax import weights
+from ssanet_jax import data, weights
 from ssanet_jax.config.validation import check
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.models import ResNet
+from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.trained.load import load_trained
-from ssanet_jax.training import loop, trainer_setup
+from ssanet_jax.training import evaluation, loop, parallel, run_history, trainer_setup
+from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.pretrained import load_weights
+from ssanet_jax.training.workdir import Workdir, metrics_line
+from ssanet_jax.weights.convert import variable_shapes
+from tests.helpers import load_config
+from tests.report.runs import random_state
 
 
 @pytest.fixture
 def tiny(digits):
-    """Two blocks, six steps."""
+    """A config of two blocks and six steps."""
     digits.model.name = 'resnet20'
     digits.num_train_steps = 6
     digits.log_every_steps = 3
@@ -28,77 +39,109 @@ def tiny(digits):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, data_dir):
-    """The workdir of a plain ResNet-20 after six steps, and its weights as a file."""
-    from tests.helpers import load_config
-
+    """The workdir of a ResNet-20 with random weights at step 6, and a file of the weights."""
     config = load_config('digits_ssa20')
     config.dataset.data_dir = str(data_dir)
     config.model.name = 'resnet20'
-    config.num_train_steps = 6
-    config.eval_every_steps = 6
-    workdir = tmp_path_factory.mktemp('plain')
-    loop.train_and_evaluate(config, str(workdir))
-    run = load_trained(workdir)
-    path = workdir / 'plain.safetensors'
-    weights.write(path, weights.to_arrays(run.variables, run.model, naming='torchvision'))
-    return workdir, str(path)
+    info = data.dataset_info(config)
+    setup = trainer_setup.build(config, num_classes=10, num_train_examples=info.num_train)
+    workdir = Workdir(tmp_path_factory.mktemp('plain'))
+    with Checkpoints(workdir) as checkpoints:
+        state = random_state(setup, 6, seed=0)
+        checkpoints.save(6, (state, setup.zero_metrics().sums), wait=True)
+    run_history.record(config, info, workdir, 0)
+    line = metrics_line(6, 'eval', loss=1.0, top1=50.0)
+    workdir.metrics.write_text(line)
+    loaded = load_trained(workdir)
+    path = workdir.path / 'plain.safetensors'
+    weights.save(path, weights.to_arrays(loaded.variables, loaded.model, naming='torchvision'))
+    return workdir.path, str(path)
 
 
 def test_a_run_is_read_from_its_workdir_with_its_model(trained):
     workdir, _ = trained
-    run = load_trained(workdir)
-    assert run.step == 6
-    assert run.config.model.name == 'resnet20'
-    assert run.model.num_classes == 10
-    logits = run.model.apply(run.variables, np.zeros((1, 8, 8, 3), np.float32), train=False)
+    loaded = load_trained(workdir)
+    assert loaded.step == 6
+    assert loaded.config.model.name == 'resnet20'
+    assert loaded.model.num_classes == 10
+    logits = loaded.model.apply(loaded.variables, np.zeros((1, 8, 8, 3), np.float32), train=False)
     assert logits.shape == (1, 10)
     with pytest.raises(ConfigError, match='holds no checkpoints/'):
         load_trained(workdir / 'nothing')
 
 
-def test_a_run_from_before_a_field_was_there_and_from_more_devices_is_read(trained, tmp_path):
+def test_a_run_of_an_older_config_and_of_more_devices_is_read(trained, tmp_path):
     workdir = shutil.copytree(trained[0], tmp_path / 'old')
     saved = json.loads((workdir / 'config.json').read_text())
     del saved['init'], saved['model']['dropout'], saved['model']['eca']
     saved['model']['batch_norm_group_size'] = 4
     (workdir / 'config.json').write_text(json.dumps(saved))
-    run = load_trained(workdir)
-    check(run.config)
-    assert run.config.model.batch_norm_group_size == 4
-    assert isinstance(run.config.dataset.mean, tuple)
+    loaded = load_trained(workdir)
+    check(loaded.config)
+    assert loaded.config.model.batch_norm_group_size == 4
+    assert isinstance(loaded.config.dataset.mean, tuple)
+
+
+class Headed(ResNet):
+    """A network whose last layer is not called fc."""
+
+    @nn.compact
+    def classify(self, x, train=None):
+        return nn.Dense(self.num_classes, name='head')(jnp.mean(x, axis=(1, 2)))
+
+
+def test_a_network_with_a_head_of_its_own_is_read(digits, tmp_path, monkeypatch):
+    headed = partial(Headed, **NETWORKS['resnet20'].keywords)
+    monkeypatch.setitem(NETWORKS, 'headed20', headed)
+    digits.model.name = 'headed20'
+    model = trainer_setup.build_model(digits, 10)
+    shapes = variable_shapes(model, 8)
+    variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, (variables, {}), wait=True)
+    workdir = Workdir(tmp_path)
+    workdir.config.write_text(digits.to_json_best_effort())
+    with pytest.raises(ConfigError, match=r'classes.json is missing, .* no layer fc'):
+        load_trained(tmp_path, 'latest')
+    workdir.classes.write_text(json.dumps(list('abcdefghij')))
+    trained = load_trained(tmp_path, 'latest')
+    assert trained.model.num_classes == len(trained.classes) == 10
+    assert trained.variables['params']['head']['bias'].shape == (10,)
 
 
 def test_evaluation_of_the_weights_equals_that_of_the_run(trained, tiny, tmp_path):
     workdir, path = trained
-    expected = loop.evaluate_checkpoint(tiny, str(workdir), 'best')
+    expected = evaluation.evaluate_checkpoint(tiny, str(workdir), 'best')
     tiny.init.weights = path
-    found = loop.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
+    found = evaluation.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
     assert found == {**expected, 'step': 0}
     tiny.init.weights = None
     with pytest.raises(ConfigError, match=r'needs --config\.init\.weights=FILE'):
-        loop.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
+        evaluation.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
     tiny.init.weights, tiny.init.head = path, 'new'
     with pytest.raises(ConfigError, match='would evaluate a random layer'):
-        loop.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
+        evaluation.evaluate_checkpoint(tiny, str(tmp_path / 'new'), 'init')
 
 
-def test_ssa_put_into_a_trained_network_changes_no_answer_and_its_gates_train_alone(
-    trained, tiny, tmp_path
-):
+def test_ssa_inserted_into_a_trained_network_starts_as_an_identity_and_trains_alone(trained, tiny):
     workdir, path = trained
-    before = loop.evaluate_checkpoint(tiny, str(workdir), 'best')
+    before = evaluation.evaluate_checkpoint(tiny, str(workdir), 'best')
     plain = load_trained(workdir).variables
 
     tiny.model.name = 'ssa_resnet20'
-    tiny.model.ssa.gate = '2sigmoid'
+    tiny.model.ssa.gate_scale = 2.0
+    tiny.model.ssa.zero_init = True
     tiny.init.weights = path
     tiny.init.attention = 'insert'
     tiny.optimizer.train_only = ('*/ssa/*',)
-    inserted = loop.evaluate_checkpoint(tiny, str(tmp_path / 'eval'), 'init')
+    setup = trainer_setup.build(tiny, num_classes=10, num_train_examples=1437)
+    state = load_weights(tiny, setup, setup.init())
+    inserted = evaluation.evaluate(tiny, setup, state)
     assert inserted['top1'] == before['top1']
     assert inserted['loss'] == pytest.approx(before['loss'], rel=1e-5)
 
-    state = loop.train_and_evaluate(tiny, str(tmp_path / 'run'))
+    for batch in parallel.to_devices(itertools.islice(data.train_batches(tiny), 2), setup.mesh):
+        state, _ = setup.train_step(state, batch, setup.zero_metrics())
     flat = flax.traverse_util.flatten_dict(jax.device_get(state.params))
     old = flax.traverse_util.flatten_dict(plain['params'])
     gates = {p for p in flat if p[-3:-1] == ('ssa', 'bn')}
@@ -122,26 +165,26 @@ def test_a_new_head_leaves_the_other_layers(trained, tiny):
     _, path = trained
     tiny.init.weights = path
     tiny.init.head = 'new'
-    run = trainer_setup.build(tiny, num_classes=4, num_train_examples=100)
-    fresh = run.init()
-    state = load_weights(tiny, run, fresh)
+    setup = trainer_setup.build(tiny, num_classes=4, num_train_examples=100)
+    fresh = setup.init()
+    state = load_weights(tiny, setup, fresh)
     np.testing.assert_array_equal(state.params['fc']['kernel'], fresh.params['fc']['kernel'])
     assert (state.params['conv1']['kernel'] != fresh.params['conv1']['kernel']).any()
 
     tiny.init.head = 'load'
-    with pytest.raises(ConfigError, match=r'config.init: fc.* has shape .* another num_classes'):
-        load_weights(tiny, run, fresh)
+    with pytest.raises(ConfigError, match=r'config.init: fc.* has shape .* same num_classes'):
+        load_weights(tiny, setup, fresh)
 
 
 @pytest.mark.parametrize(
     ('file', 'message'),
     [
-        ('nothing.safetensors', 'nothing.safetensors is no file'),
-        ('text.safetensors', 'no complete safetensors file'),
+        ('nothing.safetensors', 'nothing.safetensors is not a file'),
+        ('text.safetensors', 'not a complete safetensors file'),
         ('text.onnx', r'expected .safetensors, .pth'),
     ],
 )
-def test_a_file_that_cannot_be_read_stops_the_run_before_it_leaves_anything(
+def test_an_unreadable_file_of_weights_stops_the_run_before_the_workdir_is_created(
     tiny, tmp_path, file, message
 ):
     for name in ('text.safetensors', 'text.onnx'):
@@ -152,7 +195,7 @@ def test_a_file_that_cannot_be_read_stops_the_run_before_it_leaves_anything(
     assert not (tmp_path / 'run' / 'config.json').exists()
 
 
-def test_a_pattern_that_finds_nothing_is_refused(tiny):
+def test_a_pattern_without_a_match_is_refused(tiny):
     tiny.optimizer.train_only = ('*/ssa/*',)
     with pytest.raises(ConfigError, match=r"'\*/ssa/\*', which matches no parameter; .* layer3_2"):
         trainer_setup.build(tiny, num_classes=10, num_train_examples=100)

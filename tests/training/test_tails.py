@@ -15,7 +15,7 @@ from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.train_state import init_state
+from ssanet_jax.training.steps import init_state
 from tests.helpers import mesh_of, train_in_float64
 
 TX = optax.sgd(0.05, momentum=0.9)
@@ -46,8 +46,8 @@ def test_fifty_steps_are_the_same(digits):
 
 
 @pytest.mark.slow
-def test_training_goes_on_in_the_other_form(digits, tmp_path):
-    """A checkpoint of either is read by the other, and the next losses are the same."""
+def test_training_resumes_in_the_other_form(digits, tmp_path):
+    """Either form restores the checkpoint of the other and computes the same losses."""
     batches = list(itertools.islice(data.train_batches(digits), 6))
     saved = ('folded', 'plain')
     for tail in saved:
@@ -72,7 +72,7 @@ def start(model):
 
 
 def train(model, state, batches):
-    """The last state and each step's loss, in float32 on one device."""
+    """Trains in float32 on one device; returns the last state and the loss of each step."""
     mesh = mesh_of(1)
     preprocess = partial(steps.preprocess, mean=(0.3,) * 3, std=(0.4,) * 3)
     step = parallel.parallel_train_step(

@@ -1,4 +1,4 @@
-"""Weights between a network here and the same network in torch."""
+"""Conversion of weights between a network and its torch counterpart."""
 
 import re
 import sys
@@ -22,13 +22,13 @@ def small(name='resnet18', **options):
 
 @pytest.fixture(scope='module')
 def weights():
-    """Of `small()` by torchvision's names."""
+    """Weights of `small()` under the torchvision naming."""
     model = small()
     return to_arrays(random_bits(convert.variable_shapes(model)), model)
 
 
 def changed(weights, **others):
-    """With other arrays; None takes one out."""
+    """Replaces arrays; None removes one."""
     merged = weights | {name.replace('__', '.'): value for name, value in others.items()}
     return {name: value for name, value in merged.items() if value is not None}
 
@@ -36,12 +36,12 @@ def changed(weights, **others):
 @pytest.mark.parametrize(
     ('others', 'message'),
     [
-        ({'aux__weight': np.zeros(3)}, r'Without a place: aux\.weight\. Missing: none\.'),
-        ({'bn1__bias': None}, r'Without a place: none\. Missing: bn1\.bias\.'),
+        ({'aux__weight': np.zeros(3)}, r'Unexpected: aux\.weight\. Missing: none\.'),
+        ({'bn1__bias': None}, r'Unexpected: none\. Missing: bn1\.bias\.'),
         ({'bn1__running_var': None}, r'Missing: bn1\.running_var\.'),
         (
             {'bn1__bias': None, 'bn7__bias': np.zeros(8)},
-            r'Without a place: bn7\.bias\. Missing: bn1\.bias\.',
+            r'Unexpected: bn7\.bias\. Missing: bn1\.bias\.',
         ),
         ({'fc__bias': np.zeros(7)}, r'fc\.bias has shape \(7,\), but ResNet needs \(5,\)'),
         ({'conv1__weight': np.zeros((3, 8, 3, 3))}, r'conv1\.weight has shape \(3, 8, 3, 3\)'),
@@ -50,7 +50,7 @@ def changed(weights, **others):
         ({'bn1__bias': np.zeros(())}, r'bn1\.bias has shape \(\)'),
     ],
 )
-def test_what_does_not_fit_is_named(weights, others, message):
+def test_a_mismatch_is_named(weights, others, message):
     with pytest.raises(ValueError, match=message):
         from_torch(changed(weights, **others), small())
 
@@ -58,56 +58,56 @@ def test_what_does_not_fit_is_named(weights, others, message):
 @pytest.mark.parametrize(
     ('name', 'missing'), [('resnet50', 'layer1.0.conv3'), ('ssa_resnet18', 'layer1.0.ssa')]
 )
-def test_weights_of_another_network_are_refused(weights, name, missing):
+def test_weights_of_another_network_are_rejected(weights, name, missing):
     with pytest.raises(ValueError, match=rf'Missing: .*{re.escape(missing)}'):
         from_torch(weights, small(name))
 
 
-def test_of_many_names_the_first_ten_are_listed(weights):
+def test_only_the_first_ten_names_are_listed(weights):
     others = {f'aux{n}__weight': np.zeros(3) for n in range(12)}
     with pytest.raises(ValueError, match=r'aux7\.weight, \.\.\. \(12 in all\)'):
         from_torch(changed(weights, **others), small())
 
 
-def test_what_is_ignored_may_be_there(weights):
+def test_ignored_weights_may_be_present(weights):
     others = {'aux1__conv__weight': np.zeros(3), 'aux2__bias': np.zeros(3)}
     state_dict = changed(weights, **others)
     assert_trees_equal(
         bits(from_torch(state_dict, small(), ignore=['aux1.*', 'aux2.bias'])),
         bits(from_torch(weights, small())),
     )
-    with pytest.raises(ValueError, match=r'Without a place: aux2\.bias\.'):
+    with pytest.raises(ValueError, match=r'Unexpected: aux2\.bias\.'):
         from_torch(state_dict, small(), ignore=['aux1.*'])
 
 
-def test_what_is_ignored_is_not_loaded(weights):
+def test_ignored_weights_are_not_loaded(weights):
     with pytest.raises(ValueError, match=r'Missing: fc\.bias, fc\.weight\.'):
         from_torch(weights, small(), ignore=['fc.*'])
 
 
 @pytest.mark.parametrize('naming', ['torchvision', 'ssanet_cifar'])
-def test_without_its_head_a_network_of_other_classes_is_read(weights, naming):
+def test_a_network_of_other_classes_is_loaded_without_its_head(weights, naming):
     variables = from_torch(weights, small())
     state_dict = to_arrays(variables, small(), naming=naming)
     found = from_torch(state_dict, small().clone(num_classes=7), head=False)
     del variables['params']['fc']
     assert_trees_equal(bits(found), bits(variables))
-    with pytest.raises(ValueError, match='or another num_classes'):
+    with pytest.raises(ValueError, match='same num_classes'):
         from_torch(state_dict, small().clone(num_classes=7))
 
 
-def test_a_head_that_is_not_there_may_be_left_out(weights):
+def test_an_absent_head_may_be_skipped(weights):
     without = changed(weights, fc__weight=None, fc__bias=None)
     assert 'fc' not in from_torch(without, small(), head=False)['params']
 
 
-def test_the_prefix_of_data_parallel_training_is_dropped(weights):
+def test_the_prefix_of_data_parallel_is_stripped(weights):
     prefixed = {f'module.{name}': value for name, value in weights.items()}
     assert_trees_equal(bits(from_torch(prefixed, small())), bits(from_torch(weights, small())))
 
 
 @pytest.mark.parametrize('name', ['se_resnet18', 'ssa_resnet18', 'ca_resnet18'])
-def test_names_are_known_by_themselves(name):
+def test_namings_are_detected(name):
     model = small(name, width=32)
     variables = random_bits(convert.variable_shapes(model))
     names = set()
@@ -118,11 +118,11 @@ def test_names_are_known_by_themselves(name):
     assert len(names) > 2
 
 
-def test_a_naming_that_was_asked_for_is_the_one(weights):
-    with pytest.raises(ValueError, match='by the names of ssanet_cifar'):
+def test_an_explicit_naming_is_used(weights):
+    with pytest.raises(ValueError, match='under the naming ssanet_cifar'):
         from_torch(weights, small(), naming='ssanet_cifar')
     for call in (from_torch, to_arrays):
-        with pytest.raises(ValueError, match="no names of 'tensorflow'; choose one of 'torchvis"):
+        with pytest.raises(ValueError, match="no naming 'tensorflow'; choose one of 'torchvis"):
             call(weights, small(), naming='tensorflow')
 
 
@@ -143,7 +143,7 @@ def test_dense_layers_of_attention_may_be_linear_or_convolutions(name, as_conv):
 
 @pytest.mark.parametrize('flat', [False, True])
 def test_the_first_dense_layer_of_vgg_may_be_flat_or_a_convolution(flat):
-    """Of a pixel's channels one after the other, as torch flattens maps, or of windows."""
+    """Flat, [out, C * H * W] as torch flattens feature maps, or as windows."""
     model = create_model('vgg11_bn', num_classes=5, widths=(8,) * 5, hidden=3)
     variables = random_bits(convert.variable_shapes(model))
     state_dict = to_arrays(variables, model, naming='torchvision')
@@ -177,18 +177,18 @@ def test_half_precision_is_widened(weights):
     assert {leaf.dtype for leaf in leaves} == {np.dtype('float32')}
 
 
-def test_classes_are_counted_by_the_names_of_any_library():
+def test_classes_are_counted_under_any_naming():
     for name, naming in (('resnet18', 'ssanet_cifar'), ('resnet18', 'timm')):
         model = small(name)
         variables = random_bits(convert.variable_shapes(model))
         state_dict = to_arrays(variables, model, naming=naming)
         state_dict = {f'module.{key}': value for key, value in state_dict.items()}
         assert convert.num_classes(state_dict, model.clone(num_classes=1)) == 5
-    with pytest.raises(ValueError, match=r'no classifier of ResNet, .*linear\.bias'):
+    with pytest.raises(ValueError, match=r'no classifier of ResNet: .*linear\.bias'):
         convert.num_classes({'head.weight': np.zeros((5, 8))}, model)
 
 
-def test_without_torch_its_tensors_cannot_be_made(weights, monkeypatch):
+def test_to_torch_needs_torch(weights, monkeypatch):
     monkeypatch.setitem(sys.modules, 'torch', None)
     with pytest.raises(ImportError):
         to_torch(from_torch(weights, small()), small())

@@ -1,8 +1,6 @@
-"""Names and shapes of weights against those of the libraries, see tests/golden/make_torch.py."""
+"""Names and shapes of weights, against the libraries; see tests/golden/make_torch.py."""
 
-import functools
 import json
-import re
 
 import jax
 import numpy as np
@@ -17,7 +15,7 @@ from tests.helpers import ROOT, assert_trees_equal
 from tests.weights.bits import bits, random_bits
 
 THEIRS = json.loads((ROOT / 'tests' / 'golden' / 'names.json').read_text())
-# Ours, by their names.
+# Their names and ours.
 OURS = [
     ('mobilenetv1_100', 'mobilenet_v1'),
     ('mobilenetv2_100', 'mobilenet_v2'),
@@ -26,65 +24,64 @@ OURS = [
 ]
 
 
-@functools.cache
-def network(name, stem):
-    """Our network of that name, and the shapes of its variables."""
-    options = {'attention_options': {'mlp_bias': False}} if name.startswith('cbam') else {}
-    model = create_model(name, num_classes=rule.CLASSES, stem=stem, **options)
-    return model, jax.tree.map(lambda leaf: leaf.shape, convert.variable_shapes(model))
-
-
 def same_network(case):
-    """Ours, its shapes, and the naming, of a library's network."""
+    """Our network and the naming for a library's network."""
     naming, name = case.split()
     for theirs, ours in OURS:
         name = name.replace(theirs, ours)
-    return *network(name, 'cifar' if naming == 'ssanet_cifar' else 'imagenet'), naming
+    options = {'attention_options': {'mlp_bias': False}} if name.startswith('cbam') else {}
+    stem = 'cifar' if naming == 'ssanet_cifar' else 'imagenet'
+    return create_model(name, num_classes=rule.CLASSES, stem=stem, **options), naming
 
 
-def shapes_here(case):
-    """By the library's names."""
-    model, shapes, naming = same_network(case)
-    empty = jax.tree.map(
-        lambda shape: np.broadcast_to(np.int8(0), shape),
-        shapes,
-        is_leaf=lambda shape: isinstance(shape, tuple),
-    )
-    arrays = to_arrays(empty, model, naming=naming)
+def shapes_of(variables, model, naming):
+    """The shape of each weight under a naming."""
+    arrays = to_arrays(variables, model, naming=naming)
     return {name: list(array.shape) for name, array in arrays.items()}
 
 
+def zeros(shapes):
+    return jax.tree.map(
+        lambda shape: np.broadcast_to(np.float32(0), shape),
+        shapes,
+        is_leaf=lambda shape: isinstance(shape, tuple | list),
+    )
+
+
 @pytest.mark.parametrize('case', THEIRS['shapes'])
-def test_names_and_shapes_are_exactly_the_librarys(case):
-    assert shapes_here(case) == THEIRS['shapes'][case]
+def test_names_and_shapes_equal_the_librarys_and_are_detected(case):
+    model, naming = same_network(case)
+    variables = from_torch(zeros(THEIRS['shapes'][case]), model)
+    assert shapes_of(variables, model, naming) == THEIRS['shapes'][case]
 
 
-# Those of 50 layers are called by the same rules; and by timm's names, as by torchvision's.
-AGAIN = re.compile(r'.*(101|152)|timm (resne[tx]+\d|wide|densenet)')
+# One per rule that only deeper networks have; the names above cover the others.
+DEEPER = {
+    'torchvision resnet50',
+    'torchvision resnext50_32x4d',
+    'torchvision densenet121',
+    'timm resnetv2_50',
+    'timm seresnet50',
+    'timm cbam_resnet50',
+    'ssanet ssa_resnet50',
+    'ssanet_cifar resnet50',
+}
 
 
 @pytest.mark.parametrize(
     'case',
     [
-        pytest.param(case, marks=pytest.mark.slow if AGAIN.match(case) else (), id=case)
+        pytest.param(case, marks=() if case in DEEPER else pytest.mark.slow, id=case)
         for case in THEIRS['sha256']
     ],
 )
-def test_names_and_shapes_of_deeper_networks_are_exactly_the_librarys(case):
-    assert rule.sha256(shapes_here(case)) == THEIRS['sha256'][case]
+def test_names_and_shapes_of_deeper_networks_equal_the_librarys(case):
+    model, naming = same_network(case)
+    shapes = jax.tree.map(lambda leaf: leaf.shape, convert.variable_shapes(model))
+    assert rule.sha256(shapes_of(zeros(shapes), model, naming)) == THEIRS['sha256'][case]
 
 
-@pytest.mark.parametrize('case', THEIRS['shapes'])
-def test_weights_by_the_librarys_names_find_their_places_unasked(case):
-    model, shapes, _ = same_network(case)
-    state_dict = {
-        name: np.broadcast_to(np.float32(0), shape)
-        for name, shape in THEIRS['shapes'][case].items()
-    }
-    assert jax.tree.map(np.shape, from_torch(state_dict, model)) == shapes
-
-
-# Networks whose widths have other names.
+# Options that make networks narrow.
 NARROW = {
     'vgg': {'widths': (8, 8, 8, 8, 8), 'hidden': 16},
     'densenet': {'growth': 4, 'width': 8},
@@ -116,7 +113,7 @@ ROUND_TRIPS = [
 
 
 @pytest.mark.parametrize('name', ROUND_TRIPS)
-def test_no_bit_is_lost_there_and_back_by_any_names(name, monkeypatch):
+def test_a_round_trip_under_any_naming_is_bit_exact(name, monkeypatch):
     options = next((o for kind, o in NARROW.items() if kind in name), {'width': 16})
     model = create_model(name, num_classes=5, **options)
     shapes = convert.variable_shapes(model)

@@ -1,0 +1,62 @@
+"""Walks a jaxpr: the equations that results need, and the MACs of each."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jax.extend import core as jex_core
+
+
+def equations(
+    jaxpr: jex_core.Jaxpr,
+    depends: Sequence[bool] | None = None,
+    num_results: int | None = None,
+    scope: tuple[str, ...] = (),
+) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Yields each equation that results depend on and that depends on inputs, with its scope.
+
+    Equations of nested programs are included.
+
+    Args:
+      jaxpr: the program.
+      depends: for each of its inputs, whether it counts as one; None: all do.
+      num_results: number of leading outputs that count as results; None: all do.
+      scope: names around the program; the names of the modules follow: ('Net', 'conv1').
+    """
+    marks = depends or [True] * len(jaxpr.invars)
+    known = {var for var, mark in zip(jaxpr.invars, marks, strict=True) if mark}
+    for eqn in _needed(jaxpr, num_results):
+        marks = [isinstance(var, jex_core.Var) and var in known for var in eqn.invars]
+        if not any(marks):
+            continue
+        known.update(eqn.outvars)
+        inner = (*scope, *str(eqn.source_info.name_stack).split('/'))
+        yield eqn, inner
+        for nested in jex_core.jaxprs_in_params(eqn.params):
+            same = len(nested.invars) == len(marks)
+            yield from equations(nested, marks if same else None, scope=inner)
+
+
+def _needed(jaxpr: jex_core.Jaxpr, num_results: int | None) -> list[Any]:
+    """The equations that the first `num_results` outputs depend on."""
+    results = jaxpr.outvars[:num_results]
+    needed = {var for var in results if isinstance(var, jex_core.Var)}
+    eqns = []
+    for eqn in reversed(jaxpr.eqns):
+        if not needed.isdisjoint(eqn.outvars):
+            eqns.append(eqn)
+            needed |= {var for var in eqn.invars if isinstance(var, jex_core.Var)}
+    return eqns[::-1]
+
+
+def macs_of(eqn: Any) -> int:
+    """MACs of a convolution or matrix product: output size times contracted size."""
+    if eqn.primitive.name == 'dot_general':
+        (contracted, _), _ = eqn.params['dimension_numbers']
+        lhs = eqn.invars[0].aval.shape
+        return eqn.outvars[0].aval.size * math.prod(lhs[axis] for axis in contracted)
+    if eqn.primitive.name == 'conv_general_dilated':
+        kernel = eqn.invars[1].aval
+        out_features = kernel.shape[eqn.params['dimension_numbers'].rhs_spec[0]]
+        return eqn.outvars[0].aval.size * kernel.size // out_features
+    return 0

@@ -1,0 +1,1 @@
+"""TFDS builders of datasets made from local files."""

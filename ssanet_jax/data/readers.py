@@ -1,0 +1,212 @@
+"""Readers of array_record files, folders of images and tfrecord files.
+
+The first two read by number, in any order; tfrecord files are read from front to back.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from ssanet_jax.data.sources import (
+    READ_SIZE,
+    READS_AHEAD,
+    EncodedBatch,
+    HostShard,
+    RandomAccess,
+    unreadable,
+)
+from ssanet_jax.errors import ConfigError
+
+_FOREVER = 2**62
+_FILES_AT_ONCE = 16
+
+
+class ArrayRecords(RandomAccess):
+    """A split of a TFDS dataset in array_record files, with features 'image' and 'label'."""
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
+        from array_record.python import array_record_data_source  # Linux only
+
+        self._files = builder.info.splits[split].file_instructions
+        _allow_open_files()
+        self._records = array_record_data_source.ArrayRecordDataSource(self._files)
+        self.size = len(self._records)
+
+    def read(self, numbers: np.ndarray) -> tuple[Sequence[bytes], np.ndarray]:
+        # One at a time: __getitems__ starts threads at each call, which costs four times as much.
+        return _parse(tf.constant([self._records[number] for number in numbers.tolist()]))
+
+    def name(self, number: int) -> str:
+        return _tfds_id(self._files, number)
+
+
+def _allow_open_files() -> None:
+    """Raises the limit of open files, often 1,024; array_record keeps every shard open."""
+    import resource  # not on Windows, where there is no array_record either
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Folder(RandomAccess):
+    """A split of a tfds.ImageFolder: `split/class/image`.
+
+    Reads at most `max_bytes` + 1 bytes of a file.
+    """
+
+    def __init__(self, builder: tfds.ImageFolder, split: str, max_bytes: int):
+        label = builder.info.features['label']
+        files = folder_files(builder)
+        instruction = tfds.core.ReadInstruction.from_spec(split)
+        parts = instruction.to_absolute(builder.info.splits)
+        chosen = [file for part in parts for file in files[part.splitname][part.from_ : part.to]]
+        self._paths = [path for path, _ in chosen]
+        self._labels = np.array([label.str2int(name) for _, name in chosen], np.int64)
+        self._max_bytes = max_bytes
+        self.size = len(chosen)
+
+    def read(self, numbers: np.ndarray) -> tuple[Sequence[bytes], np.ndarray]:
+        files = [_read(self._paths[number], self._max_bytes + 1) for number in numbers]
+        return files, self._labels[numbers]
+
+    def name(self, number: int) -> str:
+        return self._paths[number]
+
+
+def folder_files(builder: tfds.ImageFolder) -> dict[str, list[tuple[str, str]]]:
+    """Returns the (path, class name) of each image of each split, in TFDS's order."""
+    # TFDS has no public access to them: as_dataset would read every file to list it, and a
+    # second walk takes minutes on network disks.
+    return builder._split_examples
+
+
+def _read(path: str, limit: int) -> bytes:
+    try:
+        with tf.io.gfile.GFile(path, 'rb') as file:
+            return file.read(min(file.size(), limit))
+    except tf.errors.OpError as error:
+        raise unreadable(path, error, 'repair it, or remove it from the folder.') from error
+
+
+class TfRecords:
+    """A split of a TFDS dataset in tfrecord files, with features 'image' and 'label'.
+
+    Each host reads a disjoint part of the split, files in a new order every epoch, through a
+    shuffle buffer of `shuffle_buffer` encoded images. The order depends on the number of hosts.
+    A run that resumes at step k reads and drops the earlier records of that epoch.
+    """
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, shuffle_buffer: int):
+        self._files = builder.info.splits[split].file_instructions
+        self._split = split
+        self._shuffle_buffer = shuffle_buffer
+        self.size = builder.info.splits[split].num_examples
+
+    def training(
+        self, *, seed: int, batch_size: int, start_step: int, share: HostShard
+    ) -> Iterator[EncodedBatch]:
+        part = self._part(share)
+        rows = np.diff(share.bounds(batch_size)).item()
+        first_epoch, skipped = divmod(start_step * rows, part.size)
+
+        def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
+            records = part.records(file_seed=(seed, 2 * epoch))
+            order = tf.random.stateless_uniform(
+                (), (seed, 2 * epoch + 1), maxval=2**62, dtype=tf.int64
+            )
+            records = records.shuffle(self._shuffle_buffer, seed=order)
+            return records.map(lambda number, record: (number, epoch, record))
+
+        epochs = tf.data.Dataset.range(first_epoch, _FOREVER)
+        return _batches(epochs.flat_map(epoch_records).skip(skipped))
+
+    def evaluation(self, share: HostShard) -> Iterator[EncodedBatch]:
+        records = self._part(share).records(file_seed=None)
+        return _batches(records.map(lambda n, record: (n, tf.zeros((), tf.int64), record)))
+
+    def after(self, number: int) -> Iterator[EncodedBatch]:
+        return iter(())
+
+    def name(self, number: int) -> str:
+        return _tfds_id(self._files, number)
+
+    def _part(self, share: HostShard) -> '_Part':
+        if self.size < share.num_hosts:
+            raise ConfigError(
+                f'Split {self._split!r} has {self.size} examples for {share.num_hosts} hosts; '
+                'use at most as many hosts as examples.'
+            )
+        return _Part(self._files, *share.bounds(self.size))
+
+
+class _Part:
+    """Examples start..stop of a split, as slices of files and the number of each first example."""
+
+    def __init__(self, files: list[Any], start: int, stop: int):
+        self.size = stop - start
+        slices, first = [], 0
+        for file in files:
+            low, high = max(start - first, 0), min(stop - first, file.take)
+            if low < high:
+                slices.append((str(file.filename), file.skip + low, high - low, first + low))
+            first += file.take
+        names, *numbers = zip(*slices, strict=True)
+        columns = (np.array(column, np.int64) for column in numbers)
+        self._slices: tuple[Any, ...] = (list(names), *columns)
+
+    def records(self, file_seed: tuple[int, tf.Tensor] | None) -> tf.data.Dataset:
+        """Each (number, record) once; files in an order drawn from `file_seed`, or as stored."""
+        slices = self._slices
+        if file_seed is not None:
+            draws = tf.random.stateless_uniform((len(slices[0]),), tf.stack(file_seed))
+            order = tf.argsort(draws, stable=True)
+            slices = tuple(tf.gather(column, order) for column in slices)
+
+        def read(name: tf.Tensor, skip: tf.Tensor, take: tf.Tensor, first: tf.Tensor) -> Any:
+            records = tf.data.TFRecordDataset(name).skip(skip).take(take)
+            # Otherwise a file truncated between records would pass for a shorter one.
+            records = records.apply(tf.data.experimental.assert_cardinality(take))
+            return records.enumerate(first)
+
+        dataset = tf.data.Dataset.from_tensor_slices(slices)
+        if file_seed is None:
+            return dataset.flat_map(read)
+        return dataset.interleave(
+            read,
+            cycle_length=_FILES_AT_ONCE,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+
+def _batches(records: tf.data.Dataset) -> Iterator[EncodedBatch]:
+    options = tf.data.Options()
+    options.deterministic = True
+    batches = records.batch(READ_SIZE).prefetch(READS_AHEAD).with_options(options)
+    for number, epoch, record in batches:
+        yield EncodedBatch(*_parse(record), number.numpy(), epoch.numpy())
+
+
+def _parse(records: tf.Tensor) -> tuple[Sequence[bytes], np.ndarray]:
+    """Parses serialized tf.train.Examples [m] into files and labels int64 [m]."""
+    features = {
+        'image': tf.io.FixedLenFeature((), tf.string),
+        'label': tf.io.FixedLenFeature((), tf.int64),
+    }
+    parsed = tf.io.parse_example(records, features)
+    return parsed['image'].numpy().tolist(), parsed['label'].numpy()
+
+
+def _tfds_id(files: list[Any], number: int) -> str:
+    """Returns TFDS's id of example `number` of those that file instructions read."""
+    for file in files:
+        if number < file.take:
+            return f'{PurePath(file.filename).name}__{file.skip + number}'
+        number -= file.take
+    raise IndexError(number)

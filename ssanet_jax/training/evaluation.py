@@ -1,0 +1,109 @@
+"""Evaluates a state, or a checkpoint of a run."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from ssanet_jax import data
+from ssanet_jax.analysis.macs import model_cost
+from ssanet_jax.config.validation import check, check_same_model
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.training import console as terminal
+from ssanet_jax.training import trainer_setup
+from ssanet_jax.training.atomic_io import write_json
+from ssanet_jax.training.checkpoint_reader import CheckpointReader
+from ssanet_jax.training.parallel import raise_on_all_hosts, to_devices
+from ssanet_jax.training.pretrained import load_weights
+from ssanet_jax.training.steps import TrainState
+from ssanet_jax.training.trainer_setup import TrainerSetup
+from ssanet_jax.training.workdir import Workdir, finite
+
+BuildFn = Callable[..., TrainerSetup]  # as trainer_setup.build
+
+
+def evaluate(
+    config: ConfigDict,
+    setup: TrainerSetup,
+    state: TrainState,
+    before_batch: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Means over every example of `config.dataset.eval_split`, each counted once."""
+    total = setup.zero_metrics()
+    batches = data.eval_batches(config, config.dataset.eval_split)
+    for batch in to_devices(batches, setup.mesh):
+        before_batch()
+        total = setup.eval_step(state, batch, total)
+    return total.means()
+
+
+def evaluate_checkpoint(
+    config: ConfigDict,
+    workdir: epath.PathLike,
+    checkpoint: str,
+    *,
+    build: BuildFn = trainer_setup.build,
+) -> dict[str, float | None]:
+    """Evaluates a checkpoint of a run; prints a table and writes evaluation.json in `workdir`.
+
+    Args:
+      config: of the run; `eval_batch_size` and `dataset.eval_split` may differ.
+      workdir: of the run.
+      checkpoint: 'best', 'latest', a step, or 'init' for the weights of `config.init`, which need
+        no run.
+      build: as for `loop.train_and_evaluate`.
+
+    Raises:
+      ConfigError: there is no such checkpoint, or the config is invalid or of another model.
+    """
+    folder = Workdir(workdir)
+    if checkpoint == 'init':
+        setup, state, step = *_initial(config, build), 0
+        folder.make()
+    else:
+        setup, state, step = _restore(config, folder, checkpoint, build)
+    metrics = finite({'step': step, **evaluate(config, *setup.for_inference(state))})
+    if jax.process_index() == 0:
+        write_json(folder.evaluation, {'split': config.dataset.eval_split, **metrics})
+    title = (
+        f'{config.model.name}, step {step}, on {config.dataset.name} {config.dataset.eval_split}'
+    )
+    rows = terminal.cost_rows(model_cost(setup.model, setup.image_size))
+    terminal.print_table(terminal.make_console(), title, {'': metrics}, rows)
+    return metrics
+
+
+def _restore(
+    config: ConfigDict, workdir: Workdir, checkpoint: str, build: BuildFn
+) -> tuple[TrainerSetup, TrainState, int]:
+    check_same_model(config, workdir.read_config())
+    setup, _ = set_up(config, build)
+    with CheckpointReader(workdir) as checkpoints:
+        step = checkpoints.find(checkpoint)
+        return setup, checkpoints.restore_state(step, setup.init()), step
+
+
+def _initial(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, TrainState]:
+    if not config.init.weights:
+        raise ConfigError('--checkpoint=init needs --config.init.weights=FILE; it is not set.')
+    if config.init.head == 'new':
+        raise ConfigError("config.init.head='new' would evaluate a random layer; train it first.")
+    setup, _ = set_up(config, build)
+    return setup, load_weights(config, setup, setup.init())
+
+
+def set_up(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, data.DatasetInfo]:
+    """Checks the config, reads the dataset's sizes and builds the model and the steps."""
+    check(config)
+    if (
+        jax.process_count() > 1
+    ):  # The first host prepares small datasets before the others open them.
+        raise_on_all_hosts(lambda: data.dataset_info(config) if jax.process_index() == 0 else None)
+    return raise_on_all_hosts(partial(_build, config, build))
+
+
+def _build(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, data.DatasetInfo]:
+    info = data.dataset_info(config)
+    return build(config, num_classes=info.num_classes, num_train_examples=info.num_train), info

@@ -1,0 +1,57 @@
+"""Writes metrics.jsonl and TensorBoard events."""
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import jax
+import tensorflow as tf
+from absl import logging
+from clu import metric_writers
+
+from ssanet_jax.training.atomic_io import AtomicAppender
+from ssanet_jax.training.workdir import Workdir, metrics_line
+
+
+class MetricsLog:
+    """Appends to metrics.jsonl, one object per line, and to TensorBoard events.
+
+    Every line has `step`, `split` ('train', 'eval' or 'gates') and values. Names of timings end in
+    `_seconds` or `_per_second`; everything else is reproducible. Non-finite values are stored as
+    null. Only the first host writes.
+
+    Args:
+      workdir: of the run.
+      start_step: lines of later steps are removed; training is about to write them again.
+    """
+
+    def __init__(self, workdir: Workdir, start_step: int):
+        self._primary = jax.process_index() == 0
+        if not self._primary:
+            return
+        self._file = AtomicAppender(workdir.metrics, workdir.metrics_up_to(start_step))
+        self._events = metric_writers.SummaryWriter(os.fspath(workdir))
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Writes one line; raises SaveError."""
+        if not self._primary:
+            return
+        self._file.append(metrics_line(step, split, **values))
+        scalars = {f'{split}/{name}': value for name, value in values.items()}
+        _or_warn(partial(self._events.write_scalars, step, scalars))
+
+    def __enter__(self) -> 'MetricsLog':
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._primary:
+            _or_warn(self._events.close)
+
+
+def _or_warn(write: Callable[[], None]) -> None:
+    """Writes events; a failure is only logged, since metrics.jsonl has all of their values."""
+    try:
+        write()
+    except tf.errors.OpError as error:
+        reason = ' '.join(str(error.message).split())[:300]
+        logging.warning('Events for TensorBoard could not be written: %s', reason)

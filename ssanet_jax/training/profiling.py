@@ -1,0 +1,77 @@
+"""Profiler traces and training throughput."""
+
+import os
+import time
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+
+class Trace:
+    """Records a profiler trace of the steps that `config` names, for TensorBoard or Perfetto."""
+
+    def __init__(self, config: ConfigDict, folder: epath.Path):
+        self._first = config.profile_start_step
+        self._end = self._first + config.profile_num_steps - 1
+        self._folder = os.fspath(folder)
+        self._running = False
+
+    def before(self, step: int) -> None:
+        """Call before training step `step`."""
+        if step == self._first:
+            jax.profiler.start_trace(self._folder)
+            self._running = True
+
+    def after(self, step: int, result: Any) -> None:
+        """Call after that step, with what it returned."""
+        if self._running and step >= self._end:
+            jax.block_until_ready(result)
+            self.__exit__()
+
+    def __enter__(self) -> 'Trace':
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._running:
+            jax.profiler.stop_trace()
+        self._running = False
+
+
+class Stopwatch:
+    """Measures training throughput without compilation, evaluation and checkpoints.
+
+    It is paused until the first `resume`, at the end of the first step. `pause` and `resume` wait
+    for `after`, since steps are still running when their call returns.
+    """
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._seconds = 0.0
+        self._since: float | None = None
+
+    def add(self, images: int) -> None:
+        """Counts images, unless paused."""
+        if self._since is not None:
+            self._images += images
+
+    def pause(self, after: Any) -> None:
+        """Stops counting once `after` is computed."""
+        if self._since is not None:
+            jax.block_until_ready(after)
+            self._seconds += time.perf_counter() - self._since
+        self._since = None
+
+    def resume(self, after: Any) -> None:
+        """Counts again once `after` is computed."""
+        if self._since is None:
+            jax.block_until_ready(after)
+            self._since = time.perf_counter()
+
+    def lap(self) -> float:
+        """Images per second since the last lap, or 0 if none was timed; pauses."""
+        self.pause(after=None)
+        throughput = self._images / self._seconds if self._images else 0.0
+        self._images, self._seconds = 0, 0.0
+        return throughput

@@ -1,0 +1,73 @@
+"""MACs of traced programs of all kinds."""
+
+import flax.linen as nn
+import jax
+import pytest
+
+from ssanet_jax import SSABlock
+from ssanet_jax.analysis.macs import Cost, layer_costs, model_cost
+
+
+class Convolutions(nn.Module):
+    """Convolutions of all kinds; pooling and elementwise multiplication cost nothing here."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.Conv(8, (3, 5), padding='VALID', name='plain')(x)
+        x = nn.Conv(12, (3, 3), feature_group_count=4, padding=1, name='grouped')(x)
+        x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        x = nn.Conv(12, (3, 3), feature_group_count=12, padding=1, strides=2, name='depthwise')(x)
+        x = nn.Conv(24, (2, 2), feature_group_count=12, padding=0, name='doubled')(x)
+        return nn.Dense(7, name='dense')(2 * x)
+
+
+def test_convolutions_by_hand():
+    """Output pixels times output channels times kernel times input channels of one group."""
+    layers = {layer.path: layer for layer in layer_costs(Convolutions(), 12)}
+    assert layers['plain'].outputs == ((1, 10, 8, 8),)
+    assert layers['depthwise'].inputs == ((1, 5, 4, 12),)
+    assert {path: layer.matmul_macs for path, layer in layers.items()} == {
+        '': 0,
+        'plain': 10 * 8 * 8 * 3 * 5 * 3,
+        'grouped': 10 * 8 * 12 * 3 * 3 * 2,
+        'depthwise': 3 * 2 * 12 * 3 * 3,
+        'doubled': 2 * 1 * 24 * 2 * 2,
+        'dense': 2 * 1 * 24 * 7,
+    }
+
+
+def gram(y):
+    return y @ y.reshape(-1, 5).T
+
+
+def gram_with_custom_gradient():
+    gradient = jax.custom_vjp(gram)
+    gradient.defvjp(lambda y: (gram(y), y), lambda y, d: (d @ y.reshape(-1, 5),))
+    return gradient
+
+
+@pytest.mark.parametrize(
+    'product', [jax.jit(gram), jax.checkpoint(gram), gram_with_custom_gradient()],
+    ids=['jit', 'checkpoint', 'custom_vjp'],
+)  # fmt: skip
+def test_nested_programs_are_counted_and_a_block_without_a_name(product):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            x = nn.Conv(5, (3, 3), padding=1, use_bias=False)(x)
+            return product(3 * SSABlock()(x, train=train))
+
+    products = 16 * 3 * 3 * 3 * 5 + 16 * 5 * 16
+    elementwise = 5 + 16 * 5 + 16 + 16 + 16 * 5
+    assert model_cost(Net(), 4) == Cost(3 * 3 * 3 * 5 + 2, products, 0, elementwise)
+
+
+def test_work_independent_of_the_image_or_unused_costs_nothing():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            kernel = self.param('kernel', nn.initializers.orthogonal(), (3, 3))
+            self.sow('intermediates', 'unused', x @ kernel)
+            return x @ jax.jit(lambda k: k @ k)(kernel)
+
+    assert model_cost(Net(), 4) == Cost(9, 16 * 3 * 3, 0, 0)
