@@ -47,7 +47,9 @@ def _nearest(text: str, known: Mapping[str, int]) -> list[str]:
     if not kinds:
         return difflib.get_close_matches(text, known, n=3, cutoff=0) or list(known)[:3]
     kind = max(kinds, key=lambda kind: len(kind.name))
-    sides = [int(side) for side in text.removeprefix(kind.name).strip(':').split('x') if side.isdigit()]
+    sides = [
+        int(side) for side in text.removeprefix(kind.name).strip(':').split('x') if side.isdigit()
+    ]
     wanted = max(1, math.prod(sides))
     names = sorted(kind.topologies, key=lambda n: abs(math.log(known[n] / wanted)))
     return names[:3]

@@ -40,7 +40,7 @@ class Tpu(DeviceType):
     def devices(self, topology: str) -> list[jax.Device]:
         from jax.experimental import topologies
 
-        options = dict(self.options)
+        options: dict[str, object] = dict(self.options)
         if self.topologies[topology] == 1:
             options['chips_per_host_bounds'] = (1, 1, 1)
         return topologies.get_topology_desc(topology, 'tpu', **options).devices

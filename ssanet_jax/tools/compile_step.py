@@ -150,9 +150,7 @@ def too_large(message: str) -> TooLarge | None:
     if not used:
         return TooLarge(None, None)
     needed, unit, available, unit_available = used.groups()
-    return TooLarge(
-        int(float(needed) * units[unit]), int(float(available) * units[unit_available])
-    )
+    return TooLarge(int(float(needed) * units[unit]), int(float(available) * units[unit_available]))
 
 
 def compile_step(request: Request) -> StepCost:
@@ -167,7 +165,7 @@ def compile_step(request: Request) -> StepCost:
         num_train_examples=request.num_train_examples,
         mesh=mesh,
     )
-    step = {'train': setup.train_step, 'eval': setup.eval_step}[request.step]
+    step: Any = {'train': setup.train_step, 'eval': setup.eval_step}[request.step]
     size, count = setup.image_size, request.images * num_devices
     batch = {
         'image': jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8),
