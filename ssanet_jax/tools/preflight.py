@@ -15,6 +15,7 @@ import json
 import math
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ from ssanet_jax import runtime
 from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.config import make_plan
 from ssanet_jax.config.validation import check_batch_norm_group_size, check_batch_size
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, RunError
 from ssanet_jax.tables import FORMATS, show
 from ssanet_jax.targets import find_topology
 from ssanet_jax.targets.bound import Bound, bound
@@ -41,8 +42,10 @@ from ssanet_jax.tools.preflight_report import (
     binary,
     data,
     does_not_fit,
+    plural,
     table,
     verdict,
+    versions_of,
 )
 
 FLAGS = flags.FLAGS
@@ -74,26 +77,45 @@ def main() -> None:
     check_batch_size(config, target.num_devices)
     check_batch_norm_group_size(config, target.num_devices)
     check_compiler(target.kind)
-    console = Console(stderr=True, highlight=False)
-    found = preflight(config, target, sizes, _Compiler(config, target, sizes, console))
+
+    def compile_step(step: Step, images: int) -> StepCost | TooLarge:
+        request = Request(config, target.topology, step, images, sizes.num_classes, sizes.num_train)
+        return compile_with_progress(request, target.kind)
+
+    found = preflight(config, target, sizes, compile_step, search=FLAGS.search)
+    versions = versions_of(target.kind)
     if FLAGS.out:
         try:
             with atomic_write(Path(FLAGS.out)) as temporary:
-                temporary.write_text(json.dumps(data(config, found), indent=2) + '\n')
+                temporary.write_text(json.dumps(data(config, found, versions), indent=2) + '\n')
         except OSError as error:
             raise ConfigError(f'--out={FLAGS.out} cannot be written: {error}.') from error
     if FLAGS.format == 'json':
-        print(json.dumps(data(config, found), indent=2))
+        print(json.dumps(data(config, found, versions), indent=2))
         return
-    show([table(config, found)], FLAGS.format)
+    show([table(config, found, versions)], FLAGS.format)
     print(f'\n{verdict(config, found)}')
 
 
-def preflight(config: ConfigDict, target: Target, sizes: Sizes, compiler: '_Compiler') -> Preflight:
-    """Compiles both steps, and the training step with larger batches unless --nosearch.
+def preflight(
+    config: ConfigDict,
+    target: Target,
+    sizes: Sizes,
+    compile_step: Callable[[Step, int], StepCost | TooLarge],
+    *,
+    search: bool,
+) -> Preflight:
+    """Compiles both steps, and the training step with larger batches for `search`.
+
+    Args:
+      config: of the run.
+      target: to compile for.
+      sizes: of the dataset.
+      compile_step: compiles a step for a number of images on one device.
+      search: whether to find the largest batch that fits.
 
     Raises:
-      ConfigError: the batch does not fit a device's memory; the message has the largest that does.
+      ConfigError: a batch does not fit a device's memory; the message has the largest that does.
       RunError: a step does not compile.
     """
     eval_batch = config.eval_batch_size if config.eval_batch_size > 0 else config.batch_size
@@ -101,24 +123,27 @@ def preflight(config: ConfigDict, target: Target, sizes: Sizes, compiler: '_Comp
         'train': config.batch_size // target.num_devices,
         'eval': -(-eval_batch // target.num_devices),
     }
-    train = compiler('train', images['train'])
-    batches = {images['train']: compiler.attempt(train)}
-    fits = batches[images['train']].fits
-    if FLAGS.search:
-        batches = largest_batch(
-            lambda batch: compiler.attempt(compiler('train', batch)),
-            batches,
-            fixed=train.arguments if isinstance(train, StepCost) else 0,
-            available=compiler.available,
-            limit=max(images['train'], sizes.num_train // target.num_devices),
-        )
-    if not fits or not isinstance(train, StepCost):
-        raise ConfigError(does_not_fit(images['train'], batches, target, compiler.available))
-    evaluation = compiler('eval', images['eval'])
-    if not isinstance(evaluation, StepCost) or not compiler.attempt(evaluation).fits:
+    train = compile_step('train', images['train'])
+    available = getattr(train, 'available', None) or target.kind.usable_memory
+    batches = {images['train']: as_attempt(train, target.kind)}
+
+    def attempt(batch: int) -> Attempt:
+        try:
+            return as_attempt(compile_step('train', batch), target.kind)
+        except RunError:  # the compiler fails for this size only
+            return Attempt(False, None)
+
+    if search:
+        fixed = train.arguments if isinstance(train, StepCost) else 0
+        limit = max(images['train'], sizes.num_train // target.num_devices)
+        batches = largest_batch(attempt, batches, fixed=fixed, available=available, limit=limit)
+    if isinstance(train, TooLarge) or not batches[images['train']].fits:
+        raise ConfigError(does_not_fit(images['train'], batches, target, available))
+    evaluation = compile_step('eval', images['eval'])
+    if isinstance(evaluation, TooLarge) or not as_attempt(evaluation, target.kind).fits:
         raise ConfigError(
-            f'The evaluation step does not fit {target.kind.name} with {images["eval"]} images a '
-            'device; lower --config.eval_batch_size.'
+            f'{images["eval"]} images a device do not fit {target.topology} in the evaluation '
+            'step; lower --config.eval_batch_size.'
         )
     costs: dict[Step, StepCost] = {'train': train, 'eval': evaluation}
     bounds = {
@@ -129,41 +154,29 @@ def preflight(config: ConfigDict, target: Target, sizes: Sizes, compiler: '_Comp
     return Preflight(target, images, costs, bounds, batches, hours)
 
 
-class _Compiler:
-    """Compiles a step of the config with progress on stderr."""
+def as_attempt(result: StepCost | TooLarge, kind: DeviceType) -> Attempt:
+    """Whether a compiled step fits the memory of a device."""
+    if isinstance(result, TooLarge):
+        return Attempt(False, result.needed)
+    return Attempt(result.memory <= kind.usable_memory, result.memory)
 
-    def __init__(self, config: ConfigDict, target: Target, sizes: Sizes, console: Console):
-        self.config, self.target, self.sizes, self.console = config, target, sizes, console
-        self.available = target.kind.usable_memory
 
-    def __call__(self, step: Step, images: int) -> StepCost | TooLarge:
-        request = Request(
-            self.config,
-            self.target.topology,
-            step,
-            images,
-            self.sizes.num_classes,
-            self.sizes.num_train,
-        )
-        name = {'train': 'training', 'eval': 'evaluation'}[step]
-        text = f'{name} step, {images} images a device'
-        columns = SpinnerColumn(), TextColumn('{task.description}'), TimeElapsedColumn()
-        start, quiet = time.perf_counter(), not self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=quiet) as progress:
-            progress.add_task(f'compiling the {text}')
-            result = compile_apart(request)
-        took = f'{time.perf_counter() - start:.0f} s'
-        attempt = self.attempt(result)
-        needs = '' if attempt.needed is None else f'needs {binary(attempt.needed)}, '
-        outcome = 'fits' if attempt.fits else 'does not fit'
-        self.console.print(f'{text}: {needs}{outcome} ({took})', soft_wrap=True)
-        return result
-
-    def attempt(self, result: StepCost | TooLarge) -> Attempt:
-        if isinstance(result, TooLarge):
-            self.available = result.available or self.available
-            return Attempt(False, result.needed)
-        return Attempt(result.memory <= self.available, result.memory)
+def compile_with_progress(request: Request, kind: DeviceType) -> StepCost | TooLarge:
+    """`compile_apart`, with the time that passes and the outcome on stderr."""
+    console = Console(stderr=True, highlight=False)
+    name = {'train': 'training', 'eval': 'evaluation'}[request.step]
+    text = f'{name} step, {request.images} {plural("image", request.images)} a device'
+    columns = SpinnerColumn(), TextColumn('{task.description}'), TimeElapsedColumn()
+    start, quiet = time.perf_counter(), not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+        progress.add_task(f'compiling the {text}')
+        result = compile_apart(request)
+    attempt = as_attempt(result, kind)
+    needs = '' if attempt.needed is None else f'needs {binary(attempt.needed)}, '
+    outcome = 'fits' if attempt.fits else 'does not fit'
+    seconds = time.perf_counter() - start
+    console.print(f'{text}: {needs}{outcome} ({seconds:.0f} s)', soft_wrap=True)
+    return result
 
 
 def check_compiler(kind: DeviceType) -> None:

@@ -59,7 +59,7 @@ def verdict(config: ConfigDict, found: Preflight) -> str:
         f'Compiles and fits {topology}: {binary(cost.memory)} of {binary(kind.usable_memory)} on a '
         f'device with {found.images["train"]} images{larger}. Bound, not a measurement: '
         f'{_duration(limit.seconds)} a step ({limit.limited_by}), at most {rate:,.0f} '
-        f'images/s on {num_devices} {_plural("device", num_devices)}, at least '
+        f'images/s on {num_devices} {plural("device", num_devices)}, at least '
         f'{found.device_hours:,.3g} device-hours for the schedule.'
     )
 
@@ -72,15 +72,16 @@ def does_not_fit(images: int, batches: dict[int, Attempt], target: Target, avail
     if fitting:
         remedy = (
             f'{fitting} fit: --config.batch_size={fitting * target.num_devices} on '
-            f'{target.num_devices} {_plural("device", target.num_devices)}'
+            f'{target.num_devices} {plural("device", target.num_devices)}'
         )
     return (
-        f'{images} images a device do not fit {target.topology}: the training step {needs} of '
-        f'{binary(available)}; {remedy}.'
+        f'{images} {plural("image", images)} a device do not fit {target.topology}: the '
+        f'training step {needs} of {binary(available)}; {remedy}.'
     )
 
 
-def table(config: ConfigDict, found: Preflight) -> Table:
+def table(config: ConfigDict, found: Preflight, versions: dict[str, str]) -> Table:
+    """The table of both steps, with notes; `versions` are those of `versions_of`."""
     columns = [
         Column('on one device', left=True),
         Column('training step'),
@@ -91,9 +92,9 @@ def table(config: ConfigDict, found: Preflight) -> Table:
     title = (
         f'{config.model.name}, {config.dtype}, {config.dataset.image_size} pixels, batch '
         f'{config.batch_size} on {found.target.topology} '
-        f'({found.target.num_devices} {_plural("device", found.target.num_devices)})'
+        f'({found.target.num_devices} {plural("device", found.target.num_devices)})'
     )
-    return Table(title, columns, rows, _notes(found))
+    return Table(title, columns, rows, _notes(found, versions))
 
 
 def _rows(target: Target) -> dict[str, Callable[[int, StepCost, Bound], str]]:
@@ -141,7 +142,7 @@ def describe_exchanges(cost: StepCost) -> str:
     return '; '.join(parts)
 
 
-def _notes(found: Preflight) -> list[str]:
+def _notes(found: Preflight, versions: dict[str, str]) -> list[str]:
     kind = found.target.kind
     notes = [
         'The bound is arithmetic from published peak rates, not a measurement: real steps are '
@@ -161,10 +162,10 @@ def _notes(found: Preflight) -> list[str]:
             for batch, attempt in sorted(found.batches.items())
         )
         notes.append(f'Images in the training batch of a device: {tried}.')
-    return [*notes, f'Compiled with {", ".join(f"{k} {v}" for k, v in _versions(kind).items())}.']
+    return [*notes, f'Compiled with {", ".join(f"{k} {v}" for k, v in versions.items())}.']
 
 
-def data(config: ConfigDict, found: Preflight) -> dict[str, Any]:
+def data(config: ConfigDict, found: Preflight, versions: dict[str, str]) -> dict[str, Any]:
     """What --format=json prints and --out writes; bytes, seconds and counts."""
     kind, topology, num_devices = found.target
     return {
@@ -181,7 +182,7 @@ def data(config: ConfigDict, found: Preflight) -> dict[str, Any]:
             'link_bandwidth': kind.link_bandwidth,
             'source': kind.source,
         },
-        'versions': _versions(kind),
+        'versions': versions,
         'steps': {
             step: {
                 'images_per_device': found.images[step],
@@ -199,7 +200,8 @@ def data(config: ConfigDict, found: Preflight) -> dict[str, Any]:
     }
 
 
-def _versions(kind: DeviceType) -> dict[str, str]:
+def versions_of(kind: DeviceType) -> dict[str, str]:
+    """Versions of what a compiled program depends on."""
     names = ('jax', 'flax', kind.compiler.replace('_', '-'))
     return {'python': platform.python_version(), **{n: metadata.version(n) for n in names}}
 
@@ -225,5 +227,5 @@ def _duration(seconds: float) -> str:
     return f'{1e3 * seconds:.3g} ms' if seconds >= 1e-3 else f'{1e6 * seconds:.3g} µs'
 
 
-def _plural(word: str, number: int) -> str:
+def plural(word: str, number: int) -> str:
     return word if number == 1 else f'{word}s'
