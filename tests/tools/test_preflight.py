@@ -126,7 +126,7 @@ ENTRY %main (a: f32[64], b: f32[8,64]) -> f32[4] {
   %b = f32[8,64]{1,0:T(8,128)} parameter(1)
   %all-reduce-start = f32[64]{0} all-reduce-start(%a), replica_groups=[2,8]<=[16], to_apply=%add
   %copy-start = (f32[8,64]{1,0:T(8,128)S(1)}, f32[8,64]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%b)
-  %fusion.1 = f32[64]{0} fusion(%a), kind=kLoop, calls=%body, backend_config={"estimated_cycles":"30"}
+  %fusion.1 = f32[64]{0} fusion(%a), calls=%body, backend_config={"estimated_cycles":"30"}
   %copy-done = f32[8,64]{1,0:T(8,128)S(1)} copy-done(%copy-start)
   %fast = f32[8,64]{1,0:T(8,128)S(1)} negate(%copy-done), backend_config={"estimated_cycles":"12"}
   %all-reduce-done = f32[64]{0} all-reduce-done(%all-reduce-start)
@@ -353,8 +353,8 @@ def test_a_config_compiles_for_a_tpu(capfd):
     train = written['steps']['train']
     assert train['images_per_device'] == 16
     (exchange,) = train['exchanges']
-    # Parameters with those of nine gates, running statistics, 4 sums of metrics, in float32.
-    statistics = 2 * (7 * 16 + 6 * 32 + 6 * 64)
+    # Parameters, running means and variances of the BatchNorms and nine gates, 4 sums of metrics.
+    statistics = 2 * (7 * 16 + 6 * 32 + 6 * 64 + 9)
     assert exchange['bytes'] == 4 * (269_740 + statistics + 4)
     assert train['cycles'] > 0
     assert written['verdict'].startswith('Compiles and fits v5e:2x2')
