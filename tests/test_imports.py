@@ -20,6 +20,7 @@ from tests.helpers import ROOT
             'ssanet_jax.training.losses',
             'ssanet_jax.training.metrics',
             'ssanet_jax.training.optimizer',
+            'ssanet_jax.tools.preflight',
         ],
     ],
     ids=['package', 'training step'],

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 _ARRAY = re.compile(r'\b(pred|[a-z]+\d+)\w*\[([\d,]*)\](?:\{([^}]*)\})?')
@@ -98,32 +99,93 @@ def memory_traffic(text: str, cache: int = 0) -> int:
     """Bytes that one call must move between the device and its memory.
 
     Counts the arrays that the scheduled operations read and write, except those in a TPU's fast
-    memory. An operation that reads slices of an array counts those.
+    memory. An operation that reads slices of an array counts those. A cache saves as much as it
+    can with the best choice of what it keeps from one operation to the next.
 
     Args:
       text: `compiled.as_text()` of a scheduled program.
-      cache: bytes of each array that may be in a cache and are not counted.
+      cache: bytes that the device's cache holds.
     """
+    accesses = _accesses(text)
+    if not cache:
+        return sum(sum(a.reads.values()) + sum(a.writes.values()) for a in accesses)
+    return max(0, _least_reads(accesses, cache) + _least_writes(accesses, cache) - cache)
+
+
+class _Access(NamedTuple):
+    """Bytes in memory that one operation reads and writes, by the names of the arrays."""
+
+    reads: dict[str, int]
+    writes: dict[str, int]
+
+
+def _accesses(text: str) -> list[_Access]:
+    """The accesses of the operations of the entry computation, in order."""
     computations = _computations(text)
     entry = re.findall(r'^ENTRY %?([\w.\-]+)', text, re.MULTILINE)[-1]
-    arrays: dict[str, int] = {}
-    total = 0
+    sizes: dict[str, int] = {}
+    origin: dict[str, str] = {}  # of names for the array of another operation
+    accesses = []
     for operation in computations[entry]:
-        in_memory = list(_sizes(operation.shape, memory_only=True))
-        arrays[operation.name] = sum(in_memory)
-        if operation.kind in _NO_TRAFFIC or operation.kind.endswith('-done'):
-            continue
-        if operation.kind == 'copy-start':  # its result lists the copy and the original
-            total += sum(max(0, size - cache) for size in in_memory)
-            continue
-        if operation.kind == 'async-start':  # a slice moved in the background
-            in_memory = in_memory[len(operation.operands) :]
-            total += sum(max(0, size - cache) for size in in_memory)
-            continue
-        for number, operand in enumerate(operation.operands):
-            size = _bytes_read(operation, number, arrays.get(operand, 0), computations)
-            total += max(0, size - cache)
-        total += sum(max(0, size - cache) for size in in_memory)
+        name, kind, operands = operation.name, operation.kind, operation.operands
+        written = list(_sizes(operation.shape, memory_only=True))
+        sizes[name] = sum(written)
+        if kind in ('bitcast', 'get-tuple-element') or kind.endswith('-done'):
+            origin[name] = origin.get(operands[0], operands[0])
+        elif kind not in _NO_TRAFFIC:
+            reads: dict[str, int] = {}
+            for number, operand in enumerate(operands):
+                array = origin.get(operand, operand)
+                size = _bytes_read(operation, number, sizes.get(operand, 0), computations)
+                reads[array] = max(size, reads.get(array, 0))
+            if kind == 'copy-start':  # (copy, source, context)
+                written = written[:1]
+            elif kind == 'async-start':  # ((operands), slice, context)
+                written = written[len(operands) : len(operands) + 1]
+            accesses.append(_Access(reads, {name: sum(written)}))
+    return accesses
+
+
+def _least_reads(accesses: Sequence[_Access], cache: int) -> int:
+    """Bytes read from memory if the cache keeps what is used soonest, which is best (Belady)."""
+    uses: dict[str, deque[int]] = defaultdict(deque)
+    for step, access in enumerate(accesses):
+        for array in access.reads:
+            uses[array].append(step)
+    cached: dict[str, int] = {}
+    total = 0
+    for access in accesses:
+        for array, size in access.reads.items():
+            total += max(0, size - cached.get(array, 0))
+            uses[array].popleft()
+            cached[array] = max(size, cached.get(array, 0))
+        cached |= access.writes
+        kept, left = {}, cache
+        for array in sorted((a for a in cached if uses[a]), key=lambda a: uses[a][0]):
+            kept[array] = min(cached[array], left)
+            left -= kept[array]
+        cached = {array: size for array, size in kept.items() if size}
+    return total
+
+
+def _least_writes(accesses: Sequence[_Access], cache: int) -> int:
+    """Bytes written to memory if the cache keeps what is soonest used for the last time."""
+    last = {a: step for step, access in enumerate(accesses) for a in access.reads}
+    unwritten: dict[str, int] = {}
+    total = 0
+    for step, access in enumerate(accesses):
+        unwritten |= access.writes
+        # What nobody reads is a result of the program.
+        alive = {a: size for a, size in unwritten.items() if last.get(a, math.inf) > step}
+        excess = sum(alive.values()) - cache
+        for array in sorted(alive, key=lambda a: -last.get(a, math.inf)):
+            if excess <= 0:
+                break
+            dropped = min(alive[array], excess)
+            alive[array] -= dropped
+            total += dropped
+            excess -= dropped
+        unwritten = {a: size for a, size in alive.items() if size}
     return total
 
 
@@ -134,6 +196,8 @@ def _bytes_read(
     computations: Mapping[str, list[_Operation]],
 ) -> int:
     """Bytes that an operation reads of its operand `number`, an array of `size` bytes."""
+    if operation.kind == 'async-start':  # moves a slice in the background
+        return min(size, list(_sizes(operation.shape))[len(operation.operands)])
     if operation.kind in _SLICES and number == 0:
         return min(size, sum(_sizes(operation.shape)))
     called = re.search(r'calls=%?([\w.\-]+)', operation.rest)
@@ -169,9 +233,13 @@ def _computations(text: str) -> dict[str, list[_Operation]]:
 
 
 def _sizes(shape: str, *, memory_only: bool = False) -> Iterator[int]:
-    """Bytes of each array of 'f32[8,64]{1,0}' or of a tuple; S(1) is a TPU's fast memory."""
+    """Bytes of each array of 'f32[8,64]{1,0}' or of a tuple.
+
+    With `memory_only`, 0 for arrays elsewhere, as in S(1), a TPU's fast memory.
+    """
     for dtype, dimensions, layout in _ARRAY.findall(shape):
-        if memory_only and 'S(' in layout:
-            continue
         bits = 8 if dtype == 'pred' else int(re.sub(r'\D', '', dtype))
-        yield math.prod(int(d) for d in dimensions.split(',') if d) * bits // 8
+        elsewhere = memory_only and 'S(' in layout
+        yield (
+            0 if elsewhere else math.prod(map(int, filter(None, dimensions.split(',')))) * bits // 8
+        )

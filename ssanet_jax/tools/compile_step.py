@@ -132,6 +132,11 @@ def failure(code: int, log: str) -> ConfigError | RunError:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     telling = [x for x in lines if re.search(r'Check failed|\w*(Error|Exception): |^[A-Z_]+: ', x)]
     reason = one_line((telling or lines or ['it says nothing'])[-1])
+    if code == -signal.SIGKILL:
+        return RunError(
+            "The compiler was killed, usually because this machine's memory is full; close other "
+            'programs, or compile on a larger machine.'
+        )
     if code < 0:
         return RunError(f'The compiler aborted ({signal.Signals(-code).name}): {reason}')
     return RunError(f'Does not compile: {reason}')

@@ -1,7 +1,9 @@
 """Compilation for devices that are not here: counts, bounds, messages."""
 
 import importlib.util
+import itertools
 import json
+import math
 from dataclasses import dataclass
 
 import jax
@@ -11,7 +13,13 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from ssanet_jax.analysis.jaxpr_macs import nonzero_macs_of
-from ssanet_jax.analysis.schedule import Exchange, estimated_cycles, exchanges, memory_traffic
+from ssanet_jax.analysis.schedule import (
+    Exchange,
+    _accesses,
+    estimated_cycles,
+    exchanges,
+    memory_traffic,
+)
 from ssanet_jax.errors import ConfigError, RunError
 from ssanet_jax.targets import DEVICE_TYPES, compile_environment, find_topology
 from ssanet_jax.targets.bound import Bound, bound, link_bytes
@@ -155,7 +163,68 @@ def test_memory_traffic_leaves_out_fast_memory_and_unread_parts():
             4 * 4 + 4 * 4,  # fusion.2 reads a slice
         ]
     )
-    assert memory_traffic(OVERLAPPED, cache=256) == 8 * 256 - 256
+
+
+def chain(*lines):
+    """The text of a program on f32[64] arrays, 256 bytes each, from 'b = a' lines."""
+    body = [f'  %{result} = f32[64]{{0}} add({read})' for result, read in lines]
+    return '\n'.join(
+        ['ENTRY %main (a: f32[64]) -> f32[64] {', '  %a = f32[64]{0} parameter(0)', *body, '}']
+    )
+
+
+@pytest.mark.parametrize(
+    ('cache', 'expected'),
+    [
+        # Reads of a, b, a, c, d and b; writes of b, c, d and e.
+        (0, 256 * (6 + 4)),
+        # One array is kept between operations: b, then c, d and the result. What else is read
+        # comes from memory: a twice, b, and one of a and c; b has to be written to be read again.
+        # The cache may begin with a.
+        (256, 256 * (3 + 1) - 256),
+        (1024, 0),
+    ],
+)
+def test_a_cache_keeps_what_is_used_soonest(cache, expected):
+    text = chain(('b', '%a'), ('c', '%b, %a'), ('d', '%c'), ('e', '%d, %b'))
+    assert memory_traffic(text, cache) == expected
+
+
+def least_traffic(accesses, cache):
+    """Of all choices of what to keep, for arrays of one unit: every set of arrays is a state."""
+    last = {array: step for step, access in enumerate(accesses) for array in access.reads}
+    states = {frozenset(): 0}  # of (array, whether memory lacks it): least traffic until here
+    for step, (reads, writes) in enumerate(accesses):
+        following = {}
+        for state, traffic in states.items():
+            held = dict(state)
+            traffic += len(reads.keys() - held)
+            held = {**dict.fromkeys(reads, False), **held, **dict.fromkeys(writes, True)}
+            held = {a: lacks for a, lacks in held.items() if last.get(a, math.inf) > step}
+            for size in range(min(cache, len(held)) + 1):
+                for kept in itertools.combinations(sorted(held), size):
+                    total = traffic + sum(held[a] for a in held.keys() - set(kept))
+                    after = frozenset((a, held[a]) for a in kept)
+                    following[after] = min(total, following.get(after, math.inf))
+        states = following
+    return min(states.values())
+
+
+def test_no_choice_of_what_a_cache_keeps_beats_the_bound():
+    rng = np.random.default_rng(0)
+    tight = 0
+    for cache in (1, 2, 3) * 8:
+        names, lines = ['a'], []
+        for result in 'bcdefg':
+            read = rng.choice(names, min(len(names), rng.integers(1, 3)), replace=False)
+            lines.append((result, ', '.join(f'%{name}' for name in read)))
+            names.append(result)
+        text = chain(*lines)
+        bound_ = memory_traffic(text, 256 * cache)
+        least = 256 * least_traffic(_accesses(text), cache)
+        assert max(0, least - 256 * cache) >= bound_
+        tight += max(0, least - 256 * cache) == bound_
+    assert tight > 12
 
 
 def test_memory_traffic_of_a_compiled_program():
