@@ -24,7 +24,7 @@ def largest_batch(
     fixed: float,
     available: float,
     limit: int,
-    max_attempts: int = 5,
+    max_attempts: int = 3,
 ) -> dict[int, Attempt]:
     """Tries batches until none larger by a sixteenth can be expected to fit.
 

@@ -54,7 +54,7 @@ def verdict(config: ConfigDict, found: Preflight) -> str:
     rate = config.batch_size / limit.seconds
     larger = ''
     if len(found.batches) > 1:
-        larger = f', up to {found.largest_batch} images fit'
+        larger = f'; the largest batch that was compiled and fits has {found.largest_batch}'
     return (
         f'Compiles and fits {topology}: {binary(cost.memory)} of {binary(kind.usable_memory)} on a '
         f'device with {found.images["train"]} images{larger}. Bound, not a measurement: '

@@ -258,7 +258,7 @@ def test_nonzero_macs_are_the_sum_of_a_convolution_of_ones(stride, padding, dila
     assert nonzero_macs_of(eqn) == int(np.sum(conv(x, w)))
 
 
-@pytest.mark.parametrize('first', [1, 8, 300, 2000])
+@pytest.mark.parametrize('first', [1, 8, 300, 500])
 @pytest.mark.parametrize('tells', [True, False])
 def test_the_search_finds_a_batch_close_to_the_largest(first, tells):
     """Memory grows by steps and in proportion; 388 images are the most that fit."""
@@ -276,8 +276,8 @@ def test_the_search_finds_a_batch_close_to_the_largest(first, tells):
 
     tried = largest_batch(counted, {first: attempt(first)}, fixed=500, available=16_060, limit=4096)
     best = max(batch for batch, a in tried.items() if a.fits)
-    assert 388 * 0.85 < best <= 388
-    assert len(calls) <= 5
+    assert 388 * 0.8 < best <= 388
+    assert len(calls) <= 3
 
 
 def test_a_missing_compiler_is_named_with_its_extra():
