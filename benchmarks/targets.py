@@ -21,8 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from common import write
-from compile_targets import ENVIRONMENT, targets
 
+from ssanet_jax.targets import compile_environment, find_topology
+
+# Topology to compile for, on one of its devices, and images.
+TARGETS = {'v5e': ('v5e:2x4', 128), 'h100': ('h100', 256)}
 PROGRAMS = [
     f'{network}:{form}'
     for form in ('auto', 'flax', 'plain')
@@ -47,8 +50,8 @@ def main() -> None:
         result = json.loads(arguments.out.read_text())
     for program in arguments.programs:
         for name in arguments.targets:
-            requires = targets()[name].requires
-            versions = {p: metadata.version(p) for p in ('jax', 'flax', requires)}
+            compiler = find_topology(TARGETS[name][0])[0].compiler.replace('_', '-')
+            versions = {p: metadata.version(p) for p in ('jax', 'flax', compiler)}
             if result['versions'].get(name) != versions:
                 result['versions'][name], result['programs'][name] = versions, {}
             done = result['programs'][name]
@@ -63,7 +66,7 @@ def compile_apart(target: str, program: str) -> dict[str, Any]:
     """Calls `count` in a new process; returns its result, or the last line of its error."""
     command = [sys.executable, __file__, '--one', target, program]
     run = subprocess.run(
-        command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False
+        command, env=os.environ | compile_environment(), capture_output=True, text=True, check=False
     )
     if run.returncode:
         return {'error': run.stderr.strip().splitlines()[-1][:300]}
@@ -78,10 +81,11 @@ def count(target: str, program: str) -> dict[str, Any]:
 
     from ssanet_jax.analysis.hlo import operations
 
-    described = targets()[target]
-    mesh = Mesh(np.array(described.devices()[:1]), ('data',))
+    text, batch_size = TARGETS[target]
+    kind, topology, _ = find_topology(text)
+    mesh = Mesh(np.array(kind.devices(topology)[:1]), ('data',))
     sharding = NamedSharding(mesh, PartitionSpec())
-    step, arguments = training_step(program, described.batch_size)
+    step, arguments = training_step(program, batch_size)
     shapes = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), arguments
     )

@@ -20,6 +20,7 @@ from tests.helpers import ROOT
             'ssanet_jax.training.losses',
             'ssanet_jax.training.metrics',
             'ssanet_jax.training.optimizer',
+            'ssanet_jax.tools.preflight',
         ],
     ],
     ids=['package', 'training step'],
@@ -47,7 +48,16 @@ def test_the_package_alone_needs_jax_and_flax_only():
 
 def test_packages_import_only_packages_before_them():
     order = 'version errors atomic_write runtime tables layers attention models weights config data'
-    order = [*order.split(), 'analysis', 'training', 'trained', 'report', 'export', 'tools']
+    order = [
+        *order.split(),
+        'analysis',
+        'targets',
+        'training',
+        'trained',
+        'report',
+        'export',
+        'tools',
+    ]
     package = ROOT / 'ssanet_jax'
     for file in {*package.rglob('*.py')} - {package / '__init__.py'}:
         own = order.index(file.relative_to(package).parts[0].removesuffix('.py'))

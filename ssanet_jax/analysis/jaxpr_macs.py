@@ -60,3 +60,44 @@ def macs_of(eqn: Any) -> int:
         out_features = kernel.shape[eqn.params['dimension_numbers'].rhs_spec[0]]
         return eqn.outvars[0].aval.size * kernel.size // out_features
     return 0
+
+
+def nonzero_macs_of(eqn: Any) -> int:
+    """`macs_of` without products with the zeros of padding and dilation, which can be skipped."""
+    if eqn.primitive.name != 'conv_general_dilated':
+        return macs_of(eqn)
+    lhs, kernel = (var.aval.shape for var in eqn.invars)
+    numbers, output = eqn.params['dimension_numbers'], eqn.outvars[0].aval
+    taps = positions = 1
+    for axis, (lhs_dim, rhs_dim, out_dim) in enumerate(
+        zip(numbers.lhs_spec[2:], numbers.rhs_spec[2:], numbers.out_spec[2:], strict=True)
+    ):
+        positions *= output.shape[out_dim]
+        taps *= _taps(
+            lhs[lhs_dim],
+            kernel[rhs_dim],
+            output.shape[out_dim],
+            stride=eqn.params['window_strides'][axis],
+            padding=eqn.params['padding'][axis][0],
+            lhs_dilation=eqn.params['lhs_dilation'][axis],
+            rhs_dilation=eqn.params['rhs_dilation'][axis],
+        )
+    return output.size // positions * kernel[numbers.rhs_spec[1]] * taps
+
+
+def _taps(
+    size: int,
+    kernel: int,
+    outputs: int,
+    *,
+    stride: int,
+    padding: int,
+    lhs_dilation: int,
+    rhs_dilation: int,
+) -> int:
+    """Pairs of an output and a kernel element along one axis that meet an element of the input."""
+    taps = 0
+    for start in range(-padding, stride * outputs - padding, stride):
+        for place in range(start, start + kernel * rhs_dilation, rhs_dilation):
+            taps += 0 <= place <= (size - 1) * lhs_dilation and place % lhs_dilation == 0
+    return taps

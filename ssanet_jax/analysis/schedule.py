@@ -1,0 +1,245 @@
+"""Reads the text of a scheduled program: memory traffic, exchanges between devices, cycles."""
+
+import math
+import re
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+_ARRAY = re.compile(r'\b(pred|[a-z]+\d+)\w*\[([\d,]*)\](?:\{([^}]*)\})?')
+_OPERATION = re.compile(r'\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(([^)]*)\)(.*)')
+_COMPUTATION = re.compile(r'(?:ENTRY )?%?([\w.\-]+) \(.*\{$')
+_NO_TRAFFIC = {'parameter', 'get-tuple-element', 'tuple', 'bitcast', 'constant', 'after-all'}
+_SLICES = {'slice', 'dynamic-slice', 'gather'}
+_EXCHANGES = (
+    'all-reduce',
+    'all-gather',
+    'reduce-scatter',
+    'all-to-all',
+    'collective-permute',
+    'collective-broadcast',
+)
+
+
+class Exchange(NamedTuple):
+    """One exchange between devices.
+
+    Attributes:
+      kind: 'all-reduce', 'all-gather', ...
+      bytes: size of its result on one device.
+      group_size: number of devices that take part in one group.
+      overlapped: number of operations scheduled between its start and its end; None if the
+        device waits for it.
+    """
+
+    kind: str
+    bytes: int
+    group_size: int
+    overlapped: int | None
+
+
+class _Operation(NamedTuple):
+    name: str
+    shape: str
+    kind: str
+    operands: list[str]
+    rest: str
+
+
+def exchanges(text: str, num_devices: int) -> list[Exchange]:
+    """The exchanges of one call, in order; `text` is `compiled.as_text()`.
+
+    Args:
+      text: of the scheduled program of one device.
+      num_devices: that run it; a group without a list of devices has them all.
+    """
+    found: list[Exchange] = []
+    for operations in _computations(text).values():
+        started: dict[str, tuple[int, int]] = {}  # name: index in `found`, operations before it
+        busy = 0
+        for operation in operations:
+            kind = operation.kind.removesuffix('-start')
+            if kind in _EXCHANGES:
+                if operation.kind.endswith('-start') and '"is_sync":true' not in operation.rest:
+                    started[operation.name] = len(found), busy
+                found.append(_exchange(operation, kind, num_devices))
+            elif operation.kind.endswith('-done'):
+                for name in started.keys() & set(operation.operands):
+                    index, before = started.pop(name)
+                    found[index] = found[index]._replace(overlapped=busy - before)
+            elif operation.kind not in _NO_TRAFFIC:
+                busy += 1
+    return found
+
+
+def _exchange(operation: _Operation, kind: str, num_devices: int) -> Exchange:
+    sizes = list(_sizes(operation.shape))
+    if operation.kind in ('all-gather-start', 'collective-permute-start'):  # operands, results, ...
+        count = len(operation.operands)
+        sizes = sizes[count : 2 * count]
+    return Exchange(kind, sum(sizes), _group_size(operation.rest, num_devices), None)
+
+
+def _group_size(rest: str, num_devices: int) -> int:
+    """Devices of a group: '{{0,1},{2,3}}' and '[2,2]<=[4]' have 2, '{}' has all."""
+    if match := re.search(r'replica_groups=\[\d+,(\d+)\]', rest):
+        return int(match[1])
+    if match := re.search(r'replica_groups=\{\{([\d,]+)\}', rest):
+        return len(match[1].split(','))
+    return num_devices
+
+
+def estimated_cycles(text: str) -> int | None:
+    """Sum of the cycles that the TPU's compiler estimates for each operation; None without any."""
+    cycles = [int(number) for number in re.findall(r'"estimated_cycles":"(\d+)"', text)]
+    return sum(cycles) if cycles else None
+
+
+def memory_traffic(text: str, cache: int = 0) -> int:
+    """Bytes that one call must move between the device and its memory.
+
+    Counts the arrays that the scheduled operations read and write, except those in a TPU's fast
+    memory. An operation that reads slices of an array counts those. A cache saves as much as it
+    can with the best choice of what it keeps from one operation to the next.
+
+    Args:
+      text: `compiled.as_text()` of a scheduled program.
+      cache: bytes that the device's cache holds.
+    """
+    accesses = _accesses(text)
+    if not cache:
+        return sum(sum(a.reads.values()) + sum(a.writes.values()) for a in accesses)
+    return max(0, _least_reads(accesses, cache) + _least_writes(accesses, cache) - cache)
+
+
+class _Access(NamedTuple):
+    """Bytes in memory that one operation reads and writes, by the names of the arrays."""
+
+    reads: dict[str, int]
+    writes: dict[str, int]
+
+
+def _accesses(text: str) -> list[_Access]:
+    """The accesses of the operations of the entry computation, in order."""
+    computations = _computations(text)
+    entry = re.findall(r'^ENTRY %?([\w.\-]+)', text, re.MULTILINE)[-1]
+    sizes: dict[str, int] = {}
+    origin: dict[str, str] = {}  # of names for the array of another operation
+    accesses = []
+    for operation in computations[entry]:
+        name, kind, operands = operation.name, operation.kind, operation.operands
+        written = list(_sizes(operation.shape, memory_only=True))
+        sizes[name] = sum(written)
+        if kind in ('bitcast', 'get-tuple-element') or kind.endswith('-done'):
+            origin[name] = origin.get(operands[0], operands[0])
+        elif kind not in _NO_TRAFFIC:
+            reads: dict[str, int] = {}
+            for number, operand in enumerate(operands):
+                array = origin.get(operand, operand)
+                size = _bytes_read(operation, number, sizes.get(operand, 0), computations)
+                reads[array] = max(size, reads.get(array, 0))
+            if kind == 'copy-start':  # (copy, source, context)
+                written = written[:1]
+            elif kind == 'async-start':  # ((operands), slice, context)
+                written = written[len(operands) : len(operands) + 1]
+            accesses.append(_Access(reads, {name: sum(written)}))
+    return accesses
+
+
+def _least_reads(accesses: Sequence[_Access], cache: int) -> int:
+    """Bytes read from memory if the cache keeps what is used soonest, which is best (Belady)."""
+    uses: dict[str, deque[int]] = defaultdict(deque)
+    for step, access in enumerate(accesses):
+        for array in access.reads:
+            uses[array].append(step)
+    cached: dict[str, int] = {}
+    total = 0
+    for access in accesses:
+        for array, size in access.reads.items():
+            total += max(0, size - cached.get(array, 0))
+            uses[array].popleft()
+            cached[array] = max(size, cached.get(array, 0))
+        cached |= access.writes
+        kept, left = {}, cache
+        for array in sorted((a for a in cached if uses[a]), key=lambda a: uses[a][0]):
+            kept[array] = min(cached[array], left)
+            left -= kept[array]
+        cached = {array: size for array, size in kept.items() if size}
+    return total
+
+
+def _least_writes(accesses: Sequence[_Access], cache: int) -> int:
+    """Bytes written to memory if the cache keeps what is soonest used for the last time."""
+    last = {a: step for step, access in enumerate(accesses) for a in access.reads}
+    unwritten: dict[str, int] = {}
+    total = 0
+    for step, access in enumerate(accesses):
+        unwritten |= access.writes
+        # What nobody reads is a result of the program.
+        alive = {a: size for a, size in unwritten.items() if last.get(a, math.inf) > step}
+        excess = sum(alive.values()) - cache
+        for array in sorted(alive, key=lambda a: -last.get(a, math.inf)):
+            if excess <= 0:
+                break
+            dropped = min(alive[array], excess)
+            alive[array] -= dropped
+            total += dropped
+            excess -= dropped
+        unwritten = {a: size for a, size in alive.items() if size}
+    return total
+
+
+def _bytes_read(
+    operation: _Operation,
+    number: int,
+    size: int,
+    computations: Mapping[str, list[_Operation]],
+) -> int:
+    """Bytes that an operation reads of its operand `number`, an array of `size` bytes."""
+    if operation.kind == 'async-start':  # moves a slice in the background
+        return min(size, list(_sizes(operation.shape))[len(operation.operands)])
+    if operation.kind in _SLICES and number == 0:
+        return min(size, sum(_sizes(operation.shape)))
+    called = re.search(r'calls=%?([\w.\-]+)', operation.rest)
+    if not size or operation.kind != 'fusion' or not called:
+        return size
+    body = computations.get(called[1], [])
+    aliases = {o.name for o in body if o.kind == 'parameter' and o.operands == [str(number)]}
+    read = 0
+    for inner in body:
+        if aliases.isdisjoint(inner.operands):
+            continue
+        if inner.kind == 'bitcast':
+            aliases.add(inner.name)
+        elif inner.kind in _SLICES and inner.operands[0] in aliases:
+            read += sum(_sizes(inner.shape))
+        else:
+            return size
+    return min(size, read)
+
+
+def _computations(text: str) -> dict[str, list[_Operation]]:
+    """The operations of each computation of a module, by its name."""
+    computations: dict[str, list[_Operation]] = {}
+    current: list[_Operation] = []
+    for line in text.splitlines():
+        if match := _OPERATION.match(line):
+            name, shape, kind, operands, rest = match.groups()
+            names = re.findall(r'%([\w.\-]+)', operands) or operands.split(', ')
+            current.append(_Operation(name, shape, kind, names, rest))
+        elif match := _COMPUTATION.match(line):
+            current = computations.setdefault(match[1], [])
+    return computations
+
+
+def _sizes(shape: str, *, memory_only: bool = False) -> Iterator[int]:
+    """Bytes of each array of 'f32[8,64]{1,0}' or of a tuple.
+
+    With `memory_only`, 0 for arrays elsewhere, as in S(1), a TPU's fast memory.
+    """
+    for dtype, dimensions, layout in _ARRAY.findall(shape):
+        bits = 8 if dtype == 'pred' else int(re.sub(r'\D', '', dtype))
+        elsewhere = memory_only and 'S(' in layout
+        yield (
+            0 if elsewhere else math.prod(map(int, filter(None, dimensions.split(',')))) * bits // 8
+        )

@@ -1,0 +1,62 @@
+"""The description of a kind of device: what a step's time and memory are bounded by."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceType(ABC):
+    """One kind of device, with figures that its maker publishes.
+
+    Attributes:
+      name: as users write it, 'v5e'.
+      memory: bytes on one device.
+      bandwidth: bytes per second between a device and its memory.
+      peak_flops: bfloat16 operations per second, without sparsity.
+      link_bandwidth: bytes per second that one device sends to others, over all its links.
+      source: where these figures are published.
+    """
+
+    name: str
+    memory: float
+    bandwidth: float
+    peak_flops: float
+    link_bandwidth: float
+    source: str
+
+    @property
+    @abstractmethod
+    def compiler(self) -> str:
+        """The Python package that compiles for it."""
+
+    @property
+    @abstractmethod
+    def extra(self) -> str:
+        """The extra of this project that installs the compiler."""
+
+    @property
+    @abstractmethod
+    def topologies(self) -> Mapping[str, int]:
+        """The number of devices of each topology by its name, 'v5e:4x4' or 'h100x8'."""
+
+    @property
+    def usable_memory(self) -> float:
+        """Bytes of one device's memory that a program can have."""
+        return self.memory
+
+    @property
+    def cache(self) -> int:
+        """Bytes of an array that may still be in a cache when the next operation reads it."""
+        return 0
+
+    @property
+    def switch_reduces(self) -> bool:
+        """Whether the switch between the devices adds up what they send."""
+        return False
+
+    @abstractmethod
+    def devices(self, topology: str) -> list[jax.Device]:
+        """Descriptions of the devices, to compile for; needs the compiler."""

@@ -1,0 +1,205 @@
+"""NVIDIA's GPUs, one host of them. To add one, add an entry to `GPUS`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+
+from ssanet_jax.targets.device_type import DeviceType
+
+# Figures of the maker's whitepapers; those of a multiprocessor, of XLA's files and CUDA's table.
+_XLA = 'https://github.com/openxla/xla/tree/main/xla/backends/gpu/target_config/specs'
+_CUDA = 'https://docs.nvidia.com/cuda/cuda-c-programming-guide (compute capabilities)'
+
+# An xla.GpuTargetConfigProto. No device is there to tune kernels on.
+_CONFIG = """
+gpu_device_info {{
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: {threads}
+  shared_memory_per_block: 49152 shared_memory_per_block_optin: {shared_optin}
+  shared_memory_per_core: {shared}
+  core_count: {cores} fpus_per_core: {fpus} clock_rate_ghz: {clock}
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: {bandwidth} l2_cache_size: {cache} device_memory_size: {memory}
+  cuda_compute_capability {{ major: {major} minor: {minor} }}
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+}}
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 8 patch: 0 }}
+device_description_str: "{description}"
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu(DeviceType):
+    """A GPU.
+
+    Attributes:
+      description: NVIDIA's name of the device.
+      capability: compute capability, (9, 0).
+      cores: streaming multiprocessors.
+      fpus: float32 units of a multiprocessor.
+      threads: resident in a multiprocessor.
+      shared: bytes of shared memory of a multiprocessor; a block can have 1 KiB less.
+      clock: GHz, boost.
+      l2: bytes of the second-level cache.
+      switch: whether NVLink switches with SHARP connect the devices.
+    """
+
+    description: str
+    capability: tuple[int, int]
+    cores: int
+    fpus: int = 128
+    threads: int = 2048
+    shared: int
+    clock: float
+    l2: int
+    switch: bool = False
+
+    @property
+    def compiler(self) -> str:
+        return 'jax_cuda13_plugin'
+
+    @property
+    def extra(self) -> str:
+        return 'preflight-cuda'
+
+    @property
+    def topologies(self) -> Mapping[str, int]:
+        return {self.name: 1, **{f'{self.name}x{n}': n for n in (1, 2, 4, 8)}}
+
+    @property
+    def usable_memory(self) -> float:
+        """JAX allocates this part of the memory at the start."""
+        return self.memory * float(os.environ.get('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.75'))
+
+    @property
+    def cache(self) -> int:
+        return self.l2
+
+    @property
+    def switch_reduces(self) -> bool:
+        return self.switch
+
+    def target_config(self) -> str:
+        """The text of an xla.GpuTargetConfigProto."""
+        major, minor = self.capability
+        return _CONFIG.format(
+            threads=self.threads,
+            shared=self.shared,
+            shared_optin=self.shared - 1024 * (self.capability >= (8, 0)),
+            cores=self.cores,
+            fpus=self.fpus,
+            clock=self.clock,
+            bandwidth=int(self.bandwidth),
+            cache=self.l2,
+            memory=int(self.memory),
+            major=major,
+            minor=minor,
+            description=self.description,
+        )
+
+    def devices(self, topology: str) -> list[jax.Device]:
+        from jax.experimental import topologies
+
+        shape = f'1x1x{self.topologies[topology]}'  # partitions, hosts, devices
+        described = topologies.get_topology_desc(
+            'any', 'cuda', target_config=self.target_config(), topology=shape
+        )
+        return described.devices
+
+
+# Links: half of NVLink's or PCIe's total, which counts both directions.
+GPUS = [
+    Gpu(
+        name='t4',
+        memory=16e9,
+        bandwidth=320e9,
+        peak_flops=65e12,  # of float16; it has no bfloat16
+        link_bandwidth=16e9,
+        description='Tesla T4',
+        capability=(7, 5),
+        cores=40,
+        fpus=64,
+        threads=1024,
+        shared=65536,
+        clock=1.59,
+        l2=4 << 20,
+        source=f'NVIDIA T4 datasheet; Turing architecture whitepaper; {_CUDA}',
+    ),
+    Gpu(
+        name='l4',
+        memory=24e9,
+        bandwidth=300e9,
+        peak_flops=121e12,
+        link_bandwidth=32e9,
+        description='NVIDIA L4',
+        capability=(8, 9),
+        cores=58,
+        threads=1536,
+        shared=102400,
+        clock=2.04,
+        l2=48 << 20,
+        source=f'NVIDIA L4 datasheet; Ada architecture whitepaper; {_CUDA}',
+    ),
+    Gpu(
+        name='a100',
+        memory=85100068864,
+        bandwidth=2039.04e9,
+        peak_flops=312e12,
+        link_bandwidth=300e9,
+        description='NVIDIA A100-SXM4-80GB',
+        capability=(8, 0),
+        cores=108,
+        fpus=64,
+        shared=167936,
+        clock=1.41,
+        l2=40 << 20,
+        source=f'NVIDIA A100 80GB SXM datasheet; {_XLA}/a100_sxm_80.txtpb',
+    ),
+    Gpu(
+        name='h100',
+        memory=84942979072,
+        bandwidth=3352.32e9,
+        peak_flops=989e12,
+        link_bandwidth=450e9,
+        description='NVIDIA H100 80GB HBM3',
+        capability=(9, 0),
+        cores=132,
+        shared=233472,
+        clock=1.98,
+        l2=50 << 20,
+        switch=True,
+        source=f'NVIDIA H100 SXM5 datasheet; H100 architecture whitepaper; {_XLA}/h100_sxm.txtpb',
+    ),
+    Gpu(
+        name='h200',
+        memory=151397597184,
+        bandwidth=4800e9,
+        peak_flops=989e12,
+        link_bandwidth=450e9,
+        description='NVIDIA H200 141GB HBM3e',
+        capability=(9, 0),
+        cores=132,
+        shared=233472,
+        clock=1.98,
+        l2=50 << 20,
+        switch=True,
+        source=f'NVIDIA H200 datasheet; {_XLA}/h200.txtpb',
+    ),
+    Gpu(
+        name='b200',
+        memory=191514411008,
+        bandwidth=8000e9,
+        peak_flops=2250e12,
+        link_bandwidth=900e9,
+        description='NVIDIA B200',
+        capability=(10, 0),
+        cores=148,
+        shared=233472,
+        clock=1.965,
+        l2=132644864,
+        switch=True,
+        source=f'NVIDIA DGX B200 datasheet; {_XLA}/b200.txtpb',
+    ),
+]
