@@ -62,6 +62,19 @@ def macs_of(eqn: Any) -> int:
     return 0
 
 
+def least_macs(jaxpr: jex_core.Jaxpr) -> int:
+    """MACs that a program needs at least, for what its outputs depend on.
+
+    Of alternatives, as those of `jax.lax.platform_dependent`, the one with the fewest counts.
+    """
+    total = 0
+    for eqn in _needed(jaxpr, None):
+        nested = [least_macs(inner) for inner in jex_core.jaxprs_in_params(eqn.params)]
+        total += min(nested) if eqn.primitive.name == 'cond' else sum(nested)
+        total += nonzero_macs_of(eqn)
+    return total
+
+
 def nonzero_macs_of(eqn: Any) -> int:
     """`macs_of` without products with the zeros of padding and dilation, which can be skipped."""
     if eqn.primitive.name != 'conv_general_dilated':

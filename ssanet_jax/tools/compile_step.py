@@ -20,7 +20,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from ssanet_jax.analysis.jaxpr_macs import equations, nonzero_macs_of
+from ssanet_jax.analysis.jaxpr_macs import least_macs
 from ssanet_jax.analysis.schedule import Exchange, estimated_cycles, exchanges, memory_traffic
 from ssanet_jax.errors import ConfigError, RunError, one_line
 from ssanet_jax.targets import compile_environment, find_topology
@@ -192,7 +192,7 @@ def compile_step(request: Request) -> StepCost:
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         code=memory.generated_code_size_in_bytes,
-        flops=2 * sum(nonzero_macs_of(eqn) for eqn, _ in equations(traced.jaxpr.jaxpr)),
+        flops=2 * least_macs(traced.jaxpr.jaxpr),
         bytes_accessed=int(counts.get('bytes accessed', memory_traffic(text))),
         traffic=memory_traffic(text, kind.cache),
         cycles=estimated_cycles(text),

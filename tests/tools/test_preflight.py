@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from ssanet_jax.analysis.jaxpr_macs import nonzero_macs_of
+from ssanet_jax.analysis.jaxpr_macs import least_macs, nonzero_macs_of
 from ssanet_jax.analysis.schedule import (
     Exchange,
     _accesses,
@@ -256,6 +256,15 @@ def test_nonzero_macs_are_the_sum_of_a_convolution_of_ones(stride, padding, dila
     x, w = jnp.ones((2, 7, 9, 4)), jnp.ones((3, 3, 4 // groups, 6))
     (eqn,) = jax.make_jaxpr(conv)(x, w).eqns
     assert nonzero_macs_of(eqn) == int(np.sum(conv(x, w)))
+
+
+def test_of_alternatives_for_platforms_the_cheapest_counts():
+    def f(x, w):
+        return jax.lax.platform_dependent(x, w, cpu=lambda x, w: x @ w @ w, default=jnp.matmul)
+
+    x, w = jnp.ones((2, 3)), jnp.ones((3, 3))
+    assert least_macs(jax.make_jaxpr(f)(x, w).jaxpr) == 2 * 3 * 3
+    assert least_macs(jax.make_jaxpr(jax.jit(jax.grad(lambda w: f(x, w).sum())))(w).jaxpr) >= 18
 
 
 @pytest.mark.parametrize('first', [1, 8, 300, 500])
