@@ -77,6 +77,7 @@ def test_forward_mode_is_the_slope_of_the_function(function):
         assert_close(tangent, (function(x + 1e-3 * dx) - function(x - 1e-3 * dx)) / 2e-3)
 
 
+@pytest.mark.slow
 def test_forward_over_reverse_mode_of_a_network_with_plain_tails():
     model = create_model('ssa_resnet50', num_classes=3, tail='plain', stage_sizes=(1, 1), width=4)
     x, dx = (RNG.normal(size=(2, 16, 16, 3)).astype(np.float32) for _ in range(2))
