@@ -1,12 +1,11 @@
 """Compiles one step of a config for devices that are not here, in a process of its own.
 
 A compiler that aborts ends only that process. `compile_apart` starts it; as a module this file is
-that process: it reads a pickled `Request` and prints what `compile_apart` returns as JSON.
+that process: it reads a `Request` and prints the result of `compile_apart`, both as JSON.
 """
 
 import json
 import os
-import pickle
 import re
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from ssanet_jax.analysis.jaxpr_macs import least_macs
 from ssanet_jax.analysis.schedule import Exchange, estimated_cycles, exchanges, memory_traffic
 from ssanet_jax.errors import ConfigError, RunError, one_line
 from ssanet_jax.targets import compile_environment, find_topology
+from ssanet_jax.trained.load import with_defaults
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.steps import DATA_AXIS
 
@@ -103,7 +103,7 @@ def compile_apart(request: Request) -> StepCost | TooLarge:
     """
     run = subprocess.run(
         [sys.executable, '-m', __name__],
-        input=pickle.dumps(request),
+        input=_encode(request),
         env=os.environ | compile_environment(),
         capture_output=True,
         check=False,
@@ -120,6 +120,16 @@ def compile_apart(request: Request) -> StepCost | TooLarge:
         return TooLarge(*result['too_large'])
     cost = StepCost(**result['cost'])
     return cost._replace(exchanges=[Exchange(*exchange) for exchange in cost.exchanges])
+
+
+def _encode(request: Request) -> bytes:
+    config = json.loads(request.config.to_json_best_effort())
+    return json.dumps(request._replace(config=config)._asdict()).encode()
+
+
+def _decode(text: bytes) -> Request:
+    request = Request(**json.loads(text))
+    return request._replace(config=with_defaults(request.config))
 
 
 def failure(code: int, log: str) -> ConfigError | RunError:
@@ -217,4 +227,4 @@ def _answer(request: Request) -> dict[str, Any]:
 
 
 if __name__ == '__main__':
-    print(json.dumps(_answer(pickle.load(sys.stdin.buffer))))
+    print(json.dumps(_answer(_decode(sys.stdin.buffer.read()))))

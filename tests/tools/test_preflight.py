@@ -26,7 +26,15 @@ from ssanet_jax.targets.bound import Bound, bound, link_bytes
 from ssanet_jax.targets.tpu import Tpu
 from ssanet_jax.tools import preflight as module
 from ssanet_jax.tools.batch_search import Attempt, largest_batch
-from ssanet_jax.tools.compile_step import StepCost, TooLarge, failure, too_large
+from ssanet_jax.tools.compile_step import (
+    Request,
+    StepCost,
+    TooLarge,
+    _decode,
+    _encode,
+    failure,
+    too_large,
+)
 from ssanet_jax.tools.preflight_report import Target, verdict
 from ssanet_jax.tools.preflight_report import data as report_data
 from tests.helpers import load_config, mesh_of, run_tool
@@ -436,3 +444,13 @@ def test_a_config_compiles_for_a_tpu(capfd):
     assert exchange['bytes'] == 4 * (269_740 + statistics + 4)
     assert train['cycles'] > 0
     assert written['verdict'].startswith('Compiles and fits v5e:2x2')
+
+
+@pytest.mark.parametrize('recipe', ['digits_ssa20', 'imagenet_se50'])
+def test_a_request_reaches_the_other_process_unchanged(recipe):
+    config = load_config(recipe)
+    config.optimizer.train_only = ('*/bn/*', 'fc/*')
+    request = Request(config, 'v5e:2x4', 'train', 8, 10, 1437)
+    received = _decode(_encode(request))
+    assert received.config.to_dict() == config.to_dict()
+    assert received[1:] == request[1:]
