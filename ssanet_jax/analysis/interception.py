@@ -12,7 +12,7 @@ class ModuleCall(NamedTuple):
 
     Attributes:
       path: of the module, 'layer1_0/bn1'; '' for the network.
-      module: bound, so that what it has sown can be read after the call.
+      module: bound, so that its sown values can be read after the call.
       args, kwargs: of the method.
       method: runs the module with other arguments.
     """

@@ -165,7 +165,7 @@ def _grad_cam(
     labels: jax.Array,
 ) -> jax.Array:
     def logit(offset: jax.Array | float) -> tuple[jax.Array, jax.Array]:
-        """The sum of logits over images, each of which depends only on its map; and the maps.
+        """The sum of the logits of `labels`, and the maps; each logit depends only on its own map.
 
         The gradient with respect to an offset added to a layer's output is that with respect to
         the output.

@@ -56,7 +56,7 @@ def largest_batch(
 
 
 def granularity(batch: int) -> int:
-    """The power of two by which batches near this one differ, between 1/32 and 1/16 of it."""
+    """Step between candidate batches: a power of two from 1/32 to 1/16 of `batch`."""
     return max(1, 2 ** (math.frexp(batch)[1] - 5))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ssanet_jax.errors import ConfigError
 
-# Includes formats that are not decoded, so that they are reported.
+# Formats that are not decoded are included to be reported.
 _SUFFIXES = {'.bmp', '.gif', '.heic', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
 _MAGIC = (b'\xff\xd8\xff', b'\x89PNG')
 _STDIN_BYTES = 2**28

@@ -147,7 +147,7 @@ def only_named(models: Callable[[str], ModuleType]) -> dict[str, Make]:
     }
 
 
-# Networks of which a smaller one, or one with other names, has a stored training step.
+# The training step of these is stored for a smaller or differently named network.
 LOGITS_ONLY = (
     'resnext50_32x4d',
     'wide_resnet50_2',
