@@ -1,0 +1,1 @@
+"""Paired comparisons of networks: variants x seeds, trained alike, and their statistics."""
