@@ -4,9 +4,11 @@ r"""Compiles training steps for TPUs and GPUs without having them, and records t
     python benchmarks/targets.py --out=benchmarks/results/targets.json
 
 A program is a network with the form of its tail, `ssa_resnet50:auto`, or `:flax` for the baseline
-of flax's own layers; one training step at 224 pixels in bfloat16, with SGD, on one device. Results
-in the file from the same versions are kept, so an interrupted run can be resumed. Each program is
-compiled in a separate process, since a compiler may abort.
+of flax's own layers; one training step in bfloat16, with SGD, on one device, at 224 pixels or, for
+networks with CIFAR's stem, 32. Results in the file from the same versions are kept, so an
+interrupted run can be resumed. Each program is compiled in a separate process, since a compiler may
+abort. The matrix takes hours on two cores: by default, all networks with SSA and all attention
+blocks in ResNet-50 for v5e and h100, and the ImageNet networks for the others.
 """
 
 import argparse
@@ -22,23 +24,23 @@ from typing import Any
 
 from common import write
 
-from ssanet_jax.targets import compile_environment, find_topology
+from ssanet_jax.attention import ATTENTION
+from ssanet_jax.models.registry import NETWORKS
+from ssanet_jax.targets import DEVICE_TYPES, compile_environment
 
-# Topology to compile for, on one of its devices, and images.
-TARGETS = {'v5e': ('v5e:2x4', 128), 'h100': ('h100', 256)}
-PROGRAMS = [
-    f'{network}:{form}'
-    for form in ('auto', 'flax', 'plain')
-    for network in ('ssa_resnet50', 'resnet50', 'se_resnet50')
-]
+# The devices that the comparisons of forms are made for, and images per step.
+COMPARED = {'v5e': 128, 'h100': 256}
+IMAGENET = ('ssa_resnet50', 'resnet50', 'se_resnet50')
+FORMS = [f'{network}:{form}' for form in ('auto', 'flax', 'plain') for network in IMAGENET]
+ALL = [f'{kind}_resnet50:auto' for kind in ATTENTION] + [f'ssa_{name}:auto' for name in NETWORKS]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--targets', nargs='+', default=['v5e', 'h100'])
-    parser.add_argument('--programs', nargs='+', default=PROGRAMS, metavar='NETWORK:FORM')
+    parser.add_argument('--targets', nargs='+', default=list(DEVICE_TYPES), choices=DEVICE_TYPES)
+    parser.add_argument('--programs', nargs='+', metavar='NETWORK:FORM', help='default: the matrix')
     parser.add_argument('--out', type=Path, help='JSON file to write or complete')
     parser.add_argument('--one', nargs=2, metavar=('TARGET', 'PROGRAM'), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -48,18 +50,28 @@ def main() -> None:
     result: dict[str, Any] = {'versions': {}, 'programs': {}}
     if arguments.out and arguments.out.exists():
         result = json.loads(arguments.out.read_text())
-    for program in arguments.programs:
-        for name in arguments.targets:
-            compiler = find_topology(TARGETS[name][0])[0].compiler.replace('_', '-')
-            versions = {p: metadata.version(p) for p in ('jax', 'flax', compiler)}
-            if result['versions'].get(name) != versions:
-                result['versions'][name], result['programs'][name] = versions, {}
-            done = result['programs'][name]
-            if program not in done:
-                done[program] = compile_apart(name, program)
-                print(name, program, done[program], flush=True)
-                if arguments.out:
-                    write(arguments.out, result)
+    for name, program in matrix(arguments.targets, arguments.programs):
+        compiler = DEVICE_TYPES[name].compiler.replace('_', '-')
+        versions = {p: metadata.version(p) for p in ('jax', 'flax', compiler)}
+        if result['versions'].get(name) != versions:
+            result['versions'][name], result['programs'][name] = versions, {}
+        done = result['programs'][name]
+        if program not in done:
+            done[program] = compile_apart(name, program)
+            print(name, program, done[program], flush=True)
+            if arguments.out:
+                write(arguments.out, result)
+
+
+def matrix(targets: list[str], programs: list[str] | None) -> list[tuple[str, str]]:
+    """(target, program): comparisons first, then the ImageNet networks, then all others."""
+    if programs:
+        return [(target, program) for program in programs for target in targets]
+    compared = [target for target in targets if target in COMPARED]
+    pairs = [(target, program) for program in FORMS for target in compared]
+    pairs += [(target, f'{network}:auto') for target in targets for network in IMAGENET]
+    pairs += [(target, program) for program in ALL for target in compared]
+    return list(dict.fromkeys(pairs))
 
 
 def compile_apart(target: str, program: str) -> dict[str, Any]:
@@ -81,11 +93,11 @@ def count(target: str, program: str) -> dict[str, Any]:
 
     from ssanet_jax.analysis.hlo import operations
 
-    text, batch_size = TARGETS[target]
-    kind, topology, _ = find_topology(text)
+    kind = DEVICE_TYPES[target]
+    topology = min(kind.topologies, key=lambda name: kind.topologies[name])
     mesh = Mesh(np.array(kind.devices(topology)[:1]), ('data',))
     sharding = NamedSharding(mesh, PartitionSpec())
-    step, arguments = training_step(program, batch_size)
+    step, arguments = training_step(program, COMPARED.get(target, 128))
     shapes = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), arguments
     )
@@ -111,7 +123,8 @@ def training_step(program: str, batch_size: int) -> tuple[Any, tuple[Any, ...]]:
     import optax
 
     model = network(program)
-    images = jax.ShapeDtypeStruct((batch_size, 224, 224, 3), jnp.bfloat16)
+    size = 32 if getattr(model, 'stem', None) == 'cifar' else 224
+    images = jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.bfloat16)
     labels = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     tx = optax.sgd(0.1, momentum=0.9)
 
@@ -128,7 +141,7 @@ def training_step(program: str, batch_size: int) -> tuple[Any, tuple[Any, ...]]:
         updates, opt_state = tx.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), new_stats, opt_state), value
 
-    few = jnp.zeros((2, 224, 224, 3), jnp.bfloat16)
+    few = jnp.zeros((2, size, size, 3), jnp.bfloat16)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), few, train=False))
     opt_state = jax.eval_shape(tx.init, variables['params'])
     return step, ((variables['params'], variables['batch_stats'], opt_state), images, labels)
