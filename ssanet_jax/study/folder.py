@@ -83,6 +83,10 @@ class StudyFolder:
         """File of a run's record."""
         return self.runs / variant / f'{seed:03d}.npz'
 
+    def figure(self, name: str) -> Path:
+        """File of a figure of the results."""
+        return self.path / f'{name}.svg'
+
     def finished(self) -> Iterator[tuple[str, int]]:
         """(variant, seed) of each run that has a record."""
         for path in sorted(self.runs.glob('*/*.npz')):
