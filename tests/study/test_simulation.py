@@ -7,6 +7,8 @@ import scipy.stats
 from ssanet_jax.study import statistics
 from ssanet_jax.study.verdict import compare
 
+pytestmark = pytest.mark.usefixtures('frozen_heap')
+
 SMALLEST = 0.3
 
 
@@ -66,7 +68,7 @@ def test_verdicts_on_equal_variants_are_wrong_in_5_percent_of_studies_at_most(va
             str(i): 100 * (row - correct[0]) / images for i, row in enumerate(correct[1:])
         }
         p_values = [statistics.wilcoxon(values) for values in differences.values()]
-        if min(statistics.holm(p_values)) < 0.05:  # as any verdict needs
+        if variants * min(p_values) < 0.05:  # Holm's first step; without it there is no verdict
             tests = compare(differences, 'none', SMALLEST, '').values()
             wrong += any(test.verdict in ('helps', 'hurts') for test in tests)
     assert 0 < wrong / studies <= level(0.05, studies)[1]

@@ -119,7 +119,7 @@ def test_mcnemar_of_equal_networks_has_p_1():
 
 
 def images(b, c):
-    """b images that only the first network classifies, c that only the second does, and 7."""
+    """Images that only the first (b) or the second network classifies (c), and 7 others."""
     first = np.repeat([True, False, True, False], [b, c, 4, 3])
     second = np.repeat([False, True, True, False], [b, c, 4, 3])
     return first, second
