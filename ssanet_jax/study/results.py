@@ -49,6 +49,11 @@ class Proportion:
     ties: int
     losses: int
 
+    @property
+    def pairs(self) -> int:
+        """Number of pairs; not in JSON."""
+        return self.wins + self.ties + self.losses
+
 
 @dataclasses.dataclass(frozen=True)
 class McNemar:
@@ -90,7 +95,7 @@ class PairedTest:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """The training loss of the runs of a variant, at steps that all of them logged.
+    """The training loss of the runs of a variant, at steps where all of them logged a finite one.
 
     Attributes:
       steps: [T].
