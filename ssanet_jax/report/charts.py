@@ -134,7 +134,7 @@ def _draw_curves(
     if name == 'top1':
         ax.set_ylim(_lowest(ax), 100)
     elif logarithmic and (shown > 0).any():
-        logarithmic_axis(ax, shown[shown > 0])
+        _logarithmic(ax, shown[shown > 0])
     ax.set_xlim(left=0)
     ax.set_xlabel(curves.unit)
 
@@ -154,8 +154,7 @@ def _lowest(ax: Axes) -> float:
     return float(min(10 * math.floor(lowest / 10), 90))
 
 
-def logarithmic_axis(ax: Axes, values: np.ndarray) -> None:
-    """Makes the y axis logarithmic, with ticks for positive `values`."""
+def _logarithmic(ax: Axes, values: np.ndarray) -> None:
     ax.set_yscale('log')
     decades = math.log10(values.max() / values.min())
     steps = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)

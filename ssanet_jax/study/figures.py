@@ -9,7 +9,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ssanet_jax.report.charts import BLUE, INK, ORANGE, draw_svg, logarithmic_axis
+from ssanet_jax.report.charts import BLUE, INK, ORANGE, draw_svg
 from ssanet_jax.study.results import Analysis, Comparison, Estimate, VariantResult
 
 _COLORS = {'helps': BLUE, 'hurts': ORANGE}  # by verdict; others are gray
@@ -100,14 +100,22 @@ def _draw_curves(
             if name in curves:
                 _draw_curve(ax, curves[name], INK if name == baseline else BLUE)
         ax.tick_params(labelbottom=i + columns >= len(panels))
-    means = np.concatenate([variant.train_loss.mean for variant in curves.values()])
+    _scale(axes[0, 0], np.concatenate([v.train_loss.mean for v in curves.values()]))
+    figure.supxlabel('training step', fontsize=8)
+    title = f'Training loss (nats) beside that of {baseline}'
+    figure.suptitle(title, fontsize=9, x=0.01, ha='left')
+
+
+def _scale(ax: Axes, means: np.ndarray) -> None:
+    """Sets the scales and ticks that all panels share; logarithmic if losses span a decade."""
     if means.min() > 0 and means.max() > 10 * means.min():
-        logarithmic_axis(axes[0, 0], means)
-        axes[0, 0].set_ylim(0.7 * means.min(), 1.3 * means.max())
-    axes[0, 0].xaxis.set_major_locator(ticker.MaxNLocator(2))
-    axes[0, 0].xaxis.set_major_formatter(ticker.EngFormatter(sep=''))
-    figure.supxlabel(f'training step; black or white: {baseline}', fontsize=8)
-    figure.suptitle('Training loss (nats)', fontsize=9, x=0.01, ha='left')
+        ax.set_yscale('log')
+        ax.set_ylim(0.7 * means.min(), 1.3 * means.max())
+        ax.yaxis.set_major_locator(ticker.LogLocator(numticks=4))
+        ax.yaxis.set_major_formatter(ticker.StrMethodFormatter('{x:g}'))
+        ax.yaxis.set_minor_locator(ticker.NullLocator())
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(2))
+    ax.xaxis.set_major_formatter(ticker.EngFormatter(sep=''))
 
 
 def _draw_curve(ax: Axes, variant: VariantResult, color: str) -> None:
@@ -151,11 +159,12 @@ def relative_cost(analysis: Analysis, reference: VariantResult) -> tuple[np.ndar
 def _label_at_right(ax: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> None:
     """Names points in a column on the right, from low to high, with lines to the points."""
     low, high = ax.get_ylim()
-    gap, order = 1 / max(8, len(names)), np.argsort(y, kind='stable')
+    gap, order = 0.97 / max(8, len(names)), np.argsort(y, kind='stable')
     heights = (y[order] - low) / (high - low)
     for i in range(1, len(heights)):
         heights[i] = max(heights[i], heights[i - 1] + gap)
-    heights = np.minimum(heights, 1 - gap * np.arange(len(heights))[::-1])
+    heights = np.minimum(heights, 0.97 - gap * np.arange(len(heights))[::-1])
+    line = {'arrowstyle': '-', 'lw': 0.5, 'color': INK, 'alpha': 0.5, 'relpos': (0, 0.5)}
     for height, i in zip(heights, order, strict=True):
         ax.annotate(
             names[i],
@@ -163,7 +172,7 @@ def _label_at_right(ax: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) ->
             xytext=(1.06, height),
             textcoords='axes fraction',
             va='center',
-            arrowprops={'arrowstyle': '-', 'lw': 0.5, 'color': INK, 'alpha': 0.5, 'shrinkA': 0},
+            arrowprops=line,
         )
 
 

@@ -63,8 +63,14 @@ def _comparisons(analysis: Analysis) -> Section:
         'Per variant, the difference of each pair (dots), their mean (diamond) and its 95% '
         'interval. Blue: helps; orange: hurts.',
     )
-    shown = [tables.accuracy_table(analysis), tables.calibration_table(analysis)]
-    return Section(f'Differences from {baseline}', [figure], shown if analysis.comparisons else [])
+    if not analysis.comparisons:
+        return Section(f'Differences from {baseline}')
+    return Section(
+        f'Differences from {baseline}',
+        [figure],
+        [tables.accuracy_table(analysis), tables.calibration_table(analysis)],
+        [comparison.accuracy.sentence for comparison in analysis.comparisons],
+    )
 
 
 def _variants(analysis: Analysis) -> Section:
@@ -86,10 +92,12 @@ def _curves_figure(analysis: Analysis) -> Figure:
 
 
 def _robustness(analysis: Analysis) -> Section:
-    shown = [tables.corrupted_table(analysis)] if analysis.comparisons else []
-    shown.append(tables.corruptions_table(analysis))
-    corrupted = any(variant.corruptions for variant in analysis.variants)
-    return Section('Corrupted test images', tables=shown if corrupted else [])
+    tests = [c.corrupted for c in analysis.comparisons if c.corrupted is not None]
+    shown = [tables.corrupted_table(analysis)] if tests else []
+    if any(variant.corruptions for variant in analysis.variants):
+        shown.append(tables.corruptions_table(analysis))
+    sentences = [test.sentence for test in tests]
+    return Section('Corrupted test images', tables=shown, notes=sentences)
 
 
 def _notes(analysis: Analysis, description: Mapping[str, Any]) -> list[str]:

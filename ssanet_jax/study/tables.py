@@ -29,7 +29,7 @@ def terminal_table(analysis: Analysis) -> Table:
 
 
 def accuracy_table(analysis: Analysis) -> Table:
-    """The tests of accuracy, and their sentences as notes."""
+    """The tests of accuracy."""
     tests = {comparison.variant: comparison.accuracy for comparison in analysis.comparisons}
     counts = [[comparison.mcnemar] for comparison in analysis.comparisons]
     return _tests_table('Accuracy', tests, [Column('McNemar', _mcnemar)], counts)
@@ -43,7 +43,7 @@ def calibration_table(analysis: Analysis) -> Table:
 
 
 def corrupted_table(analysis: Analysis) -> Table:
-    """The tests of accuracy averaged over all corruptions, and their sentences as notes."""
+    """The tests of accuracy averaged over all corruptions."""
     tests = {c.variant: c.corrupted for c in analysis.comparisons if c.corrupted is not None}
     return _tests_table('Accuracy averaged over all corruptions', tests)
 
@@ -67,7 +67,7 @@ def _tests_table(
     more: Sequence[Column] = (),
     values: Sequence[Sequence[Any]] = (),
 ) -> Table:
-    """Tests by variant, with columns `more` of `values` before the verdict; sentences below."""
+    """Tests by variant, with columns `more` of `values` before the verdict."""
     columns = [
         _VARIANT,
         Column('pairs'),
@@ -91,7 +91,7 @@ def _tests_table(
         )
         for (name, test), extra in zip(tests.items(), values or [()] * len(tests), strict=True)
     ]
-    return Table(title, columns, rows, [test.sentence for test in tests.values()])
+    return Table(title, columns, rows)
 
 
 def variants_table(analysis: Analysis) -> Table:
