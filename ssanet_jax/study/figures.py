@@ -1,7 +1,8 @@
 """Figures of a study: paired differences, learning curves, and accuracy by cost."""
 
 import math
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -28,9 +29,11 @@ def draw_figures(analysis: Analysis) -> dict[str, str]:
         figures['differences'] = draw_svg(draw, height=0.8 + _ROW * rows)
     curves = {variant.name: variant for variant in analysis.variants if variant.train_loss.steps}
     if curves:
-        rows, columns = _grid(curves, analysis.baseline)
-        draw = partial(_draw_curves, curves, analysis.baseline, rows, columns)
-        figures['curves'] = draw_svg(draw, height=0.7 + 3 / columns * rows)
+        panels = [name for name in curves if name != analysis.baseline] or [analysis.baseline]
+        columns = min(len(panels), 3)
+        rows = math.ceil(len(panels) / columns)
+        draw = partial(_draw_curves, curves, analysis.baseline, panels, (rows, columns))
+        figures['curves'] = draw_svg(draw, height=0.7 + rows * min(2, 3 / columns))
     height = 1.5 + 0.16 * max(8, len(analysis.variants))
     figures['cost'] = draw_svg(partial(_draw_cost, analysis), height)
     return figures
@@ -44,7 +47,7 @@ def _draw_differences(analysis: Analysis, figure: Figure) -> None:
     ax.axvline(0, color=INK, lw=0.8)
     for row, comparison in enumerate(analysis.comparisons):
         _draw_row(ax, row, comparison)
-    names = [comparison.variant for comparison in analysis.comparisons]
+    names = [_wrap(comparison.variant) for comparison in analysis.comparisons]
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis='y', length=0)
@@ -78,32 +81,27 @@ def _spread(values: np.ndarray) -> np.ndarray:
     return offsets
 
 
-def _grid(curves: Mapping[str, VariantResult], baseline: str) -> tuple[int, int]:
-    """Rows and columns for a panel per variant; long names get wider panels."""
-    panels = max(1, len(curves.keys() - {baseline}))
-    columns = min(panels, 3 if max(map(len, curves)) <= 14 else 2)
-    return math.ceil(panels / columns), columns
-
-
 def _draw_curves(
-    curves: Mapping[str, VariantResult], baseline: str, rows: int, columns: int, figure: Figure
+    curves: Mapping[str, VariantResult],
+    baseline: str,
+    panels: Sequence[str],
+    grid: tuple[int, int],
+    figure: Figure,
 ) -> None:
     """A panel per variant, each with the baseline: a dozen curves in one panel hide each other."""
-    panels = [name for name in curves if name != baseline] or [baseline]
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    axes = figure.subplots(*grid, sharex=True, sharey=True, squeeze=False)
     for i, ax in enumerate(axes.flat):
         if i >= len(panels):
             ax.set_visible(False)
             continue
-        _title(ax, panels[i])
+        ax.set_title(_wrap(panels[i]), loc='left', fontsize=8)
         for name in dict.fromkeys([panels[i], baseline]):
             if name in curves:
                 _draw_curve(ax, curves[name], INK if name == baseline else BLUE)
-        ax.tick_params(labelbottom=i + columns >= len(panels))
+        ax.tick_params(labelbottom=i + grid[1] >= len(panels))
     _scale(axes[0, 0], np.concatenate([v.train_loss.mean for v in curves.values()]))
     figure.supxlabel('training step', fontsize=8)
-    title = f'Training loss (nats) beside that of {baseline}'
-    figure.suptitle(title, fontsize=9, x=0.01, ha='left')
+    figure.suptitle('Training loss (nats)', fontsize=9, x=0.01, ha='left')
 
 
 def _scale(ax: Axes, means: np.ndarray) -> None:
@@ -139,7 +137,7 @@ def _draw_cost(analysis: Analysis, figure: Figure) -> None:
         ax.errorbar(value, accuracy.mean, yerr=bars, fmt=marker, color=color, ms=4, elinewidth=1)
     ax.margins(x=0.08)
     ax.set_xlabel(f'{what}, relative to {reference.name}')
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(5))
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(4))
     _label_at_right(ax, x, np.array([v.accuracy.mean for v in variants.values()]), list(variants))
 
 
@@ -167,7 +165,7 @@ def _label_at_right(ax: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) ->
     line = {'arrowstyle': '-', 'lw': 0.5, 'color': INK, 'alpha': 0.5, 'relpos': (0, 0.5)}
     for height, i in zip(heights, order, strict=True):
         ax.annotate(
-            names[i],
+            _wrap(names[i]),
             xy=(x[i], y[i]),
             xytext=(1.06, height),
             textcoords='axes fraction',
@@ -178,3 +176,8 @@ def _label_at_right(ax: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) ->
 
 def _title(ax: Axes, text: str) -> None:
     ax.set_title(text, loc='left', fontsize=9)
+
+
+def _wrap(name: str) -> str:
+    """Breaks a long name into lines, after underscores where possible."""
+    return textwrap.fill(name.replace('_', '_ '), 15).replace('_ ', '_')

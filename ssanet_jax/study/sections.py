@@ -111,11 +111,12 @@ def _notes(analysis: Analysis, description: Mapping[str, Any]) -> list[str]:
         'Pairs: for one seed, all variants have the same batches, augmentation and initial values '
         'of the parameters that they share. Differences are variant minus '
         f'{analysis.baseline} with the same seed.',
-        'Brackets hold 95% intervals. P(better) is the share of pairs in which the variant is more '
-        'accurate, ties counted half. Wilcoxon: signed-rank test, two-sided; Holm: corrected over '
-        'all variants. McNemar: images, over all pairs, that only the variant : only '
-        f'{analysis.baseline} classifies correctly. Its p is descriptive, because the same images '
-        'recur in every pair.',
+        'Brackets hold 95% intervals, of means by BCa bootstrap over pairs, which are somewhat too '
+        'narrow for few pairs. P(better) is the share of pairs in which the variant is more '
+        'accurate, ties counted half, with the interval of Clopper and Pearson. Wilcoxon: '
+        'signed-rank test, two-sided; Holm: corrected over all variants. McNemar: images, over all '
+        f'pairs, that only the variant : only {analysis.baseline} classifies correctly. Its p is '
+        'descriptive, because the same images recur in every pair.',
         'Verdicts: helps or hurts if the interval excludes 0 and Holm p < 0.05; no difference that '
         f'matters if the interval lies within ±{analysis.smallest_effect:g} points; undecided '
         'otherwise.',
@@ -129,7 +130,8 @@ def _notes(analysis: Analysis, description: Mapping[str, Any]) -> list[str]:
 
 
 def _missing(analysis: Analysis) -> str:
-    text = f'Runs: {analysis.runs:,} of {analysis.runs + analysis.missing:,}'
+    total = analysis.runs + analysis.missing
+    text = f'Runs: {analysis.runs:,} of {total:,}, {analysis.missing:,} missing'
     pairs = ', '.join(f'{name} {missing}' for name, missing in analysis.missing_pairs.items())
     return f'{text}. Missing pairs: {pairs}.' if pairs else f'{text}.'
 
@@ -147,4 +149,4 @@ def _estimate_notes(analysis: Analysis) -> list[str]:
     for comparison in analysis.comparisons:
         if note := comparison.accuracy.difference.note:
             found.setdefault(note, []).append(comparison.variant)
-    return [f'Interval of {", ".join(names)}: {note}.' for note, names in found.items()]
+    return [f'{", ".join(names)}: {note}' for note, names in found.items()]

@@ -17,7 +17,9 @@ CORRUPTIONS = ('noise_1', 'noise_2', 'shift_1')
 def estimate(values):
     values = np.asarray(values, float)
     if len(values) == 1:
-        return results.Estimate((float(values[0]),), float(values[0]), None, None, None)
+        return results.Estimate(
+            (float(values[0]),), float(values[0]), None, None, None, 'No interval.'
+        )
     mean, sd = values.mean(), values.std(ddof=1)
     half = 2 * sd / len(values) ** 0.5
     return results.Estimate(tuple(values.tolist()), mean, sd, mean - half, mean + half)

@@ -84,7 +84,7 @@ def test_markdown_has_the_numbers_rounded(tmp_path):
     ]  # fmt: skip
     for part in (
         '# Does attention help?\n\nA paragraph.\n', '* A sentence about ssa.', '±0.3 points',
-        'Runs: 4 of 7. Missing pairs: ssa 3.', 'commit 0123456789ab', 'jax 0.10.2',
+        'Runs: 4 of 7, 3 missing. Missing pairs: ssa 3.', 'commit 0123456789ab', 'jax 0.10.2',
         'AMD EPYC, 2 cores', '718 training images', '1,079 test images',
     ):  # fmt: skip
         assert part in text
@@ -166,6 +166,7 @@ def test_incomplete_studies_have_pages(names, pairs, tmp_path):
     folder = write(tmp_path, made_up.analysis(names, pairs, corruptions=()))
     text = folder.markdown.read_text()
     assert 'None' not in text
+    assert ('* ssa: No interval.' in text) == (len(names) > 1 and pairs == 1)
     assert 'Corrupted' not in text
     assert ('## Differences from none' in text) == (len(names) > 1)
     assert folder.figure('differences').exists() == (len(names) > 1)
