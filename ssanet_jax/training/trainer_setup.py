@@ -19,6 +19,7 @@ from ssanet_jax.config.validation import check_batch_norm_group_size
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network, create_model
 from ssanet_jax.models.batch_norm_folding import for_inference
+from ssanet_jax.models.network import ModuleFn
 from ssanet_jax.models.registry import split_name
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import LossFn, make_loss
@@ -74,6 +75,7 @@ def build(
     num_classes: int,
     num_train_examples: int,
     mesh: Mesh | None = None,
+    attention: ModuleFn | None = None,
     loss: LossFn | None = None,
     metrics: Mapping[str, MetricFn] | None = None,
     preprocess: steps.Preprocess | None = None,
@@ -85,6 +87,8 @@ def build(
       num_classes: of the dataset.
       num_train_examples: of the training split.
       mesh: of one axis, 'data'; by default all devices of all hosts.
+      attention: makes the attention blocks, as `create_model` takes it; by default they are those
+        that `config.model.name` selects.
       loss: per example, of logits [N, K] and labels [N]; by default that of `config.loss`.
       metrics: per-example functions to compute in addition to those of `METRICS`.
       preprocess: maps uint8 images [N, H, W, 3] to the model's input, on the device; by default
@@ -96,7 +100,7 @@ def build(
     mesh = parallel.data_mesh() if mesh is None else mesh
     check_batch_norm_group_size(config, mesh.size)
     plan = make_plan(config, num_train_examples)
-    model = build_model(config, num_classes, mesh)
+    model = build_model(config, num_classes, mesh, attention)
     schedule = make_schedule(config.optimizer, plan)
     if config.optimizer.train_only:
         shapes = variable_shapes(model, config.dataset.image_size)
@@ -171,13 +175,19 @@ def _eval_step(
     return parallel.parallel_eval_step(step, mesh)
 
 
-def build_model(config: ConfigDict, num_classes: int, mesh: Mesh | None = None) -> Network:
+def build_model(
+    config: ConfigDict,
+    num_classes: int,
+    mesh: Mesh | None = None,
+    attention: ModuleFn | None = None,
+) -> Network:
     """Builds the network of `config.model`.
 
     Args:
       config: of the run.
       num_classes: outputs of the network.
       mesh: whose devices share BatchNorm statistics; without one, statistics are local.
+      attention: makes the attention blocks of a network that `config.model.name` gives none.
 
     Raises:
       ConfigError: `create_model` refuses the options, or they do not fit the image size.
@@ -191,6 +201,8 @@ def build_model(config: ConfigDict, num_classes: int, mesh: Mesh | None = None) 
         norm_options['epsilon'] = model.batch_norm_epsilon
     names = [n.removeprefix('model.') for n, field in FIELDS.items() if field.network_option]
     options = {name: model[name] for name in names if model[name] != defaults[name]}
+    if attention is not None:
+        options['attention'] = attention
     try:
         kind, _ = split_name(model.name)
         network = create_model(
