@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -75,10 +75,10 @@ def build(
     num_classes: int,
     num_train_examples: int,
     mesh: Mesh | None = None,
-    attention: ModuleFn | None = None,
     loss: LossFn | None = None,
     metrics: Mapping[str, MetricFn] | None = None,
     preprocess: steps.Preprocess | None = None,
+    attention: ModuleFn | None = None,
 ) -> TrainerSetup:
     """Builds what `config`, which has passed `check`, describes.
 
@@ -87,12 +87,11 @@ def build(
       num_classes: of the dataset.
       num_train_examples: of the training split.
       mesh: of one axis, 'data'; by default all devices of all hosts.
-      attention: makes the attention blocks, as `create_model` takes it; by default they are those
-        that `config.model.name` selects.
       loss: per example, of logits [N, K] and labels [N]; by default that of `config.loss`.
       metrics: per-example functions to compute in addition to those of `METRICS`.
       preprocess: maps uint8 images [N, H, W, 3] to the model's input, on the device; by default
         normalization by `config.dataset.mean` and `std`.
+      attention: see `build_model`.
 
     Raises:
       ConfigError: a field does not fit the model, the devices or the data.
@@ -187,18 +186,13 @@ def build_model(
       config: of the run.
       num_classes: outputs of the network.
       mesh: whose devices share BatchNorm statistics; without one, statistics are local.
-      attention: makes the attention blocks of a network that `config.model.name` gives none.
+      attention: makes the attention blocks, for a config.model.name without an attention prefix.
 
     Raises:
       ConfigError: `create_model` refuses the options, or they do not fit the image size.
     """
     model, defaults = config.model, base().model
     size = config.dataset.image_size
-    norm_options = {'momentum': model.batch_norm_momentum}
-    if mesh is not None:
-        norm_options |= parallel.batch_norm_axis(model.batch_norm_group_size, mesh.size)
-    if model.batch_norm_epsilon is not None:
-        norm_options['epsilon'] = model.batch_norm_epsilon
     names = [n.removeprefix('model.') for n, field in FIELDS.items() if field.network_option]
     options = {name: model[name] for name in names if model[name] != defaults[name]}
     if attention is not None:
@@ -210,7 +204,7 @@ def build_model(
             num_classes=num_classes,
             dtype=jnp.dtype(config.dtype),
             attention_options=model[kind].to_dict() if kind else None,
-            norm_options=norm_options,
+            norm_options=_norm_options(model, mesh),
             **options,
         )
         # Shapes only: finds options that do not fit, such as groups that do not divide channels.
@@ -220,3 +214,12 @@ def build_model(
     except ValueError as error:
         raise ConfigError(f'config.model: {error}') from error
     return network
+
+
+def _norm_options(model: ConfigDict, mesh: Mesh | None) -> dict[str, Any]:
+    options = {'momentum': model.batch_norm_momentum}
+    if mesh is not None:
+        options |= parallel.batch_norm_axis(model.batch_norm_group_size, mesh.size)
+    if model.batch_norm_epsilon is not None:
+        options['epsilon'] = model.batch_norm_epsilon
+    return options
