@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.config.validation import check
 from ssanet_jax.errors import ConfigError, one_line
 from ssanet_jax.models.network import ModuleFn
+from ssanet_jax.study.corruptions import CORRUPTIONS
 
 _NAME = re.compile(r'[a-z0-9_]+')
 _NEVER = 10**9  # steps
@@ -72,6 +73,12 @@ class Study:
             )
         if len(set(self.seeds)) != len(self.seeds):
             raise ConfigError(f'seeds={list(self.seeds)} has a seed twice; a pair counts once.')
+        for name in self.corruptions:
+            if name not in CORRUPTIONS:
+                raise ConfigError(
+                    f'corruptions has {name!r}, which is unknown; choose among '
+                    f'{", ".join(CORRUPTIONS)}.'
+                )
         for name in self.variants:
             try:
                 check(self.run_config(name, seed=0))

@@ -40,6 +40,7 @@ def test_a_run_differs_from_the_config_in_overrides_and_seed_alone():
     ('changes', 'message'),
     [
         ({'baseline': 'plain'}, "baseline='plain' is not among the variants: none, ssa"),
+        ({'corruptions': ['fog_1']}, "'fog_1', which is unknown; choose among gaussian_noise_1"),
         ({'seeds': [0, 0]}, 'has a seed twice'),
         ({'variants': {'none': Variant(), 'a/b': Variant()}}, "Variant 'a/b': expected lowercase"),
         (

@@ -1,5 +1,6 @@
 """Runs of a study: paired, resumed after kill -9, recorded as the training loop counts."""
 
+import contextlib
 import json
 import os
 import signal
@@ -24,14 +25,14 @@ from ssanet_jax.study import Study, Variant
 def get_study():
     config = digits_ssa20.get_config()
     config.dataset.data_dir = {data_dir!r}
-    config.model.name = 'resnet20'
+    config.model.name = 'resnet8'
     config.num_train_steps = 300
     config.checkpoint_every_steps = 50
     config.log_every_steps = 25
     return Study(
         question='Does it work?',
         config=config,
-        variants={{'none': Variant(), 'ssa': Variant({{'model.name': 'ssa_resnet20'}})}},
+        variants={{'none': Variant(), 'ssa': Variant({{'model.name': 'ssa_resnet8'}})}},
         seeds=[3],
         smallest_effect=0.3,
         corruptions=['contrast_1', 'shift_2'],
@@ -95,6 +96,10 @@ def _start_and_kill(study_file, folder):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        while True:  # until the workers have ended too
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
 
 
 def test_a_record_agrees_with_the_evaluation_of_the_loop(study_file, tmp_path, monkeypatch):
