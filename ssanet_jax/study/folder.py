@@ -93,7 +93,7 @@ class StudyFolder:
         path = self.run_path(variant, seed)
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                values: Mapping[str, np.ndarray] = {name: arrays[name] for name in arrays.files}
+                values: Mapping[str, Any] = {name: arrays[name] for name in arrays.files}
             numbers = ('images_per_second', 'seconds')
             return RunRecord(**{k: float(v) if k in numbers else v for k, v in values.items()})
         except Exception as error:  # zipfile and NumPy raise many kinds for a damaged file
