@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +93,10 @@ class StudyFolder:
         path = self.run_path(variant, seed)
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                values: Mapping[str, Any] = {name: arrays[name] for name in arrays.files}
-            numbers = ('images_per_second', 'seconds')
-            return RunRecord(**{k: float(v) if k in numbers else v for k, v in values.items()})
+                values: dict[str, Any] = {name: arrays[name] for name in arrays.files}
+            for name in ('images_per_second', 'seconds'):
+                values[name] = float(values[name])
+            return RunRecord(**values)
         except Exception as error:  # zipfile and NumPy raise many kinds for a damaged file
             raise ConfigError(
                 f'{path} cannot be read: {error}. Remove it and run the study again.'
