@@ -55,6 +55,7 @@ def test_packages_import_only_packages_before_them():
         'training',
         'trained',
         'report',
+        'study',
         'export',
         'tools',
     ]
