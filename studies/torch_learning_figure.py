@@ -15,13 +15,16 @@ from studies.torch_learning_summary import COMPARED_STEPS, COMPARISONS, Runs, re
 def draw(runs: Runs) -> str:
     """Losses of seed 0 and their relative differences, side by side."""
     with mpl.rc_context(charts.STYLE):
-        figure = Figure(figsize=(7.5, 3.2), layout='constrained')
+        figure = Figure(figsize=(7.5, 3.3), layout='constrained')
         FigureCanvasSVG(figure)
         left, right = figure.subplots(1, 2)
         _losses(runs, left)
         _differences(runs, right)
         for ax in (left, right):
-            ax.set(xlim=(0, COMPARED_STEPS), xlabel='step', yscale='log')
+            values = np.concatenate([np.asarray(line.get_ydata()) for line in ax.get_lines()])
+            charts.logarithmic(ax, values[values > 0])
+            ax.set(xlim=(0, COMPARED_STEPS), xlabel='step')
+            ax.legend(loc='upper center', bbox_to_anchor=(0.5, -0.18), ncols=2)
         file = io.BytesIO()
         figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
     return charts.adaptive(file.getvalue().decode())
@@ -32,17 +35,15 @@ def _losses(runs: Runs, ax: Axes) -> None:
     ax.plot(ours, color=charts.TRAIN, lw=1.6, label='this project')
     ax.plot(torch, color=charts.EVALUATION, lw=1, ls=(0, (3, 2)), label='PyTorch')
     ax.set_title('Training loss (nats), float32', loc='left', fontsize=9)
-    ax.legend(loc='lower left')
 
 
 def _differences(runs: Runs, ax: Axes) -> None:
     colors = {'float32': charts.TRAIN, 'float64': charts.EVALUATION}
-    other = {'torch': ('PyTorch', '-'), 'one ulp': ('one weight changed by one ulp', ':')}
+    other = {'torch': ('PyTorch', '-'), 'one ulp': ('one ulp', ':')}
     for name in COMPARISONS:
         dtype, _, kind = name.partition(' ')
         label, line = other[kind]
         difference = relative_difference(runs, name)
-        y = np.where(difference > 0, difference, np.nan)  # a logarithmic axis has no 0
+        y = np.where(difference > 0, difference, np.nan)  # equal losses leave a gap
         ax.plot(y, color=colors[dtype], lw=1.1, ls=line, label=f'{label}, {dtype}')
     ax.set_title('Relative difference of the loss', loc='left', fontsize=9)
-    ax.legend(loc='lower right')

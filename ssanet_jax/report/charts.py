@@ -93,14 +93,14 @@ def curve_charts(
     charts = {}
     for name, title in titles.items():
         if any(np.isfinite(s.get(name, [])).any() for s in (curves.train, curves.evaluation)):
-            logarithmic = decays_in_steps if name == 'learning_rate' else name == 'loss'
-            draw = partial(_draw_curves, name, logarithmic, curves, reference)
+            log_scale = decays_in_steps if name == 'learning_rate' else name == 'loss'
+            draw = partial(_draw_curves, name, log_scale, curves, reference)
             charts[name] = _chart(title, draw)
     return charts
 
 
 def _draw_curves(
-    name: str, logarithmic: bool, curves: Curves, reference: PublishedCurves | None, ax: Axes
+    name: str, log_scale: bool, curves: Curves, reference: PublishedCurves | None, ax: Axes
 ) -> None:
     ours = {'training': curves.train, 'evaluation': curves.evaluation}
     for (label, series), color in zip(ours.items(), (TRAIN, EVALUATION), strict=True):
@@ -113,8 +113,8 @@ def _draw_curves(
     shown = np.concatenate([np.asarray(line.get_ydata()) for line in ax.get_lines()])
     if name == 'top1':
         ax.set_ylim(_lowest(ax), 100)
-    elif logarithmic and (shown > 0).any():
-        _logarithmic(ax, shown[shown > 0])
+    elif log_scale and (shown > 0).any():
+        logarithmic(ax, shown[shown > 0])
     ax.set_xlim(left=0)
     ax.set_xlabel(curves.unit)
 
@@ -134,7 +134,8 @@ def _lowest(ax: Axes) -> float:
     return float(min(10 * math.floor(lowest / 10), 90))
 
 
-def _logarithmic(ax: Axes, values: np.ndarray) -> None:
+def logarithmic(ax: Axes, values: np.ndarray) -> None:
+    """Makes the y axis logarithmic, with few labels, for positive `values`."""
     ax.set_yscale('log')
     decades = math.log10(values.max() / values.min())
     steps = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
