@@ -32,7 +32,7 @@ from configs import digits_ssa20
 from ssanet_jax import data, weights
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.evaluation import evaluate
-from ssanet_jax.training.parallel import to_devices
+from ssanet_jax.training.parallel import replicated, to_devices
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.trainer_setup import TrainerSetup
 from studies import torch_learning_figure
@@ -118,7 +118,7 @@ def train_ours(run: Run, config: ConfigDict, steps: int) -> dict[str, Any]:
     state = initial(config, run)
     with precision(run.dtype):
         setup = build(config, run.dtype)
-        state = jax.device_put(state, jax.sharding.NamedSharding(setup.mesh, jax.P()))
+        state = jax.device_put(state, replicated(setup.mesh))
 
         @jax.jit
         def loss_of(state: TrainState, batch: dict[str, jax.Array]) -> jax.Array:
