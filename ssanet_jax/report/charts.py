@@ -20,15 +20,15 @@ from ssanet_jax.report.curves import Curves, PublishedCurves, Series
 
 # Okabe and Ito's palette, which colorblind readers can distinguish, and lighter tones for dark
 # mode. Charts are drawn in the light colors, which their style sheets replace in dark mode.
-_TRAIN, _EVALUATION, _INK, _GRID = '#0072b2', '#d55e00', '#333333', '#dddddd'
-_DARK = {_TRAIN: '#56b4e9', _EVALUATION: '#f0894a', _INK: '#d0d0d0', _GRID: '#444444'}
+TRAIN, EVALUATION, INK, _GRID = '#0072b2', '#d55e00', '#333333', '#dddddd'
+_DARK = {TRAIN: '#56b4e9', EVALUATION: '#f0894a', INK: '#d0d0d0', _GRID: '#444444'}
 _SIZE = (3.75, 3.0)  # inches at 96 dpi; fits a phone without scaling
-_STYLE: Any = {
+STYLE: Any = {
     'svg.fonttype': 'none',  # text stays text
     'svg.hashsalt': 'ssanet_jax',  # reproducible files
     'font.size': 8.0,
     'axes.edgecolor': _GRID,
-    'axes.labelcolor': _INK,
+    'axes.labelcolor': INK,
     'axes.spines.top': False,
     'axes.spines.right': False,
     'axes.grid': True,
@@ -37,9 +37,9 @@ _STYLE: Any = {
     'grid.linewidth': 0.6,
     'xtick.color': _GRID,
     'ytick.color': _GRID,
-    'xtick.labelcolor': _INK,
-    'ytick.labelcolor': _INK,
-    'text.color': _INK,
+    'xtick.labelcolor': INK,
+    'ytick.labelcolor': INK,
+    'text.color': INK,
     'legend.frameon': False,
     'legend.handlelength': 1.8,
     'text.parse_math': False,
@@ -48,7 +48,7 @@ _STYLE: Any = {
 
 def _chart(title: str, draw: Callable[[Axes], None]) -> str:
     """Renders `draw`, with a legend below if there is more than one entry."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=_SIZE, layout='constrained')
         FigureCanvasSVG(figure)
         ax = figure.add_subplot()
@@ -58,10 +58,12 @@ def _chart(title: str, draw: Callable[[Axes], None]) -> str:
             figure.legend(loc='outside lower center', ncols=2, fontsize=8)
         file = io.BytesIO()
         figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
-    return _uri(file.getvalue().decode())
+    svg = adaptive(file.getvalue().decode())
+    return f'data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}'
 
 
-def _uri(svg: str) -> str:
+def adaptive(svg: str) -> str:
+    """Makes an SVG drawn in the light colors change them with the reader's color scheme."""
     rules = ''.join(f'--c{color[1:]}:{color};' for color in _DARK)
     dark = ''.join(f'--c{color[1:]}:{instead};' for color, instead in _DARK.items())
     for color in _DARK:
@@ -71,8 +73,7 @@ def _uri(svg: str) -> str:
         'text{font-family:system-ui,sans-serif!important}</style>'
     )
     head, tag, rest = svg.partition('<defs>')
-    svg = f'{head}{style}{tag}{rest}'
-    return f'data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}'
+    return f'{head}{style}{tag}{rest}'
 
 
 def curve_charts(
@@ -92,28 +93,28 @@ def curve_charts(
     charts = {}
     for name, title in titles.items():
         if any(np.isfinite(s.get(name, [])).any() for s in (curves.train, curves.evaluation)):
-            logarithmic = decays_in_steps if name == 'learning_rate' else name == 'loss'
-            draw = partial(_draw_curves, name, logarithmic, curves, reference)
+            log_scale = decays_in_steps if name == 'learning_rate' else name == 'loss'
+            draw = partial(_draw_curves, name, log_scale, curves, reference)
             charts[name] = _chart(title, draw)
     return charts
 
 
 def _draw_curves(
-    name: str, logarithmic: bool, curves: Curves, reference: PublishedCurves | None, ax: Axes
+    name: str, log_scale: bool, curves: Curves, reference: PublishedCurves | None, ax: Axes
 ) -> None:
     ours = {'training': curves.train, 'evaluation': curves.evaluation}
-    for (label, series), color in zip(ours.items(), (_TRAIN, _EVALUATION), strict=True):
+    for (label, series), color in zip(ours.items(), (TRAIN, EVALUATION), strict=True):
         _line(ax, series, name, color=color, label=label, linewidth=1.3)
     if reference and curves.unit == 'epoch':
         style = {'linewidth': 0.9, 'linestyle': (0, (3, 2)), 'alpha': 0.85}
         published = {'training': reference.train, 'evaluation': reference.evaluation}
-        for (label, series), color in zip(published.items(), (_TRAIN, _EVALUATION), strict=True):
+        for (label, series), color in zip(published.items(), (TRAIN, EVALUATION), strict=True):
             _line(ax, series, name, color=color, label=f'{label}, published', **style)
     shown = np.concatenate([np.asarray(line.get_ydata()) for line in ax.get_lines()])
     if name == 'top1':
         ax.set_ylim(_lowest(ax), 100)
-    elif logarithmic and (shown > 0).any():
-        _logarithmic(ax, shown[shown > 0])
+    elif log_scale and (shown > 0).any():
+        logarithmic(ax, shown[shown > 0])
     ax.set_xlim(left=0)
     ax.set_xlabel(curves.unit)
 
@@ -133,7 +134,8 @@ def _lowest(ax: Axes) -> float:
     return float(min(10 * math.floor(lowest / 10), 90))
 
 
-def _logarithmic(ax: Axes, values: np.ndarray) -> None:
+def logarithmic(ax: Axes, values: np.ndarray) -> None:
+    """Makes the y axis logarithmic, with few labels, for positive `values`."""
     ax.set_yscale('log')
     decades = math.log10(values.max() / values.min())
     steps = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
@@ -150,15 +152,15 @@ def reliability_chart(before: Reliability, after: Reliability) -> str:
 def _draw_reliability(before: Reliability, after: Reliability, ax: Axes) -> None:
     width, share = 1 / len(before.images), before.images / before.images.sum()
     middles = before.edges[:-1] + width / 2
-    ax.bar(middles, share, 0.9 * width, color=_INK, alpha=0.25, lw=0, label='share of images')
+    ax.bar(middles, share, 0.9 * width, color=INK, alpha=0.25, lw=0, label='share of images')
     for curve, style, label in (
-        (before, {'color': _TRAIN, 'marker': 'o'}, 'as trained'),
-        (after, {'color': _EVALUATION, 'marker': 's'}, 'with temperature'),
+        (before, {'color': TRAIN, 'marker': 'o'}, 'as trained'),
+        (after, {'color': EVALUATION, 'marker': 's'}, 'with temperature'),
     ):
         used = curve.images > 0
         line = ax.plot(curve.confidence[used], curve.accuracy[used], ms=3.5, lw=1, label=label)
         line[0].set(**style)
-    ax.plot([0, 1], [0, 1], color=_INK, lw=0.8, ls=(0, (2, 2)), label='ideal')
+    ax.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=(0, (2, 2)), label='ideal')
     ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel='confidence')
 
 
@@ -170,7 +172,7 @@ def gates_chart(gates: Mapping[str, GateStatistics]) -> str:
 def _draw_gates(gates: Mapping[str, GateStatistics], ax: Axes) -> None:
     x, every = np.arange(len(gates)), math.ceil(len(gates) / 20)
     mean, std = (np.array([getattr(g, name) for g in gates.values()]) for name in ('mean', 'std'))
-    ax.errorbar(x, mean, yerr=std, color=_TRAIN, lw=0.8, elinewidth=1, capsize=2, fmt='o-', ms=3.5)
+    ax.errorbar(x, mean, yerr=std, color=TRAIN, lw=0.8, elinewidth=1, capsize=2, fmt='o-', ms=3.5)
     ax.set_ylim(0, 1.02 * max(gate.shape.top for gate in gates.values()))
     ax.set_xticks(x[::every], _labels(list(gates))[::every], rotation=90 if len(x) > 6 else 0)
     ax.grid(axis='x', visible=False)
