@@ -9,7 +9,7 @@ LOCK     = pip compile --universal pyproject.toml --no-annotate --generate-hashe
   --custom-compile-command 'make lock'
 RELIABILITY ?= kills corruption signals hosts soak
 
-.PHONY: help setup setup-test train test test-slow test-all lint lock audit reliability clean
+.PHONY: help setup setup-test train test test-slow test-all lint lock audit reliability results clean
 
 help:  ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,12 @@ reliability: setup  ## Inject faults into runs and compare their results (1.5 ho
 	done; \
 	$(BIN)/python benchmarks/reliability/report.py || failed="$$failed report"; \
 	test -z "$$failed" || { echo "Failed:$$failed" >&2; exit 1; }
+
+results: setup  ## Analyze the raw data in studies/results again and rewrite docs/results.md.
+	@for out in studies/results/*/; do \
+	  $(BIN)/python -m ssanet_jax.tools.study --out=$$out --analyze_only || exit 1; \
+	done
+	$(BIN)/python benchmarks/study_tables.py
 
 clean:  ## Remove the environment and caches; runs/ stays.
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

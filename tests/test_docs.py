@@ -66,7 +66,9 @@ def test_a_named_block_has_the_options_of_the_page(monkeypatch):
     assert f'--config.{option.name}' in page
 
 
-def test_a_custom_loss_metric_and_evaluator_work_as_the_page_says(digits, tmp_path, monkeypatch):
+def test_a_custom_block_loss_metric_and_evaluator_train_as_the_page_says(
+    digits, tmp_path, monkeypatch
+):
     code = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/extending.md').read_text(), re.DOTALL)
     names = {}
     for block in code:
@@ -76,7 +78,9 @@ def test_a_custom_loss_metric_and_evaluator_work_as_the_page_says(digits, tmp_pa
     state = names['train'](digits, tmp_path / 'run')
     trained, evaluated = Workdir(tmp_path / 'run').read_metrics()
 
-    setup = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
+    mine = partial(names['MagnitudeBlock'], name='mine')
+    setup = trainer_setup.build(digits, num_classes=10, num_train_examples=1437, attention=mine)
+    assert 'mine' in state.params['layer1_0']
     forward = jax.jit(
         lambda variables, images: jax.nn.log_softmax(
             setup.model.apply(

@@ -42,12 +42,20 @@ def moments(h: jax.Array) -> Moments:
     return Moments(centered, shift, mean - shift, second)
 
 
+@jax.custom_jvp
 def _second_moments(x: jax.Array) -> jax.Array:
     """E[x^T x] over all pixels, [K, K]."""
-    half = contract_pixels(x, jax.lax.stop_gradient(x))
-    # Equal to `half`; its gradient is one product of x, where that of x^T x would be two.
-    both = half + half.T - jax.lax.stop_gradient(half)
-    return both / (x.size // x.shape[-1])
+    return contract_pixels(x, x) / (x.size // x.shape[-1])
+
+
+@_second_moments.defjvp
+def _second_moments_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,) = primals, tangents
+    # The gradient is thus one product of x, where autodiff's is the sum of two.
+    half = contract_pixels(dx, x) / (x.size // x.shape[-1])
+    return _second_moments(x), half + half.T
 
 
 class AffineMap(NamedTuple):
@@ -120,27 +128,46 @@ def _bias_as_channel(
     return _product(h, weight)
 
 
-@jax.custom_vjp
 def _product(h: jax.Array, weight: jax.Array) -> jax.Array:
-    """The product h weight in the dtype of h, with a gradient of weight in weight's own.
+    """The product h weight in the dtype of h, with a gradient of weight in weight's own."""
+    if h.dtype == weight.dtype:
+        return pointwise_conv(h, weight)
+    try:
+        return _mixed_product(h, weight)
+    except TypeError as error:
+        if 'forward-mode' not in str(error):
+            raise
+        raise TypeError(
+            'Forward-mode differentiation (jax.jvp) of a folded tail needs activations and weights '
+            f'of one dtype; got {h.dtype} and {weight.dtype}. Compute in {weight.dtype}, or set '
+            "tail='plain'."
+        ) from error
 
-    BatchNorm's gradient subtracts from it what is nearly as large.
+
+@jax.custom_vjp
+def _mixed_product(h: jax.Array, weight: jax.Array) -> jax.Array:
+    """`_product` of two dtypes.
+
+    Autodiff would round the gradient of weight to the dtype of h, and BatchNorm's gradient
+    subtracts from it what is nearly as large.
     """
     return pointwise_conv(h, weight.astype(h.dtype))
 
 
-def _product_fwd(h: jax.Array, weight: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _mixed_product_fwd(
+    h: jax.Array, weight: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return pointwise_conv(h, weight.astype(h.dtype)), (h, weight)
 
 
-def _product_bwd(
+def _mixed_product_bwd(
     residuals: tuple[jax.Array, jax.Array], d: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     h, weight = residuals
     return pointwise_conv(d, weight.T.astype(d.dtype)), contract_pixels(h, d)
 
 
-_product.defvjp(_product_fwd, _product_bwd)
+_mixed_product.defvjp(_mixed_product_fwd, _mixed_product_bwd)
 
 
 def contract_pixels(a: jax.Array, b: jax.Array) -> jax.Array:

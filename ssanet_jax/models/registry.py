@@ -64,7 +64,7 @@ def _thin_preact(
 
 NETWORKS: dict[str, Callable[..., Network]] = {
     **{f'resnet{depth}': _resnet(depth) for depth in _SIZES},
-    **{f'resnet{depth}': _thin_resnet(depth) for depth in (20, 32, 44, 56, 110)},
+    **{f'resnet{depth}': _thin_resnet(depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
     'resnext50_32x4d': _resnet(50, groups=32, base_width=4),
     'resnext101_32x8d': _resnet(101, groups=32, base_width=8),
     'resnext101_64x4d': _resnet(101, groups=64, base_width=4),

@@ -1,4 +1,4 @@
-"""Charts of runs, as SVG that follows the reader's light or dark color scheme."""
+"""Charts as SVG that follows the reader's light or dark color scheme."""
 
 import base64
 import io
@@ -20,23 +20,23 @@ from ssanet_jax.report.curves import Curves, PublishedCurves, Series
 
 # Okabe and Ito's palette, which colorblind readers can distinguish, and lighter tones for dark
 # mode. Charts are drawn in the light colors, which their style sheets replace in dark mode.
-BLUE, ORANGE, INK, GRID = '#0072b2', '#d55e00', '#333333', '#dddddd'
-_DARK = {BLUE: '#56b4e9', ORANGE: '#f0894a', INK: '#d0d0d0', GRID: '#444444'}
+BLUE, ORANGE, INK, _GRID = '#0072b2', '#d55e00', '#333333', '#dddddd'
+_DARK = {BLUE: '#56b4e9', ORANGE: '#f0894a', INK: '#d0d0d0', _GRID: '#444444'}
 WIDTH, HEIGHT = 3.75, 3.0  # inches at 96 dpi; fits a phone without scaling
 _STYLE: Any = {
     'svg.fonttype': 'none',  # text stays text
     'svg.hashsalt': 'ssanet_jax',  # reproducible files
     'font.size': 8.0,
-    'axes.edgecolor': GRID,
+    'axes.edgecolor': _GRID,
     'axes.labelcolor': INK,
     'axes.spines.top': False,
     'axes.spines.right': False,
     'axes.grid': True,
     'axes.axisbelow': True,
-    'grid.color': GRID,
+    'grid.color': _GRID,
     'grid.linewidth': 0.6,
-    'xtick.color': GRID,
-    'ytick.color': GRID,
+    'xtick.color': _GRID,
+    'ytick.color': _GRID,
     'xtick.labelcolor': INK,
     'ytick.labelcolor': INK,
     'text.color': INK,
@@ -46,26 +46,29 @@ _STYLE: Any = {
 }
 
 
-def draw_svg(draw: Callable[[Figure], None], height: float = HEIGHT) -> str:
-    """Renders what `draw` adds to a figure, in colors of the palette only.
+def draw_svg(
+    draw: Callable[[Figure], None], *, width: float = WIDTH, height: float = HEIGHT
+) -> str:
+    """Renders a figure in the style of the reports.
 
     Args:
-      draw: adds axes to a figure of `WIDTH` x `height` inches.
-      height: in inches.
+      draw: adds axes to the figure, in the colors above.
+      width, height: in inches.
 
     Returns:
-      The text of an SVG file.
+      The text of an SVG file whose colors follow the reader's color scheme.
     """
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout='constrained')
+        figure = Figure(figsize=(width, height), layout='constrained')
         FigureCanvasSVG(figure)
         draw(figure)
         file = io.BytesIO()
         figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
-    return _follow_color_scheme(file.getvalue().decode())
+    return _adaptive(file.getvalue().decode())
 
 
-def _follow_color_scheme(svg: str) -> str:
+def _adaptive(svg: str) -> str:
+    """Makes an SVG drawn in the light colors change them with the reader's color scheme."""
     rules = ''.join(f'--c{color[1:]}:{color};' for color in _DARK)
     dark = ''.join(f'--c{color[1:]}:{instead};' for color, instead in _DARK.items())
     for color in _DARK:
@@ -113,14 +116,14 @@ def curve_charts(
     charts = {}
     for name, title in titles.items():
         if any(np.isfinite(s.get(name, [])).any() for s in (curves.train, curves.evaluation)):
-            logarithmic = decays_in_steps if name == 'learning_rate' else name == 'loss'
-            draw = partial(_draw_curves, name, logarithmic, curves, reference)
+            log_scale = decays_in_steps if name == 'learning_rate' else name == 'loss'
+            draw = partial(_draw_curves, name, log_scale, curves, reference)
             charts[name] = _chart(title, draw)
     return charts
 
 
 def _draw_curves(
-    name: str, logarithmic: bool, curves: Curves, reference: PublishedCurves | None, ax: Axes
+    name: str, log_scale: bool, curves: Curves, reference: PublishedCurves | None, ax: Axes
 ) -> None:
     ours = {'training': curves.train, 'evaluation': curves.evaluation}
     for (label, series), color in zip(ours.items(), (BLUE, ORANGE), strict=True):
@@ -133,8 +136,8 @@ def _draw_curves(
     shown = np.concatenate([np.asarray(line.get_ydata()) for line in ax.get_lines()])
     if name == 'top1':
         ax.set_ylim(_lowest(ax), 100)
-    elif logarithmic and (shown > 0).any():
-        _logarithmic(ax, shown[shown > 0])
+    elif log_scale and (shown > 0).any():
+        logarithmic(ax, shown[shown > 0])
     ax.set_xlim(left=0)
     ax.set_xlabel(curves.unit)
 
@@ -154,7 +157,8 @@ def _lowest(ax: Axes) -> float:
     return float(min(10 * math.floor(lowest / 10), 90))
 
 
-def _logarithmic(ax: Axes, values: np.ndarray) -> None:
+def logarithmic(ax: Axes, values: np.ndarray) -> None:
+    """Makes the y axis logarithmic, with few labels, for positive `values`."""
     ax.set_yscale('log')
     decades = math.log10(values.max() / values.min())
     steps = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class RunRecord:
       predictions: classes of the corrupted test images, uint16 [C, N], C as `corruptions` in
         study.json.
       images_per_second: training throughput, compilation and evaluation aside.
-      seconds: of the whole run, with compilation and evaluation.
+      seconds: of training at that throughput.
     """
 
     log_probs: np.ndarray
@@ -87,6 +87,10 @@ class StudyFolder:
         """File of a figure of the results."""
         return self.path / f'{name}.svg'
 
+    def workdir(self, variant: str, seed: int) -> Path:
+        """Workdir of a run that has not ended."""
+        return self.work / f'{variant}_{seed:03d}'
+
     def finished(self) -> Iterator[tuple[str, int]]:
         """(variant, seed) of each run that has a record."""
         for path in sorted(self.runs.glob('*/*.npz')):
@@ -97,9 +101,10 @@ class StudyFolder:
         path = self.run_path(variant, seed)
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                values: Mapping[str, np.ndarray] = {name: arrays[name] for name in arrays.files}
-            numbers = ('images_per_second', 'seconds')
-            return RunRecord(**{k: float(v) if k in numbers else v for k, v in values.items()})
+                values: dict[str, Any] = {name: arrays[name] for name in arrays.files}
+            for name in ('images_per_second', 'seconds'):
+                values[name] = float(values[name])
+            return RunRecord(**values)
         except Exception as error:  # zipfile and NumPy raise many kinds for a damaged file
             raise ConfigError(
                 f'{path} cannot be read: {error}. Remove it and run the study again.'

@@ -1,8 +1,8 @@
 """Statistics of paired runs.
 
 A pair is one seed; a difference is variant minus baseline. Intervals and tests treat pairs as
-independent draws of everything that a seed determines. They hold for these test images: new images
-add the variance of `binomial_floor`, of which pairs on the same images share a part.
+independent draws of everything that a seed determines. They hold for these test images; for new
+ones intervals are wider (`binomial_floor`).
 """
 
 import math

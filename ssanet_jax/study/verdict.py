@@ -1,6 +1,7 @@
 """Verdicts on a family of comparisons, by rule, and their plain words."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import get_args
 
@@ -71,19 +72,22 @@ def compare(
 def summarize(analysis: Analysis) -> str:
     """The question, the variants of each verdict, and what is missing, in a paragraph."""
     tests = {comparison.variant: comparison.accuracy for comparison in analysis.comparisons}
-    sentences = [analysis.question]
-    for verdict in get_args(Verdict):
+    sentences, small = [analysis.question], analysis.smallest_effect
+    for verdict, within in itertools.product(get_args(Verdict), (False, True)):
         named = [
             f'{variant} ({test.difference.mean:+.2f})'
             for variant, test in tests.items()
-            if test.verdict == verdict
+            if test.verdict == verdict and _within(test.difference, small) == within
         ]
-        sentences += [f'{verdict.capitalize()}: {", ".join(named)}.'] if named else []
+        less = f', by less than the {small:g} points that matter'
+        suffix = less if within and verdict in ('helps', 'hurts') else ''
+        sentences += [f'{verdict.capitalize()}{suffix}: {", ".join(named)}.'] if named else []
     if tests:
         pairs = sorted({test.better.pairs for test in tests.values()})
         sentences.append(
             f'In parentheses, the mean difference from {analysis.baseline} in points of accuracy, '
-            f'over {" to ".join(map(str, pairs[:1] + pairs[1:][-1:]))} pairs.'
+            f'over {" to ".join(map(str, dict.fromkeys([pairs[0], pairs[-1]])))} '
+            f'pair{"s" if pairs[-1] > 1 else ""}.'
         )
     else:
         sentences.append(f'No variant has a pair with {analysis.baseline} yet.')

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,7 @@ from ssanet_jax.config.validation import check_batch_norm_group_size
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network, create_model
 from ssanet_jax.models.batch_norm_folding import for_inference
+from ssanet_jax.models.network import ModuleFn
 from ssanet_jax.models.registry import split_name
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import LossFn, make_loss
@@ -77,6 +78,7 @@ def build(
     loss: LossFn | None = None,
     metrics: Mapping[str, MetricFn] | None = None,
     preprocess: steps.Preprocess | None = None,
+    attention: ModuleFn | None = None,
 ) -> TrainerSetup:
     """Builds what `config`, which has passed `check`, describes.
 
@@ -89,6 +91,7 @@ def build(
       metrics: per-example functions to compute in addition to those of `METRICS`.
       preprocess: maps uint8 images [N, H, W, 3] to the model's input, on the device; by default
         normalization by `config.dataset.mean` and `std`.
+      attention: see `build_model`.
 
     Raises:
       ConfigError: a field does not fit the model, the devices or the data.
@@ -96,7 +99,7 @@ def build(
     mesh = parallel.data_mesh() if mesh is None else mesh
     check_batch_norm_group_size(config, mesh.size)
     plan = make_plan(config, num_train_examples)
-    model = build_model(config, num_classes, mesh)
+    model = build_model(config, num_classes, mesh, attention)
     schedule = make_schedule(config.optimizer, plan)
     if config.optimizer.train_only:
         shapes = variable_shapes(model, config.dataset.image_size)
@@ -171,26 +174,29 @@ def _eval_step(
     return parallel.parallel_eval_step(step, mesh)
 
 
-def build_model(config: ConfigDict, num_classes: int, mesh: Mesh | None = None) -> Network:
+def build_model(
+    config: ConfigDict,
+    num_classes: int,
+    mesh: Mesh | None = None,
+    attention: ModuleFn | None = None,
+) -> Network:
     """Builds the network of `config.model`.
 
     Args:
       config: of the run.
       num_classes: outputs of the network.
       mesh: whose devices share BatchNorm statistics; without one, statistics are local.
+      attention: makes the attention blocks, for a config.model.name without an attention prefix.
 
     Raises:
       ConfigError: `create_model` refuses the options, or they do not fit the image size.
     """
     model, defaults = config.model, base().model
     size = config.dataset.image_size
-    norm_options = {'momentum': model.batch_norm_momentum}
-    if mesh is not None:
-        norm_options |= parallel.batch_norm_axis(model.batch_norm_group_size, mesh.size)
-    if model.batch_norm_epsilon is not None:
-        norm_options['epsilon'] = model.batch_norm_epsilon
     names = [n.removeprefix('model.') for n, field in FIELDS.items() if field.network_option]
     options = {name: model[name] for name in names if model[name] != defaults[name]}
+    if attention is not None:
+        options['attention'] = attention
     try:
         kind, _ = split_name(model.name)
         network = create_model(
@@ -198,7 +204,7 @@ def build_model(config: ConfigDict, num_classes: int, mesh: Mesh | None = None) 
             num_classes=num_classes,
             dtype=jnp.dtype(config.dtype),
             attention_options=model[kind].to_dict() if kind else None,
-            norm_options=norm_options,
+            norm_options=_norm_options(model, mesh),
             **options,
         )
         # Shapes only: finds options that do not fit, such as groups that do not divide channels.
@@ -208,3 +214,12 @@ def build_model(config: ConfigDict, num_classes: int, mesh: Mesh | None = None) 
     except ValueError as error:
         raise ConfigError(f'config.model: {error}') from error
     return network
+
+
+def _norm_options(model: ConfigDict, mesh: Mesh | None) -> dict[str, Any]:
+    options = {'momentum': model.batch_norm_momentum}
+    if mesh is not None:
+        options |= parallel.batch_norm_axis(model.batch_norm_group_size, mesh.size)
+    if model.batch_norm_epsilon is not None:
+        options['epsilon'] = model.batch_norm_epsilon
+    return options

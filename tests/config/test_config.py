@@ -1,13 +1,15 @@
 import json
 import re
+from functools import partial
 
 import pytest
 
-from ssanet_jax.attention import ATTENTION
+from ssanet_jax.attention import ATTENTION, SSABlock
 from ssanet_jax.config import base, is_due, make_plan
 from ssanet_jax.config.validation import changed_fields, check, check_overrides, unknown_field
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.training.trainer_setup import build_model
+from ssanet_jax.weights.convert import variable_shapes
 from tests.helpers import ROOT, load_config
 
 RECIPES = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
@@ -29,6 +31,27 @@ def test_every_recipe_is_valid_and_names_its_own_command(name):
     assert f'python main.py --config=configs/{name}.py --workdir=' in text
     imports = re.findall(r'^(?:from|import) (\S+)', text, re.MULTILINE)
     assert set(imports) <= {'ml_collections', 'ssanet_jax.config'}
+
+
+def test_a_block_given_from_python_takes_the_place_of_a_named_one():
+    mine = partial(SSABlock, squeeze='max', name='mine')
+    config = with_fields(model__name='resnet20', model__batch_norm_momentum=0.8)
+    config.model.attention_stages = (1,)
+    model = build_model(config, 10, attention=mine)
+    params = variable_shapes(model)['params']
+    assert {place for place in params if 'mine' in params[place]} == {
+        'layer1_0',
+        'layer1_1',
+        'layer1_2',
+    }
+    block = model.attention(parent=None)
+    assert (block.squeeze, block.norm_factory(parent=None).momentum) == ('max', 0.8)
+
+    config.model.name = 'ssa_resnet20'
+    with pytest.raises(
+        ConfigError, match=r"attention=.*contradicts .*ssa_resnet20; use 'resnet20'"
+    ):
+        build_model(config, 10, attention=mine)
 
 
 def test_each_dataset_has_a_recipe_for_each_network():

@@ -74,6 +74,16 @@ def test_a_gated_product_is_the_same_for_every_platform(branch):
     )
 
 
+def test_forward_mode_with_two_dtypes_is_refused_with_its_remedies():
+    h, w, b = jnp.ones((1, 2, 2, 3), jnp.bfloat16), jnp.ones((3, 4)), jnp.ones(4)
+    for function in (
+        lambda h: affine_map.affine(h, w, b),
+        lambda h: affine_map.gated_affine(h, jnp.ones((1, 2, 2, 1)), w, b),
+    ):
+        with pytest.raises(TypeError, match=r'bfloat16 and float32\. Compute in float32'):
+            jax.jvp(function, (h,), (h,))
+
+
 def test_a_closed_gate_has_finite_gradients():
     h, w, b = jnp.ones((1, 2, 2, 3)), jnp.ones((3, 4)), jnp.ones(4)
     for logit in (-200.0, 200.0):

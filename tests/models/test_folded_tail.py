@@ -13,6 +13,7 @@ from ssanet_jax.layers.affine_map import AffineMap
 from ssanet_jax.models.folded_ssa import FoldedSSA
 from ssanet_jax.models.folded_tail import chooses_fold
 from ssanet_jax.models.resnet import Bottleneck, ResidualBlock
+from tests.attention.oracle import quick_jit
 from tests.helpers import assert_trees_equal, float64, mesh_of
 
 RNG = np.random.default_rng(0)
@@ -24,8 +25,8 @@ ATTENTION = {
 attentions = pytest.mark.parametrize('attention', ATTENTION.values(), ids=ATTENTION.keys())
 
 
-def block(tail, attention=None, stride=2, **options):
-    return Bottleneck(width=4, stride=stride, attention=attention, tail=tail, **options)
+def block(tail, attention=None, stride=2, width=4, **options):
+    return Bottleneck(width=width, stride=stride, attention=attention, tail=tail, **options)
 
 
 def images(*shape, mean=0.5, dtype=np.float64):
@@ -74,6 +75,30 @@ def test_folded_and_plain_are_one_function(attention, train):
         folded, plain = (
             step(block(tail, attention), variables, x, dy, train) for tail in ('folded', 'plain')
         )
+    assert_close(folded, plain)
+
+
+def test_folded_and_plain_have_one_tangent_and_one_second_derivative():
+    """In training, along a direction in the space of every parameter and x."""
+    attention = ATTENTION['ssa sum 1']
+    x, dx = images(2, 4, 4, 8), images(2, 4, 4, 8)
+    with float64():
+        variables = random_variables(block('plain', attention, stride=1, width=2), x)
+        params = variables['params']
+        direction = jax.tree.map(lambda a: images(*a.shape), params)
+
+        def derivatives(tail):
+            module = block(tail, attention, stride=1, width=2)
+
+            def apply(t):
+                moved = jax.tree.map(lambda a, da: a + t * da, params, direction)
+                everything = {**variables, 'params': moved}
+                return module.apply(everything, x + t * dx, train=True, mutable=['batch_stats'])
+
+            second = jax.hessian(lambda t: jnp.sum(jnp.sin(apply(t)[0])))  # forward over reverse
+            return jax.jvp(apply, (0.0,), (1.0,)), second(0.0)
+
+        folded, plain = (quick_jit(partial(derivatives, tail))() for tail in ('folded', 'plain'))
     assert_close(folded, plain)
 
 

@@ -89,7 +89,7 @@ def test_a_scan_over_residual_blocks_applies_one_after_the_other(tail):
     ('name', 'options'),
     [
         ('resnet18', {'tail': 'plain', 'width': 4}),
-        ('ssa_resnet50', {'tail': 'plain', 'width': 4}),
+        ('ssa_resnet50', {'tail': 'folded', 'width': 4}),
         pytest.param('preact_resnet18', {'width': 4}, marks=pytest.mark.slow),
         pytest.param('mobilenet_v1', {'width': 4}, marks=pytest.mark.slow),
         pytest.param(

@@ -210,7 +210,8 @@ def test_equal_differences_of_counts_are_ties(tmp_path):
 def make_counts(path, images, **variants):
     """A study without corruptions whose runs classify these numbers of images correctly."""
     folder = StudyFolder(path)
-    description = describe() | {'seeds': [0, 1, 2, 3], 'corruptions': []}
+    description = describe() | {'corruptions': []}
+    description['seeds'] = list(range(max(map(len, variants.values())) or 1))
     description['variants'] = dict.fromkeys(variants, description['variants']['none'])
     folder.description.write_text(json.dumps(description))
     np.save(folder.labels, np.zeros(images, np.int32))
@@ -238,11 +239,34 @@ def test_a_study_without_corruptions_and_with_a_loss_that_is_not_finite(tmp_path
     assert analysis.variants[0].train_loss.steps == (1,)
 
 
+def test_the_summary_lists_the_variants_of_each_verdict(tmp_path):
+    none = [700, 701, 702, 703, 704, 705, 706, 707, 708, 709]
+    gains = {
+        'much': [15, 16, 17, 18, 19, 20, 21, 22, 23, 24],
+        'little': [1, 2, 3, 1, 2, 3, 1, 2, 3, 1],
+        'worse': [-15, -16, -17, -18, -19, -20, -21, -22, -23, -24],
+        'same': [0, 1, -1, 0, 1, -1, 0, 1, -1, 0],
+        'noisy': [20, -20, 19, -18, 17, -16, 15, -14, 13, -12],
+        'alike': [18, 16, 17, 15, 19],
+    }
+    counts = {
+        name: [a + b for a, b in zip(none, gain, strict=False)] for name, gain in gains.items()
+    }
+    summary = analyze(make_counts(tmp_path, images=1000, none=none, **counts)).summary
+    assert summary.startswith(
+        'Does it help? Helps: much (+1.95). '
+        'Helps, by less than the 0.5 points that matter: little (+0.19). '
+        'Hurts: worse (-1.95). No difference that matters: same (+0.00). '
+        'Undecided: noisy (+0.04), alike (+1.70). In parentheses, the mean difference from none in '
+        'points of accuracy, over 5 to 10 pairs.'
+    )
+
+
 def test_a_study_without_runs_of_the_baseline_has_no_comparison(tmp_path):
     analysis = analyze(make_counts(tmp_path, images=50, none=[], ssa=[40, 41]))
     assert analysis.comparisons == ()
     assert analysis.binomial_floor is None
-    assert 'No variant has a pair with none yet. 6 of 8 runs are missing.' in analysis.summary
+    assert 'No variant has a pair with none yet. 2 of 4 runs are missing.' in analysis.summary
 
 
 def test_what_cannot_be_analyzed_is_named(tmp_path):
