@@ -65,7 +65,7 @@ def show(tables: Sequence[Table], style: TableFormat) -> None:
         if number:
             print()
         if style == 'markdown':
-            print(_markdown(table))
+            print(markdown(table))
         else:
             console.print(_rich(table))
             for note in table.notes:
@@ -88,7 +88,8 @@ def _cells(table: Table) -> list[list[str]]:
     ]
 
 
-def _markdown(table: Table) -> str:
+def markdown(table: Table) -> str:
+    """Formats as Markdown: title, table and a list of the notes."""
     lines = [
         [column.name for column in table.columns],
         ['---' if column.left else '---:' for column in table.columns],

@@ -1,11 +1,7 @@
 """Draws the runs of torch_learning.py as an SVG that follows the reader's color scheme."""
 
-import io
-
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from ssanet_jax.report import charts
@@ -14,9 +10,8 @@ from studies.torch_learning_summary import COMPARED_STEPS, COMPARISONS, Runs, re
 
 def draw(runs: Runs) -> str:
     """Losses of seed 0 and their relative differences, side by side."""
-    with mpl.rc_context(charts.STYLE):
-        figure = Figure(figsize=(7.5, 3.3), layout='constrained')
-        FigureCanvasSVG(figure)
+
+    def draw_figure(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
         _losses(runs, left)
         _differences(runs, right)
@@ -25,20 +20,19 @@ def draw(runs: Runs) -> str:
             charts.logarithmic(ax, values[values > 0])
             ax.set(xlim=(0, COMPARED_STEPS), xlabel='step')
             ax.legend(loc='upper center', bbox_to_anchor=(0.5, -0.18), ncols=2)
-        file = io.BytesIO()
-        figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
-    return charts.adaptive(file.getvalue().decode())
+
+    return charts.draw_svg(draw_figure, height=3.3, width=7.5)
 
 
 def _losses(runs: Runs, ax: Axes) -> None:
     ours, torch = (runs[name]['losses'][:COMPARED_STEPS] for name in COMPARISONS['float32 torch'])
-    ax.plot(ours, color=charts.TRAIN, lw=1.6, label='this project')
-    ax.plot(torch, color=charts.EVALUATION, lw=1, ls=(0, (3, 2)), label='PyTorch')
+    ax.plot(ours, color=charts.BLUE, lw=1.6, label='this project')
+    ax.plot(torch, color=charts.ORANGE, lw=1, ls=(0, (3, 2)), label='PyTorch')
     ax.set_title('Training loss (nats), float32', loc='left', fontsize=9)
 
 
 def _differences(runs: Runs, ax: Axes) -> None:
-    colors = {'float32': charts.TRAIN, 'float64': charts.EVALUATION}
+    colors = {'float32': charts.BLUE, 'float64': charts.ORANGE}
     other = {'torch': ('PyTorch', '-'), 'one ulp': ('one ulp', ':')}
     for name in COMPARISONS:
         dtype, _, kind = name.partition(' ')

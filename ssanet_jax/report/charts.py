@@ -1,4 +1,4 @@
-"""Charts as data URIs of SVG that follows the reader's light or dark color scheme."""
+"""Charts of runs, as SVG that follows the reader's light or dark color scheme."""
 
 import base64
 import io
@@ -20,23 +20,23 @@ from ssanet_jax.report.curves import Curves, PublishedCurves, Series
 
 # Okabe and Ito's palette, which colorblind readers can distinguish, and lighter tones for dark
 # mode. Charts are drawn in the light colors, which their style sheets replace in dark mode.
-TRAIN, EVALUATION, INK, _GRID = '#0072b2', '#d55e00', '#333333', '#dddddd'
-_DARK = {TRAIN: '#56b4e9', EVALUATION: '#f0894a', INK: '#d0d0d0', _GRID: '#444444'}
-_SIZE = (3.75, 3.0)  # inches at 96 dpi; fits a phone without scaling
-STYLE: Any = {
+BLUE, ORANGE, INK, GRID = '#0072b2', '#d55e00', '#333333', '#dddddd'
+_DARK = {BLUE: '#56b4e9', ORANGE: '#f0894a', INK: '#d0d0d0', GRID: '#444444'}
+WIDTH, HEIGHT = 3.75, 3.0  # inches at 96 dpi; fits a phone without scaling
+_STYLE: Any = {
     'svg.fonttype': 'none',  # text stays text
     'svg.hashsalt': 'ssanet_jax',  # reproducible files
     'font.size': 8.0,
-    'axes.edgecolor': _GRID,
+    'axes.edgecolor': GRID,
     'axes.labelcolor': INK,
     'axes.spines.top': False,
     'axes.spines.right': False,
     'axes.grid': True,
     'axes.axisbelow': True,
-    'grid.color': _GRID,
+    'grid.color': GRID,
     'grid.linewidth': 0.6,
-    'xtick.color': _GRID,
-    'ytick.color': _GRID,
+    'xtick.color': GRID,
+    'ytick.color': GRID,
     'xtick.labelcolor': INK,
     'ytick.labelcolor': INK,
     'text.color': INK,
@@ -46,24 +46,26 @@ STYLE: Any = {
 }
 
 
-def _chart(title: str, draw: Callable[[Axes], None]) -> str:
-    """Renders `draw`, with a legend below if there is more than one entry."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=_SIZE, layout='constrained')
+def draw_svg(draw: Callable[[Figure], None], height: float = HEIGHT, width: float = WIDTH) -> str:
+    """Renders what `draw` adds to a figure, in colors of the palette only.
+
+    Args:
+      draw: adds axes to a figure of `width` x `height` inches.
+      height, width: in inches.
+
+    Returns:
+      The text of an SVG file.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout='constrained')
         FigureCanvasSVG(figure)
-        ax = figure.add_subplot()
-        ax.set_title(title, loc='left', fontsize=9)
-        draw(ax)
-        if len(ax.get_legend_handles_labels()[0]) > 1:
-            figure.legend(loc='outside lower center', ncols=2, fontsize=8)
+        draw(figure)
         file = io.BytesIO()
         figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
-    svg = adaptive(file.getvalue().decode())
-    return f'data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}'
+    return _follow_color_scheme(file.getvalue().decode())
 
 
-def adaptive(svg: str) -> str:
-    """Makes an SVG drawn in the light colors change them with the reader's color scheme."""
+def _follow_color_scheme(svg: str) -> str:
     rules = ''.join(f'--c{color[1:]}:{color};' for color in _DARK)
     dark = ''.join(f'--c{color[1:]}:{instead};' for color, instead in _DARK.items())
     for color in _DARK:
@@ -74,6 +76,24 @@ def adaptive(svg: str) -> str:
     )
     head, tag, rest = svg.partition('<defs>')
     return f'{head}{style}{tag}{rest}'
+
+
+def data_uri(svg: str) -> str:
+    """An SVG file as the source of an image."""
+    return f'data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}'
+
+
+def _chart(title: str, draw: Callable[[Axes], None]) -> str:
+    """Renders `draw`, with a legend below if there is more than one entry; a data URI."""
+
+    def draw_figure(figure: Figure) -> None:
+        ax = figure.add_subplot()
+        ax.set_title(title, loc='left', fontsize=9)
+        draw(ax)
+        if len(ax.get_legend_handles_labels()[0]) > 1:
+            figure.legend(loc='outside lower center', ncols=2, fontsize=8)
+
+    return data_uri(draw_svg(draw_figure))
 
 
 def curve_charts(
@@ -103,12 +123,12 @@ def _draw_curves(
     name: str, log_scale: bool, curves: Curves, reference: PublishedCurves | None, ax: Axes
 ) -> None:
     ours = {'training': curves.train, 'evaluation': curves.evaluation}
-    for (label, series), color in zip(ours.items(), (TRAIN, EVALUATION), strict=True):
+    for (label, series), color in zip(ours.items(), (BLUE, ORANGE), strict=True):
         _line(ax, series, name, color=color, label=label, linewidth=1.3)
     if reference and curves.unit == 'epoch':
         style = {'linewidth': 0.9, 'linestyle': (0, (3, 2)), 'alpha': 0.85}
         published = {'training': reference.train, 'evaluation': reference.evaluation}
-        for (label, series), color in zip(published.items(), (TRAIN, EVALUATION), strict=True):
+        for (label, series), color in zip(published.items(), (BLUE, ORANGE), strict=True):
             _line(ax, series, name, color=color, label=f'{label}, published', **style)
     shown = np.concatenate([np.asarray(line.get_ydata()) for line in ax.get_lines()])
     if name == 'top1':
@@ -135,7 +155,6 @@ def _lowest(ax: Axes) -> float:
 
 
 def logarithmic(ax: Axes, values: np.ndarray) -> None:
-    """Makes the y axis logarithmic, with few labels, for positive `values`."""
     ax.set_yscale('log')
     decades = math.log10(values.max() / values.min())
     steps = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
@@ -154,8 +173,8 @@ def _draw_reliability(before: Reliability, after: Reliability, ax: Axes) -> None
     middles = before.edges[:-1] + width / 2
     ax.bar(middles, share, 0.9 * width, color=INK, alpha=0.25, lw=0, label='share of images')
     for curve, style, label in (
-        (before, {'color': TRAIN, 'marker': 'o'}, 'as trained'),
-        (after, {'color': EVALUATION, 'marker': 's'}, 'with temperature'),
+        (before, {'color': BLUE, 'marker': 'o'}, 'as trained'),
+        (after, {'color': ORANGE, 'marker': 's'}, 'with temperature'),
     ):
         used = curve.images > 0
         line = ax.plot(curve.confidence[used], curve.accuracy[used], ms=3.5, lw=1, label=label)
@@ -172,7 +191,7 @@ def gates_chart(gates: Mapping[str, GateStatistics]) -> str:
 def _draw_gates(gates: Mapping[str, GateStatistics], ax: Axes) -> None:
     x, every = np.arange(len(gates)), math.ceil(len(gates) / 20)
     mean, std = (np.array([getattr(g, name) for g in gates.values()]) for name in ('mean', 'std'))
-    ax.errorbar(x, mean, yerr=std, color=TRAIN, lw=0.8, elinewidth=1, capsize=2, fmt='o-', ms=3.5)
+    ax.errorbar(x, mean, yerr=std, color=BLUE, lw=0.8, elinewidth=1, capsize=2, fmt='o-', ms=3.5)
     ax.set_ylim(0, 1.02 * max(gate.shape.top for gate in gates.values()))
     ax.set_xticks(x[::every], _labels(list(gates))[::every], rotation=90 if len(x) > 6 else 0)
     ax.grid(axis='x', visible=False)

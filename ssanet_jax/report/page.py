@@ -98,7 +98,7 @@ def _page(folder: Workdir, checkpoint: str) -> str:
         'notes': notes,
         'version': __version__,
     }
-    return _template().render(content)
+    return load_template('report.html').render(content)
 
 
 def _curves(
@@ -150,12 +150,14 @@ def _image_sections(
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def load_template(name: str, package: str = 'ssanet_jax.report') -> jinja2.Template:
+    """Loads a template of a package, which may include those of this one."""
+    packages = dict.fromkeys([package, 'ssanet_jax.report'])
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader('ssanet_jax.report'),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name) for name in packages]),
         autoescape=True,  # class names and config values are untrusted
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template('report.html')
+    return environment.get_template(name)

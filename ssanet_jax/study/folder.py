@@ -87,6 +87,10 @@ class StudyFolder:
         """Workdir of a run that has not ended."""
         return self.work / f'{variant}_{seed:03d}'
 
+    def figure(self, name: str) -> Path:
+        """File of a figure of the results."""
+        return self.path / f'{name}.svg'
+
     def finished(self) -> Iterator[tuple[str, int]]:
         """(variant, seed) of each run that has a record."""
         for path in sorted(self.runs.glob('*/*.npz')):
