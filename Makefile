@@ -67,7 +67,7 @@ reliability: setup  ## Inject faults into runs and compare their results (1.5 ho
 	$(BIN)/python benchmarks/reliability/report.py || failed="$$failed report"; \
 	test -z "$$failed" || { echo "Failed:$$failed" >&2; exit 1; }
 
-results: setup  ## Analyze the raw data in studies/results again and rewrite docs/results.md.
+results: setup-test  ## Analyze the raw data in studies/results again and rewrite docs/results.md.
 	@for out in studies/results/*/; do \
 	  $(BIN)/python -m ssanet_jax.tools.study --out=$$out --analyze_only || exit 1; \
 	done

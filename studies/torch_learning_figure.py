@@ -1,7 +1,5 @@
 """Draws the runs of torch_learning.py as an SVG that follows the reader's color scheme."""
 
-from functools import partial
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,18 +10,18 @@ from studies.torch_learning_summary import COMPARED_STEPS, COMPARISONS, Runs, re
 
 def draw(runs: Runs) -> str:
     """Losses of seed 0 and their relative differences, side by side."""
-    return charts.draw_svg(partial(_draw_figure, runs), width=7.5, height=3.3)
 
+    def draw_figure(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2)
+        _losses(runs, left)
+        _differences(runs, right)
+        for ax in (left, right):
+            values = np.concatenate([np.asarray(line.get_ydata()) for line in ax.get_lines()])
+            charts.logarithmic(ax, values[values > 0])
+            ax.set(xlim=(0, COMPARED_STEPS), xlabel='step')
+            ax.legend(loc='upper center', bbox_to_anchor=(0.5, -0.18), ncols=2)
 
-def _draw_figure(runs: Runs, figure: Figure) -> None:
-    left, right = figure.subplots(1, 2)
-    _losses(runs, left)
-    _differences(runs, right)
-    for ax in (left, right):
-        values = np.concatenate([np.asarray(line.get_ydata()) for line in ax.get_lines()])
-        charts.logarithmic(ax, values[values > 0])
-        ax.set(xlim=(0, COMPARED_STEPS), xlabel='step')
-        ax.legend(loc='upper center', bbox_to_anchor=(0.5, -0.18), ncols=2)
+    return charts.draw_svg(draw_figure, height=3.3, width=7.5)
 
 
 def _losses(runs: Runs, ax: Axes) -> None:

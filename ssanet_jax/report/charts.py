@@ -1,4 +1,4 @@
-"""Charts as SVG that follows the reader's light or dark color scheme."""
+"""Charts of runs, as SVG that follows the reader's light or dark color scheme."""
 
 import base64
 import io
@@ -20,23 +20,23 @@ from ssanet_jax.report.curves import Curves, PublishedCurves, Series
 
 # Okabe and Ito's palette, which colorblind readers can distinguish, and lighter tones for dark
 # mode. Charts are drawn in the light colors, which their style sheets replace in dark mode.
-BLUE, ORANGE, INK, _GRID = '#0072b2', '#d55e00', '#333333', '#dddddd'
-_DARK = {BLUE: '#56b4e9', ORANGE: '#f0894a', INK: '#d0d0d0', _GRID: '#444444'}
+BLUE, ORANGE, INK, GRID = '#0072b2', '#d55e00', '#333333', '#dddddd'
+_DARK = {BLUE: '#56b4e9', ORANGE: '#f0894a', INK: '#d0d0d0', GRID: '#444444'}
 WIDTH, HEIGHT = 3.75, 3.0  # inches at 96 dpi; fits a phone without scaling
 _STYLE: Any = {
     'svg.fonttype': 'none',  # text stays text
     'svg.hashsalt': 'ssanet_jax',  # reproducible files
     'font.size': 8.0,
-    'axes.edgecolor': _GRID,
+    'axes.edgecolor': GRID,
     'axes.labelcolor': INK,
     'axes.spines.top': False,
     'axes.spines.right': False,
     'axes.grid': True,
     'axes.axisbelow': True,
-    'grid.color': _GRID,
+    'grid.color': GRID,
     'grid.linewidth': 0.6,
-    'xtick.color': _GRID,
-    'ytick.color': _GRID,
+    'xtick.color': GRID,
+    'ytick.color': GRID,
     'xtick.labelcolor': INK,
     'ytick.labelcolor': INK,
     'text.color': INK,
@@ -46,17 +46,15 @@ _STYLE: Any = {
 }
 
 
-def draw_svg(
-    draw: Callable[[Figure], None], *, width: float = WIDTH, height: float = HEIGHT
-) -> str:
-    """Renders a figure in the style of the reports.
+def draw_svg(draw: Callable[[Figure], None], height: float = HEIGHT, width: float = WIDTH) -> str:
+    """Renders what `draw` adds to a figure, in colors of the palette only.
 
     Args:
-      draw: adds axes to the figure, in the colors above.
-      width, height: in inches.
+      draw: adds axes to a figure of `width` x `height` inches.
+      height, width: in inches.
 
     Returns:
-      The text of an SVG file whose colors follow the reader's color scheme.
+      The text of an SVG file.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout='constrained')
@@ -64,11 +62,10 @@ def draw_svg(
         draw(figure)
         file = io.BytesIO()
         figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
-    return _adaptive(file.getvalue().decode())
+    return _follow_color_scheme(file.getvalue().decode())
 
 
-def _adaptive(svg: str) -> str:
-    """Makes an SVG drawn in the light colors change them with the reader's color scheme."""
+def _follow_color_scheme(svg: str) -> str:
     rules = ''.join(f'--c{color[1:]}:{color};' for color in _DARK)
     dark = ''.join(f'--c{color[1:]}:{instead};' for color, instead in _DARK.items())
     for color in _DARK:

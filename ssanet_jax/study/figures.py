@@ -35,7 +35,7 @@ def draw_figures(analysis: Analysis) -> dict[str, str]:
         draw = partial(_draw_curves, curves, analysis.baseline, panels, (rows, columns))
         figures['curves'] = draw_svg(draw, height=0.7 + rows * min(2, 3 / columns))
     height = 1.5 + 0.16 * max(8, len(analysis.variants))
-    figures['cost'] = draw_svg(partial(_draw_cost, analysis), height=height)
+    figures['cost'] = draw_svg(partial(_draw_cost, analysis), height)
     return figures
 
 

@@ -83,13 +83,13 @@ class StudyFolder:
         """File of a run's record."""
         return self.runs / variant / f'{seed:03d}.npz'
 
-    def figure(self, name: str) -> Path:
-        """File of a figure of the results."""
-        return self.path / f'{name}.svg'
-
     def workdir(self, variant: str, seed: int) -> Path:
         """Workdir of a run that has not ended."""
         return self.work / f'{variant}_{seed:03d}'
+
+    def figure(self, name: str) -> Path:
+        """File of a figure of the results."""
+        return self.path / f'{name}.svg'
 
     def finished(self) -> Iterator[tuple[str, int]]:
         """(variant, seed) of each run that has a record."""

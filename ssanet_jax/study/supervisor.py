@@ -164,6 +164,7 @@ def _work(path: Path, folder: StudyFolder, index: int, count: int, outcomes: Any
             labels = folder.read_labels()
             accuracy = 100 * float(np.mean(record.log_probs.argmax(-1) == labels))
             outcomes.put(Outcome(variant, seed, accuracy))
+        jax.clear_caches()  # compiled programs of this run
 
 
 def _stop_with_parent() -> None:

@@ -1,9 +1,11 @@
 """Trains variants of a network, paired by seed, and compares them.
 
-    python -m ssanet_jax.tools.study --study=studies/digits.py --out=studies/results/digits
+    pip install -e .[study]
+    python -m ssanet_jax.tools.study --study=studies/digits.py --out=/data/digits
 
 Each finished run leaves its outputs for every test image. The same command continues a study that
-was stopped or killed, and hosts that share the folder share the runs. docs/studies.md has more.
+was stopped or killed, and hosts that share the folder share the runs. results.html, results.md and
+results.json are written at the end. docs/studies.md has more.
 """
 
 from pathlib import Path
@@ -11,6 +13,8 @@ from pathlib import Path
 from absl import flags
 
 from ssanet_jax import runtime
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.tables import show
 from ssanet_jax.tools import cli
 
 FLAGS = flags.FLAGS
@@ -27,17 +31,31 @@ def define_flags() -> None:
 
 
 def main() -> None:
+    if FLAGS.analyze_only == bool(FLAGS.study):
+        raise ConfigError('Give --study=FILE to train, or --analyze_only; see --help.')
     runtime.silence_tensorflow()
+    try:
+        from ssanet_jax.study.analysis import write_results
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error}: pip install -e '.[study]' installs it.") from error
     from ssanet_jax.study.folder import StudyFolder
-    from ssanet_jax.study.supervisor import run_study
+    from ssanet_jax.study.page import write_pages
+    from ssanet_jax.study.tables import terminal_table
 
     folder = StudyFolder(FLAGS.out)
-    run_study(
-        Path(FLAGS.study),
-        folder,
-        workers=FLAGS.workers,
-        allow_code_change=FLAGS.allow_code_change,
-    )
+    if not FLAGS.analyze_only:
+        from ssanet_jax.study.supervisor import run_study
+
+        run_study(
+            Path(FLAGS.study),
+            folder,
+            workers=FLAGS.workers,
+            allow_code_change=FLAGS.allow_code_change,
+        )
+    analysis = write_results(folder)
+    write_pages(folder, analysis)
+    show([terminal_table(analysis)], 'table')
+    print(f'{analysis.summary}\nWritten to {folder.page}')
 
 
 if __name__ == '__main__':
