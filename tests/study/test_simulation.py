@@ -15,7 +15,7 @@ SMALLEST = 0.3
 def one_sided_error(pairs):
     """How often an interval of the bootstrap's width lies above the mean of normal values.
 
-    The bootstrap takes the normal quantile and the spread with 1 / n, not Student's and 1 / (n - 1).
+    The bootstrap takes the normal quantile and divides by n, not Student's and by n - 1.
     """
     return scipy.stats.t(pairs - 1).cdf(-1.96 * np.sqrt((pairs - 1) / pairs))
 
