@@ -24,7 +24,9 @@ def decide(difference: Estimate, holm_p: float, smallest_effect: float) -> Verdi
     Returns:
       'helps' if the interval of the mean lies above 0 and holm_p < 0.05, 'hurts' if below 0
       likewise; else 'no difference that matters' if it lies within +-smallest_effect; else
-      'undecided', as is a single pair, which has no interval.
+      'undecided', as is a single pair, which has no interval. Since intervals of few pairs are too
+      narrow, a true difference of smallest_effect is said not to matter in up to 4% of studies
+      with 20 pairs, 5% with 10 and 8% with 5, if differences are normal.
     """
     significant = holm_p < LEVEL
     if significant and difference.low is not None and difference.low > 0:
