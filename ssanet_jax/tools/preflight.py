@@ -34,7 +34,7 @@ from ssanet_jax.targets.device_type import DeviceType
 from ssanet_jax.tools import cli
 from ssanet_jax.tools.batch_search import Attempt, largest_batch
 from ssanet_jax.tools.compile_step import Request, Step, StepCost, TooLarge, compile_apart
-from ssanet_jax.tools.preflight_data import Sizes, dataset_sizes, decode_rate
+from ssanet_jax.tools.preflight_data import Sizes, dataset_sizes, host_decode_rate
 from ssanet_jax.tools.preflight_report import (
     Preflight,
     Target,
@@ -64,7 +64,12 @@ def main() -> None:
         return compile_with_progress(request, target.kind)
 
     found = preflight(
-        config, target, sizes, compile_step, search=FLAGS.search, decode_rate=decode_rate(config)
+        config,
+        target,
+        sizes,
+        compile_step,
+        search=FLAGS.search,
+        decode_rate=host_decode_rate(config),
     )
     versions = versions_of(target.kind)
     if FLAGS.out:

@@ -52,7 +52,7 @@ def dataset_sizes(config: ConfigDict) -> Sizes:
     return Sizes(num_classes, num_train, num_eval)
 
 
-def decode_rate(config: ConfigDict) -> float | None:
+def host_decode_rate(config: ConfigDict) -> float | None:
     """Images per second that one host core prepares; None if not measured for such a dataset."""
     if FLAGS.decode_rate:
         return FLAGS.decode_rate

@@ -37,7 +37,7 @@ from ssanet_jax.tools.compile_step import (
     failure,
     too_large,
 )
-from ssanet_jax.tools.preflight_data import DATASETS, DECODE_RATE, Sizes, decode_rate
+from ssanet_jax.tools.preflight_data import DATASETS, DECODE_RATE, Sizes, host_decode_rate
 from ssanet_jax.tools.preflight_report import Target, table, verdict
 from ssanet_jax.tools.preflight_report import data as report_data
 from tests.helpers import ROOT, load_config, mesh_of, run_tool
@@ -461,7 +461,7 @@ def test_the_decode_rate_is_the_measured_one_and_only_for_photographs(monkeypatc
         (700.0, {'imagenet_ssa50': 700.0, 'cifar10_ssa50': 700.0}),
     ):
         monkeypatch.setattr(preflight_data, 'FLAGS', SimpleNamespace(decode_rate=given))
-        assert {name: decode_rate(load_config(name)) for name in expected} == expected
+        assert {name: host_decode_rate(load_config(name)) for name in expected} == expected
 
 
 def test_the_largest_batch_is_searched():
