@@ -9,6 +9,11 @@ networks with CIFAR's stem, 32. Results in the file from the same versions are k
 interrupted run can be resumed. Each program is compiled in a separate process, since a compiler may
 abort. The matrix takes hours on two cores: by default, all networks with SSA and all attention
 blocks in ResNet-50 for v5e and h100, and the ImageNet networks for the others.
+
+    python benchmarks/targets.py --targets=h100 --programs=ssa_resnet50:auto \
+        --flags=--xla_gpu_enable_triton_gemm=false --out=benchmarks/results/target_flags.json
+
+compiles with flags of the compiler, whose results are kept beside those without.
 """
 
 import argparse
@@ -41,6 +46,7 @@ def main() -> None:
     )
     parser.add_argument('--targets', nargs='+', default=list(DEVICE_TYPES), choices=DEVICE_TYPES)
     parser.add_argument('--programs', nargs='+', metavar='NETWORK:FORM', help='default: the matrix')
+    parser.add_argument('--flags', default='', help='of the compiler, separated by spaces')
     parser.add_argument('--out', type=Path, help='JSON file to write or complete')
     parser.add_argument('--one', nargs=2, metavar=('TARGET', 'PROGRAM'), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -56,9 +62,10 @@ def main() -> None:
         if result['versions'].get(name) != versions:
             result['versions'][name], result['programs'][name] = versions, {}
         done = result['programs'][name]
-        if program not in done:
-            done[program] = compile_apart(name, program)
-            print(name, program, done[program], flush=True)
+        key = f'{program} {arguments.flags}'.strip()
+        if key not in done:
+            done[key] = compile_apart(name, program, arguments.flags)
+            print(name, key, done[key], flush=True)
             if arguments.out:
                 write(arguments.out, result)
 
@@ -74,12 +81,13 @@ def matrix(targets: list[str], programs: list[str] | None) -> list[tuple[str, st
     return list(dict.fromkeys(pairs))
 
 
-def compile_apart(target: str, program: str) -> dict[str, Any]:
+def compile_apart(target: str, program: str, flags: str = '') -> dict[str, Any]:
     """Calls `count` in a new process; returns its result, or the last line of its error."""
     command = [sys.executable, __file__, '--one', target, program]
-    run = subprocess.run(
-        command, env=os.environ | compile_environment(), capture_output=True, text=True, check=False
-    )
+    environment = os.environ | compile_environment()
+    variable = 'LIBTPU_INIT_ARGS' if DEVICE_TYPES[target].compiler == 'libtpu' else 'XLA_FLAGS'
+    environment[variable] = f'{environment.get(variable, "")} {flags}'.strip()
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if run.returncode:
         return {'error': run.stderr.strip().splitlines()[-1][:300]}
     return json.loads(run.stdout.splitlines()[-1])

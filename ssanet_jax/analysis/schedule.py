@@ -73,11 +73,20 @@ def exchanges(text: str, num_devices: int) -> list[Exchange]:
 
 
 def _exchange(operation: _Operation, kind: str, num_devices: int) -> Exchange:
-    sizes = list(_sizes(operation.shape))
-    if operation.kind in ('all-gather-start', 'collective-permute-start'):  # operands, results, ...
-        count = len(operation.operands)
-        sizes = sizes[count : 2 * count]
-    return Exchange(kind, sum(sizes), _group_size(operation.rest, num_devices), None)
+    size = sum(_results(operation, list(_sizes(operation.shape))))
+    return Exchange(kind, size, _group_size(operation.rest, num_devices), None)
+
+
+def _results(operation: _Operation, sizes: list[int]) -> list[int]:
+    """Those of the sizes in an operation's shape that are results; a start has others too."""
+    count = len(operation.operands)
+    if operation.kind == 'copy-start':  # (copy, source, context)
+        return sizes[:1]
+    if operation.kind == 'async-start':  # ((operands), slice, context)
+        return sizes[count : count + 1]
+    if operation.kind.endswith('-start') and operation.kind != 'all-reduce-start':
+        return sizes[count : 2 * count]  # operands, results, contexts
+    return sizes
 
 
 def _group_size(rest: str, num_devices: int) -> int:
@@ -138,11 +147,7 @@ def _accesses(text: str) -> list[_Access]:
                 array = origin.get(operand, operand)
                 size = _bytes_read(operation, number, sizes.get(operand, 0), computations)
                 reads[array] = max(size, reads.get(array, 0))
-            if kind == 'copy-start':  # (copy, source, context)
-                written = written[:1]
-            elif kind == 'async-start':  # ((operands), slice, context)
-                written = written[len(operands) : len(operands) + 1]
-            accesses.append(_Access(reads, {name: sum(written)}))
+            accesses.append(_Access(reads, {name: sum(_results(operation, written))}))
     return accesses
 
 

@@ -1,16 +1,20 @@
-"""NVIDIA's GPUs, one host of them. To add one, add an entry to `GPUS`."""
+"""NVIDIA's GPUs, one host of them. To add one, add an entry to `GPUS`.
+
+Peak rates are those of the datasheets without sparsity. They equal multiprocessors x operations per
+clock x clock, which XLA's descriptions of the same devices give; those also confirm the memory.
+"""
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import jax
 
 from ssanet_jax.targets.device_type import DeviceType
 
-# Figures of the maker's whitepapers; those of a multiprocessor, of XLA's files and CUDA's table.
 _XLA = 'https://github.com/openxla/xla/tree/main/xla/backends/gpu/target_config/specs'
-_CUDA = 'https://docs.nvidia.com/cuda/cuda-c-programming-guide (compute capabilities)'
+_NVIDIA = 'https://www.nvidia.com/en-us/data-center'
 
 # An xla.GpuTargetConfigProto. No device is there to tune kernels on.
 _CONFIG = """
@@ -30,28 +34,47 @@ device_description_str: "{description}"
 """
 
 
+class Multiprocessor(NamedTuple):
+    """What all GPUs of one compute capability have in common.
+
+    Source: https://docs.nvidia.com/cuda/cuda-c-programming-guide/#compute-capabilities
+
+    Attributes:
+      capability: compute capability, (9, 0).
+      fpus: float32 units.
+      threads: resident.
+      shared: bytes of shared memory; a block can have 1 KiB less.
+    """
+
+    capability: tuple[int, int]
+    fpus: int
+    threads: int
+    shared: int
+
+
+_TURING = Multiprocessor((7, 5), fpus=64, threads=1024, shared=64 << 10)
+_AMPERE = Multiprocessor((8, 0), fpus=64, threads=2048, shared=164 << 10)
+_ADA = Multiprocessor((8, 9), fpus=128, threads=1536, shared=100 << 10)
+_HOPPER = Multiprocessor((9, 0), fpus=128, threads=2048, shared=228 << 10)
+_BLACKWELL = Multiprocessor((10, 0), fpus=128, threads=2048, shared=228 << 10)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gpu(DeviceType):
     """A GPU.
 
     Attributes:
       description: NVIDIA's name of the device.
-      capability: compute capability, (9, 0).
-      cores: streaming multiprocessors.
-      fpus: float32 units of a multiprocessor.
-      threads: resident in a multiprocessor.
-      shared: bytes of shared memory of a multiprocessor; a block can have 1 KiB less.
+      core: its streaming multiprocessor.
+      cores: number of them.
       clock: GHz, boost.
       l2: bytes of the second-level cache.
       switch: whether NVLink switches with SHARP connect the devices.
     """
 
     description: str
-    capability: tuple[int, int]
+    core: Multiprocessor
     cores: int
-    fpus: int = 128
-    threads: int = 2048
-    shared: int
     clock: float
     l2: int
     switch: bool = False
@@ -83,13 +106,14 @@ class Gpu(DeviceType):
 
     def target_config(self) -> str:
         """The text of an xla.GpuTargetConfigProto."""
-        major, minor = self.capability
+        core = self.core
+        major, minor = core.capability
         return _CONFIG.format(
-            threads=self.threads,
-            shared=self.shared,
-            shared_optin=self.shared - 1024 * (self.capability >= (8, 0)),
+            threads=core.threads,
+            shared=core.shared,
+            shared_optin=core.shared - 1024 * (core.capability >= (8, 0)),
             cores=self.cores,
-            fpus=self.fpus,
+            fpus=core.fpus,
             clock=self.clock,
             bandwidth=int(self.bandwidth),
             cache=self.l2,
@@ -110,6 +134,20 @@ class Gpu(DeviceType):
 
 
 # Links: half of NVLink's or PCIe's total, which counts both directions.
+_H100 = Gpu(
+    name='h100',
+    memory=84942979072,
+    bandwidth=3352.32e9,
+    peak_flops=989e12,
+    link_bandwidth=450e9,
+    description='NVIDIA H100 80GB HBM3',
+    core=_HOPPER,
+    cores=132,
+    clock=1.98,
+    l2=50 << 20,
+    switch=True,
+    source=f'{_NVIDIA}/h100 (SXM); {_XLA}/h100_sxm.txtpb',
+)
 GPUS = [
     Gpu(
         name='t4',
@@ -118,14 +156,11 @@ GPUS = [
         peak_flops=65e12,  # of float16; it has no bfloat16
         link_bandwidth=16e9,
         description='Tesla T4',
-        capability=(7, 5),
+        core=_TURING,
         cores=40,
-        fpus=64,
-        threads=1024,
-        shared=65536,
         clock=1.59,
         l2=4 << 20,
-        source=f'NVIDIA T4 datasheet; Turing architecture whitepaper; {_CUDA}',
+        source=f'{_NVIDIA}/tesla-t4',
     ),
     Gpu(
         name='l4',
@@ -134,13 +169,11 @@ GPUS = [
         peak_flops=121e12,
         link_bandwidth=32e9,
         description='NVIDIA L4',
-        capability=(8, 9),
+        core=_ADA,
         cores=58,
-        threads=1536,
-        shared=102400,
         clock=2.04,
         l2=48 << 20,
-        source=f'NVIDIA L4 datasheet; Ada architecture whitepaper; {_CUDA}',
+        source=f'{_NVIDIA}/l4',
     ),
     Gpu(
         name='a100',
@@ -149,57 +182,33 @@ GPUS = [
         peak_flops=312e12,
         link_bandwidth=300e9,
         description='NVIDIA A100-SXM4-80GB',
-        capability=(8, 0),
+        core=_AMPERE,
         cores=108,
-        fpus=64,
-        shared=167936,
         clock=1.41,
         l2=40 << 20,
-        source=f'NVIDIA A100 80GB SXM datasheet; {_XLA}/a100_sxm_80.txtpb',
+        source=f'{_NVIDIA}/a100 (80GB SXM); {_XLA}/a100_sxm_80.txtpb',
     ),
-    Gpu(
-        name='h100',
-        memory=84942979072,
-        bandwidth=3352.32e9,
-        peak_flops=989e12,
-        link_bandwidth=450e9,
-        description='NVIDIA H100 80GB HBM3',
-        capability=(9, 0),
-        cores=132,
-        shared=233472,
-        clock=1.98,
-        l2=50 << 20,
-        switch=True,
-        source=f'NVIDIA H100 SXM5 datasheet; H100 architecture whitepaper; {_XLA}/h100_sxm.txtpb',
-    ),
-    Gpu(
+    _H100,
+    replace(
+        _H100,
         name='h200',
         memory=151397597184,
         bandwidth=4800e9,
-        peak_flops=989e12,
-        link_bandwidth=450e9,
         description='NVIDIA H200 141GB HBM3e',
-        capability=(9, 0),
-        cores=132,
-        shared=233472,
-        clock=1.98,
-        l2=50 << 20,
-        switch=True,
-        source=f'NVIDIA H200 datasheet; {_XLA}/h200.txtpb',
+        source=f'{_NVIDIA}/h200 (SXM); {_XLA}/h200.txtpb',
     ),
     Gpu(
         name='b200',
         memory=191514411008,
-        bandwidth=8000e9,
+        bandwidth=8000e9,  # of the datasheet; XLA's file has 7672 GB/s
         peak_flops=2250e12,
         link_bandwidth=900e9,
         description='NVIDIA B200',
-        capability=(10, 0),
+        core=_BLACKWELL,
         cores=148,
-        shared=233472,
         clock=1.965,
         l2=132644864,
         switch=True,
-        source=f'NVIDIA DGX B200 datasheet; {_XLA}/b200.txtpb',
+        source=f'{_NVIDIA}/dgx-b200; {_XLA}/b200.txtpb',
     ),
 ]

@@ -61,7 +61,7 @@ TPUS = [
     Tpu(
         name='v5e',
         memory=16 * 2**30,
-        bandwidth=819e9,
+        bandwidth=819e9,  # as published first; the page now rounds it to 800
         peak_flops=197e12,
         link_bandwidth=200e9,
         shapes=_FLAT,
@@ -79,7 +79,7 @@ TPUS = [
     Tpu(
         name='v6e',
         memory=32 * 2**30,
-        bandwidth=1638e9,
+        bandwidth=1640e9,  # as published first; the page now rounds it to 1600
         peak_flops=918e12,
         link_bandwidth=400e9,
         shapes=_FLAT,

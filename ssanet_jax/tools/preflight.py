@@ -13,11 +13,9 @@ explains each row.
 import importlib.util
 import json
 import math
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -36,6 +34,7 @@ from ssanet_jax.targets.device_type import DeviceType
 from ssanet_jax.tools import cli
 from ssanet_jax.tools.batch_search import Attempt, largest_batch
 from ssanet_jax.tools.compile_step import Request, Step, StepCost, TooLarge, compile_apart
+from ssanet_jax.tools.preflight_data import Sizes, dataset_sizes, host_decode_rate
 from ssanet_jax.tools.preflight_report import (
     Preflight,
     Target,
@@ -49,24 +48,6 @@ from ssanet_jax.tools.preflight_report import (
 )
 
 FLAGS = flags.FLAGS
-
-# Classes and examples of each split, so that nothing needs to be prepared.
-DATASETS: dict[str, tuple[int, dict[str, int]]] = {
-    'imagenet2012': (1000, {'train': 1_281_167, 'validation': 50_000}),
-    'cifar10': (10, {'train': 50_000, 'test': 10_000}),
-    'cifar100': (100, {'train': 50_000, 'test': 10_000}),
-    'fashion_mnist': (10, {'train': 60_000, 'test': 10_000}),
-    'fashion_mnist_idx': (10, {'train': 60_000, 'test': 10_000}),
-    'digits': (10, {'train': 1437, 'test': 360}),
-}
-
-
-class Sizes(NamedTuple):
-    """Of the dataset; num_eval is None if unknown."""
-
-    num_classes: int
-    num_train: int
-    num_eval: int | None
 
 
 def main() -> None:
@@ -82,7 +63,14 @@ def main() -> None:
         request = Request(config, target.topology, step, images, sizes.num_classes, sizes.num_train)
         return compile_with_progress(request, target.kind)
 
-    found = preflight(config, target, sizes, compile_step, search=FLAGS.search)
+    found = preflight(
+        config,
+        target,
+        sizes,
+        compile_step,
+        search=FLAGS.search,
+        decode_rate=host_decode_rate(config),
+    )
     versions = versions_of(target.kind)
     if FLAGS.out:
         try:
@@ -104,6 +92,7 @@ def preflight(
     compile_step: Callable[[Step, int], StepCost | TooLarge],
     *,
     search: bool,
+    decode_rate: float | None = None,
 ) -> Preflight:
     """Compiles both steps, and the training step with larger batches for `search`.
 
@@ -113,6 +102,7 @@ def preflight(
       sizes: of the dataset.
       compile_step: compiles a step for a number of images on one device.
       search: whether to find the largest batch that fits.
+      decode_rate: images per second of one host core, or None if not known.
 
     Raises:
       ConfigError: a batch does not fit a device's memory; the message has the largest that does.
@@ -151,7 +141,7 @@ def preflight(
         for step, cost in costs.items()
     }
     hours = device_hours(config, target.num_devices, sizes, images, bounds)
-    return Preflight(target, images, costs, bounds, batches, hours)
+    return Preflight(target, images, costs, bounds, batches, hours, decode_rate)
 
 
 def as_attempt(result: StepCost | TooLarge, kind: DeviceType) -> Attempt:
@@ -188,24 +178,6 @@ def check_compiler(kind: DeviceType) -> None:
         )
 
 
-def dataset_sizes(config: ConfigDict) -> Sizes:
-    """The sizes of `config.dataset`, from the flags or known; raises ConfigError."""
-    dataset = config.dataset
-    name = re.sub(r'_\d+px.*', '', dataset.name.partition(':')[0])
-    num_classes, splits = DATASETS.get(name, (None, {}))
-    num_classes = FLAGS.num_classes or num_classes
-    num_train = FLAGS.num_train_examples or splits.get(dataset.train_split)
-    if num_classes is None or num_train is None:
-        unknown = {'num_classes': num_classes, 'num_train_examples': num_train}
-        missing = [f'--{flag}=N' for flag, value in unknown.items() if value is None]
-        raise ConfigError(
-            f'The sizes of {dataset.name}, split {dataset.train_split!r}, are not known without '
-            f'the data; add {" and ".join(missing)}.'
-        )
-    num_eval = FLAGS.num_eval_examples or splits.get(dataset.eval_split)
-    return Sizes(num_classes, num_train, num_eval)
-
-
 def device_hours(
     config: ConfigDict,
     num_devices: int,
@@ -230,6 +202,12 @@ def define_flags() -> None:
     flags.DEFINE_bool('search', True, 'Find the largest batch that fits; compiles a few times.')
     flags.DEFINE_enum('format', FORMATS[0], FORMATS, 'What to print.')
     flags.DEFINE_string('out', None, 'JSON file for all counts.')
+    flags.DEFINE_float(
+        'decode_rate',
+        None,
+        'Images/s of the input on one core, see input_doctor.',
+        lower_bound=1e-3,
+    )
     flags.DEFINE_integer('num_classes', None, 'Of a dataset that is not known.', lower_bound=1)
     flags.DEFINE_integer(
         'num_train_examples', None, 'Of a dataset or split that is not known.', lower_bound=1

@@ -1,6 +1,7 @@
 """What tools.preflight found, as a table, as JSON and as one line."""
 
 import json
+import math
 import platform
 from collections.abc import Callable
 from importlib import metadata
@@ -32,6 +33,7 @@ class Preflight(NamedTuple):
       bounds: of each compiled step.
       batches: training batches of one device that were tried, with the memory that they need.
       device_hours: of the whole schedule at the bound.
+      decode_rate: images per second that one host core prepares, or None if not known.
     """
 
     target: Target
@@ -40,6 +42,15 @@ class Preflight(NamedTuple):
     bounds: dict[Step, Bound]
     batches: dict[int, Attempt]
     device_hours: float
+    decode_rate: float | None
+
+    @property
+    def host_cores(self) -> int | None:
+        """Cores, on all hosts, whose input is as fast as the bound; None if not known."""
+        if self.decode_rate is None:
+            return None
+        images = self.images['train'] * self.target.num_devices
+        return math.ceil(images / self.bounds['train'].seconds / self.decode_rate)
 
     @property
     def largest_batch(self) -> int:
@@ -89,6 +100,8 @@ def table(config: ConfigDict, found: Preflight, versions: dict[str, str]) -> Tab
     ]
     steps = [(found.images[s], found.costs[s], found.bounds[s]) for s in ('train', 'eval')]
     rows = [(name, *(text(*step) for step in steps)) for name, text in _rows(found.target).items()]
+    cores = '-' if found.host_cores is None else thousands(found.host_cores)
+    rows.append(('host cores that keep all devices busy', cores, '-'))
     title = (
         f'{config.model.name}, {config.dtype}, {config.dataset.image_size} pixels, batch '
         f'{config.batch_size} on {found.target.topology} '
@@ -137,8 +150,7 @@ def describe_exchanges(cost: StepCost) -> str:
         same = [exchange for exchange in cost.exchanges if exchange.kind == kind]
         size = sum(exchange.bytes for exchange in same)
         overlapped = sum(bool(exchange.overlapped) for exchange in same)
-        how = f'{overlapped} overlapped' if overlapped else 'not overlapped'
-        parts.append(f'{len(same)} {kind}, {_count(size)} bytes, {how}')
+        parts.append(f'{len(same)} {kind}, {_count(size)} bytes, {overlapped or "not"} overlapped')
     return '; '.join(parts)
 
 
@@ -150,6 +162,11 @@ def _notes(found: Preflight, versions: dict[str, str]) -> list[str]:
         f'{kind.bandwidth / 1e9:g} GB/s, links {kind.link_bandwidth / 1e9:g} GB/s ({kind.source}).',
         f'Schedule at the bound: {found.device_hours:,.3g} device-hours.',
     ]
+    if found.decode_rate is not None:
+        notes.append(
+            f'Host cores at the bound, if one prepares {found.decode_rate:,.0f} images/s; '
+            'tools.input_doctor measures yours for --decode_rate.'
+        )
     if kind.usable_memory < kind.memory:
         notes.append(
             f'{binary(kind.usable_memory)} of {binary(kind.memory)} is what JAX allocates; set '
@@ -197,6 +214,8 @@ def data(config: ConfigDict, found: Preflight, versions: dict[str, str]) -> dict
         'largest_images_per_device': found.largest_batch if len(found.batches) > 1 else None,
         'tried_images_per_device': {b: a._asdict() for b, a in sorted(found.batches.items())},
         'bound_device_hours': found.device_hours,
+        'decode_images_per_second_per_core': found.decode_rate,
+        'host_cores': found.host_cores,
     }
 
 

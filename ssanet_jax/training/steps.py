@@ -87,6 +87,7 @@ def train_step(
     dropout_seed: int = 0,
     max_loss: float = math.inf,
     max_bad_steps: int = 0,
+    exchange_dtype: jnp.dtype | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step on the mean loss over all devices' unmasked images.
 
@@ -104,6 +105,7 @@ def train_step(
       max_loss: a step is bad if its mean loss exceeds this, or its loss or gradient is not finite.
       max_bad_steps: if `tx` is an `optax.apply_if_finite`, the number of consecutive non-finite
         steps that it skips; a skipped step changes nothing but `step`, and is not bad.
+      exchange_dtype: in which the gradients of kernels cross devices; by default their own.
 
     Returns:
       The next state, and sums over unmasked images, already summed over devices.
@@ -124,7 +126,7 @@ def train_step(
         return total.loss, (updates.get('batch_stats', {}), total)
 
     grads, (batch_stats, total) = jax.grad(total_loss, has_aux=True)(state.params)
-    grads, batch_stats, sums = _sum_over_devices((grads, batch_stats, total.sums))
+    grads, (batch_stats, sums) = _sum_over_devices(grads, (batch_stats, total.sums), exchange_dtype)
     total = dataclasses.replace(total, sums=sums)
     grads = jax.tree.map(lambda g: g / total.num_examples, grads)
     devices = jax.lax.axis_size(DATA_AXIS)
@@ -149,20 +151,27 @@ def train_step(
     return next_state, dataclasses.replace(total, bad_step=jnp.where(bad, next_state.step, 0))
 
 
-def _sum_over_devices(tree: Any) -> Any:
+def _sum_over_devices(
+    grads: Any, others: Any, exchange_dtype: jnp.dtype | None = None
+) -> tuple[Any, Any]:
     """Sums over the mesh, vectors and scalars as one array.
 
-    XLA combines all-reduces, but on CPUs at most 256 into one; ResNet-110 has 767 arrays.
+    XLA combines all-reduces, but on CPUs at most 256 into one; ResNet-110 has 767 arrays. Kernels'
+    gradients are rounded to `exchange_dtype` before the sum; vectors are too small to be worth it.
     """
     if jax.lax.axis_size(DATA_AXIS) == 1:
-        return tree  # XLA would copy it
-    leaves, structure = jax.tree.flatten(tree)
+        return grads, others  # XLA would copy them
+    dtypes = jax.tree.map(jnp.result_type, grads)
+    if exchange_dtype is not None:
+        grads = jax.tree.map(lambda g: g if g.ndim < 2 else g.astype(exchange_dtype), grads)
+    leaves, structure = jax.tree.flatten((grads, others))
     small = [leaf for leaf in leaves if leaf.ndim < 2]
     large = [leaf for leaf in leaves if leaf.ndim >= 2]
     vector, unravel = ravel_pytree(small)
     vector, large = jax.lax.psum((vector, large), DATA_AXIS)
     summed = {True: iter(unravel(vector)), False: iter(large)}
-    return jax.tree.unflatten(structure, [next(summed[leaf.ndim < 2]) for leaf in leaves])
+    grads, others = jax.tree.unflatten(structure, [next(summed[a.ndim < 2]) for a in leaves])
+    return jax.tree.map(lambda g, dtype: g.astype(dtype), grads, dtypes), others
 
 
 def eval_step(

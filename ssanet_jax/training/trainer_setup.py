@@ -120,6 +120,7 @@ def build(
         dropout_seed=config.seed,
         max_loss=config.max_loss,
         max_bad_steps=config.max_bad_steps,
+        exchange_dtype=jnp.dtype(config.exchange_dtype),
     )
     zero_metrics = partial(Metrics.zero, metrics, num_classes=num_classes)
     return TrainerSetup(

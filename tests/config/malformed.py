@@ -147,6 +147,7 @@ OUT_OF_RANGE = {
     'max_loss': '0',
     'max_bad_steps': '-1',
     'dtype': 'float16',
+    'exchange_dtype': 'float16',
     'label_smoothing': '1',
     'dataset.image_size': '0',
     'dataset.train_crop': 'random',

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from ssanet_jax.targets import DEVICE_TYPES, compile_environment, find_topology
 from ssanet_jax.targets.bound import Bound, bound, link_bytes
 from ssanet_jax.targets.tpu import Tpu
 from ssanet_jax.tools import preflight as module
+from ssanet_jax.tools import preflight_data
 from ssanet_jax.tools.batch_search import Attempt, largest_batch
 from ssanet_jax.tools.compile_step import (
     Request,
@@ -35,9 +37,10 @@ from ssanet_jax.tools.compile_step import (
     failure,
     too_large,
 )
-from ssanet_jax.tools.preflight_report import Target, verdict
+from ssanet_jax.tools.preflight_data import DATASETS, DECODE_RATE, Sizes, host_decode_rate
+from ssanet_jax.tools.preflight_report import Target, table, verdict
 from ssanet_jax.tools.preflight_report import data as report_data
-from tests.helpers import load_config, mesh_of, run_tool
+from tests.helpers import ROOT, load_config, mesh_of, run_tool
 
 # ml_collections reads recipes by a deprecated method.
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
@@ -158,6 +161,31 @@ def test_an_exchange_that_runs_beside_other_operations_is_overlapped():
         Exchange('all-reduce', bytes=256, group_size=8, overlapped=3),
         Exchange('all-reduce', bytes=256, group_size=16, overlapped=None),
     ]
+
+
+# Of a program that XLA compiled for eight H100, shortened.
+STARTS = """ENTRY %main (x: f32[16,4]) -> f32[2,4] {
+  %x = f32[16,4]{1,0} parameter(0)
+  %dot = f32[16,4]{1,0} custom-call(%x)
+  %all-to-all-start = ((f32[16,4]{1,0}), f32[16,4]{1,0}) all-to-all-start(%dot)
+  %all-to-all-done = f32[16,4]{1,0} all-to-all-done(%all-to-all-start)
+  %reduce-scatter-start = ((f32[16,4]{1,0}), f32[2,4]{1,0}) reduce-scatter-start(%x)
+  %all-gather-start = (f32[16,4]{1,0}, f32[128,4]{1,0}) all-gather-start(%x)
+  %dot.1 = f32[16,4]{1,0} custom-call(%dot)
+  %all-gather-done = f32[128,4]{1,0} all-gather-done(%all-gather-start)
+  ROOT %reduce-scatter-done = f32[2,4]{1,0} reduce-scatter-done(%reduce-scatter-start)
+}
+"""
+
+
+def test_an_exchange_that_was_started_has_the_size_of_its_result():
+    assert exchanges(STARTS, 8) == [
+        Exchange('all-to-all', bytes=256, group_size=8, overlapped=0),
+        Exchange('reduce-scatter', bytes=32, group_size=8, overlapped=1),
+        Exchange('all-gather', bytes=2048, group_size=8, overlapped=1),
+    ]
+    # Five operations read and write 256 bytes but for two results, of 32 and 2,048.
+    assert memory_traffic(STARTS) == 3 * (256 + 256) + (256 + 32) + (256 + 2048)
 
 
 def test_memory_traffic_leaves_out_fast_memory_and_unread_parts():
@@ -360,7 +388,7 @@ def test_the_known_sizes_of_the_digits_are_those_of_the_data():
     from sklearn.datasets import load_digits
 
     target = load_digits().target
-    num_classes, splits = module.DATASETS['digits']
+    num_classes, splits = DATASETS['digits']
     assert num_classes == len(set(target))
     assert splits == {'train': len(target) - 360, 'test': 360}
 
@@ -381,15 +409,20 @@ def cost(images):
     )
 
 
-def found(*, search=False, **overrides):
+def found(*, search=False, decode_rate=None, **overrides):
     """The preflight of the digits, 1437 and 360, on eight v5e, with those costs."""
     config = load_config('digits_ssa20')
     with config.unlocked():
         config.update(overrides)
     target = Target(*find_topology('v5e:2x4'))
-    sizes = module.Sizes(10, 1437, 360)
+    sizes = Sizes(10, 1437, 360)
     return config, module.preflight(
-        config, target, sizes, lambda step, images: cost(images), search=search
+        config,
+        target,
+        sizes,
+        lambda step, images: cost(images),
+        search=search,
+        decode_rate=decode_rate,
     )
 
 
@@ -407,6 +440,28 @@ def test_the_bound_of_a_schedule():
         assert part in line
     written = json.loads(json.dumps(report_data(config, result, {})))
     assert written['steps']['train']['bound_images_per_second'] == pytest.approx(4000)
+
+
+@pytest.mark.parametrize(('rate', 'cores'), [(999.0, 5), (1001.0, 4), (None, None)])
+def test_host_cores_keep_up_with_the_bound(rate, cores):
+    """The bound is 64 images in 16 ms, 4,000 images/s."""
+    config, result = found(decode_rate=rate)
+    assert result.host_cores == cores
+    (row,) = (r for r in table(config, result, {}).rows if r[0].startswith('host cores'))
+    assert row[1:] == ('-' if cores is None else str(cores), '-')
+    assert json.loads(json.dumps(report_data(config, result, {})))['host_cores'] == cores
+
+
+def test_the_decode_rate_is_the_measured_one_and_only_for_photographs(monkeypatch):
+    measured = json.loads((ROOT / 'benchmarks' / 'results' / 'input.json').read_text())
+    rate = measured['images_per_second']['ours, array_record']['median']
+    assert pytest.approx(rate / measured['machine']['cores'], rel=1e-3) == DECODE_RATE
+    for given, expected in (
+        (None, {'imagenet_ssa50': DECODE_RATE, 'cifar10_ssa50': None}),
+        (700.0, {'imagenet_ssa50': 700.0, 'cifar10_ssa50': 700.0}),
+    ):
+        monkeypatch.setattr(preflight_data, 'FLAGS', SimpleNamespace(decode_rate=given))
+        assert {name: host_decode_rate(load_config(name)) for name in expected} == expected
 
 
 def test_the_largest_batch_is_searched():

@@ -1,17 +1,21 @@
 import itertools
+import re
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from ssanet_jax import create_model, data, layers
 from ssanet_jax.config.validation import check_batch_size
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training import parallel, trainer_setup
+from ssanet_jax.training import parallel, steps, trainer_setup
 from ssanet_jax.training.evaluation import evaluate
 from tests.helpers import mesh_of, train_in_float64
+
+ALL_REDUCE = r' all-reduce(-start)?\('
 
 
 def build_on(num_devices, config):
@@ -82,18 +86,66 @@ def test_the_count_sees_the_all_reduces_of_global_batch_norm(digits):
     assert count_all_reduces(build_on(8, digits)) > 28
 
 
+DIGITS = {
+    'image': np.zeros((64, 8, 8, 3), np.uint8),
+    'label': np.zeros(64, np.int32),
+    'mask': np.ones(64, bool),
+}
+
+
 def count_all_reduces(setup):
-    batch = {
-        'image': np.zeros((64, 8, 8, 3), np.uint8),
-        'label': np.zeros(64, np.int32),
-        'mask': np.ones(64, bool),
-    }
-    (on_devices,) = parallel.to_devices([batch], setup.mesh)
-    compiled = setup.train_step.lower(setup.init(), on_devices, setup.zero_metrics()).compile()
-    return sum(
-        ' all-reduce(' in line or ' all-reduce-start(' in line
-        for line in compiled.as_text().splitlines()
-    )
+    (batch,) = parallel.to_devices([DIGITS], setup.mesh)
+    compiled = setup.train_step.lower(setup.init(), batch, setup.zero_metrics()).compile()
+    return len(re.findall(ALL_REDUCE, compiled.as_text()))
+
+
+def sum_of_rows(num_devices, exchange_dtype):
+    """The exchange of gradients and statistics, each device's a row of the arguments."""
+
+    def f(grads, others):
+        grads, others = jax.tree.map(lambda a: a[0], (grads, others))
+        return steps._sum_over_devices(grads, others, exchange_dtype)
+
+    mesh = mesh_of(num_devices)
+    return jax.jit(jax.shard_map(f, mesh=mesh, in_specs=P('data'), out_specs=P(), check_vma=False))
+
+
+def rows():
+    """Gradients of a kernel and of a bias, and a running mean, on eight devices."""
+    rng = np.random.default_rng(0)
+    shapes = {'kernel': (8, 30, 20), 'bias': (8, 20)}
+    grads = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    return grads, rng.normal(size=(8, 20)).astype(np.float32)
+
+
+def test_an_exchange_in_bfloat16_rounds_the_gradients_of_kernels_only():
+    grads, mean = rows()
+    compiled = sum_of_rows(8, jnp.bfloat16).lower(grads, mean).compile()
+    assert len(re.findall(ALL_REDUCE, compiled.as_text())) <= 2
+    summed, summed_mean = compiled(grads, mean)
+    np.testing.assert_allclose(summed['bias'], grads['bias'].sum(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(summed_mean, mean.sum(0), rtol=1e-5, atol=1e-6)
+    assert summed['kernel'].dtype == np.float32
+    error = np.abs(summed['kernel'] - grads['kernel'].sum(0))
+    # Eight significant bits; one rounding of each row, and at most seven of partial sums.
+    assert (error <= 8 * 2**-8 * np.abs(grads['kernel']).sum(0)).all()
+    assert error.max() > 1e-3
+
+
+def test_an_exchange_in_float32_or_on_one_device_adds_nothing_to_the_program():
+    def program(num_devices, exchange_dtype):
+        return sum_of_rows(num_devices, exchange_dtype).lower(*rows()).as_text()
+
+    assert program(8, jnp.float32) == program(8, None)
+    assert program(1, jnp.bfloat16) == program(1, None)
+    assert program(8, jnp.bfloat16) != program(8, None)
+
+
+def test_the_step_exchanges_gradients_in_the_dtype_of_the_config(digits):
+    digits.exchange_dtype = 'bfloat16'
+    setup = build_on(8, digits)
+    shapes = jax.eval_shape(lambda: (setup.init(), DIGITS, setup.zero_metrics()))
+    assert 'bf16' in str(setup.train_step.trace(*shapes).jaxpr)
 
 
 def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits):

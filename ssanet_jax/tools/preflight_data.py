@@ -1,0 +1,60 @@
+"""What tools.preflight knows of a dataset without reading it: sizes, and how fast it decodes."""
+
+import re
+from typing import NamedTuple
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from ssanet_jax.errors import ConfigError
+
+FLAGS = flags.FLAGS
+
+# Classes and examples of each split, so that nothing needs to be prepared.
+DATASETS: dict[str, tuple[int, dict[str, int]]] = {
+    'imagenet2012': (1000, {'train': 1_281_167, 'validation': 50_000}),
+    'cifar10': (10, {'train': 50_000, 'test': 10_000}),
+    'cifar100': (100, {'train': 50_000, 'test': 10_000}),
+    'fashion_mnist': (10, {'train': 60_000, 'test': 10_000}),
+    'fashion_mnist_idx': (10, {'train': 60_000, 'test': 10_000}),
+    'digits': (10, {'train': 1437, 'test': 360}),
+}
+
+
+class Sizes(NamedTuple):
+    """Of the dataset; num_eval is None if unknown."""
+
+    num_classes: int
+    num_train: int
+    num_eval: int | None
+
+
+# Images/s of the whole input on one core: "ours, array_record" in benchmarks/results/input.json,
+# random crops of 500x375 JPEGs as ImageNet's, half of that of two cores.
+DECODE_RATE = 990.0
+
+
+def dataset_sizes(config: ConfigDict) -> Sizes:
+    """The sizes of `config.dataset`, from the flags or known; raises ConfigError."""
+    dataset = config.dataset
+    name = re.sub(r'_\d+px.*', '', dataset.name.partition(':')[0])
+    num_classes, splits = DATASETS.get(name, (None, {}))
+    num_classes = FLAGS.num_classes or num_classes
+    num_train = FLAGS.num_train_examples or splits.get(dataset.train_split)
+    if num_classes is None or num_train is None:
+        unknown = {'num_classes': num_classes, 'num_train_examples': num_train}
+        missing = [f'--{flag}=N' for flag, value in unknown.items() if value is None]
+        raise ConfigError(
+            f'The sizes of {dataset.name}, split {dataset.train_split!r}, are not known without '
+            f'the data; add {" and ".join(missing)}.'
+        )
+    num_eval = FLAGS.num_eval_examples or splits.get(dataset.eval_split)
+    return Sizes(num_classes, num_train, num_eval)
+
+
+def host_decode_rate(config: ConfigDict) -> float | None:
+    """Images per second that one host core prepares; None if not measured for such a dataset."""
+    if FLAGS.decode_rate:
+        return FLAGS.decode_rate
+    small = config.dataset.in_memory or config.dataset.train_crop != 'resized'
+    return None if small else DECODE_RATE
