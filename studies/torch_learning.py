@@ -178,7 +178,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument('--seeds', type=int, default=5, help='number of pairs')
     parser.add_argument('--epochs', type=float, default=20.0)
-    parser.add_argument('--figure_only', action='store_true', help='draw what --out holds')
+    parser.add_argument(
+        '--figure_only', action='store_true', help='summarize and draw what --out holds'
+    )
     parser.add_argument('--out', type=Path, default=OUT, help='JSON file; the figure is beside it')
     return parser.parse_args()
 
@@ -208,18 +210,16 @@ def train_missing(arguments: argparse.Namespace) -> None:
             steps = min(steps, COMPARED_STEPS)
         result['runs'][run.name()] = train[run.framework](run, config, steps)
         write(arguments.out, result)
-    result['summary'] = summarize(result['runs'])
-    print(json.dumps(result['summary'], indent=1))
-    write(arguments.out, result)
 
 
 def main() -> None:
     arguments = parse()
     if not arguments.figure_only:
         train_missing(arguments)
-    runs = json.loads(arguments.out.read_text())['runs']
+    result = json.loads(arguments.out.read_text())
+    write(arguments.out, result | {'summary': summarize(result['runs'])})
     figure = arguments.out.with_suffix('.svg')
-    figure.write_text(torch_learning_figure.draw(runs))
+    figure.write_text(torch_learning_figure.draw(result['runs']))
     print(f'Written to {figure}')
 
 

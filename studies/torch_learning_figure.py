@@ -5,7 +5,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssanet_jax.report import charts
-from studies.torch_learning_summary import COMPARED_STEPS, COMPARISONS, Runs, relative_difference
+from studies.torch_learning_summary import (
+    COMPARED_STEPS,
+    COMPARISONS,
+    Runs,
+    comparisons,
+    relative_difference,
+)
 
 
 def draw(runs: Runs) -> str:
@@ -34,7 +40,7 @@ def _losses(runs: Runs, ax: Axes) -> None:
 def _differences(runs: Runs, ax: Axes) -> None:
     colors = {'float32': charts.BLUE, 'float64': charts.ORANGE}
     other = {'torch': ('PyTorch', '-'), 'one ulp': ('one ulp', ':')}
-    for name in COMPARISONS:
+    for name in comparisons(runs):
         dtype, _, kind = name.partition(' ')
         label, line = other[kind]
         difference = relative_difference(runs, name)

@@ -18,6 +18,11 @@ COMPARISONS = {
 Runs = dict[str, dict[str, Any]]
 
 
+def comparisons(runs: Runs) -> list[str]:
+    """The names of the comparisons whose runs have ended."""
+    return [name for name, pair in COMPARISONS.items() if runs.keys() >= {*pair}]
+
+
 def relative_difference(runs: Runs, name: str) -> np.ndarray:
     """|other - ours| / ours of the losses of a comparison, [steps]."""
     ours, other = (np.array(runs[run]['losses'][:COMPARED_STEPS]) for run in COMPARISONS[name])
@@ -27,15 +32,15 @@ def relative_difference(runs: Runs, name: str) -> np.ndarray:
 def summarize(runs: Runs) -> dict[str, Any]:
     """For each comparison, the first step, from 0, above each level; and paired test results."""
     exceeded: dict[str, dict[str, int | None]] = {}
-    for name in COMPARISONS:
+    for name in comparisons(runs):
         difference = relative_difference(runs, name)
         steps = {f'{level:g}': np.flatnonzero(difference > level) for level in LEVELS}
         exceeded[name] = {level: int(s[0]) if s.size else None for level, s in steps.items()}
     largest = {
         name: {f'first {n}': float(relative_difference(runs, name)[:n].max()) for n in (10, 50)}
-        for name in COMPARISONS
+        for name in comparisons(runs)
     }
-    seeds = [name.split()[2] for name in runs if name.startswith('torch float32')]
+    seeds = [name.split()[2] for name in runs if name.startswith('torch float32')]  # after ours
     pairs = {
         f'{kind} {metric}': [
             {
@@ -51,7 +56,7 @@ def summarize(runs: Runs) -> dict[str, Any]:
     return {
         'largest_relative_difference_of_the_loss': largest,
         'first_step_with_a_larger_relative_difference': exceeded,
-        'pairs': {name: paired(rows) for name, rows in pairs.items()},
+        'pairs': {name: paired(rows) for name, rows in pairs.items() if rows},
     }
 
 
