@@ -41,21 +41,23 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def digits(data_dir):
-    """A small config on the digits: SSA-ResNet-20 with 16 filters, 64 images per step."""
+    """A small config on the digits: SSA-ResNet-8 with 16 filters, 64 images per step."""
     from tests.helpers import load_config
 
     config = load_config('digits_ssa20')
+    config.model.name = 'ssa_resnet8'
     config.dataset.data_dir = str(data_dir)
     return config
 
 
 @pytest.fixture(scope='session')
 def trained_digits(tmp_path_factory, data_dir) -> Path:
-    """The workdir of an SSA-ResNet-20 after 60 steps; do not modify it."""
+    """The workdir of an SSA-ResNet-8 after 60 steps; do not modify it."""
     from ssanet_jax.training import loop
     from tests.helpers import load_config
 
     config = load_config('digits_ssa20')
+    config.model.name = 'ssa_resnet8'
     config.dataset.data_dir = str(data_dir)
     config.num_train_steps = 60
     config.eval_every_steps = 30

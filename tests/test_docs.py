@@ -73,7 +73,7 @@ def test_a_custom_block_loss_metric_and_evaluator_train_as_the_page_says(
     names = {}
     for block in code:
         exec(block, names)
-    digits.model.name = 'resnet20'
+    digits.model.name = 'resnet8'
     digits.num_train_steps = digits.log_every_steps = digits.eval_every_steps = 1
     state = names['train'](digits, tmp_path / 'run')
     trained, evaluated = Workdir(tmp_path / 'run').read_metrics()

@@ -26,7 +26,8 @@ def start(workdir, data_dir, devices, *flags):
             f'--workdir={workdir}', f'--config.dataset.data_dir={data_dir}',
             '--config.num_train_steps=120', '--config.log_every_steps=10',
             '--config.eval_every_steps=30', '--config.optimizer.learning_rate=0.001',
-            '--config.optimizer.schedule=constant', '--noreport', *flags,
+            '--config.optimizer.schedule=constant', '--noreport',
+            '--config.model.name=ssa_resnet8', *flags,
         ],
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -30,6 +30,7 @@ def digits_flags(workdir, data_dir):
         f'--workdir={workdir}',
         f'--config.dataset.data_dir={data_dir}',
         '--noreport',
+        '--config.model.name=ssa_resnet8',
     ]
 
 
@@ -40,7 +41,7 @@ def test_train_then_evaluate(tmp_path, data_dir):
     assert 'Learning rate 0.1 for 64 images is 0.05 for 32' in trained.stdout
     assert 'step 10/10  eval' in trained.stdout
     assert f'Report: {tmp_path}/report.html' in trained.stdout
-    assert 'ssa_resnet20' in (tmp_path / 'report.html').read_text()
+    assert 'ssa_resnet8' in (tmp_path / 'report.html').read_text()
     evaluated = main(*flags, '--mode=eval', '--checkpoint=latest')
     assert evaluated.returncode == 0, evaluated.stderr
     summary = json.loads((tmp_path / 'summary.json').read_text())

@@ -37,7 +37,7 @@ def run(study: Study, variant: str, seed: int, folder: StudyFolder) -> RunRecord
     with Lock(epath.Path(f'{workdir}.lock')):
         if folder.run_path(variant, seed).exists():
             return None
-        record, labels = _train(study, variant, seed, Workdir(workdir))
+        record, labels = train(study, variant, seed, Workdir(workdir))
         if not folder.labels.exists():
             with atomic_write(folder.labels) as temporary, temporary.open('wb') as file:
                 np.save(file, labels)
@@ -46,7 +46,12 @@ def run(study: Study, variant: str, seed: int, folder: StudyFolder) -> RunRecord
         return record
 
 
-def _train(study: Study, variant: str, seed: int, workdir: Workdir) -> tuple[RunRecord, np.ndarray]:
+def train(study: Study, variant: str, seed: int, workdir: Workdir) -> tuple[RunRecord, np.ndarray]:
+    """Trains a run in `workdir`, or continues it; returns its record and the test labels [N].
+
+    Raises:
+      ConfigError, RunError: as `loop.train_and_evaluate`.
+    """
     config = study.run_config(variant, seed)
     setups: list[TrainerSetup] = []
 

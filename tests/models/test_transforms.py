@@ -88,8 +88,8 @@ def test_a_scan_over_residual_blocks_applies_one_after_the_other(tail):
 @pytest.mark.parametrize(
     ('name', 'options'),
     [
-        ('resnet18', {'tail': 'plain', 'width': 4}),
-        ('ssa_resnet50', {'tail': 'folded', 'width': 4}),
+        ('resnet18', {'tail': 'plain', 'width': 4, 'stage_sizes': (1,)}),
+        ('ssa_resnet50', {'tail': 'folded', 'width': 4, 'stage_sizes': (1,)}),
         pytest.param('preact_resnet18', {'width': 4}, marks=pytest.mark.slow),
         pytest.param('mobilenet_v1', {'width': 4}, marks=pytest.mark.slow),
         pytest.param(
@@ -99,7 +99,8 @@ def test_a_scan_over_residual_blocks_applies_one_after_the_other(tail):
 )
 def test_forward_mode_equals_reverse_mode(name, options):
     """First and second derivatives of a loss along a direction in the space of images."""
-    model = create_model(name, num_classes=3, dtype=jnp.float64, stage_sizes=(1, 1), **options)
+    options = {'stage_sizes': (1, 1), **options}
+    model = create_model(name, num_classes=3, dtype=jnp.float64, **options)
     x, direction = images(2, 2, 16, 16)
 
     def loss(t):

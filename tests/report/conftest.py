@@ -24,6 +24,7 @@ from tests.report.runs import Brightness, random_state, without_checkpoint
 def digits_run(tmp_path_factory, data_dir):
     """The workdir of a run on the digits, evaluated by the loop at two steps; read-only."""
     config = load_config('digits_ssa20')
+    config.model.name = 'ssa_resnet8'
     config.dataset.data_dir = str(data_dir)
     info = data.dataset_info(config)
     setup = trainer_setup.build(config, num_classes=10, num_train_examples=info.num_train)
@@ -53,7 +54,7 @@ def fabricated(tmp_path, monkeypatch):
     def make(image, label, classes, *, scale=1.0, batch=50):
         """Creates the run for images uint8 [N, s, s, 3], labels [N] and class names."""
         dataset = {'name': 'mine', 'image_size': image.shape[1]}
-        model = {'name': 'ssa_resnet20'}
+        model = {'name': 'ssa_resnet8'}
         workdir = without_checkpoint(tmp_path / 'run', model=model, dataset=dataset)
         (workdir / 'checkpoints' / '7').mkdir()
         config = with_defaults(json.loads((workdir / 'config.json').read_text()))

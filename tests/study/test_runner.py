@@ -1,4 +1,4 @@
-"""Runs of a study: paired, resumed after kill -9, recorded as the training loop counts."""
+"""Runs of a study are paired, resume after kill -9, and record what the training loop counts."""
 
 import contextlib
 import json
@@ -16,6 +16,7 @@ from ssanet_jax import data
 from ssanet_jax.study import load_study, runner, supervisor
 from ssanet_jax.study.folder import StudyFolder
 from ssanet_jax.training import trainer_setup
+from ssanet_jax.training.workdir import Workdir
 from tests.helpers import ROOT
 
 TINY = """
@@ -61,34 +62,60 @@ def test_variants_share_initial_values_and_batches(study_file):
     np.testing.assert_array_equal(batches['none']['image'], batches['ssa']['image'])
 
 
-def test_a_killed_study_resumes_to_the_same_bits(study_file, tmp_path):
-    killed, whole = StudyFolder(tmp_path / 'killed'), StudyFolder(tmp_path / 'whole')
-    _start_and_kill(study_file, killed)
-    assert not list(killed.finished())
-    study = load_study(study_file)
-    for folder in (killed, whole):
-        for variant, seed in study.runs():
-            assert runner.run(study, variant, seed, folder) is not None
-            assert runner.run(study, variant, seed, folder) is None  # it has a record
-            assert not folder.workdir(variant, seed).exists()
-    np.testing.assert_array_equal(killed.read_labels(), whole.read_labels())
-    for variant, seed in study.runs():
-        a, b = killed.read_run(variant, seed), whole.read_run(variant, seed)
-        for name in ('log_probs', 'steps', 'train_loss', 'predictions'):
-            np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
-    description = killed.read_description()
-    assert (
-        description['variants']['ssa']['parameters']
-        == 6 + (description['variants']['none']['parameters'])
+def test_a_killed_run_resumes_to_the_same_record(study_file, tmp_path):
+    folder, study = StudyFolder(tmp_path / 'killed'), load_study(study_file)
+    code = (
+        'import sys; from ssanet_jax.study import load_study, runner\n'
+        'from ssanet_jax.study.folder import StudyFolder\n'
+        'runner.run(load_study(sys.argv[1]), "ssa", 3, StudyFolder(sys.argv[2]))'
     )
+    start_and_kill([sys.executable, '-c', code, study_file, folder], folder.workdir('ssa', 3))
+    assert not list(folder.finished())
+    resumed = runner.run(study, 'ssa', 3, folder)
+    assert runner.run(study, 'ssa', 3, folder) is None  # it has a record
+    assert not folder.workdir('ssa', 3).exists()
+
+    workdir = Workdir(tmp_path / 'whole')
+    record, labels = runner.train(study, 'ssa', 3, workdir)
+    for name in ('log_probs', 'steps', 'train_loss', 'predictions'):
+        np.testing.assert_array_equal(getattr(resumed, name), getattr(record, name), err_msg=name)
+    np.testing.assert_array_equal(folder.read_labels(), labels)
+    assert record.steps.tolist() == list(range(25, 301, 25))
+    assert record.predictions.shape == (2, 360)
+
+    final = json.loads(workdir.summary.read_text())['final']
+    assert 100 * np.mean(record.log_probs.argmax(-1) == labels) == pytest.approx(final['top1'])
+    nll = -np.mean(record.log_probs[np.arange(360), labels].astype(np.float64))
+    assert nll == pytest.approx(final['loss'], rel=1e-2)  # float16
 
 
-def _start_and_kill(study_file, folder):
-    """Starts the command and kills it, with its workers, after a checkpoint."""
-    command = [sys.executable, '-m', 'ssanet_jax.tools.study', f'--study={study_file}']
-    command += [f'--out={folder}', '--workers=1']
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
-    checkpoint = folder.workdir('none', 3) / 'checkpoints' / '50'
+@pytest.mark.slow
+def test_a_killed_study_has_the_results_of_one_that_was_not(study_file, tmp_path):
+    killed, whole = StudyFolder(tmp_path / 'killed'), StudyFolder(tmp_path / 'whole')
+    command = [
+        sys.executable,
+        '-m',
+        'ssanet_jax.tools.study',
+        f'--study={study_file}',
+        '--workers=2',
+    ]
+    start_and_kill([*command, f'--out={killed}'], killed.workdir('none', 3))
+    results = []
+    for folder in (killed, whole):
+        subprocess.run([*command, f'--out={folder}'], cwd=ROOT, check=True)
+        analysis = json.loads(folder.results.read_text())
+        for variant in analysis['variants']:
+            del variant['seconds'], variant['images_per_second']
+        results.append(analysis)
+    assert results[0] == results[1]
+    none, ssa = results[0]['variants']
+    assert ssa['parameters'] == none['parameters'] + 2 * 3
+
+
+def start_and_kill(command, workdir):
+    """Starts a command and kills it and its children after a checkpoint in `workdir`."""
+    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, start_new_session=True)
+    checkpoint = workdir / 'checkpoints' / '50'
     deadline = time.monotonic() + 300
     while not checkpoint.exists():
         assert process.poll() is None
@@ -97,28 +124,9 @@ def _start_and_kill(study_file, folder):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     with contextlib.suppress(ProcessLookupError):
-        while True:  # until the workers have ended too
+        while True:  # until the children have ended too
             os.killpg(process.pid, 0)
             time.sleep(0.05)
-
-
-def test_a_record_agrees_with_the_evaluation_of_the_loop(study_file, tmp_path, monkeypatch):
-    study, folder = load_study(study_file), StudyFolder(tmp_path)
-    evaluations = []
-
-    def keep(path, *args, **kwargs):
-        evaluations.append(json.loads((path / 'summary.json').read_text())['final'])
-
-    monkeypatch.setattr(runner.shutil, 'rmtree', keep)
-    record = runner.run(study, 'ssa', 3, folder)
-    labels = folder.read_labels()
-    assert record.log_probs.shape == (360, 10)
-    accuracy = 100 * np.mean(record.log_probs.argmax(-1) == labels)
-    assert accuracy == pytest.approx(evaluations[0]['top1'], abs=0.01)
-    nll = -np.mean(record.log_probs[np.arange(360), labels].astype(np.float64))
-    assert nll == pytest.approx(evaluations[0]['loss'], rel=1e-2)
-    assert record.steps.tolist() == list(range(25, 301, 25))
-    assert record.predictions.shape == (2, 360)
 
 
 @pytest.mark.parametrize(

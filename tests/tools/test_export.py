@@ -23,7 +23,7 @@ def tool(*arguments):
 def workdir(tmp_path_factory, data_dir):
     """The workdir of a ResNet-20."""
     folder = tmp_path_factory.mktemp('run') / 'digits'
-    return make_run(folder, data_dir, **{'model.name': 'resnet20'})
+    return make_run(folder, data_dir, **{'model.name': 'resnet8'})
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def options(workdir, tmp_path):
 def test_the_comparison_is_printed(options, tmp_path, capsys):
     tool(*options)
     first, second, one, seven = capsys.readouterr().out.splitlines()[-4:]
-    assert first == f'{tmp_path}/out: resnet20, step 3, as onnx'
+    assert first == f'{tmp_path}/out: resnet8, step 3, as onnx'
     assert second == 'Loaded back and compared with the checkpoint on 7 images:'
     found = json.loads((tmp_path / 'out/config.json').read_text())['parity']['differences']
     for line, size in ((one, '1'), (seven, '7')):
@@ -54,7 +54,7 @@ def test_images_come_from_arguments_and_standard_input(workdir, tmp_path, capsys
     options = [f'--workdir={workdir}', f'--out={tmp_path}/out', '--format=safetensors']
     tool(f'{tmp_path}/photos', *options, '-')
     assert capsys.readouterr().out.splitlines() == [
-        f'{tmp_path}/out: resnet20, step 3, as safetensors',
+        f'{tmp_path}/out: resnet8, step 3, as safetensors',
         'Loaded back and compared with the checkpoint on 2 images:',
         '  batches of 1: logits are equal',
         '  batches of 7: logits are equal',

@@ -37,7 +37,7 @@ def tiny(digits):
     digits.log_every_steps = 3
     digits.eval_every_steps = 12
     digits.checkpoint_every_steps = 3
-    digits.model.name = 'resnet20'
+    digits.model.name = 'resnet8'
     return digits
 
 

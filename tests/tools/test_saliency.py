@@ -233,7 +233,7 @@ def test_a_network_without_maps_is_refused_and_nothing_is_written(
     workdir = tmp_path / 'se'
     shutil.copytree(trained_digits, workdir)
     config = json.loads((workdir / 'config.json').read_text())
-    config['model']['name'] = 'resnet20'  # which leaves the gates' parameters unused
+    config['model']['name'] = 'resnet8'  # which leaves the gates' parameters unused
     (workdir / 'config.json').write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=r'it has no attention\); choose ssa'):
         tool(capfd, f'--workdir={workdir}', f'--out={tmp_path}/new', folder / 'a')

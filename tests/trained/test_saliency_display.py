@@ -49,9 +49,9 @@ def test_invalid_overlays_are_refused(shape, highest, alpha, message):
 @pytest.fixture(scope='module')
 def trained():
     config = base()
-    config.model.name = 'ssa_resnet20'
+    config.model.name = 'ssa_resnet8'
     config.dataset.image_size = 8
-    model = create_model('ssa_resnet20', num_classes=5, stage_sizes=(1, 1), width=4)
+    model = create_model('ssa_resnet8', num_classes=5, stage_sizes=(1, 1), width=4)
     image = jnp.zeros((1, 8, 8, 3))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
     rng = np.random.default_rng(0)

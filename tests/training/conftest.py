@@ -13,7 +13,7 @@ def short_config(data_dir):
     config.log_every_steps = 7
     config.eval_every_steps = 10
     config.checkpoint_every_steps = 4
-    config.model.name = 'ssa_resnet20'
+    config.model.name = 'ssa_resnet8'
     return config
 
 

@@ -96,7 +96,7 @@ def test_saving_a_step_again_waits_for_it_and_repeats_what_failed(tmp_path, monk
 def test_a_stop_during_an_evaluation_reports_that_the_save_in_progress_failed(
     short, tmp_path, monkeypatch
 ):
-    short.model.name, short.batch_size, short.eval_every_steps = 'resnet20', 8, 1
+    short.model.name, short.batch_size, short.eval_every_steps = 'resnet8', 8, 1
     failed = threading.Event()
 
     def full(folder):

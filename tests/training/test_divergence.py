@@ -20,7 +20,7 @@ from tests.helpers import assert_trees_equal, mesh_of, reproducible
 
 
 def test_a_diverged_run_stops_and_names_the_step_and_the_last_good_checkpoint(short, tmp_path):
-    short.model.name, short.batch_size = 'resnet20', 8
+    short.model.name, short.batch_size = 'resnet8', 8
     short.num_train_steps, short.optimizer.learning_rate = 30, 1e30
     message = r'At step 2 the loss or .* last good checkpoint in .* is none'
     with pytest.raises(DivergedError, match=message):

@@ -80,7 +80,7 @@ def _check_values(config, state, batch, line):
     variables = jax.device_get(state.variables)
     setup = trainer_setup.build(config, num_classes=10, num_train_examples=1437)
     maps = feature_maps(setup.model, variables, images, ['*/ssa/gate'])
-    assert len(maps) == 9
+    assert len(maps) == 3
     expected = {}
     for name, gate in maps.items():
         block, gate = name.removesuffix('/gate'), np.asarray(gate, np.float64)
@@ -100,10 +100,10 @@ def _check_values(config, state, batch, line):
 
 def _check_events(workdir, lines):
     events = EventAccumulator(str(workdir), size_guidance={'tensors': 0}).Reload()
-    written = events.Tensors('gates/layer3_2/ssa/mean')
+    written = events.Tensors('gates/layer3_0/ssa/mean')
     assert [event.step for event in written] == [line['step'] for line in lines]
     values = [make_ndarray(event.tensor_proto) for event in written]
-    assert values == pytest.approx([line['layer3_2/ssa/mean'] for line in lines], rel=1e-6)
+    assert values == pytest.approx([line['layer3_0/ssa/mean'] for line in lines], rel=1e-6)
 
 
 def test_the_training_step_compiles_to_the_same_with_and_without_the_gate_log(digits):
@@ -115,7 +115,7 @@ def test_the_training_step_compiles_to_the_same_with_and_without_the_gate_log(di
         lowered = setup.train_step.lower(state, batch, setup.zero_metrics())
         texts.append(lowered.as_text())  # what XLA compiles
     assert texts[0] == texts[1]
-    assert len(setup.gates) == 9
+    assert len(setup.gates) == 3
 
 
 def _without_gates(params):
@@ -141,7 +141,7 @@ def test_a_dead_gate_is_reported_once(digits, capsys):
     for step in (50, 100):
         gates.write(step, state, batch)
     told = capsys.readouterr().out.splitlines()
-    assert len(told) == 9
+    assert len(told) == 3
     assert told[0] == (
         'step 50: gate layer1_0/ssa hardly varies, within images or between them (mean 1.000).'
     )
@@ -150,8 +150,8 @@ def test_a_dead_gate_is_reported_once(digits, capsys):
 
 
 def test_a_network_without_gates_is_refused_before_the_workdir_is_created(logged, tmp_path):
-    logged.model.name = 'resnet20'
-    message = r'config.log_gates=True, but resnet20 has no gates; leave it out, or choose'
+    logged.model.name = 'resnet8'
+    message = r'config.log_gates=True, but resnet8 has no gates; leave it out, or choose'
     with pytest.raises(ConfigError, match=message):
         loop.train_and_evaluate(logged, str(tmp_path / 'run'))
     assert not (tmp_path / 'run').exists()

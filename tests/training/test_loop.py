@@ -61,7 +61,7 @@ def test_a_run_leaves_its_files_and_prints_a_summary(uninterrupted):
     assert summary['final']['num_examples'] == 360
     evaluated = [line for line in reproducible(workdir) if line['split'] == 'eval']
     assert summary['best']['top1'] == max(line['top1'] for line in evaluated)
-    assert summary['parameters'] == 269_740
+    assert summary['parameters'] == 75_296
     assert json.loads((workdir / 'config.json').read_text())['batch_size'] == 64
     kept = {int(path.name) for path in (workdir / 'checkpoints').iterdir()}
     assert kept == {24, 28, 30} | {summary['best']['step']}
@@ -69,7 +69,7 @@ def test_a_run_leaves_its_files_and_prints_a_summary(uninterrupted):
     assert list((workdir / 'profile').rglob('*.xplane.pb'))
     assert not (workdir / 'run.lock').exists()
     assert not list(workdir.glob('*.partial'))
-    for word in ('top-1', 'top-5', 'loss', '360', 'images/s', '269,740', '2.547 M', 'summary.json'):
+    for word in ('top-1', 'top-5', 'loss', '360', 'images/s', '75,296', '0.7694 M', 'summary.json'):
         assert word in printed
 
 

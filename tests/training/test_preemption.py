@@ -19,7 +19,7 @@ def start(workdir, data_dir):
     return subprocess.Popen(
         [
             sys.executable, 'main.py', '--config=configs/digits_ssa20.py', f'--workdir={workdir}',
-            '--noreport',
+            '--noreport', '--config.model.name=ssa_resnet8',
             f'--config.dataset.data_dir={data_dir}',
             '--config.num_train_steps=300', '--config.eval_every_steps=20',
             '--config.log_every_steps=10', '--config.batch_size=16',
