@@ -82,19 +82,18 @@ def torch(result: dict[str, Any]) -> str:
 
 
 def targets(result: dict[str, Any]) -> str:
-    """Costs by target; in parentheses, relative to flax's ResNet-50 on the same target."""
+    """Costs by target; in parentheses, relative to flax's ResNet-50 where that was compiled."""
     header = ['training step', 'M cycles', 'GB', 'GB temporaries']
+    units = (('cycles', 1e6, 1), ('bytes', 1e9, 1), ('temporaries', 1e9, 2))
     rows = []
     for target, programs in result['programs'].items():
-        base = programs['resnet50:flax']
+        base = programs.get('resnet50:flax')
         for program, counted in programs.items():
-            cells = [
-                f'{counted[of] / scale:,.{digits}f} ({counted[of] / base[of]:.2f})'
-                if base[of] else '-'
-                for of, scale, digits in (
-                    ('cycles', 1e6, 1), ('bytes', 1e9, 1), ('temporaries', 1e9, 2),
-                )
-            ]  # fmt: skip
+            cells = []
+            for name, scale, digits in units:
+                ratio = f' ({counted[name] / base[name]:.2f})' if base and base[name] else ''
+                value = f'{counted[name] / scale:,.{digits}f}{ratio}'
+                cells.append(value if counted[name] else '-')
             rows.append((f'{target}, {program}', *cells))
     return markdown(header, rows)
 
