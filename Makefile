@@ -71,6 +71,7 @@ results: setup-test  ## Analyze the raw data in studies/results again and rewrit
 	@for out in studies/results/*/; do \
 	  $(BIN)/python -m ssanet_jax.tools.study --out=$$out --analyze_only || exit 1; \
 	done
+	$(BIN)/python studies/torch_learning.py --figure_only
 	$(BIN)/python benchmarks/study_tables.py
 
 clean:  ## Remove the environment and caches; runs/ stays.
