@@ -1,4 +1,7 @@
-"""Gates that cannot do what SSA's gate does, for comparison with it."""
+"""Gates that cannot do what SSA's gate does, for comparison with it.
+
+The third control is `SpatialBlock`: a learned direction in place of the channel means.
+"""
 
 import flax.linen as nn
 import jax
@@ -6,10 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssanet_jax import layers
-from ssanet_jax.attention import SpatialBlock, SSABlock, gating
-
-# `SSABlock` with a learned direction, the same for all images, instead of the channel means.
-ConvGate = SpatialBlock
+from ssanet_jax.attention import SSABlock, gating
 
 
 class ConstantGate(gating.AttentionBlock):

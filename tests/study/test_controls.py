@@ -7,8 +7,8 @@ import pytest
 
 from ssanet_jax import SSABlock, create_model
 from ssanet_jax.analysis.gates import find_gates
-from studies.controls import ConstantGate, ConvGate, ShuffledSSA
-from tests.attention.oracle import batch_norm, random_norm, result_of, sigmoid
+from studies.controls import ConstantGate, ShuffledSSA
+from tests.attention.oracle import random_norm, result_of
 from tests.helpers import float64
 
 RNG = np.random.default_rng(0)
@@ -41,21 +41,6 @@ def test_the_constant_gate_starts_at_a_half_and_learns():
     with float64():
         gradient = jax.grad(lambda v: jnp.sum(ConstantGate().apply(v, X)))(variables)
     np.testing.assert_allclose(gradient['params']['b'], X.sum() / 4, rtol=1e-6)
-
-
-@pytest.mark.parametrize('train', [False, True])
-def test_the_convolutional_gate_equals_a_loop_over_every_pixel(train):
-    w = RNG.normal(size=5)
-    variables = norm_variables()
-    variables['params']['conv'] = {'kernel': w[:, None]}
-    s = np.zeros((2, 3, 4, 1))
-    for n, i, j, c in np.ndindex(*X.shape):
-        s[n, i, j, 0] += w[c] * X[n, i, j, c]
-    norm = variables['params']['bn'], variables['batch_stats']['bn']
-    expected = sigmoid(batch_norm(s, *norm, train)) * X
-    np.testing.assert_allclose(
-        result_of(ConvGate(), variables, X, train), expected, rtol=1e-9, atol=1e-12
-    )
 
 
 def test_the_shuffled_gate_has_ssas_values_each_at_another_pixel_the_same_in_all_images():
@@ -100,7 +85,7 @@ def test_a_map_of_one_pixel_is_left_alone():
 
 @pytest.mark.parametrize(
     ('block', 'maps', 'parameters'),
-    [(ConstantGate, (1, 1, 1), 1), (ShuffledSSA, (8, 8, 1), 2), (ConvGate, (8, 8, 1), 18)],
+    [(ConstantGate, (1, 1, 1), 1), (ShuffledSSA, (8, 8, 1), 2)],
 )
 def test_the_controls_work_in_networks(block, maps, parameters):
     model = create_model('resnet20', num_classes=10, attention=partial(block, name='control'))
