@@ -25,7 +25,6 @@ def trained(workdir):
 def small(data_dir):
     """A network of two blocks, which compiles faster, for formats that contain a program."""
     config = load_config('digits_ssa20')
-    config.model.name = 'ssa_resnet8'
     config.dataset.data_dir = str(data_dir)
     model = create_model('ssa_resnet20', num_classes=10, stage_sizes=(1, 1))
     classes = tuple(f'digit {i}' for i in range(10))

@@ -76,7 +76,7 @@ def test_normalized_images_give_the_logits_of_the_checkpoint(
 def test_the_metadata_describe_inputs_and_outputs(exported, trained):
     _, metadata = exported('safetensors')
     assert metadata['classes'] == [f'digit {i}' for i in range(10)]
-    assert (metadata['network'], metadata['step']) == ('ssa_resnet8', 3)
+    assert (metadata['network'], metadata['step']) == ('ssa_resnet20', 3)
     assert metadata['input'] == {
         'name': 'image',
         'dtype': 'uint8',
@@ -117,7 +117,7 @@ def test_a_bfloat16_run_is_exported_in_float32(small, images, logits_of, tmp_pat
 def test_safetensors_of_a_bfloat16_run_restore_its_dtype_and_float32_weights(
     data_dir, exported, tmp_path
 ):
-    fields = {'dtype': 'bfloat16', 'model.name': 'resnet8'}
+    fields = {'dtype': 'bfloat16', 'model.name': 'resnet20'}
     trained = load_trained(make_run(tmp_path / 'run', data_dir, **fields))
     _, metadata = exported('safetensors')
     safetensors.write(as_trained(trained, preprocessing=True), tmp_path, metadata)
@@ -227,7 +227,7 @@ DAMAGES = {
     'no dict': (overwrite('config.json', b'[1]'), 'does not describe'),
     'incomplete': (overwrite('config.json', b'{"format": "onnx"}'), 'does not describe'),
     'another format': (edit_metadata('safetensors', 'onnx'), 'in format onnx'),
-    'another network': (edit_metadata('ssa_resnet8', 'vgg11'), 'another'),
+    'another network': (edit_metadata('ssa_resnet20', 'vgg11'), 'another'),
     'no number': (edit_metadata('"image_size": 8', '"image_size": "8"'), 'int'),
     'no weights': (lambda folder: (folder / 'model.safetensors').unlink(), 'is not a file'),
     'bytes': (overwrite('model.safetensors', b'x' * 99), 'not a complete'),

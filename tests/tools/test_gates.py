@@ -28,7 +28,6 @@ def workdir(tmp_path_factory, data_dir):
     """A run with two gates and random weights."""
     folder = epath.Path(tmp_path_factory.mktemp('run'))
     config = load_config('digits_ssa20')
-    config.model.name = 'ssa_resnet8'
     config.dataset.data_dir = str(data_dir)
     config.model.attention_stages, config.model.attention_blocks = (1, 3), (0,)
     info = data.dataset_info(config)
@@ -56,7 +55,7 @@ def test_it_prints_draws_and_ablates(workdir, tmp_path, capsys):
     )
     printed = capsys.readouterr()
     statistics, changes = json.loads(printed.out)
-    assert statistics['title'] == 'ssa_resnet8, step 7, on 360 images of digits test'
+    assert statistics['title'] == 'ssa_resnet20, step 7, on 360 images of digits test'
     assert f'Written to {tmp_path}/gates.png' in printed.err
     assert (tmp_path / 'gates.png').read_bytes().startswith(b'\x89PNG')
 
@@ -96,7 +95,7 @@ def test_fewer_images_and_another_split_leave_the_config_unchanged(workdir, caps
     before = trained.config.to_json()
     tool(workdir, '--checkpoint=7', '--format=markdown', '--split=train[:100]', '--images=10')
     printed = capsys.readouterr().out
-    assert '**ssa_resnet8, step 7, on 10 images of digits train[:100]**' in printed
+    assert '**ssa_resnet20, step 7, on 10 images of digits train[:100]**' in printed
     assert '| layer1_0/ssa | 8 x 8 |' in printed
     assert trained.config.to_json() == before
 

@@ -106,7 +106,7 @@ def test_raw_maps_are_those_of_the_run(written, trained, images):
             np.testing.assert_array_equal(arrays['image'], one.image)
             for name, value in (one.maps | one.blocks).items():
                 np.testing.assert_allclose(arrays[name], value, rtol=1e-4, atol=1e-5)
-            assert len(one.blocks) == 9
+            assert len(one.blocks) == 3
 
 
 def test_the_page_fits_phone_and_desktop_and_requests_nothing_else(written, chromium):
