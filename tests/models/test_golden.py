@@ -63,7 +63,6 @@ EXPECTED = {
 # gradients take longest, and the logits of these others.
 QUICK_STEPS = (
     'densenet21',
-    'cbamresnet17',
     'resnetv2_17',
     'ssanet17',
     'cifar_resnet18',
@@ -79,7 +78,6 @@ QUICK_LOGITS = (
     'mobilenetv1_100',
     'gssanet17',
     'cifar_vgg11',
-    'attention56',
 )
 
 

@@ -88,7 +88,11 @@ def test_a_scan_over_residual_blocks_applies_one_after_the_other(tail):
 @pytest.mark.parametrize(
     ('name', 'options'),
     [
-        ('resnet18', {'tail': 'plain', 'width': 4, 'stage_sizes': (1,)}),
+        pytest.param(
+            'resnet18',
+            {'tail': 'plain', 'width': 4, 'stage_sizes': (1,)},
+            marks=pytest.mark.slow,
+        ),
         ('ssa_resnet50', {'tail': 'folded', 'width': 4, 'stage_sizes': (1,)}),
         pytest.param('preact_resnet18', {'width': 4}, marks=pytest.mark.slow),
         pytest.param('mobilenet_v1', {'width': 4}, marks=pytest.mark.slow),
