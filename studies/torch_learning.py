@@ -78,12 +78,17 @@ def precision(dtype: str) -> Iterator[None]:
         yield
 
 
+def normalize(image: jax.Array, *, mean: np.ndarray, std: np.ndarray) -> jax.Array:
+    """As `steps.preprocess`, in float64."""
+    return (image.astype(jnp.float64) / 255 - mean) / std
+
+
 def build(config: ConfigDict, dtype: str) -> TrainerSetup:
     info = data.dataset_info(config)
     preprocess = None
     if dtype == 'float64':
         config.dtype, mean, std = dtype, np.array(config.dataset.mean), np.array(config.dataset.std)
-        preprocess = lambda image: (image.astype(jnp.float64) / 255 - mean) / std  # noqa: E731
+        preprocess = partial(normalize, mean=mean, std=std)
     return trainer_setup.build(
         config,
         num_classes=info.num_classes,

@@ -177,7 +177,7 @@ class Analysis:
       variants: those with a run, in the order of study.json.
       comparisons: of the variants that have a pair with the baseline, in the same order.
       runs, missing: number of runs with a record, and without.
-      missing_pairs: pairs with the baseline of which a run is missing, by variant; only above 0.
+      missing_pairs: number of incomplete pairs, by variant; complete variants are left out.
       summary: a paragraph in plain words.
     """
 
