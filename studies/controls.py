@@ -15,22 +15,42 @@ from ssanet_jax.attention import SSABlock, gating
 class ConstantGate(gating.AttentionBlock):
     """Scales x by one learned number: a gate that does not depend on x.
 
-        y = sigmoid(b) * x                                   [N, H, W, C], dtype of x
+        y = gate_scale * sigmoid(b) * x                      [N, H, W, C], dtype of x
 
-    b starts at 0, which halves x. `gate` is sown, [N, 1, 1, 1].
+    b starts at 0, which halves x if gate_scale is 1. `gate` is sown, [N, 1, 1, 1].
 
     Raises:
       ValueError: x is not 4-D.
       TypeError: x is not floating-point.
     """
 
+    gate_scale: float = 1.0
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         del train  # no BatchNorm
         layers.require_feature_map(x, 'ConstantGate')
         b = self.param('b', nn.initializers.zeros, ())
-        gate = nn.sigmoid(b.astype(layers.reduction_dtype(x.dtype)))
+        gate = self.gate_scale * nn.sigmoid(b.astype(layers.reduction_dtype(x.dtype)))
         return gating.apply_gate(self, jnp.broadcast_to(gate, (len(x), 1, 1, 1)), x)
+
+
+class FixedGate(gating.AttentionBlock):
+    """Scales x by `factor`, without parameters; `gate` is sown, [N, 1, 1, 1].
+
+    Raises:
+      ValueError: x is not 4-D.
+      TypeError: x is not floating-point.
+    """
+
+    factor: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        del train  # no BatchNorm
+        layers.require_feature_map(x, 'FixedGate')
+        gate = jnp.full((len(x), 1, 1, 1), self.factor, layers.reduction_dtype(x.dtype))
+        return gating.apply_gate(self, gate, x)
 
 
 class ShuffledSSA(SSABlock):

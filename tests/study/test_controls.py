@@ -7,7 +7,7 @@ import pytest
 
 from ssanet_jax import SSABlock, create_model
 from ssanet_jax.analysis.gates import find_gates
-from studies.controls import ConstantGate, ShuffledSSA
+from studies.controls import ConstantGate, FixedGate, ShuffledSSA
 from tests.attention.oracle import random_norm, result_of
 from tests.helpers import float64
 
@@ -41,6 +41,18 @@ def test_the_constant_gate_starts_at_a_half_and_learns():
     with float64():
         gradient = jax.grad(lambda v: jnp.sum(ConstantGate().apply(v, X)))(variables)
     np.testing.assert_allclose(gradient['params']['b'], X.sum() / 4, rtol=1e-6)
+
+
+def test_gates_of_one_leave_x_alone_at_the_start_and_the_fixed_one_has_no_parameters():
+    doubled = ConstantGate(gate_scale=2.0)
+    zero = {'params': {'b': np.float64(0)}}
+    np.testing.assert_array_equal(result_of(doubled, zero, X, train=True), X)
+    learned = result_of(doubled, {'params': {'b': np.float64(0.7)}}, X, train=True)
+    np.testing.assert_allclose(learned, 2 * X / (1 + np.exp(-0.7)), rtol=1e-12)
+
+    y, variables = FixedGate(factor=0.5).init_with_output(jax.random.key(0), X.astype(np.float32))
+    np.testing.assert_array_equal(y, X.astype(np.float32) / 2)
+    assert not jax.tree.leaves(variables.get('params', {}))
 
 
 def test_the_shuffled_gate_has_ssas_values_each_at_another_pixel_the_same_in_all_images():
