@@ -2,9 +2,12 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ssanet_jax import SSABlock
+from ssanet_jax.analysis.jaxpr_macs import least_macs, nonzero_macs_of
 from ssanet_jax.analysis.macs import Cost, layer_costs, model_cost
 
 
@@ -71,3 +74,33 @@ def test_work_independent_of_the_image_or_unused_costs_nothing():
             return x @ jax.jit(lambda k: k @ k)(kernel)
 
     assert model_cost(Net(), 4) == Cost(9, 16 * 3 * 3, 0, 0)
+
+
+@pytest.mark.parametrize('groups', [1, 2])
+@pytest.mark.parametrize('dilation', [1, 2])
+@pytest.mark.parametrize(('stride', 'padding'), [(1, 1), (2, 0), (2, 3)])
+def test_nonzero_macs_are_the_sum_of_a_convolution_of_ones(stride, padding, dilation, groups):
+    def conv(x, w):
+        return jax.lax.conv_general_dilated(
+            x,
+            w,
+            (stride, stride),
+            [(padding, padding)] * 2,
+            lhs_dilation=(dilation, 1),
+            rhs_dilation=(1, dilation),
+            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+            feature_group_count=groups,
+        )
+
+    x, w = jnp.ones((2, 7, 9, 4)), jnp.ones((3, 3, 4 // groups, 6))
+    (eqn,) = jax.make_jaxpr(conv)(x, w).eqns
+    assert nonzero_macs_of(eqn) == int(np.sum(conv(x, w)))
+
+
+def test_of_alternatives_for_platforms_the_cheapest_counts():
+    def f(x, w):
+        return jax.lax.platform_dependent(x, w, cpu=lambda x, w: x @ w @ w, default=jnp.matmul)
+
+    x, w = jnp.ones((2, 3)), jnp.ones((3, 3))
+    assert least_macs(jax.make_jaxpr(f)(x, w).jaxpr) == 2 * 3 * 3
+    assert least_macs(jax.make_jaxpr(jax.jit(jax.grad(lambda w: f(x, w).sum())))(w).jaxpr) >= 18
