@@ -1,5 +1,9 @@
 """Errors that end a run, each with the exit code that docs/launch.md lists."""
 
+import contextlib
+import sys
+from pathlib import Path
+
 
 class ConfigError(ValueError):
     """A config, flag or input that cannot be used; the message is one line with the remedy."""
@@ -50,3 +54,10 @@ def one_line(error: BaseException | str, limit: int = 300) -> str:
     'two lines'
     """
     return ' '.join(str(error).split())[:limit]
+
+
+def print_error(text: str) -> None:
+    """Prints an error on one line of stderr, after the name of the command."""
+    with contextlib.suppress(OSError):  # stderr may be closed
+        line = ' '.join(text.splitlines())
+        print(f'{Path(sys.argv[0]).name}: {line}', file=sys.stderr, flush=True)

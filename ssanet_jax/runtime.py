@@ -1,9 +1,14 @@
-"""Process-wide settings: devices, TensorFlow, and the cache of compiled programs."""
+"""Process-wide settings: devices, TensorFlow, the cache of compiled programs, stop signals."""
 
 import hashlib
 import os
 import platform
+import signal
+import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import platformdirs
@@ -67,3 +72,38 @@ def _cpu() -> str:
         wanted = ('model name', 'flags', 'Features')
         described += sorted({x for x in info.read_text().splitlines() if x.startswith(wanted)})
     return f'{platform.machine()}-{hashlib.sha256("".join(described).encode()).hexdigest()[:12]}'
+
+
+class StopSignals:
+    """Calls a function with the number of each SIGTERM, SIGINT and SIGHUP of this process.
+
+    A thread calls it, also while Python waits for compiled code, where Python's own handlers do not
+    run. SIGHUP stays ignored if it is, as under nohup. Start and stop it in the main thread.
+    """
+
+    def __init__(self, handle: Callable[[int], None]):
+        self._handle = handle
+        self._handlers_before: dict[int, Any] = {}
+
+    def start(self) -> None:
+        """Replaces the handlers of these signals."""
+        self._receiver, self._sender = socket.socketpair()
+        self._sender.setblocking(False)
+        self._fd_before = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._handlers_before[number] = signal.signal(number, lambda *_: None)
+        threading.Thread(target=self._listen, name='signals', daemon=True).start()
+
+    def stop(self) -> None:
+        """Restores the handlers from before `start`."""
+        for number, handler in self._handlers_before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._fd_before)
+        self._sender.close()
+
+    def _listen(self) -> None:
+        while received := self._receiver.recv(1):
+            if received[0] in self._handlers_before:
+                self._handle(received[0])
+        self._receiver.close()

@@ -64,6 +64,7 @@ class Field:
         value may be a Check.
       resumable: whether it may change when a run is resumed.
       network_option: whether `create_model` takes it.
+      per_host: whether the hosts of a run may have different values.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Field:
     only_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     resumable: bool = False
     network_option: bool = False
+    per_host: bool = False
 
     @property
     def is_tuple(self) -> bool:

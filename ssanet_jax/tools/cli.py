@@ -7,7 +7,6 @@ import re
 import runpy
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from logging import LogRecord
@@ -20,7 +19,16 @@ from ml_collections import ConfigDict, config_flags
 
 from ssanet_jax.config.fields import FIELDS
 from ssanet_jax.config.validation import check_names, check_overrides, unknown_field
-from ssanet_jax.errors import ConfigError, HostLostError, RunError, StoppedError, one_line
+from ssanet_jax.errors import (
+    ConfigError,
+    HostLostError,
+    RunError,
+    StoppedError,
+    one_line,
+    print_error,
+)
+from ssanet_jax.runtime import StopSignals
+from ssanet_jax.training import hosts
 
 flags.disclaim_key_flags()  # --help lists flags defined here as those of the command
 
@@ -107,18 +115,19 @@ def recipe() -> ConfigDict:
 
 
 def obey_interrupts() -> None:
-    """Makes Ctrl-C and SIGTERM exit at once, with the exit code that asks for a restart.
+    """Makes Ctrl-C, SIGTERM and SIGHUP exit at once, with the code that asks for a restart.
 
-    Libraries lose a KeyboardInterrupt that is raised in a destructor or a callback.
+    Libraries lose a KeyboardInterrupt that is raised in a destructor or a callback, and Python sees
+    none while it waits for other hosts.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
-            signal.signal(number, _interrupted)
+    StopSignals(_interrupted).start()
 
 
-def _interrupted(number: int, frame: object) -> None:
+def _interrupted(number: int) -> None:
     name = signal.Signals(number).name
-    _print_error(f'Stopped by {name}. Saved files are intact; run the same command to resume.')
+    text = f'Stopped by {name}. Saved files are intact; run the same command to resume.'
+    hosts.leave(text, StoppedError.exit_code)
+    print_error(text)
     os._exit(StoppedError.exit_code)
 
 
@@ -140,9 +149,7 @@ def _leave_unexpected(error: Exception) -> NoReturn:
         _leave(RunError(f'{one_line(error, 200)} {_NEEDS_MEMORY}'))
     if not jax.distributed.is_initialized():
         raise error
-    from ssanet_jax.training import parallel  # imports optax
-
-    if not parallel.host_lost(error):
+    if not hosts.host_lost(error):
         _leave(error)
     traceback.print_exception(error)
     _leave(
@@ -154,23 +161,14 @@ def _leave_unexpected(error: Exception) -> NoReturn:
 
 
 def _leave(error: Exception) -> NoReturn:
-    """Prints the error and exits; other hosts may be lost, so several do not wait for them."""
+    """Prints the error and exits, on all hosts."""
     code = getattr(error, 'exit_code', 1)
     if flags.FLAGS['traceback'].value or not hasattr(error, 'exit_code'):
         with contextlib.suppress(OSError):  # stderr may be closed
             traceback.print_exception(error)
-    _print_error(str(error))
-    if jax.distributed.is_initialized():
-        if jax.process_index() == 0:  # The other processes abort when the first one is gone.
-            time.sleep(2)
-        os._exit(code)
+    hosts.leave(str(error), code)
+    print_error(str(error))
     sys.exit(code)
-
-
-def _print_error(text: str) -> None:
-    with contextlib.suppress(OSError):
-        line = ' '.join(text.splitlines())
-        print(f'{Path(sys.argv[0]).name}: {line}', file=sys.stderr, flush=True)
 
 
 def _check_fields(argv: Sequence[str]) -> None:

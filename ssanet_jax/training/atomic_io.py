@@ -15,7 +15,7 @@ from etils import epath
 
 from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.errors import SaveError
-from ssanet_jax.training import parallel
+from ssanet_jax.training import hosts
 
 RETRY_DELAYS_S = (5.0, 10.0, 20.0, 40.0)
 
@@ -39,7 +39,7 @@ def retry_with_backoff(write: Callable[[], None], name: str, remedy: Callable[[]
         try:
             return write()
         except (OSError, ValueError) as error:
-            if parallel.host_lost(error):
+            if hosts.host_lost(error):
                 raise
             reason = write_error(error)
             if delay is None:

@@ -10,7 +10,7 @@ from absl import logging
 from etils import epath
 
 from ssanet_jax.errors import ConfigError, SaveError
-from ssanet_jax.training import checkpoint_integrity, parallel
+from ssanet_jax.training import agreement, checkpoint_integrity, hosts
 from ssanet_jax.training.atomic_io import check_room, retry_with_backoff, write_error
 from ssanet_jax.training.checkpoint_reader import CheckpointReader, listed
 from ssanet_jax.training.workdir import Workdir
@@ -75,7 +75,7 @@ class Checkpoints(CheckpointReader):
             self._manager.wait_until_finished()
             return False
         except (OSError, ValueError) as error:
-            if parallel.host_lost(error) or previous is None:
+            if hosts.host_lost(error) or previous is None:
                 raise
             reason = write_error(error)
             if jax.process_count() > 1:
@@ -89,6 +89,18 @@ class Checkpoints(CheckpointReader):
             )
             self._reopen()
             return True
+
+    def raise_if_failed(self, step: int) -> None:
+        """Raises SaveError if a save in the background has failed on this one of several hosts.
+
+        The others would wait for it. A single host tries again with its next save.
+        """
+        if (
+            self._saving is not None
+            and jax.process_count() > 1
+            and not self._manager.is_saving_in_progress()
+        ):
+            self._previous_failed(step)
 
     def _remedy(self, step: int) -> str:
         others = [s for s in self._workdir.checkpoint_steps() if s != step]
@@ -148,12 +160,11 @@ class Checkpoints(CheckpointReader):
           RunError: they cannot be read now.
         """
         find = partial(checkpoint_integrity.newest_good, self._workdir, self.damage)
-        good, damaged = parallel.raise_on_all_hosts(find)
-        parallel.check_same_on_all_hosts(good, f'the newest checkpoint in {self._workdir}')
+        good, damaged = hosts.raise_on_all_hosts(find)
+        what = f'the newest checkpoint in {self._workdir}'
+        agreement.check_same({what: good}, what)
         for step in [step for step in self.evaluations if step > (good or 0)]:
             del self.evaluations[step]
-        parallel.raise_on_all_hosts(
-            partial(checkpoint_integrity.tidy, self._workdir, list(damaged))
-        )
+        hosts.raise_on_all_hosts(partial(checkpoint_integrity.tidy, self._workdir, list(damaged)))
         self._manager.reload()
         return good, damaged

@@ -11,11 +11,12 @@ from ssanet_jax import data
 from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.config.validation import check, check_same_model
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.training import agreement, hosts, trainer_setup
 from ssanet_jax.training import console as terminal
-from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.atomic_io import write_json
 from ssanet_jax.training.checkpoint_reader import CheckpointReader
-from ssanet_jax.training.parallel import raise_on_all_hosts, to_devices
+from ssanet_jax.training.hosts import raise_on_all_hosts
+from ssanet_jax.training.parallel import to_devices
 from ssanet_jax.training.pretrained import load_weights
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.trainer_setup import TrainerSetup
@@ -64,6 +65,7 @@ def evaluate_checkpoint(
         folder.make()
     else:
         setup, state, step = _restore(config, folder, checkpoint, build)
+    agreement.check_same_state(step, state)
     metrics = finite({'step': step, **evaluate(config, *setup.for_inference(state))})
     if jax.process_index() == 0:
         write_json(folder.evaluation, {'split': config.dataset.eval_split, **metrics})
@@ -79,7 +81,7 @@ def _restore(
     config: ConfigDict, workdir: Workdir, checkpoint: str, build: BuildFn
 ) -> tuple[TrainerSetup, TrainState, int]:
     check_same_model(config, workdir.read_config())
-    setup, _ = set_up(config, build)
+    setup, _ = set_up(config, build, f'evaluate {checkpoint}')
     with CheckpointReader(workdir) as checkpoints:
         step = checkpoints.find(checkpoint)
         return setup, checkpoints.restore_state(step, setup.init()), step
@@ -90,18 +92,25 @@ def _initial(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, TrainSta
         raise ConfigError('--checkpoint=init needs --config.init.weights=FILE; it is not set.')
     if config.init.head == 'new':
         raise ConfigError("config.init.head='new' would evaluate a random layer; train it first.")
-    setup, _ = set_up(config, build)
+    setup, _ = set_up(config, build, 'evaluate init')
     return setup, load_weights(config, setup, setup.init())
 
 
-def set_up(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, data.DatasetInfo]:
-    """Checks the config, reads the dataset's sizes and builds the model and the steps."""
+def set_up(
+    config: ConfigDict, build: BuildFn, command: str
+) -> tuple[TrainerSetup, data.DatasetInfo]:
+    """Checks the config, reads the dataset's sizes and builds the model and the steps.
+
+    Raises:
+      ConfigError: the config is invalid, or several hosts disagree on it, the command or the data.
+    """
     check(config)
-    if (
-        jax.process_count() > 1
-    ):  # The first host prepares small datasets before the others open them.
+    agreement.check_same_start(config, command)
+    if hosts.several():  # The first host prepares small datasets before the others open them.
         raise_on_all_hosts(lambda: data.dataset_info(config) if jax.process_index() == 0 else None)
-    return raise_on_all_hosts(partial(_build, config, build))
+    setup, info = raise_on_all_hosts(partial(_build, config, build))
+    agreement.check_same_data(info)
+    return setup, info
 
 
 def _build(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, data.DatasetInfo]:

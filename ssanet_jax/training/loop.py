@@ -15,14 +15,15 @@ from ssanet_jax import data
 from ssanet_jax.config import is_due
 from ssanet_jax.config.validation import check_batch_size
 from ssanet_jax.errors import ConfigError, DivergedError
+from ssanet_jax.training import agreement, run_history, trainer_setup
 from ssanet_jax.training import console as terminal
-from ssanet_jax.training import run_history, trainer_setup
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.evaluation import BuildFn, evaluate, set_up
 from ssanet_jax.training.gate_log import GateLog
+from ssanet_jax.training.hosts import raise_on_all_hosts
 from ssanet_jax.training.metric_log import MetricsLog
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.parallel import raise_on_all_hosts, to_devices
+from ssanet_jax.training.parallel import to_devices
 from ssanet_jax.training.preemption import PreemptionHandler
 from ssanet_jax.training.pretrained import load_weights
 from ssanet_jax.training.profiling import Stopwatch, Trace
@@ -66,7 +67,7 @@ def train_and_evaluate(
       ConfigError: the config is invalid, or does not fit the data, the devices or the workdir.
       RunError: the run ended before its last step; see `ssanet_jax.errors`.
     """
-    setup, info = set_up(config, build)
+    setup, info = set_up(config, build, 'train')
     check_batch_size(config, setup.mesh.size)
     folder, console = Workdir(workdir), terminal.make_console()
     notes = raise_on_all_hosts(
@@ -75,6 +76,7 @@ def train_and_evaluate(
     state, total = raise_on_all_hosts(partial(_init, config, setup, folder)), setup.zero_metrics()
     with contextlib.ExitStack() as stack:
         raise_on_all_hosts(partial(_claim, folder, stack))
+        agreement.check_shared_workdir(folder)
         checkpoints = stack.enter_context(Checkpoints(folder, keep=config.max_to_keep))
         start, damaged = checkpoints.newest_good()
         notes += [
@@ -92,6 +94,7 @@ def train_and_evaluate(
             like = (state, total.sums)
             state, sums = raise_on_all_hosts(partial(checkpoints.restore, start, like))
             total = dataclasses.replace(total, sums=sums)
+        agreement.check_same_state(start or 0, state)
         if jax.process_index() == 0:
             run_history.record(config, info, folder, start or 0)
         terminal.announce(console, config, setup, info, state, notes)
@@ -155,6 +158,7 @@ def _train(
             watch.add(config.batch_size)
             progress.advance(step)
             stopping = preemption.after(step)
+            checkpoints.raise_if_failed(step)
 
             if is_due(step, config.log_every_steps) or step == stop:
                 values = {**total.means(), 'learning_rate': float(setup.schedule(step - 1))}

@@ -1,47 +1,46 @@
-"""Turns SIGTERM and Ctrl-C into a request to stop after the current step."""
+"""Turns SIGTERM, Ctrl-C and SIGHUP into a request to stop after the current step."""
 
+import ctypes
+import functools
 import os
 import signal
-import socket
 import sys
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn
 
 import jax
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from ssanet_jax.errors import StoppedError
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from ssanet_jax.runtime import StopSignals
+from ssanet_jax.training import hosts
 
 
 class PreemptionHandler:
-    """Context manager that turns SIGTERM and SIGINT into a request to stop after the current step.
+    """Context manager that turns a signal into a request to stop after the current step.
 
-    Before the first step there is nothing to save, and a signal ends the process at once; so does
-    a second one later. On several hosts, any of them may get the signal: JAX's preemption service
-    lets all agree on a step. A thread listens, so that signals are seen while Python waits for a
-    compiled program. In notebooks an interrupt remains a KeyboardInterrupt.
+    The signals are SIGTERM, SIGINT and SIGHUP. Before the first step there is nothing to save, and
+    a signal ends the run at once; so does a second one later. On several hosts, any of them may get
+    the signal: JAX's preemption service lets all agree on a step, and one that ends at once ends
+    the others. In notebooks an interrupt remains a KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
         self._signal: str | None = None
         self._worth_saving = False
-        self._handlers_before: dict[int, object] = {}
+        self._signals: StopSignals | None = None
+        self._notify_all: Callable[[], None] | None = None
 
     def __enter__(self) -> 'PreemptionHandler':
         in_main = threading.current_thread() is threading.main_thread()
-        if not in_main or 'ipykernel' in sys.modules:
-            return self
-        self._receiver, self._sender = socket.socketpair()
-        self._sender.setblocking(False)
-        self._fd_before = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
-        for number in _SIGNALS:
-            if number == signal.SIGTERM and jax.process_count() > 1:
-                continue  # JAX's preemption service waits for it.
-            self._handlers_before[number] = signal.signal(number, lambda *_: None)
-        threading.Thread(target=self._listen, name='signals', daemon=True).start()
+        if in_main and 'ipykernel' not in sys.modules:
+            if jax.process_count() > 1:
+                self._notify_all = _preemption_notice()
+            self._signals = StopSignals(self._received)
+            self._signals.start()
         return self
 
     def __exit__(
@@ -50,32 +49,23 @@ class PreemptionHandler:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._handlers_before:
-            return
-        for number, handler in self._handlers_before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        signal.set_wakeup_fd(self._fd_before)
-        self._sender.close()
+        if self._signals:
+            self._signals.stop()
 
-    def _listen(self) -> None:
-        while received := self._receiver.recv(1):
-            number = received[0]
-            if number not in _SIGNALS:
-                continue
-            name = signal.Signals(number).name
-            if self._signal is not None:
-                _exit(f'Second signal ({name}): stopped at once, nothing more saved.', 128 + number)
-            self._signal = name
-            if not self._worth_saving:
-                _exit(
-                    f'Stopped by {name} before the first step, with nothing to save. Run the same '
-                    'command to start over.',
-                    StoppedError.exit_code,
-                )
-            _print(f'{name}: finishing the step and saving. A second signal stops at once.')
-            if jax.process_count() > 1:
-                os.kill(os.getpid(), signal.SIGTERM)  # notifies all hosts
-        self._receiver.close()
+    def _received(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self._signal is not None:
+            _exit(f'Second signal ({name}): stopped at once, nothing more saved.', 128 + number)
+        self._signal = name
+        if not self._worth_saving:
+            _exit(
+                f'Stopped by {name} before the first step, with nothing to save. Run the same '
+                'command to start over.',
+                StoppedError.exit_code,
+            )
+        _print(f'{name}: finishing the step and saving. A second signal stops at once.')
+        if self._notify_all:
+            self._notify_all()
 
     def begin(self, start: int) -> None:
         """Call it on all hosts before the first step, which follows `start`.
@@ -113,10 +103,27 @@ class PreemptionHandler:
         )
 
 
+@functools.cache
+def _preemption_notice() -> Callable[[], None]:
+    """A function that gives JAX's preemption service notice, as a SIGTERM would.
+
+    The service installs a handler of SIGTERM in C, after which Python sees none, so that a second
+    one could not stop the process. Here Python takes the signal back, and calls that handler.
+    """
+    if distributed.global_state.preemption_sync_manager is None:
+        jax.config.update('jax_enable_preemption_service', True)
+        distributed.global_state.initialize_preemption_sync_manager()
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+    handler = libc.signal(signal.SIGTERM, 1)  # SIG_IGN, until StopSignals starts
+    return functools.partial(ctypes.CFUNCTYPE(None, ctypes.c_int)(handler), signal.SIGTERM)
+
+
 def _print(text: str) -> None:
     print(f'\n{text}', file=sys.stderr, flush=True)
 
 
 def _exit(text: str, code: int) -> NoReturn:
+    hosts.leave(text, code)
     _print(text)
     os._exit(code)

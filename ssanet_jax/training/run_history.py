@@ -17,6 +17,7 @@ from ssanet_jax.config.validation import changed_fields
 from ssanet_jax.data import DatasetInfo
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.training.atomic_io import write_json
+from ssanet_jax.training.parallel import batch_norm_images
 from ssanet_jax.training.workdir import Workdir
 from ssanet_jax.version import __version__
 
@@ -47,6 +48,7 @@ def check_same_run(
     if before := workdir.read_starts()[-1:]:
         now = _environment(0, info)
         notes += _changes(before[0], now)
+        changed += _batch_norm_changes(config, before[0]['devices'], now['devices'])
         if before[0]['dataset'] != now['dataset']:
             changed.append(f'its dataset was {before[0]["dataset"]} and is {now["dataset"]}')
     if changed and not allow_config_change:
@@ -55,6 +57,18 @@ def check_same_run(
             'restore the old values, or pass --allow_config_change.'
         )
     return [f'Changed since the last start: {text}.' for text in changed + notes]
+
+
+def _batch_norm_changes(config: ConfigDict, before: int, now: int) -> list[str]:
+    """Describes how another number of devices changes what BatchNorm's statistics cover."""
+    group = config.model.batch_norm_group_size
+    images = [batch_norm_images(config.batch_size, group, devices) for devices in (before, now)]
+    if images[0] == images[1]:
+        return []
+    return [
+        f'each BatchNorm statistic was of {images[0]} images, on {before} devices with '
+        f'model.batch_norm_group_size={group}, and is of {images[1]}, on {now}'
+    ]
 
 
 def check_nothing_lost(workdir: Workdir, plan: TrainPlan) -> list[str]:
@@ -88,8 +102,12 @@ def record(config: ConfigDict, info: DatasetInfo, workdir: Workdir, step: int) -
     workdir.write_starts([*workdir.read_starts(), _environment(step, info)])
 
 
+def versions() -> dict[str, str]:
+    """The versions of the packages that compute and save."""
+    return {name: metadata.version(name) for name in _PACKAGES}
+
+
 def _environment(step: int, info: DatasetInfo) -> dict[str, Any]:
-    versions = {name: metadata.version(name) for name in _PACKAGES}
     return {
         'time': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
         'host': socket.gethostname(),
@@ -99,7 +117,7 @@ def _environment(step: int, info: DatasetInfo) -> dict[str, Any]:
         'devices': jax.device_count(),
         'device_kind': jax.devices()[0].device_kind,
         'dataset': info.fingerprint,
-        'versions': {'ssanet_jax': __version__, 'python': sys.version.split()[0], **versions},
+        'versions': {'ssanet_jax': __version__, 'python': sys.version.split()[0], **versions()},
     }
 
 
