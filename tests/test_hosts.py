@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,50 +11,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import ROOT
-
-
-def start(workdir, data_dir, devices, *flags):
-    environment = {
-        **os.environ,
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-        'JAX_CPU_COLLECTIVES_IMPLEMENTATION': 'gloo',
-    }
-    return subprocess.Popen(
-        [
-            sys.executable, 'main.py', '--config=configs/digits_ssa20.py',
-            f'--workdir={workdir}', f'--config.dataset.data_dir={data_dir}',
-            '--config.num_train_steps=120', '--config.log_every_steps=10',
-            '--config.eval_every_steps=30', '--config.optimizer.learning_rate=0.001',
-            '--config.optimizer.schedule=constant', '--noreport',
-            '--config.model.name=ssa_resnet8', *flags,
-        ],
-        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def start_hosts(number, workdir, data_dir, *flags):
-    """Starts the processes of one run, with four devices in all."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    hosts = [f'--coordinator_address=127.0.0.1:{port}', f'--num_processes={number}', *flags]
-    return [
-        start(workdir, data_dir, 4 // number, *hosts, f'--process_id={i}') for i in range(number)
-    ]
-
-
-def finish(processes, *codes):
-    """Returns the outputs and the errors; all processes must exit with one of `codes`."""
-    outputs = [process.communicate(timeout=300) for process in processes]
-    assert {process.returncode for process in processes} <= set(codes), outputs
-    return [output for output, _ in outputs], [errors for _, errors in outputs]
-
-
-def wait_for(process, text):
-    for line in process.stdout:
-        if text in line:
-            return
-    raise AssertionError(process.stderr.read())
+from tests.host_processes import finish, free_port, start, start_hosts, wait_for
 
 
 def metrics(workdir):
@@ -64,14 +20,13 @@ def metrics(workdir):
     return [(x['step'], x['split'], x['num_examples']) for x in lines], [x['loss'] for x in lines]
 
 
-_RAISES_ON_THE_SECOND = """
-import sys
-from ssanet_jax.errors import RunError
-from ssanet_jax.training import parallel
+_TWO_HOSTS = """
+import sys, time
+from ssanet_jax.errors import ConfigError, HostLostError, RunError
+from ssanet_jax.tools import cli
+from ssanet_jax.training import agreement, hosts
 
-address, host = sys.argv[1], int(sys.argv[2])
-parallel.initialize_hosts(address, 2, host)
-print(parallel.raise_on_all_hosts(lambda: host))
+address, host = sys.argv.pop(1), int(sys.argv.pop(1))
 
 class LaterError(RunError):
     pass
@@ -80,29 +35,57 @@ def attempt():
     if host == 1:
         raise LaterError('é' * 5000 + ' end')
 
-try:
-    parallel.raise_on_all_hosts(attempt)
-except LaterError as error:
-    print(len(str(error)), str(error)[-4:])
+def main():
+    hosts.connect(address, 2, host)
+    print(hosts.raise_on_all_hosts(lambda: host), hosts.exchange({'host': host}, 'a test'))
+    try:
+        hosts.raise_on_all_hosts(attempt)
+    except LaterError as error:
+        print(len(str(error)), str(error)[-4:])
+    try:
+        agreement.check_same({'the size': 3, 'the colour': 'blue' if host else 'red'}, 'a test')
+    except ConfigError as error:
+        print(error)
+    hosts.WAIT_TIMEOUT_S = 1
+    if host == 0:
+        try:
+            hosts.exchange(None, 'the second host')
+        except HostLostError as error:
+            print(error)
+        hosts.WAIT_TIMEOUT_S = 600
+        hosts.exchange(None, 'nothing that comes')
+    time.sleep(2)
+    raise LaterError('a reason')
+
+cli.run(main, lambda: None)
 """
 
 
-def test_an_error_of_one_host_is_raised_on_all_with_its_kind_and_full_message():
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+def run_two_hosts(code):
+    """The two processes that run `code` with an address and their numbers as arguments."""
+    port = free_port()
     environment = {**os.environ, 'XLA_FLAGS': '', 'JAX_CPU_COLLECTIVES_IMPLEMENTATION': 'gloo'}
-    processes = [
+    return [
         subprocess.Popen(
-            [sys.executable, '-c', _RAISES_ON_THE_SECOND, f'127.0.0.1:{port}', str(host)],
+            [sys.executable, '-c', code, f'127.0.0.1:{port}', str(host)],
             cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for host in range(2)
     ]  # fmt: skip
-    printed, _ = finish(processes, 0)
-    length = len('Host 1: ') + 5004
-    for host in range(2):  # Gloo prints before them
-        assert printed[host].endswith(f'{host}\n{length}  end\n')
+
+
+def test_hosts_exchange_values_raise_errors_and_end_together():
+    printed, errors = finish(run_two_hosts(_TWO_HOSTS), 1)
+    for host in range(2):
+        lines = printed[host].splitlines()
+        assert lines[:3] == [
+            f"{host} [{{'host': 0}}, {{'host': 1}}]",
+            f'{len("Host 1: ") + 5004}  end',
+            'The hosts disagree: the colour is red on host 0 and blue on host 1. Start every host '
+            'with the same command, code, packages and data.',
+        ]
+    assert 'Waited 1 s for the second host of host 1. Its own log' in printed[0]
+    assert errors == ['-c: Host 1: a reason\n', '-c: a reason\n']  # the first was at a barrier
 
 
 @pytest.fixture(scope='module')
@@ -151,14 +134,7 @@ def test_a_config_error_on_one_host_stops_all(tmp_path, data_dir):
     """The second host has no data; the first would wait for it in the first step."""
     good, bad = (tmp_path / name for name in ('good', 'bad'))
     bad.write_text('not a folder')
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    hosts = [f'--coordinator_address=127.0.0.1:{port}', '--num_processes=2']
-    processes = [
-        start(good, data, 2, *hosts, f'--process_id={i}') for i, data in enumerate((data_dir, bad))
-    ]
-    _, errors = finish(processes, 2)
+    _, errors = finish(start_hosts(2, good, data_dir, last={'data_dir': bad}), 2)
     assert all('main.py: Host 1: digits could not be written to' in text for text in errors)
     assert not good.exists()
 

@@ -76,8 +76,10 @@ class SharedEnd:
             return None
 
     def _end(self, said: dict[str, Any]) -> NoReturn:
-        own = said['host'] == self._process_id or said['reason'].startswith('Host ')
-        print_error(said['reason'] if own else f'Host {said["host"]}: {said["reason"]}')
+        named = (
+            said['reason'].startswith(('Host ', 'The hosts ')) or said['host'] == self._process_id
+        )
+        print_error(said['reason'] if named else f'Host {said["host"]}: {said["reason"]}')
         goodbye = threading.Thread(target=self._say_goodbye, daemon=True)
         goodbye.start()
         goodbye.join(_GOODBYE_TIMEOUT_S)

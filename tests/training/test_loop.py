@@ -177,13 +177,13 @@ def test_each_start_is_recorded_and_its_changes_are_printed(short, tmp_path, cap
     loop.train_and_evaluate(short, str(tmp_path))
     path = tmp_path / 'starts.jsonl'
     first = json.loads(path.read_text())
-    assert first['devices'] == 8
-    path.write_text(json.dumps({**first, 'devices': 4}) + '\n')
+    assert first['hosts'] == 1
+    path.write_text(json.dumps({**first, 'hosts': 4}) + '\n')
     short.num_train_steps = 3
     loop.train_and_evaluate(short, str(tmp_path))
     printed = capsys.readouterr().out
     assert 'Changed since the last start: num_train_steps was 2 and is 3.' in printed
-    assert 'Changed since the last start: devices was 4 and is 8.' in printed
+    assert 'Changed since the last start: hosts was 4 and is 1.' in printed
     assert [json.loads(line)['step'] for line in path.read_text().splitlines()] == [0, 2]
 
 

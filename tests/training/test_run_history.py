@@ -5,8 +5,9 @@ import pytest
 
 from ssanet_jax.config import TrainPlan
 from ssanet_jax.config.validation import changed_fields
+from ssanet_jax.data import DatasetInfo
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training.run_history import check_nothing_lost
+from ssanet_jax.training.run_history import check_nothing_lost, check_same_run, record
 from ssanet_jax.training.workdir import Workdir
 
 # Saves at 10, 20, 25, 30, ... and evaluates at 25, 50, ...
@@ -50,3 +51,42 @@ def test_another_length_changes_the_learning_rates_of_a_cosine(schedule, harmles
     saved = json.loads(digits.to_json())
     digits.num_epochs += 1
     assert [bool(texts) for texts in changed_fields(digits, saved)] == [not harmless, harmless]
+
+
+def start_on(devices, config, folder):
+    """Records a start of `config` on so many devices; returns what a start on these 8 would see."""
+    info = DatasetInfo(1437, 360, 10, tuple('0123456789'), 'a set in memory', '', 'digits/1.0.0 0')
+    (folder / 'checkpoints' / '10').mkdir(parents=True)
+    workdir = Workdir(folder)
+    record(config, info, workdir, 0)
+    workdir.write_starts([{**workdir.read_starts()[0], 'devices': devices}])
+    return config, info, workdir
+
+
+@pytest.mark.parametrize(
+    ('group', 'devices', 'before', 'now'), [(1, 1, 64, 8), (1, 2, 32, 8), (2, 16, 8, 16)]
+)
+def test_another_number_of_devices_must_not_change_what_local_batch_norm_covers(
+    group, devices, before, now, digits, tmp_path
+):
+    digits.batch_size, digits.model.batch_norm_group_size = 64, group
+    run = start_on(devices, digits, tmp_path)
+    change = (
+        f'each BatchNorm statistic was of {before} images, on {devices} devices with '
+        f'model.batch_norm_group_size={group}, and is of {now}, on 8'
+    )
+    with pytest.raises(ConfigError, match=f'different run: {change}.*or pass --allow_config_chan'):
+        check_same_run(*run, allow_config_change=False)
+    assert f'Changed since the last start: {change}.' in check_same_run(*run, True)
+
+
+@pytest.mark.parametrize(('group', 'devices'), [(1, 8), (-1, 1), (-1, 32)])
+def test_devices_may_change_where_batch_norm_covers_the_same_images(
+    group, devices, digits, tmp_path
+):
+    digits.model.batch_norm_group_size = group
+    notes = check_same_run(*start_on(devices, digits, tmp_path), allow_config_change=False)
+    expected = (
+        [] if devices == 8 else [f'Changed since the last start: devices was {devices} and is 8.']
+    )
+    assert notes == expected
