@@ -1,4 +1,4 @@
-r"""Kills one of two hosts at random moments, and checks that the other exits and says why.
+r"""Kills one of two hosts, or makes them disagree, and checks that all exit and say why.
 
     python benchmarks/reliability/hosts.py --out=benchmarks/results/reliability/hosts.json
 
@@ -7,6 +7,10 @@ first and the second are alternately killed with SIGKILL during training. Within
 other must exit with code 69, or be aborted by JAX's runtime, with a reason on stderr. Then both are
 restarted with the same commands, and the run must end exactly as an uninterrupted run of two
 processes.
+
+Before that, hosts that differ in one thing each, and such of which one is stopped or cannot write,
+must all end within 60 seconds with the same code and reason: see disagreements.py. With --count=0
+only these are tried.
 """
 
 import random
@@ -16,18 +20,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from disagreements import BOUND_S as BOUND
+from disagreements import CASES, ENVIRONMENT, disagree
 from outcomes import differences, outcome
 from processes import RECIPE, Start, newest_step
 from trials import Trials, arguments, conclude, scratch
 
-BOUND = 60  # seconds
 # The message of JAX's runtime when it aborts (134), or crashes while aborting (135, 139).
 ABORTED = 'Terminating process because the JAX distributed service detected fatal errors'
 KILLS_A_RUN = 5
-ENVIRONMENT = {
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
-    'JAX_CPU_COLLECTIVES_IMPLEMENTATION': 'gloo',
-}
 
 
 class Pair(ExitStack):
@@ -114,24 +115,41 @@ def killed_run(
     }
 
 
-def main() -> None:
-    args, began = arguments(__doc__, 10, 'kills'), time.perf_counter()
-    moments = random.Random(args.seed)
-    with scratch(args.folder) as folder, Trials('kills', args.count) as trials:
+def disagreements(folder: Path) -> list[dict[str, Any]]:
+    """Starts two hosts for each case of `CASES`; returns the records."""
+    folder.mkdir()
+    with Trials('disagreements', len(CASES)) as trials:
+        for name in CASES:
+            trials.note(name)
+            trials.add(disagree(name, folder))
+    return trials.records
+
+
+def kills(folder: Path, count: int, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Kills hosts `count` times; returns the records of kills and of runs."""
+    moments = random.Random(seed)
+    runs: list[dict[str, Any]] = []
+    with Trials('kills', count) as trials:
         trials.note('a run that is not killed')
         with Pair(folder / 'reference') as pair:
             if problems := pair.finish():
                 raise SystemExit('\n'.join(problems))
         reference = outcome(folder / 'reference')
-        victims = [index % 2 for index in range(args.count)]
-        runs = []
-        for first in range(0, len(victims), KILLS_A_RUN):
+        victims = [index % 2 for index in range(count)]
+        for first in range(0, count, KILLS_A_RUN):
             some = victims[first : first + KILLS_A_RUN]
-            workdir = folder / f'run{len(runs)}'
-            runs.append(killed_run(workdir, some, moments, trials, reference))
+            runs.append(killed_run(folder / f'run{len(runs)}', some, moments, trials, reference))
+    return trials.records, runs
+
+
+def main() -> None:
+    args, began = arguments(__doc__, 10, 'kills'), time.perf_counter()
+    with scratch(args.folder) as folder:
+        differing = disagreements(folder / 'disagreements')
+        killed, runs = kills(folder, args.count, args.seed) if args.count else ([], [])
     conclude(
-        args, began, trials.records, recipe=RECIPE, environment=ENVIRONMENT,
-        bound_seconds=BOUND, runs=runs,
+        args, began, killed, recipe=RECIPE, environment=ENVIRONMENT, bound_seconds=BOUND,
+        runs=runs, disagreements=differing,
     )  # fmt: skip
 
 

@@ -29,9 +29,23 @@ class Start:
     """One start of main.py: its process, output and files.
 
     A context manager that kills the process on exit.
+
+    Args:
+      workdir: of the run.
+      flags: of main.py.
+      environment: variables to set.
+      limit: called in the new process, to limit its resources.
+      root: the folder with main.py.
     """
 
-    def __init__(self, workdir: Path, *flags: str, environment: dict[str, str] | None = None):
+    def __init__(
+        self,
+        workdir: Path,
+        *flags: str,
+        environment: dict[str, str] | None = None,
+        limit: Callable[[], None] | None = None,
+        root: Path = ROOT,
+    ):
         self.workdir = workdir
         self._stale = {path.name: _identity(path) for path in unfinished_saves(workdir)}
         self._metrics_before = _identity(workdir / 'metrics.jsonl')
@@ -47,7 +61,8 @@ class Start:
                     sys.executable, 'main.py', '--config=configs/digits_ssa20.py',
                     f'--workdir={workdir}', '--noreport', *flags,
                 ],
-                cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=out, stderr=err,
+                cwd=root, env={**os.environ, **(environment or {})}, stdout=out, stderr=err,
+                preexec_fn=limit,
             )  # fmt: skip
 
     def __enter__(self) -> 'Start':

@@ -78,7 +78,20 @@ def hosts(result: dict[str, Any]) -> str:
         for (host,), group in grouped(result['trials'], 'killed_host')
     ]
     table = markdown(['host killed', 'kills', "survivor's exit codes", 'seconds to exit'], rows)
-    return f'{table}\n\n{identical(result["runs"])}'
+    return f'{table}\n\n{identical(result["runs"])}{disagreements(result)}'
+
+
+def disagreements(result: dict[str, Any]) -> str:
+    """The table of hosts that disagree; '' for a result from before they were tried."""
+    if not (tried := result.get('disagreements')):
+        return ''
+    rows = [
+        (t['tried'], ', '.join(map(str, t['exit_codes'])), f'{max(t["seconds"]):.0f}', t['said'])
+        for t in tried
+    ]
+    table = markdown(['different on the second host', 'exit codes', 'seconds', 'said'], rows)
+    passed = sum(not t['problems'] for t in tried)
+    return f'\n\n{table}\n\n{passed} of {len(tried)} ended in time with one reason.'
 
 
 def soak(result: dict[str, Any]) -> str:

@@ -88,7 +88,8 @@ def conclude(
     args: argparse.Namespace, began: float, records: list[dict[str, Any]], **fields: Any
 ) -> None:
     """Writes the result; exits with 1 if any record has problems."""
-    failed = [r for r in [*records, *fields.get('runs', [])] if r['problems']]
+    others = [*fields.get('runs', []), *fields.get('disagreements', [])]
+    failed = [r for r in [*records, *others] if r['problems']]
     result = {
         'command': ' '.join(
             ['python', str(Path(sys.argv[0]).resolve().relative_to(ROOT))]
