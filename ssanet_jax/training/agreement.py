@@ -12,7 +12,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-import ssanet_jax
 from ssanet_jax.config import flatten
 from ssanet_jax.config.fields import FIELDS
 from ssanet_jax.data import DatasetInfo
@@ -23,6 +22,7 @@ from ssanet_jax.training.workdir import Workdir
 from ssanet_jax.version import __version__
 
 VISIBLE_WITHIN_S = 20  # a file of another host, on a shared file system
+_PACKAGE = Path(__file__).parents[1]
 _SHOWN = 3  # differences in a message
 # Settings of JAX that change what is computed.
 _JAX_SETTINGS = (
@@ -150,10 +150,9 @@ def _environment() -> dict[str, Any]:
 
 def _source() -> str:
     """The version of ssanet_jax and a digest of its source files."""
-    root = Path(ssanet_jax.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob('*.py')):
-        digest.update(path.relative_to(root).as_posix().encode() + b'\0' + path.read_bytes())
+    for path in sorted(_PACKAGE.rglob('*.py')):
+        digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b'\0' + path.read_bytes())
     return f'{__version__} ({digest.hexdigest()[:12]})'
 
 

@@ -7,6 +7,7 @@ Here each host sends one line of JSON to the coordinator's address and waits for
 
 import contextlib
 import json
+import os
 import select
 import socket
 import time
@@ -119,7 +120,7 @@ def _listen(port: int) -> socket.socket:
         )
     except OSError as error:
         raise ConfigError(
-            f'--coordinator_address: port {port} cannot be opened here: {error.strerror}. Stop the '
+            f'--coordinator_address: port {port} cannot be opened here: {os.strerror(error.errno or 0)}. Stop the '
             'program that uses it, or choose another port for all hosts.'
         ) from error
 
@@ -142,7 +143,8 @@ def _check_in(
         try:
             with socket.create_connection(place, timeout=_HELLO_TIMEOUT_S) as connection:
                 connection.sendall(_line(hello))
-                connection.settimeout(max(deadline - time.monotonic(), 0.001))
+                # The first host may have started later; it answers when its own time is over.
+                connection.settimeout(timeout + _HELLO_TIMEOUT_S)
                 return dict(_read(connection))
         except (OSError, ValueError, TypeError) as error:
             if time.monotonic() > deadline:
