@@ -119,9 +119,10 @@ def _listen(port: int) -> socket.socket:
             ('', port), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both
         )
     except OSError as error:
+        reason = os.strerror(error.errno or 0)
         raise ConfigError(
-            f'--coordinator_address: port {port} cannot be opened here: {os.strerror(error.errno or 0)}. Stop the '
-            'program that uses it, or choose another port for all hosts.'
+            f'--coordinator_address: port {port} cannot be opened here: {reason}. Stop the program '
+            'that uses it, or choose another port for all hosts.'
         ) from error
 
 
