@@ -90,15 +90,12 @@ class PreemptionHandler:
         self._worth_saving = True
         if jax.process_count() == 1:
             return self.requested()
-        if multihost_utils.reached_preemption_sync_point(step):
-            self._signal = self._signal or 'a preemption notice'
-            return True
-        return False
+        return multihost_utils.reached_preemption_sync_point(step)
 
     def stop(self, step: int, workdir: object) -> NoReturn:
         """Raises StoppedError; call it once the checkpoint of `step` is complete."""
         raise StoppedError(
-            f'Stopped by {self._signal} after step {step:,}, which is saved in {workdir}. Run the '
+            f'Stopped by {self._signal or "a preemption notice"} after step {step:,}, which is saved in {workdir}. Run the '
             'same command to resume.'
         )
 

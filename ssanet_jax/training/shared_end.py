@@ -13,7 +13,8 @@ from ssanet_jax.errors import print_error
 
 _POLL_S = 0.5
 _ANSWER_TIMEOUT_S = 5  # for the coordinator, which may be gone
-_GOODBYE_TIMEOUT_S = 10  # for the other hosts to have read the reason
+_GRACE_S = 5  # for this host to end by itself, as where all raise the same error
+_GOODBYE_TIMEOUT_S = 15  # for the other hosts to end
 _KEY = 'ssanet_jax/end'
 _GOODBYES = 'ssanet_jax/goodbye'
 
@@ -65,7 +66,7 @@ class SharedEnd:
 
     def _watch(self) -> None:
         while not self._closed.wait(_POLL_S):
-            if said := self._read():
+            if (said := self._read()) and not self._closed.wait(_GRACE_S):
                 self._leaving.acquire()
                 self._end(said)
 
