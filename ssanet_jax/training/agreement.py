@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -14,12 +14,14 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.config import flatten
 from ssanet_jax.config.fields import FIELDS
-from ssanet_jax.data import DatasetInfo
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.training import hosts
 from ssanet_jax.training.run_history import versions
 from ssanet_jax.training.workdir import Workdir
 from ssanet_jax.version import __version__
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from ssanet_jax.data import DatasetInfo
 
 VISIBLE_WITHIN_S = 20  # a file of another host, on a shared file system
 _PACKAGE = Path(__file__).parents[1]
@@ -45,7 +47,7 @@ def check_same_start(config: ConfigDict, command: str) -> None:
         check_same({'the command': command, **_environment(), **_fields(config)}, 'the config')
 
 
-def check_same_data(info: DatasetInfo) -> None:
+def check_same_data(info: 'DatasetInfo') -> None:
     """Checks that all hosts see the same data and have equal devices; raises ConfigError."""
     if hosts.several():
         devices = jax.local_devices()

@@ -7,25 +7,27 @@ import sys
 import time
 from collections.abc import Mapping
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from ml_collections import ConfigDict
 
 from ssanet_jax.config import TrainPlan
 from ssanet_jax.config.validation import changed_fields
-from ssanet_jax.data import DatasetInfo
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.training.atomic_io import write_json
 from ssanet_jax.training.parallel import batch_norm_images
 from ssanet_jax.training.workdir import Workdir
 from ssanet_jax.version import __version__
 
+if TYPE_CHECKING:  # it imports TensorFlow
+    from ssanet_jax.data import DatasetInfo
+
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')
 
 
 def check_same_run(
-    config: ConfigDict, info: DatasetInfo, workdir: Workdir, allow_config_change: bool
+    config: ConfigDict, info: 'DatasetInfo', workdir: Workdir, allow_config_change: bool
 ) -> list[str]:
     """Checks that the run in `workdir`, if it has checkpoints, is the one that starts now.
 
@@ -93,7 +95,7 @@ def check_nothing_lost(workdir: Workdir, plan: TrainPlan) -> list[str]:
     ]
 
 
-def record(config: ConfigDict, info: DatasetInfo, workdir: Workdir, step: int) -> None:
+def record(config: ConfigDict, info: 'DatasetInfo', workdir: Workdir, step: int) -> None:
     """Writes config.json and classes.json and appends to starts.jsonl; raises SaveError."""
     write_json(
         workdir.config, {**json.loads(config.to_json_best_effort()), 'data_order': info.order}
@@ -107,7 +109,7 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in _PACKAGES}
 
 
-def _environment(step: int, info: DatasetInfo) -> dict[str, Any]:
+def _environment(step: int, info: 'DatasetInfo') -> dict[str, Any]:
     return {
         'time': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
         'host': socket.gethostname(),
