@@ -94,9 +94,10 @@ class PreemptionHandler:
 
     def stop(self, step: int, workdir: object) -> NoReturn:
         """Raises StoppedError; call it once the checkpoint of `step` is complete."""
+        cause = self._signal or 'a preemption notice'
         raise StoppedError(
-            f'Stopped by {self._signal or "a preemption notice"} after step {step:,}, which is saved in {workdir}. Run the '
-            'same command to resume.'
+            f'Stopped by {cause} after step {step:,}, which is saved in {workdir}. Run the same '
+            'command to resume.'
         )
 
 
