@@ -41,10 +41,15 @@ def check_same_start(config: ConfigDict, command: str) -> None:
       command: of this host, as 'train'.
 
     Raises:
-      ConfigError: naming hosts, fields and values.
+      ConfigError: naming hosts, fields and values; or JAX's distributed service does not run.
     """
     if hosts.several():
         check_same({'the command': command, **_environment(), **_fields(config)}, 'the config')
+    elif jax.process_count() > 1:  # connected by the devices alone, as on a TPU pod
+        raise ConfigError(
+            f'This is one of {jax.process_count()} processes; call jax.distributed.initialize() '
+            'in each before anything else, so that they can be compared.'
+        )
 
 
 def check_same_data(info: 'DatasetInfo') -> None:

@@ -48,6 +48,12 @@ def test_a_single_host_computes_and_sends_nothing(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_processes_that_cannot_be_compared_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, 'process_count', lambda: 4)
+    text = refused(agreement.check_same_start, load_config('digits_ssa20'), 'train')
+    assert text.startswith('This is one of 4 processes; call jax.distributed.initialize() in each')
+
+
 def test_equal_hosts_agree(two_hosts):
     agreement.check_same_start(load_config('digits_ssa20'), 'train')
     agreement.check_same_state(3, {'w': jax.numpy.zeros(3)})
