@@ -1,5 +1,8 @@
 """Errors that end a run, each with the exit code that docs/launch.md lists."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class ConfigError(ValueError):
     """A config, flag or input that cannot be used; the message is one line with the remedy."""
@@ -50,3 +53,12 @@ def one_line(error: BaseException | str, limit: int = 300) -> str:
     'two lines'
     """
     return ' '.join(str(error).split())[:limit]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The three of `known` that are spelled most like `name`.
+
+    >>> nearest('resnt18', ['resnet18', 'resnet34', 'vgg11', 'resnet20'])
+    'resnet18, resnet34, resnet20'
+    """
+    return ', '.join(difflib.get_close_matches(name, list(known), n=3, cutoff=0))

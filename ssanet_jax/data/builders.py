@@ -1,6 +1,5 @@
 """Opens TFDS datasets; those made from local files are prepared on the fly."""
 
-import difflib
 import functools
 import hashlib
 import json
@@ -18,7 +17,7 @@ from ssanet_jax.data.datasets.digits import Digits
 from ssanet_jax.data.datasets.fashion_mnist import FILES, FashionMnistIdx
 from ssanet_jax.data.readers import ArrayRecords, Folder, TfRecords, folder_files
 from ssanet_jax.data.sources import Source
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, nearest
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 
@@ -166,11 +165,10 @@ def find_builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.D
     try:
         return tfds.builder(name, data_dir=data_dir, **options)
     except (tfds.core.DatasetNotFoundError, *_BAD_NAME) as error:
-        known = sorted({*LOCAL_BUILDERS, *tfds.list_builders()})
-        nearest = difflib.get_close_matches(name.partition(':')[0], known, n=3)
+        known = sorted({'folder', *LOCAL_BUILDERS, *tfds.list_builders()})
         raise ConfigError(
             f'config.dataset.name={name!r} is not a dataset of TFDS or of ssanet_jax; '
-            f'nearest: {", ".join(nearest or LOCAL_BUILDERS)}. {str(error).splitlines()[0]}'
+            f'nearest: {nearest(name.partition(":")[0], known)}. {str(error).splitlines()[0]}'
         ) from error
 
 
@@ -191,8 +189,8 @@ def split_size(builder: tfds.core.DatasetBuilder, split: str) -> int:
         size = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
         raise ConfigError(
-            f'{builder.info.full_name} has no split {split!r}; it has '
-            f'{", ".join(builder.info.splits)}, and slices of them like "train[:90%]".'
+            f'{builder.info.full_name} has no split {split!r}; nearest: '
+            f'{nearest(split, builder.info.splits)}, and slices of them like "train[:90%]".'
         ) from error
     if size <= 0:
         raise ConfigError(f'Split {split!r} of {builder.info.full_name} is empty; choose another.')

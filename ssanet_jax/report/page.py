@@ -11,12 +11,13 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.macs import layer_costs
 from ssanet_jax.atomic_write import atomic_write
+from ssanet_jax.config import with_defaults
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.report import classes, curves, sections, tables
 from ssanet_jax.report.charts import curve_charts
 from ssanet_jax.report.evaluation import Evaluation, evaluate_trained
 from ssanet_jax.report.header import make_header
-from ssanet_jax.trained.load import TrainedModel, load_trained, with_defaults
+from ssanet_jax.trained.load import TrainedModel, load_trained
 from ssanet_jax.training.workdir import Workdir
 from ssanet_jax.version import __version__
 
