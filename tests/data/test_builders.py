@@ -111,5 +111,5 @@ def test_a_dataset_that_is_not_there_has_an_error_with_the_command(name, message
 
 def test_an_unknown_split_has_an_error_with_the_known_ones(digits):
     digits.dataset.eval_split = 'validation'
-    with pytest.raises(ConfigError, match='has train, test'):
+    with pytest.raises(ConfigError, match='nearest: train, test'):
         data.dataset_info(digits)
