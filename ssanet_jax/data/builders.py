@@ -1,9 +1,10 @@
 """Opens TFDS datasets; those made from local files are prepared on the fly."""
 
+import contextlib
 import functools
 import hashlib
+import io
 import json
-import sys
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -199,18 +200,18 @@ def split_size(builder: tfds.core.DatasetBuilder, split: str) -> int:
 
 def _prepare_local(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
     if isinstance(builder, FashionMnistIdx):
-        folder = Path(manual_dir or _default_manual_dir(builder))
+        folder = Path(manual_dir or default_manual_dir(builder))
         missing = [n for names in FILES.values() for n in names if not (folder / n).exists()]
         if missing:
             raise ConfigError(
                 f'{builder.name} needs {", ".join(missing)} in {folder} (config.dataset.'
                 f'manual_dir). {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}'
             )
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
+    tfds.disable_progress_bar()
     download = tfds.download.DownloadConfig(manual_dir=manual_dir)
     try:
-        builder.download_and_prepare(download_config=download)
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download
+            builder.download_and_prepare(download_config=download)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ConfigError(
             f'{builder.name} could not be written to {builder.data_path} '
@@ -232,11 +233,12 @@ def files_by_hand(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> 
     """Returns a sentence naming the files that a user must download, and their folder; or ''."""
     if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         return ''
-    folder = manual_dir or _default_manual_dir(builder)
+    folder = manual_dir or default_manual_dir(builder)
     return f' First put the files it needs into {folder}: {_manual_files(builder)}.'
 
 
-def _default_manual_dir(builder: tfds.core.DatasetBuilder) -> Path:
+def default_manual_dir(builder: tfds.core.DatasetBuilder) -> Path:
+    """The folder where a user puts files that TFDS cannot download."""
     return Path(builder.data_path).parents[1] / 'downloads' / 'manual'
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jinja2
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -22,6 +23,7 @@ from ssanet_jax.training.workdir import Workdir
 from ssanet_jax.version import __version__
 
 _HARDEST = 24  # images shown
+_NAMED = 24  # undecodable images listed
 _SAMPLE = 512  # images for gate statistics
 
 
@@ -124,7 +126,8 @@ def _image_sections(
     if bad := len(evaluation.label) - len(good):
         notes.append(
             f'{bad:,} of {len(evaluation.label):,} evaluation images cannot be decoded. They count '
-            'as incorrect in the results below, as in training, and are omitted elsewhere.'
+            'as incorrect in the results below, as in training, and are omitted elsewhere: '
+            f'{_bad_names(evaluation)}.'
         )
     if not len(good):
         return {}
@@ -148,6 +151,12 @@ def _image_sections(
         'calibration': sections.calibration_section(logits, label),
         'gates': sections.gates_section(trained, evaluation),
     }
+
+
+def _bad_names(evaluation: Evaluation) -> str:
+    bad = np.flatnonzero(evaluation.label < 0)
+    more = [f'and {len(bad) - _NAMED:,} more'] if len(bad) > _NAMED else []
+    return ', '.join([*(evaluation.names[position] for position in bad[:_NAMED]), *more])
 
 
 @functools.cache

@@ -19,7 +19,12 @@ from etils import epath
 from rich import progress as bars
 from rich.console import Console
 
-from ssanet_jax.data.builders import LOCAL_BUILDERS, files_by_hand, find_builder
+from ssanet_jax.data.builders import (
+    LOCAL_BUILDERS,
+    default_manual_dir,
+    files_by_hand,
+    find_builder,
+)
 from ssanet_jax.data.conversion import Conversion, Shrink, is_prepared
 from ssanet_jax.data.sources import num_cores
 from ssanet_jax.errors import ConfigError
@@ -27,6 +32,14 @@ from ssanet_jax.tools import cli
 
 FLAGS = flags.FLAGS
 _console = Console(soft_wrap=True, highlight=False)
+
+# Sizes in bytes of files that a user downloads, which TFDS does not know.
+_ARCHIVES = {
+    'imagenet2012': {
+        'ILSVRC2012_img_train.tar': 147_897_477_120,
+        'ILSVRC2012_img_val.tar': 6_744_924_160,
+    }
+}
 
 
 def main() -> None:
@@ -65,12 +78,24 @@ def _builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.Datas
 
 def _download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
     size = int(builder.info.download_size or 0) + int(builder.info.dataset_size or 0)
-    if not size and FLAGS.manual_dir:  # unknown to TFDS; about the size of the archives
-        size = sum(file.stat().length for file in epath.Path(FLAGS.manual_dir).glob('*'))
+    archives = epath.Path(FLAGS.manual_dir or default_manual_dir(builder))
+    missing = {
+        name: size
+        for name, size in _ARCHIVES.get(builder.name, {}).items()
+        if not (archives / name).exists()
+    }
+    if not size:  # unknown to TFDS; about the size of the archives
+        size = sum(file.stat().length for file in archives.glob('*')) + sum(missing.values())
     known = f'about {_gigabytes(size)}' if size else 'an amount of space unknown to TFDS'
     _announce(
         f'Preparing {builder.info.full_name} as {FLAGS.file_format}', builder.data_path, known
     )
+    if missing:
+        files = ' and '.join(f'{name} ({_gigabytes(size)})' for name, size in missing.items())
+        raise ConfigError(
+            f'{builder.info.full_name} needs {files} in {archives}; download them from '
+            'https://image-net.org, or name the folder that has them: --manual_dir=FOLDER.'
+        )
     _check_disk(epath.Path(builder.data_dir_root), size)
     if FLAGS.dry_run:
         return
