@@ -86,7 +86,9 @@ def _by_number(name: str) -> list[Any]:
 def _choose(names: Sequence[str], known: Sequence[str]) -> list[str]:
     for pattern in names:
         if not any(_matches(name, pattern) for name in known):
-            raise ValueError(f'No feature map is called {pattern!r}. Nearest: {nearest(pattern, known)}.')
+            raise ValueError(
+                f'No feature map is called {pattern!r}. Nearest: {nearest(pattern, known)}.'
+            )
     return [name for name in known if any(_matches(name, pattern) for pattern in names)]
 
 

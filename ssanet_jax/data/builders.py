@@ -122,6 +122,8 @@ def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
 def _hint(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
     if dataset.in_memory or builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         return ''
+    if '://' in str(builder.data_path):  # array_record would ask the bucket for each image
+        return ''
     return (
         f'{builder.info.full_name} is streamed from tfrecord files, shuffled through a buffer. As '
         'array_record it is shuffled globally, resumes at any step at once, and has the same '

@@ -39,7 +39,9 @@ EXTRAS = {
 }
 
 
-def name_extra(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def name_extra(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
     """An excepthook that exits with 2 and one line if the module of an extra is missing."""
     module = (getattr(error, 'name', None) or '').partition('.')[0]
     if not isinstance(error, ModuleNotFoundError) or module not in EXTRAS:

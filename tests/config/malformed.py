@@ -24,7 +24,10 @@ FLAGS = [
     (['--config.optimizer.momentm=3'], 'momentm does not exist; nearest: optimizer.momentum'),
     (['--config.learning_rate=3'], 'learning_rate does not exist; nearest: optimizer.learning_r'),
     (['--noconfig.dataset.flop'], 'dataset.flop does not exist; nearest: dataset.flip'),
-    (['--config.nonsense=3'], 'nonsense does not exist; nearest: .* main.py --help lists all fields'),
+    (
+        ['--config.nonsense=3'],
+        'nonsense does not exist; nearest: .* main.py --help lists all fields',
+    ),
     (['--config.batch_size.x=3'], 'batch_size.x does not exist; nearest: batch_size'),
     (['--config.to_dict=1'], 'config.to_dict does not exist'),
     (['--config.model["name"]=x'], r'config.model\["name"\] does not exist; nearest: model.name'),

@@ -81,7 +81,10 @@ def test_a_long_run_counts_anew(pauses, tmp_path):
     [
         ('until_done.sh', 'usage: .*until_done.sh COMMAND'),
         ('tpu.sh', 'launch/tpu.sh create --spot .*launch/tpu.sh delete$'),
-        ('slurm.sbatch', 'WORKDIR=/shared/runs/ssa50 sbatch .*It runs in a job of sbatch, with WORK'),
+        (
+            'slurm.sbatch',
+            'WORKDIR=/shared/runs/ssa50 sbatch .*It runs in a job of sbatch, with WORK',
+        ),
     ],
 )
 def test_a_script_without_arguments_prints_its_usage(name, usage):
