@@ -221,7 +221,8 @@ def _check_finite(total: Metrics, config: ConfigDict, checkpoints: Checkpoints) 
             f'At step {bad:,} the loss or the gradient is not finite, or the loss is above '
             f'config.max_loss={config.max_loss:g}. The last good checkpoint in '
             f'{checkpoints.directory} is {last}. Lower config.optimizer.learning_rate '
-            'and pass --allow_config_change, or start in a new workdir with --config.max_bad_steps=10, which skips non-finite steps; '
-            'to find the module that fails first: '
+            'and pass --allow_config_change, or start in a new workdir with '
+            '--config.max_bad_steps=10, which skips non-finite steps; to find the '
+            'module that fails first: '
             f'python -m ssanet_jax.tools.nonfinite --workdir={checkpoints.directory.parent}'
         )

@@ -110,8 +110,8 @@ def check_train_only(config: ConfigDict, params: Any) -> None:
             paths = jax.tree_util.tree_leaves_with_path(params)
             names = [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in paths]
             raise ConfigError(
-                f'config.optimizer.train_only has {pattern!r}, which matches no parameter; nearest: '
-                f'{nearest(pattern, names)}.'
+                f'config.optimizer.train_only has {pattern!r}, which matches no parameter; '
+                f'nearest: {nearest(pattern, names)}.'
             )
 
 

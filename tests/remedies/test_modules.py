@@ -16,7 +16,7 @@ from ssanet_jax.targets import find_topology
 from ssanet_jax.weights.convert import variable_shapes
 from tests.remedies.helpers import after, listed, refused
 
-CHANNELS = 12
+CHANNELS = 48
 
 
 def shapes(module, x=(2, 4, 4, CHANNELS), dtype=jnp.float32):
@@ -61,7 +61,7 @@ def test_the_ratios_that_are_named_leave_a_hidden_unit():
 
 def test_a_size_of_groups_without_a_number_of_them_works():
     refused('expected num_groups, or ', gating.count_groups, 'SSABlock', CHANNELS, 2, 4)
-    assert gating.count_groups('SSABlock', CHANNELS, 1, 4) == 3
+    assert gating.count_groups('SSABlock', CHANNELS, 1, 4) == 12
     assert gating.count_groups('SSABlock', CHANNELS, 2, 0) == 2
 
 
@@ -87,7 +87,12 @@ def test_larger_images_and_other_networks_work():
         ('resnet50', {'tail': 'fast'}, 'tail=', ['auto', 'folded', 'plain']),
         ('resnet50', {'stem': 'big'}, 'stem=', ['imagenet', 'cifar']),
         ('resnet20', {'dropout': 1.0}, 'dropout=', [0.0, 0.5]),
-        ('resnet20', {'attention_position': 'in'}, 'attention_position=', ['pre_residual', None]),
+        (
+            'ssa_resnet20',
+            {'attention_position': 'in'},
+            'attention_position=',
+            ['pre_residual', None],
+        ),
         ('ssa_resnet20', {'attention_stages': 3}, 'must be a tuple of numbers', [(3, 2), None]),
         ('ssa_resnet20', {'stm': 'cifar'}, 'No ', []),
     ],

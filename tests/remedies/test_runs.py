@@ -31,7 +31,7 @@ def run(tmp_path):
     """The workdir of a run with checkpoints of steps 3 and 5, of which none was evaluated."""
     workdir = Workdir(tmp_path / 'run')
     workdir.make()
-    with Checkpoints(workdir) as checkpoints:
+    with Checkpoints(workdir, keep=2) as checkpoints:
         for step in (3, 5):
             checkpoints.save(step, tree(step), wait=True)
     run_history.record(load_config('digits_ssa20'), INFO, workdir, 0)
