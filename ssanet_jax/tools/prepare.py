@@ -78,22 +78,19 @@ def _builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.Datas
 
 def _download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
     size = int(builder.info.download_size or 0) + int(builder.info.dataset_size or 0)
-    archives = epath.Path(FLAGS.manual_dir or default_manual_dir(builder))
-    missing = {
-        name: size
-        for name, size in _ARCHIVES.get(builder.name, {}).items()
-        if not (archives / name).exists()
-    }
+    folder = epath.Path(FLAGS.manual_dir or default_manual_dir(builder))
+    archives = _ARCHIVES.get(builder.name, {})
+    missing = {name: archives[name] for name in archives if not (folder / name).exists()}
     if not size:  # unknown to TFDS; about the size of the archives
-        size = sum(file.stat().length for file in archives.glob('*')) + sum(missing.values())
+        size = sum(file.stat().length for file in folder.glob('*')) + sum(missing.values())
     known = f'about {_gigabytes(size)}' if size else 'an amount of space unknown to TFDS'
     _announce(
         f'Preparing {builder.info.full_name} as {FLAGS.file_format}', builder.data_path, known
     )
     if missing:
-        files = ' and '.join(f'{name} ({_gigabytes(size)})' for name, size in missing.items())
+        files = ' and '.join(f'{name} ({_gigabytes(missing[name])})' for name in missing)
         raise ConfigError(
-            f'{builder.info.full_name} needs {files} in {archives}; download them from '
+            f'{builder.info.full_name} needs {files} in {folder}; download them from '
             'https://image-net.org, or name the folder that has them: --manual_dir=FOLDER.'
         )
     _check_disk(epath.Path(builder.data_dir_root), size)

@@ -20,6 +20,7 @@ from ssanet_jax.config import base
 from ssanet_jax.data import builders
 from ssanet_jax.data.readers import TfRecords
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.export.export import require_packages
 from ssanet_jax.study.definition import Study, Variant, load_study
 from ssanet_jax.tools import cli, export, gates, input_files, prepare, report, summary
 from ssanet_jax.training import parallel
@@ -160,6 +161,12 @@ def test_files_are_written_where_the_message_says(tmp_path):
     (tmp_path / 'other.failed').rmdir()
     export._check_out(tmp_path / 'other')
     refused('is not a folder; create it first', export._check_out, tmp_path / 'a' / 'b')
+
+
+def test_the_formats_that_are_listed_exist():
+    message = refused('is not a format; choose one of ', require_packages, 'onx')
+    for name in listed('choose one of ', message):
+        require_packages(name)
 
 
 def test_images_are_found_as_the_message_says(tmp_path, monkeypatch):

@@ -83,9 +83,7 @@ def test_larger_images_and_other_networks_work():
 @pytest.mark.parametrize(
     ('name', 'options', 'phrase', 'right'),
     [
-        ('resnet50', {'variant': 'v2'}, 'variant=', ['v1', 'v1.5']),
-        ('resnet50', {'tail': 'fast'}, 'tail=', ['auto', 'folded', 'plain']),
-        ('resnet50', {'stem': 'big'}, 'stem=', ['imagenet', 'cifar']),
+        ('resnet20', {'stem': 'big'}, 'stem=', ['imagenet', 'cifar']),
         ('resnet20', {'dropout': 1.0}, 'dropout=', [0.0, 0.5]),
         (
             'ssa_resnet20',
@@ -109,6 +107,24 @@ def test_the_options_of_networks_that_are_named_work(name, options, phrase, righ
         build(name, **({option: value} if value is not None else {}))
     if not right:
         assert 'stem' in listed('Nearest: ', message)
+
+
+@pytest.mark.parametrize(
+    ('block', 'option', 'phrase', 'right'),
+    [
+        ({'variant': 'v2'}, 'variant', 'variant=', ['v1', 'v1.5']),
+        ({'tail': 'fast'}, 'tail', 'tail=', ['auto', 'folded', 'plain']),
+    ],
+)
+def test_the_forms_of_bottlenecks_that_are_named_work(block, option, phrase, right):
+    def build(**options):
+        model = create_model('resnet50', num_classes=3, stem='cifar', **options)
+        shapes(model.clone(stage_sizes=(1,)), (1, 8, 8, 3))
+
+    message = refused(phrase, build, **block)
+    for value in right:
+        assert repr(value) in message
+        build(**{option: value})
 
 
 def test_the_network_that_a_block_belongs_to_is_named():

@@ -41,7 +41,7 @@ def run(code):
     ('command', 'module', 'extra'),
     [
         ('summary', 'ml_collections', 'train'),
-        ('prepare', 'tensorflow', 'train'),
+        pytest.param('prepare', 'tensorflow', 'train', marks=pytest.mark.slow),
         pytest.param('show_batch', 'matplotlib', 'train', marks=pytest.mark.slow),
         pytest.param('study', 'statsmodels', 'study', marks=pytest.mark.slow),
         pytest.param('main', 'optax', 'train', marks=pytest.mark.slow),
