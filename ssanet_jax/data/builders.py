@@ -5,6 +5,7 @@ import functools
 import hashlib
 import io
 import json
+import shlex
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,11 +103,12 @@ def open_source(dataset: ConfigDict, split: str) -> Source:
 def prepare_command(dataset: ConfigDict) -> str:
     """The command that prepares `config.dataset`."""
     folders = [
-        f' --{name}={value}'
+        f'--{name}={value}'
         for name in ('data_dir', 'manual_dir')
         if (value := getattr(dataset, name))
     ]
-    return f'python -m ssanet_jax.tools.prepare --dataset={dataset.name}{"".join(folders)}'
+    command = ['python', '-m', 'ssanet_jax.tools.prepare', f'--dataset={dataset.name}', *folders]
+    return shlex.join(command)
 
 
 def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:

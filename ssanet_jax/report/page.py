@@ -1,6 +1,7 @@
 """Writes report.html, a self-contained page about a run: results, errors, cost and config."""
 
 import functools
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,15 +66,16 @@ def report_at_end(workdir: epath.PathLike) -> None:
 
     With several hosts it prints the command to run instead, since evaluation uses one host.
     """
+    command = shlex.join(['python', '-m', 'ssanet_jax.tools.report', f'--workdir={workdir}'])
     if jax.process_count() > 1:
         if jax.process_index() == 0:
-            print(f'Report: python -m ssanet_jax.tools.report --workdir={workdir}')
+            print(f'Report: {command}')
         return
     try:
         print(f'Report: {write_report(workdir)}')
     except Exception as error:  # of the report, not of the run
         reason = ' '.join(str(error).split())[:300] or type(error).__name__
-        print(f'No report: {reason} Write it with tools.report --workdir={workdir}')
+        print(f'No report: {reason} Write it with: {command}')
 
 
 def _page(folder: Workdir, checkpoint: str) -> str:

@@ -75,7 +75,8 @@ def parse(argv: Sequence[str]) -> list[str]:
         if 'config' in flags.FLAGS:
             argv = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
             _check_fields(argv)
-            if flags.FLAGS['config'].parser.from_workdir:
+            parser = flags.FLAGS['config'].parser
+            if isinstance(parser, RecipeParser) and parser.from_workdir:
                 argv = with_config_of_workdir(argv)
         arguments = flags.FLAGS(argv)[1:]
     except ConfigError:

@@ -1,6 +1,6 @@
 r"""Downloads and prepares a dataset through TFDS, or converts a prepared one.
 
-    python -m ssanet_jax.tools.prepare --dataset=imagenet2012:5.*.* --manual_dir=/data/tars
+    python -m ssanet_jax.tools.prepare --dataset='imagenet2012:5.*.*' --manual_dir=/data/tars
 
 Writes array_record files, which training reads in any order; a dataset in tfrecord files gets
 them in addition. --max_side makes a smaller copy of a prepared dataset, such as NAME_256px_q90,
@@ -8,6 +8,7 @@ which decodes faster. Reports the disk space it needs and checks it first. After
 the same command resumes with the missing downloads and shards.
 """
 
+import shlex
 import shutil
 import sys
 from typing import Any
@@ -64,8 +65,9 @@ def main() -> None:
     else:
         _convert(Conversion(builder, FLAGS.file_format, folder, shrink))
     if not FLAGS.dry_run:
-        where = f' --config.dataset.data_dir={data_dir}' if data_dir else ''
-        _console.print(f'Train on it with: --config.dataset.name={name}{where}')
+        fields = [f'--config.dataset.name={name}']
+        fields += [f'--config.dataset.data_dir={data_dir}'] if data_dir else []
+        _console.print(f'Train on it with: {shlex.join(fields)}')
 
 
 def _builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.DatasetBuilder:

@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -97,7 +99,8 @@ def train_and_evaluate(
         if start is None:
             notes += raise_on_all_hosts(partial(run_history.check_nothing_lost, folder, setup.plan))
         else:
-            like, restore = (state, total.sums), checkpoints.restore
+            like = (state, total.sums)
+            restore: Callable[..., Any] = checkpoints.restore
             if allow_config_change and not checkpoints.fits(start, like):
                 restore = checkpoints.restore_model
                 notes.append('The saved state of the optimizer does not fit; it starts anew.')
@@ -224,5 +227,6 @@ def _check_finite(total: Metrics, config: ConfigDict, checkpoints: Checkpoints) 
             'and pass --allow_config_change, or start in a new workdir with '
             '--config.max_bad_steps=10, which skips non-finite steps; to find the '
             'module that fails first: '
-            f'python -m ssanet_jax.tools.nonfinite --workdir={checkpoints.directory.parent}'
+            'python -m ssanet_jax.tools.nonfinite '
+            f'{shlex.quote(f"--workdir={checkpoints.directory.parent}")}'
         )

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shlex
 import shutil
 import sys
 from functools import partial
@@ -243,10 +244,11 @@ def test_more_bad_images_may_be_allowed_or_repaired(photos):
 
 def test_imagenet_is_prepared_with_the_command_and_the_files_that_are_named(tmp_path, capsys):
     config = base().dataset
-    config.data_dir, config.manual_dir = str(tmp_path / 'data'), str(tmp_path / 'tars')
+    config.data_dir, config.manual_dir = str(tmp_path / 'my data'), str(tmp_path / 'tars')
     message = refused('is not prepared in', builders.open_builder, config)
-    _, *arguments = re.search('Prepare it once with: (.*)$', message)[1].split('tools.prepare ')
-    arguments = [*arguments[0].split(), '--dry_run']
+    command = shlex.split(re.search('Prepare it once with: (.*)$', message)[1])
+    assert command[:3] == ['python', '-m', 'ssanet_jax.tools.prepare']
+    arguments = [*command[3:], '--dry_run']
     message = refused('download them from ', run_tool, prepare, *arguments)
     assert 'ILSVRC2012_img_train.tar (148 GB) and ILSVRC2012_img_val.tar (6.74 GB)' in message
     assert 'Needs about 155 GB' in capsys.readouterr().out
