@@ -96,7 +96,7 @@ PREPARE = r'Prepare it once with: python -m ssanet_jax\.tools\.prepare '
         ('cifar100', rf'{PREPARE}--dataset=cifar100 --data_dir'),
         (
             'imagenet2012:5.*.*',
-            rf"ILSVRC2012_img_train\.tar and .*{PREPARE}'--dataset=imagenet2012:5\.\*\.\*' --data_dir",
+            rf"ILSVRC2012_img_train\.tar and .*{PREPARE}'--dataset=imagenet2012:5\.\*\S+' --data",
         ),
         ('ciafr10', r'nearest: .*cifar10'),
         ('cifar10:99.0.0', r'cannot be loaded at version 99\.0\.0'),
