@@ -1,9 +1,10 @@
 """Trains an SSANet, or evaluates a checkpoint.
 
     python main.py --config=configs/digits_ssa20.py --workdir=runs/digits
-    python main.py --config=configs/digits_ssa20.py --workdir=runs/digits --mode=eval
+    python main.py --workdir=runs/digits --mode=eval
 
-Running it again in the same workdir resumes from the newest checkpoint. Any field of the config
+Running it again in the same workdir resumes from the newest checkpoint. Without --config, the
+config is that of the run in the workdir. Any field of the config
 can be overridden, as --config.optimizer.learning_rate=0.05; --help and docs/config.md list them.
 """
 
@@ -19,7 +20,9 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     from ssanet_jax.config.describe import help_text
 
-    cli.define_config(f'Recipe, one of configs/.\n\nFields to override:\n\n{help_text()}')
+    text = 'Recipe, one of configs/; by default the config of the run in --workdir.'
+    fields = f'Fields to override:\n\n{help_text()}'
+    cli.define_config(f'{text}\n\n{fields}', from_workdir=True)
     flags.DEFINE_string('workdir', None, 'Folder for all files of the run.', required=True)
     flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'Train, or evaluate a checkpoint.')
     flags.DEFINE_string('checkpoint', 'best', 'To evaluate: best, latest, init or a step.')

@@ -25,8 +25,8 @@ import numpy as np
 from common import ROOT, machine, write
 from PIL import Image
 
+from ssanet_jax.config import with_defaults
 from ssanet_jax.data.builders import open_builder
-from ssanet_jax.trained.load import with_defaults
 from ssanet_jax.training.workdir import Workdir
 
 

@@ -11,8 +11,25 @@
 #     launch/tpu.sh delete
 set -euo pipefail
 
+need() {
+  if [[ -z ${!1:-} ]]; then
+    echo "$0: set $1, $2" >&2
+    exit 2
+  fi
+}
+
+action=${1:-help}
+shift || true
+case $action in
+  create | state | setup | start | log | stop | delete) ;;
+  *)
+    sed -n '2,/^set/ s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
+need ZONE 'the zone of the TPU, as us-central2-b'
+
 TPU=${TPU:-ssanet}
-ZONE=${ZONE:?the zone of the TPU, as us-central2-b}
 RUNTIME=${RUNTIME:-tpu-ubuntu2204-base} # v5e: v2-alpha-tpuv5-lite, v6e: v2-alpha-tpuv6e
 CONFIG=${CONFIG:-configs/imagenet_ssa50.py}
 CACHE=${JAX_COMPILATION_CACHE_DIR:-}
@@ -21,12 +38,11 @@ tpus() { gcloud compute tpus "$@" --zone="$ZONE"; }
 on() { tpus tpu-vm ssh "$TPU" --worker="$1" --command="set -euo pipefail; $2"; }
 running='pgrep --pidfile=ssanet/run.pid --full until_done.sh'
 
-action=${1:-help}
-shift || true
 case $action in
   create)
+    need TYPE 'the kind of TPU, as v4-32'
     tpus queued-resources create "$TPU" --node-id="$TPU" --runtime-version="$RUNTIME" \
-      --accelerator-type="${TYPE:?the kind of TPU, as v4-32}" "$@"
+      --accelerator-type="$TYPE" "$@"
     ;;
   state)
     tpus queued-resources describe "$TPU" --format='value(state.state)'
@@ -44,7 +60,7 @@ case $action in
         --editable=".[train,tpu]"'
     ;;
   start)
-    WORKDIR=${WORKDIR:?a folder that all hosts see, as gs://BUCKET/runs/ssa50}
+    need WORKDIR 'a folder that all hosts see, as gs://BUCKET/runs/ssa50'
     command=$(printf '%q ' env ${CACHE:+"JAX_COMPILATION_CACHE_DIR=$CACHE"} launch/until_done.sh \
       .venv/bin/python main.py --config="$CONFIG" --workdir="$WORKDIR" "$@")
     on all "if $running 2>/dev/null; then echo 'It is running already.' >&2; exit 1; fi
@@ -58,9 +74,5 @@ case $action in
     ;;
   delete)
     tpus queued-resources delete "$TPU" --force
-    ;;
-  *)
-    sed -n '2,/^set/ s/^# \{0,1\}//p' "$0" >&2
-    exit 2
     ;;
 esac

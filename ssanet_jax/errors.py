@@ -1,7 +1,9 @@
 """Errors that end a run, each with the exit code that docs/launch.md lists."""
 
 import contextlib
+import difflib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -61,3 +63,12 @@ def print_error(text: str) -> None:
     with contextlib.suppress(OSError):  # stderr may be closed
         line = ' '.join(text.splitlines())
         print(f'{Path(sys.argv[0]).name}: {line}', file=sys.stderr, flush=True)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The three of `known` that are spelled most like `name`.
+
+    >>> nearest('resnt18', ['resnet18', 'resnet34', 'vgg11', 'resnet20'])
+    'resnet18, resnet34, resnet20'
+    """
+    return ', '.join(difflib.get_close_matches(name, list(known), n=3, cutoff=0))

@@ -1,6 +1,7 @@
 """Process-wide settings: devices, TensorFlow, the cache of compiled programs, stop signals."""
 
 import hashlib
+import logging
 import os
 import platform
 import signal
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import platformdirs
 
 
 def use_cpu() -> None:
@@ -30,6 +30,8 @@ def silence_tensorflow() -> None:
     """
     os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # no setdefault: importing JAX sets another level
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+    # `data` traces a program for each number of files, of which TensorFlow warns.
+    logging.getLogger('tensorflow').setLevel(logging.ERROR)
 
 
 def start_tensorflow() -> None:
@@ -57,6 +59,8 @@ def enable_compilation_cache() -> Path | None:
         return Path(jax.config.values['jax_compilation_cache_dir'])
     if jax.process_count() > 1:
         return None
+    import platformdirs  # of the extra `train`
+
     # Programs for one CPU can crash another, and home folders are shared between machines.
     folder = platformdirs.user_cache_path('ssanet_jax') / 'compiled' / _cpu()
     jax.config.update('jax_compilation_cache_dir', os.fspath(folder))

@@ -1,6 +1,5 @@
 """Outputs of any layer of a network, by name."""
 
-import difflib
 import fnmatch
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
+from ssanet_jax.errors import nearest
 from ssanet_jax.models.folded_tail import plain_form
 from ssanet_jax.models.network import Network
 
@@ -86,8 +86,9 @@ def _by_number(name: str) -> list[Any]:
 def _choose(names: Sequence[str], known: Sequence[str]) -> list[str]:
     for pattern in names:
         if not any(_matches(name, pattern) for name in known):
-            close = ', '.join(difflib.get_close_matches(pattern, known, n=5) or known[:5])
-            raise ValueError(f'No feature map is called {pattern!r}. Nearest: {close}.')
+            raise ValueError(
+                f'No feature map is called {pattern!r}. Nearest: {nearest(pattern, known)}.'
+            )
     return [name for name in known if any(_matches(name, pattern) for pattern in names)]
 
 

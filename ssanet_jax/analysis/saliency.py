@@ -1,6 +1,5 @@
 """Saliency maps: the gates of attention blocks, and Grad-CAM for comparison."""
 
-import difflib
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import numpy as np
 
 from ssanet_jax import layers
 from ssanet_jax.analysis.interception import ModuleCall, on_call
+from ssanet_jax.errors import nearest
 from ssanet_jax.models.folded_tail import plain_form
 from ssanet_jax.models.network import Network
 
@@ -193,8 +193,7 @@ def _grad_cam(
 
 def _map_of(layer: str, maps: Mapping[str, jax.Array]) -> jax.Array:
     if layer not in maps:
-        nearest = difflib.get_close_matches(layer, maps, n=5) or list(maps)[-5:]
         raise ValueError(
-            f'No layer called {layer!r} has a feature map. Nearest: {", ".join(nearest)}.'
+            f'No layer called {layer!r} has a feature map. Nearest: {nearest(layer, maps)}.'
         )
     return maps[layer]

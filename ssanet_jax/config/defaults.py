@@ -4,6 +4,7 @@ A recipe in configs/ starts from `base()` and changes what differs. Any field ca
 overridden on the command line: `--config.optimizer.learning_rate=0.05`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -55,3 +56,14 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
+
+
+def with_defaults(saved: Mapping[str, Any]) -> ConfigDict:
+    """The config of config.json; fields added since then get their defaults."""
+    config = base()
+    known = flatten(config)
+    for field, value in flatten(ConfigDict(saved)).items():
+        if field in known:  # `data_order` is not a field
+            value = tuple(value) if isinstance(value, list | tuple) else value
+            config.update_from_flattened_dict({field: value})
+    return config

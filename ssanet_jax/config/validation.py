@@ -1,6 +1,5 @@
 """Checks of a config, before anything expensive: its fields, their relations, the devices."""
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,7 +8,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.config.defaults import base, flatten
 from ssanet_jax.config.fields import FIELDS
-from ssanet_jax.errors import ConfigError, one_line
+from ssanet_jax.errors import ConfigError, nearest, one_line
 
 _MAX_PIXELS = 2**36  # in a batch
 
@@ -157,8 +156,10 @@ def unknown_field(name: str) -> str:
     if inside:
         one = f'{name}.name' if f'{name}.name' in inside else inside[0]
         return f'config.{name} is a group of fields; set one of them, as config.{one}.'
-    leaf = name.rpartition('.')[2]
-    same = [known for known in FIELDS if difflib.get_close_matches(leaf, [known.split('.')[-1]])]
-    nearest = difflib.get_close_matches(name, FIELDS, n=3) or same[:3]
-    hint = f'nearest: {", ".join(nearest)}' if nearest else 'main.py --help lists all fields'
-    return f'config.{name} does not exist; {hint}.'
+    fields = {known: known for known in FIELDS}
+    fields |= {known.rpartition('.')[2]: known for known in reversed(FIELDS)}  # without its group
+    meant = fields[nearest(name, fields).partition(',')[0]]
+    return (
+        f'config.{name} does not exist; nearest: {nearest(meant, FIELDS)}. main.py --help lists '
+        'all fields.'
+    )

@@ -6,6 +6,8 @@ Nothing here imports TensorFlow until it is used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ssanet_jax import runtime
+
 if TYPE_CHECKING:
     from ssanet_jax.data.builders import DatasetInfo, dataset_info
     from ssanet_jax.data.image_files import FileBatch, file_batches
@@ -33,6 +35,8 @@ __all__ = [
     'file_batches',
     'train_batches',
 ]
+
+runtime.silence_tensorflow()  # before a module imports it
 
 
 def __getattr__(name: str) -> Any:

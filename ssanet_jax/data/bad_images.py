@@ -59,16 +59,13 @@ class BadImages:
                 f'{name} cannot be decoded: {reason} Repair it, or count such images as '
                 'incorrectly classified: --config.dataset.bad_eval_images=incorrect'
             )
-        self.count(number, reason)
+        self._note(number, reason)
         logging.log_first_n(logging.WARNING, '%s counts as incorrectly classified.', 20, name)
         return UNDECODABLE_LABEL
 
     def count(self, number: int, reason: str) -> str:
         """Counts and logs a bad example; returns its name. Raises ConfigError if too many are."""
-        name = self._source.name(number)
-        if number not in self._numbers:
-            self._numbers.add(number)
-            logging.warning('%s cannot be decoded: %s', name, reason)
+        name = self._note(number, reason)
         most = self._dataset.max_bad_fraction
         if len(self._numbers) > most * self._source.size:
             raise ConfigError(
@@ -76,6 +73,14 @@ class BadImages:
                 f'config.dataset.max_bad_fraction={most} allows; the last is {name}: {reason} '
                 'Repair them, or allow more.'
             )
+        return name
+
+    def _note(self, number: int, reason: str) -> str:
+        """Logs a bad example once; returns its name."""
+        name = self._source.name(number)
+        if number not in self._numbers:
+            self._numbers.add(number)
+            logging.warning('%s cannot be decoded: %s', name, reason)
         return name
 
     def substitute(self, name: str, number: int) -> None:

@@ -1,10 +1,11 @@
 """Opens TFDS datasets; those made from local files are prepared on the fly."""
 
-import difflib
+import contextlib
 import functools
 import hashlib
+import io
 import json
-import sys
+import shlex
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from ssanet_jax.data.datasets.digits import Digits
 from ssanet_jax.data.datasets.fashion_mnist import FILES, FashionMnistIdx
 from ssanet_jax.data.readers import ArrayRecords, Folder, TfRecords, folder_files
 from ssanet_jax.data.sources import Source
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, nearest
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 
@@ -102,11 +103,12 @@ def open_source(dataset: ConfigDict, split: str) -> Source:
 def prepare_command(dataset: ConfigDict) -> str:
     """The command that prepares `config.dataset`."""
     folders = [
-        f' --{name}={value}'
+        f'--{name}={value}'
         for name in ('data_dir', 'manual_dir')
         if (value := getattr(dataset, name))
     ]
-    return f'python -m ssanet_jax.tools.prepare --dataset={dataset.name}{"".join(folders)}'
+    command = ['python', '-m', 'ssanet_jax.tools.prepare', f'--dataset={dataset.name}', *folders]
+    return shlex.join(command)
 
 
 def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
@@ -121,6 +123,8 @@ def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
 
 def _hint(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
     if dataset.in_memory or builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+        return ''
+    if '://' in str(builder.data_path):  # array_record would ask the bucket for each image
         return ''
     return (
         f'{builder.info.full_name} is streamed from tfrecord files, shuffled through a buffer. As '
@@ -166,11 +170,10 @@ def find_builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.D
     try:
         return tfds.builder(name, data_dir=data_dir, **options)
     except (tfds.core.DatasetNotFoundError, *_BAD_NAME) as error:
-        known = sorted({*LOCAL_BUILDERS, *tfds.list_builders()})
-        nearest = difflib.get_close_matches(name.partition(':')[0], known, n=3)
+        known = sorted({'folder', *LOCAL_BUILDERS, *tfds.list_builders()})
         raise ConfigError(
             f'config.dataset.name={name!r} is not a dataset of TFDS or of ssanet_jax; '
-            f'nearest: {", ".join(nearest or LOCAL_BUILDERS)}. {str(error).splitlines()[0]}'
+            f'nearest: {nearest(name.partition(":")[0], known)}. {str(error).splitlines()[0]}'
         ) from error
 
 
@@ -191,8 +194,8 @@ def split_size(builder: tfds.core.DatasetBuilder, split: str) -> int:
         size = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
         raise ConfigError(
-            f'{builder.info.full_name} has no split {split!r}; it has '
-            f'{", ".join(builder.info.splits)}, and slices of them like "train[:90%]".'
+            f'{builder.info.full_name} has no split {split!r}; nearest: '
+            f'{nearest(split, builder.info.splits)}, and slices of them like "train[:90%]".'
         ) from error
     if size <= 0:
         raise ConfigError(f'Split {split!r} of {builder.info.full_name} is empty; choose another.')
@@ -201,18 +204,18 @@ def split_size(builder: tfds.core.DatasetBuilder, split: str) -> int:
 
 def _prepare_local(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
     if isinstance(builder, FashionMnistIdx):
-        folder = Path(manual_dir or _default_manual_dir(builder))
+        folder = Path(manual_dir or default_manual_dir(builder))
         missing = [n for names in FILES.values() for n in names if not (folder / n).exists()]
         if missing:
             raise ConfigError(
                 f'{builder.name} needs {", ".join(missing)} in {folder} (config.dataset.'
                 f'manual_dir). {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}'
             )
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
+    tfds.disable_progress_bar()
     download = tfds.download.DownloadConfig(manual_dir=manual_dir)
     try:
-        builder.download_and_prepare(download_config=download)
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download
+            builder.download_and_prepare(download_config=download)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ConfigError(
             f'{builder.name} could not be written to {builder.data_path} '
@@ -234,11 +237,12 @@ def files_by_hand(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> 
     """Returns a sentence naming the files that a user must download, and their folder; or ''."""
     if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         return ''
-    folder = manual_dir or _default_manual_dir(builder)
+    folder = manual_dir or default_manual_dir(builder)
     return f' First put the files it needs into {folder}: {_manual_files(builder)}.'
 
 
-def _default_manual_dir(builder: tfds.core.DatasetBuilder) -> Path:
+def default_manual_dir(builder: tfds.core.DatasetBuilder) -> Path:
+    """The folder where a user puts files that TFDS cannot download."""
     return Path(builder.data_path).parents[1] / 'downloads' / 'manual'
 
 

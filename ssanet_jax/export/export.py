@@ -55,12 +55,14 @@ FORMATS = {
 
 
 def require_packages(format_name: str) -> None:
-    """Raises ConfigError unless the packages that a format needs are installed."""
+    """Raises ConfigError unless the format exists and the packages it needs are installed."""
+    if format_name not in FORMATS:
+        raise ConfigError(f'{format_name!r} is not a format; choose one of {", ".join(FORMATS)}.')
     packages = FORMATS[format_name].packages
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f'Exporting to {format_name} needs {" and ".join(missing)}: pip install .[export]'
+            f"Exporting to {format_name} needs {' and '.join(missing)}: pip install -e '.[export]'"
         )
 
 

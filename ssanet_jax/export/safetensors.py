@@ -11,11 +11,12 @@ import jax
 import numpy as np
 
 from ssanet_jax import weights
+from ssanet_jax.config import with_defaults
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.export.parity import LoadedFn
 from ssanet_jax.export.program import Program, as_trained, read_metadata
 from ssanet_jax.models import Network
-from ssanet_jax.trained.load import TrainedModel, with_defaults
+from ssanet_jax.trained.load import TrainedModel
 from ssanet_jax.training.trainer_setup import build_model
 
 FILE = 'model.safetensors'

@@ -1,7 +1,6 @@
 """Models by name: `create_model('ssa_resnet50', num_classes=1000)`."""
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, get_args
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 
 from ssanet_jax import layers
 from ssanet_jax.attention import ATTENTION
+from ssanet_jax.errors import nearest
 from ssanet_jax.layers import ValuePartial
 from ssanet_jax.models.densenet import DenseNet
 from ssanet_jax.models.googlenet import GoogLeNet
@@ -112,7 +112,7 @@ def split_name(name: str) -> tuple[str | None, str]:
     network = name.removeprefix(f'{kind}_')
     network = _SHORT.get(network, network)
     if network not in NETWORKS:
-        raise ValueError(f'No model is called {name!r}. {_nearest(name, model_names())}')
+        raise ValueError(f'No model is called {name!r}. Nearest: {nearest(name, model_names())}.')
     return kind, network
 
 
@@ -221,7 +221,7 @@ def _check_options(options: Iterable[str], make: Callable[..., nn.Module], what:
     known = option_names(make)
     for option in options:
         if option not in known:
-            raise ValueError(f'No {what} is called {option!r}. {_nearest(option, known)}')
+            raise ValueError(f'No {what} is called {option!r}. Nearest: {nearest(option, known)}.')
 
 
 def option_names(make: Callable[..., nn.Module]) -> list[str]:
@@ -229,9 +229,3 @@ def option_names(make: Callable[..., nn.Module]) -> list[str]:
     made: Any = layers.unwrap_partial(make)
     fields = dataclasses.fields(made) if dataclasses.is_dataclass(made) else ()
     return [field.name for field in fields if field.name not in ('parent', 'name')]
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=5)
-    return f'Nearest: {", ".join(close)}.' if close else f'Known: {", ".join(known)}.'

@@ -1,5 +1,7 @@
 """Evaluates a run once: logits, loss and rank of every image, and the images of highest loss."""
 
+import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -34,6 +36,8 @@ class Evaluation(NamedTuple):
       hardest: the decodable images of highest loss, in descending order.
       sample: evenly spaced decodable images, for statistics too expensive to compute on all.
       num_train: number of training images.
+      names: of every image: the path of its file, where images are files, or else '#' and its
+        position.
     """
 
     logits: np.ndarray
@@ -43,6 +47,7 @@ class Evaluation(NamedTuple):
     hardest: Examples
     sample: Examples
     num_train: int
+    names: Sequence[str]
 
     def means(self) -> dict[str, float]:
         """The 'loss', 'top1', 'top5' and 'num_examples' of metrics.jsonl; accuracies in percent."""
@@ -92,7 +97,17 @@ def evaluate_trained(trained: TrainedModel, *, hardest: int, sample: int) -> Eva
         sampled.append(Examples(position[some], image[some]))
         start, num_good = start + len(position), num_good + len(good)
     logits, label, loss, rank = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return Evaluation(logits, label, loss, rank, hard, _join(sampled), info.num_train)
+    names = _names(config, len(label))
+    return Evaluation(logits, label, loss, rank, hard, _join(sampled), info.num_train, names)
+
+
+def _names(config: ConfigDict, count: int) -> list[str]:
+    if config.dataset.name != 'folder':
+        return [f'#{position}' for position in range(count)]
+    from ssanet_jax.data.builders import open_source  # imports TensorFlow
+
+    source = open_source(config.dataset, config.dataset.eval_split)
+    return [os.path.relpath(source.name(n), config.dataset.data_dir) for n in range(count)]
 
 
 def _eval_config(trained: TrainedModel) -> tuple[ConfigDict, data.DatasetInfo]:

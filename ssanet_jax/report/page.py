@@ -1,26 +1,30 @@
 """Writes report.html, a self-contained page about a run: results, errors, cost and config."""
 
 import functools
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jinja2
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.macs import layer_costs
 from ssanet_jax.atomic_write import atomic_write
+from ssanet_jax.config import with_defaults
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.report import classes, curves, sections, tables
 from ssanet_jax.report.charts import curve_charts
 from ssanet_jax.report.evaluation import Evaluation, evaluate_trained
 from ssanet_jax.report.header import make_header
-from ssanet_jax.trained.load import TrainedModel, load_trained, with_defaults
+from ssanet_jax.trained.load import TrainedModel, load_trained
 from ssanet_jax.training.workdir import Workdir
 from ssanet_jax.version import __version__
 
 _HARDEST = 24  # images shown
+_NAMED = 24  # undecodable images listed
 _SAMPLE = 512  # images for gate statistics
 
 
@@ -62,15 +66,16 @@ def report_at_end(workdir: epath.PathLike) -> None:
 
     With several hosts it prints the command to run instead, since evaluation uses one host.
     """
+    command = shlex.join(['python', '-m', 'ssanet_jax.tools.report', f'--workdir={workdir}'])
     if jax.process_count() > 1:
         if jax.process_index() == 0:
-            print(f'Report: python -m ssanet_jax.tools.report --workdir={workdir}')
+            print(f'Report: {command}')
         return
     try:
         print(f'Report: {write_report(workdir)}')
     except Exception as error:  # of the report, not of the run
         reason = ' '.join(str(error).split())[:300] or type(error).__name__
-        print(f'No report: {reason} Write it with tools.report --workdir={workdir}')
+        print(f'No report: {reason} Write it with: {command}')
 
 
 def _page(folder: Workdir, checkpoint: str) -> str:
@@ -123,7 +128,8 @@ def _image_sections(
     if bad := len(evaluation.label) - len(good):
         notes.append(
             f'{bad:,} of {len(evaluation.label):,} evaluation images cannot be decoded. They count '
-            'as incorrect in the results below, as in training, and are omitted elsewhere.'
+            'as incorrect in the results below, as in training, and are omitted elsewhere: '
+            f'{_bad_names(evaluation)}.'
         )
     if not len(good):
         return {}
@@ -147,6 +153,12 @@ def _image_sections(
         'calibration': sections.calibration_section(logits, label),
         'gates': sections.gates_section(trained, evaluation),
     }
+
+
+def _bad_names(evaluation: Evaluation) -> str:
+    bad = np.flatnonzero(evaluation.label < 0)
+    more = [f'and {len(bad) - _NAMED:,} more'] if len(bad) > _NAMED else []
+    return ', '.join([*(evaluation.names[position] for position in bad[:_NAMED]), *more])
 
 
 @functools.cache

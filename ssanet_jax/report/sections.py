@@ -28,7 +28,7 @@ class HardExample(NamedTuple):
     """An image with a high loss, in nats; probabilities are in percent."""
 
     thumbnail: str
-    position: int
+    name: str
     label: str
     prediction: str
     correct: bool
@@ -72,7 +72,7 @@ def hard_examples(evaluation: Evaluation, classes: Sequence[str]) -> list[HardEx
         examples.append(
             HardExample(
                 thumbnail=thumbnail(image),
-                position=int(position),
+                name=evaluation.names[position],
                 label=classes[label],
                 prediction=classes[prediction],
                 correct=bool(label == prediction),

@@ -1,11 +1,10 @@
 """Devices that a program can be compiled for without being here."""
 
-import difflib
 import math
 import os
 from collections.abc import Mapping
 
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, nearest
 from ssanet_jax.targets.device_type import DeviceType
 from ssanet_jax.targets.nvidia import GPUS
 from ssanet_jax.targets.tpu import TPUS
@@ -34,25 +33,25 @@ def find_topology(text: str) -> tuple[DeviceType, str, int]:
     name = text.strip().lower()
     if name in known:
         return known[name]
-    nearest = _nearest(name, {key: number for key, (_, _, number) in known.items()})
+    sizes = {key: number for key, (_, _, number) in known.items()}
     raise ConfigError(
-        f'--topology={text} does not exist; nearest: {", ".join(nearest)}. Device types: '
+        f'--topology={text} does not exist; nearest: {_nearest(name, sizes)}. Device types: '
         f'{", ".join(DEVICE_TYPES)}.'
     )
 
 
-def _nearest(text: str, known: Mapping[str, int]) -> list[str]:
+def _nearest(text: str, known: Mapping[str, int]) -> str:
     """Those of the same device type with about as many devices, or those spelled alike."""
     kinds = [kind for kind in DEVICE_TYPES.values() if text.startswith(kind.name)]
     if not kinds:
-        return difflib.get_close_matches(text, known, n=3, cutoff=0) or list(known)[:3]
+        return nearest(text, known)
     kind = max(kinds, key=lambda kind: len(kind.name))
     sides = [
         int(side) for side in text.removeprefix(kind.name).strip(':').split('x') if side.isdigit()
     ]
     wanted = max(1, math.prod(sides))
     names = sorted(kind.topologies, key=lambda n: abs(math.log(known[n] / wanted)))
-    return names[:3]
+    return ', '.join(names[:3])
 
 
 def compile_environment() -> dict[str, str]:

@@ -4,30 +4,31 @@ import contextlib
 import inspect
 import os
 import re
-import runpy
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from logging import LogRecord
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from ssanet_jax.config.fields import FIELDS
-from ssanet_jax.config.validation import check_names, check_overrides, unknown_field
+from ssanet_jax.config.validation import check_overrides, unknown_field
 from ssanet_jax.errors import (
     ConfigError,
     HostLostError,
     RunError,
     StoppedError,
+    nearest,
     one_line,
     print_error,
 )
 from ssanet_jax.runtime import StopSignals
+from ssanet_jax.tools.recipes import RecipeParser, with_config_of_workdir
 from ssanet_jax.training import hosts
 
 flags.disclaim_key_flags()  # --help lists flags defined here as those of the command
@@ -74,18 +75,27 @@ def parse(argv: Sequence[str]) -> list[str]:
     """
     try:
         if 'config' in flags.FLAGS:
-            _check_fields(flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False))
+            argv = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+            _check_fields(argv)
+            parser = flags.FLAGS['config'].parser
+            if isinstance(parser, RecipeParser) and parser.from_workdir:
+                argv = with_config_of_workdir(argv)
         arguments = flags.FLAGS(argv)[1:]
     except ConfigError:
         raise
+    except flags.UnrecognizedFlagError as error:
+        raise ConfigError(_unknown_flag(error.flagname)) from error
     except (AttributeError, KeyError, TypeError, ValueError, flags.Error) as error:
         if isinstance(error.__context__, ConfigError):  # absl rewords those of a parser
             raise error.__context__ from error.__context__.__cause__
         message = one_line(error).rstrip('.? ')
         raise ConfigError(f'{message}. --help lists the flags.') from error
     for name in flags.FLAGS:
-        if flags.FLAGS[name].present and flags.FLAGS[name].value == '':
+        flag = flags.FLAGS[name]
+        if flag.present and flag.value == '':
             raise ConfigError(f'--{name} has no value; write --{name}=VALUE, or leave it out.')
+        if flag.present > 1 and not (flag.boolean or name.startswith('config.')):
+            raise ConfigError(f'--{name} is given {flag.present} times; give it once.')
     return arguments
 
 
@@ -99,10 +109,21 @@ def call(main: Callable[..., None], arguments: list[str]) -> None:
         main()
 
 
-def define_config(text: str = 'Recipe, one of configs/.', *, required: bool = True) -> None:
-    """Defines --config=FILE, or FILE:ARGUMENT for its get_config(ARGUMENT), and --config.FIELD."""
+def define_config(
+    text: str = 'Recipe, one of configs/, or the config.json of a run.',
+    *,
+    required: bool = True,
+    from_workdir: bool = False,
+) -> None:
+    """Defines --config=FILE, or FILE:ARGUMENT for its get_config(ARGUMENT), and --config.FIELD.
+
+    Args:
+      text: for --help.
+      required: whether the command needs it.
+      from_workdir: whether it is the config of the run in --workdir if it is not given.
+    """
     config_flags.DEFINE_config_file('config', None, text)
-    flags.FLAGS['config'].parser = _RecipeParser()
+    flags.FLAGS['config'].parser = RecipeParser(from_workdir=from_workdir)
     if required:
         flags.mark_flag_as_required('config')
 
@@ -171,6 +192,13 @@ def _leave(error: Exception) -> NoReturn:
     sys.exit(code)
 
 
+def _unknown_flag(name: str) -> str:
+    known = list(flags.FLAGS)
+    if 'config' in known:
+        known += [f'config.{field}' for field in FIELDS]
+    return f'--{name} does not exist; nearest: {nearest(name, known)}. --help lists the flags.'
+
+
 def _check_fields(argv: Sequence[str]) -> None:
     """Checks overrides for mistakes that ml_collections accepts, or reports at length."""
     seen = set()
@@ -184,44 +212,3 @@ def _check_fields(argv: Sequence[str]) -> None:
         if FIELDS[name].is_tuple and (name in seen or value.startswith('{')):
             raise ConfigError(f'{argument}: write the whole tuple at once, as "(1, 2)".')
         seen.add(name)
-
-
-class _RecipeParser(flags.ArgumentParser):
-    def parse(self, argument: str) -> ConfigDict:
-        file, colon, parameter = argument.partition(':')
-        if not Path(file).is_file():
-            recipes = ', '.join(sorted(str(path) for path in Path('configs').glob('*.py')))
-            raise ConfigError(f'--config={argument} is not a file; recipes here: {recipes}.')
-        config = _call_get_config(file, [parameter] if colon else [])
-        if type(config) is not ConfigDict:
-            raise ConfigError(
-                f'{file}: get_config() returned {type(config).__name__}, not a ConfigDict; begin '
-                'it with config = base() and end it with return config.'
-            )
-        check_names(config)
-        return config.lock()
-
-
-def _call_get_config(file: str, arguments: list[str]) -> Any:
-    try:
-        get_config = runpy.run_path(file).get('get_config')
-        if callable(get_config):
-            return get_config(*arguments)
-    except ConfigError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever a recipe does
-        raise ConfigError(_in_recipe(file, error)) from error
-    raise ConfigError(f'{file} has no function get_config(); see configs/.')
-
-
-def _in_recipe(file: str, error: BaseException) -> str:
-    """'configs/x.py, line 12: TypeError: ...; correct the recipe.'"""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
-    message, remedy = str(error), 'correct the recipe.'
-    if isinstance(error, SyntaxError):
-        lines = [error.lineno] if error.filename == file else lines
-        message = error.msg
-    elif not lines:
-        remedy = 'choose --config=FILE or --config=FILE:ARGUMENT, as its get_config() expects.'
-    place = f'{file}, line {lines[-1]}' if any(lines) else file
-    return f'{place}: {one_line(f"{type(error).__name__}: {message}").removesuffix(":")}; {remedy}'

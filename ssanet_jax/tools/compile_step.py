@@ -21,9 +21,9 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.jaxpr_macs import least_macs
 from ssanet_jax.analysis.schedule import Exchange, estimated_cycles, exchanges, memory_traffic
+from ssanet_jax.config import with_defaults
 from ssanet_jax.errors import ConfigError, RunError, one_line
 from ssanet_jax.targets import compile_environment, find_topology
-from ssanet_jax.trained.load import with_defaults
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.steps import DATA_AXIS
 

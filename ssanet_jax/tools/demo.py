@@ -53,7 +53,7 @@ def main() -> None:
         )
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f'The page needs {error.name}, which is not installed: pip install .[demo]'
+            f"The page needs {error.name}, which is not installed: pip install -e '.[demo]'"
         ) from error
     except (OSError, ValueError) as error:
         reason = ' '.join(str(error).split())

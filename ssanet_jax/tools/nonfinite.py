@@ -42,7 +42,7 @@ _SQUARE_OVERFLOWS = math.sqrt(float(jnp.finfo(jnp.float32).max))
 
 def main() -> None:
     folder = epath.Path(FLAGS.workdir)
-    from ssanet_jax.trained.load import with_defaults
+    from ssanet_jax.config import with_defaults
     from ssanet_jax.training.workdir import Workdir
 
     config = with_defaults(Workdir(folder).read_config())  # before TensorFlow loads

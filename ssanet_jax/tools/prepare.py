@@ -1,6 +1,6 @@
 r"""Downloads and prepares a dataset through TFDS, or converts a prepared one.
 
-    python -m ssanet_jax.tools.prepare --dataset=imagenet2012:5.*.* --manual_dir=/data/tars
+    python -m ssanet_jax.tools.prepare --dataset='imagenet2012:5.*.*' --manual_dir=/data/tars
 
 Writes array_record files, which training reads in any order; a dataset in tfrecord files gets
 them in addition. --max_side makes a smaller copy of a prepared dataset, such as NAME_256px_q90,
@@ -8,6 +8,7 @@ which decodes faster. Reports the disk space it needs and checks it first. After
 the same command resumes with the missing downloads and shards.
 """
 
+import shlex
 import shutil
 import sys
 from typing import Any
@@ -19,7 +20,12 @@ from etils import epath
 from rich import progress as bars
 from rich.console import Console
 
-from ssanet_jax.data.builders import LOCAL_BUILDERS, files_by_hand, find_builder
+from ssanet_jax.data.builders import (
+    LOCAL_BUILDERS,
+    default_manual_dir,
+    files_by_hand,
+    find_builder,
+)
 from ssanet_jax.data.conversion import Conversion, Shrink, is_prepared
 from ssanet_jax.data.sources import num_cores
 from ssanet_jax.errors import ConfigError
@@ -27,6 +33,14 @@ from ssanet_jax.tools import cli
 
 FLAGS = flags.FLAGS
 _console = Console(soft_wrap=True, highlight=False)
+
+# Sizes in bytes of files that a user downloads, which TFDS does not know.
+_ARCHIVES = {
+    'imagenet2012': {
+        'ILSVRC2012_img_train.tar': 147_897_477_120,
+        'ILSVRC2012_img_val.tar': 6_744_924_160,
+    }
+}
 
 
 def main() -> None:
@@ -51,8 +65,9 @@ def main() -> None:
     else:
         _convert(Conversion(builder, FLAGS.file_format, folder, shrink))
     if not FLAGS.dry_run:
-        where = f' --config.dataset.data_dir={data_dir}' if data_dir else ''
-        _console.print(f'Train on it with: --config.dataset.name={name}{where}')
+        fields = [f'--config.dataset.name={name}']
+        fields += [f'--config.dataset.data_dir={data_dir}'] if data_dir else []
+        _console.print(f'Train on it with: {shlex.join(fields)}')
 
 
 def _builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.DatasetBuilder:
@@ -65,12 +80,21 @@ def _builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.Datas
 
 def _download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
     size = int(builder.info.download_size or 0) + int(builder.info.dataset_size or 0)
-    if not size and FLAGS.manual_dir:  # unknown to TFDS; about the size of the archives
-        size = sum(file.stat().length for file in epath.Path(FLAGS.manual_dir).glob('*'))
+    folder = epath.Path(FLAGS.manual_dir or default_manual_dir(builder))
+    archives = _ARCHIVES.get(builder.name, {})
+    missing = {name: archives[name] for name in archives if not (folder / name).exists()}
+    if not size:  # unknown to TFDS; about the size of the archives
+        size = sum(file.stat().length for file in folder.glob('*')) + sum(missing.values())
     known = f'about {_gigabytes(size)}' if size else 'an amount of space unknown to TFDS'
     _announce(
         f'Preparing {builder.info.full_name} as {FLAGS.file_format}', builder.data_path, known
     )
+    if missing:
+        files = ' and '.join(f'{name} ({_gigabytes(missing[name])})' for name in missing)
+        raise ConfigError(
+            f'{builder.info.full_name} needs {files} in {folder}; download them from '
+            'https://image-net.org, or name the folder that has them: --manual_dir=FOLDER.'
+        )
     _check_disk(epath.Path(builder.data_dir_root), size)
     if FLAGS.dry_run:
         return

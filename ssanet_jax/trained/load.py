@@ -7,7 +7,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from ssanet_jax.config import base, flatten
+from ssanet_jax.config import with_defaults
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network
 from ssanet_jax.training.checkpoint_reader import CheckpointReader
@@ -76,14 +76,3 @@ def _num_classes(variables: Mapping[str, Any], workdir: Workdir, classes: Sequen
             'restore a copy, or remove it.'
         )
     return num_classes
-
-
-def with_defaults(saved: Mapping[str, Any]) -> ConfigDict:
-    """The config of config.json; fields added since then get their defaults."""
-    config = base()
-    known = flatten(config)
-    for field, value in flatten(ConfigDict(saved)).items():
-        if field in known:  # `data_order` is not a field
-            value = tuple(value) if isinstance(value, list | tuple) else value
-            config.update_from_flattened_dict({field: value})
-    return config

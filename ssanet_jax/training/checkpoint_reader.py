@@ -1,5 +1,6 @@
 """Reads the checkpoints of a run, verified first."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeVar
@@ -9,9 +10,10 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, nearest
 from ssanet_jax.training import checkpoint_integrity
 from ssanet_jax.training.retention import Retention
+from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.workdir import Workdir
 
 Tree = TypeVar('Tree')
@@ -92,8 +94,8 @@ class CheckpointReader:
             step = int(which)
         if step is None:
             raise ConfigError(
-                f'--checkpoint={which} is not in {self.directory}; choose best, latest or one of '
-                f'{listed(steps)}.'
+                f'--checkpoint={which} is not in {self.directory}; choose best, latest or a step; '
+                f'nearest: {nearest(which, map(str, steps))}.'
             )
         if reason := self.damage(step):
             raise ConfigError(
@@ -119,15 +121,41 @@ class CheckpointReader:
           ConfigError: the saved tree differs.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        expected, saved = _shapes(abstract), _shapes(self._metadata(step))
+        if difference := self._difference(step, abstract):
+            raise ConfigError(
+                f'{self._name(step)} is of another model, optimizer or set of metrics: '
+                f'{difference}. Use the config that it was trained with.'
+            )
+        return self._manager.restore(step, args=checkpoint_integrity.Restore(abstract))
+
+    def fits(self, step: int, like: Tree) -> bool:
+        """Whether the tree saved at `step` has the names, shapes and dtypes of `like`."""
+        return not self._difference(step, like)
+
+    def model_fits(self, step: int, state: TrainState) -> bool:
+        """Whether parameters and statistics saved at `step` have those of `state`."""
+        return self.fits(step, self._with_saved_optimizer(step, (state, None)))
+
+    def restore_model(self, step: int, like: tuple[TrainState, Tree]) -> tuple[TrainState, Tree]:
+        """As `restore`, but the optimizer's state and the sums of metrics are those of `like`."""
+        state, _ = self.restore(step, self._with_saved_optimizer(step, like))
+        return dataclasses.replace(state, opt_state=like[0].opt_state), like[1]
+
+    def _with_saved_optimizer(self, step: int, like: tuple[TrainState, Any]) -> Any:
+        """`like` with abstract arrays of the saved optimizer's state and sums in their places."""
+        (saved, sums), sharding = self._metadata(step), jax.tree.leaves(like)[0].sharding
+        saved, sums = self._abstract((saved['opt_state'], sums), sharding)
+        return dataclasses.replace(like[0], opt_state=saved), sums
+
+    def _difference(self, step: int, like: Any) -> str:
+        """The first array of `like` that differs from the saved one, or ''."""
+        expected, saved = _shapes(like), _shapes(self._metadata(step))
         for name in sorted(expected.keys() | saved.keys()):
             if expected.get(name) != saved.get(name):
-                raise ConfigError(
-                    f'{self._name(step)} is of another model, optimizer or set of metrics: {name} '
-                    f'was {saved.get(name, "absent")} and is {expected.get(name, "absent")}. Use '
-                    'the config that it was trained with.'
+                return (
+                    f'{name} was {saved.get(name, "absent")} and is {expected.get(name, "absent")}'
                 )
-        return self._manager.restore(step, args=checkpoint_integrity.Restore(abstract))
+        return ''
 
     def restore_state(self, step: int, like: Tree) -> Tree:
         """The first of the pair saved at `step`, without the sums of metrics; see `restore`."""

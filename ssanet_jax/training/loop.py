@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,6 +20,7 @@ from ssanet_jax.errors import ConfigError, DivergedError
 from ssanet_jax.training import agreement, run_history, trainer_setup
 from ssanet_jax.training import console as terminal
 from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoint_reader import CheckpointReader
 from ssanet_jax.training.evaluation import BuildFn, evaluate, set_up
 from ssanet_jax.training.gate_log import GateLog
 from ssanet_jax.training.hosts import raise_on_all_hosts
@@ -71,7 +74,14 @@ def train_and_evaluate(
     check_batch_size(config, setup.mesh.size)
     folder, console = Workdir(workdir), terminal.make_console()
     notes = raise_on_all_hosts(
-        partial(run_history.check_same_run, config, info, folder, allow_config_change)
+        partial(
+            run_history.check_same_run,
+            config,
+            info,
+            folder,
+            allow_config_change,
+            partial(_model_fits, folder, setup),
+        )
     )
     state, total = raise_on_all_hosts(partial(_init, config, setup, folder)), setup.zero_metrics()
     with contextlib.ExitStack() as stack:
@@ -92,7 +102,11 @@ def train_and_evaluate(
             notes += raise_on_all_hosts(partial(run_history.check_nothing_lost, folder, setup.plan))
         else:
             like = (state, total.sums)
-            state, sums = raise_on_all_hosts(partial(checkpoints.restore, start, like))
+            restore: Callable[..., Any] = checkpoints.restore
+            if allow_config_change and not checkpoints.fits(start, like):
+                restore = checkpoints.restore_model
+                notes.append('The saved state of the optimizer does not fit; it starts anew.')
+            state, sums = raise_on_all_hosts(partial(restore, start, like))
             total = dataclasses.replace(total, sums=sums)
         agreement.check_same_state(start or 0, state)
         if jax.process_index() == 0:
@@ -199,6 +213,12 @@ def _init(config: ConfigDict, setup: TrainerSetup, workdir: Workdir) -> TrainSta
     return state
 
 
+def _model_fits(workdir: Workdir, setup: TrainerSetup) -> bool:
+    """Whether the newest checkpoint has the parameters of the model."""
+    with CheckpointReader(workdir) as checkpoints:
+        return checkpoints.model_fits(checkpoints.steps()[-1], jax.eval_shape(setup.init))
+
+
 def _check_finite(total: Metrics, config: ConfigDict, checkpoints: Checkpoints) -> None:
     """Raises DivergedError if a step of `total` was bad."""
     if bad := int(total.bad_step):
@@ -207,8 +227,10 @@ def _check_finite(total: Metrics, config: ConfigDict, checkpoints: Checkpoints) 
         raise DivergedError(
             f'At step {bad:,} the loss or the gradient is not finite, or the loss is above '
             f'config.max_loss={config.max_loss:g}. The last good checkpoint in '
-            f'{checkpoints.directory} is {last}. Lower config.optimizer.learning_rate, or '
-            'start in a new workdir with --config.max_bad_steps=10, which skips non-finite steps; '
-            'to find the module that fails first: '
-            f'python -m ssanet_jax.tools.nonfinite --workdir={checkpoints.directory.parent}'
+            f'{checkpoints.directory} is {last}. Lower config.optimizer.learning_rate '
+            'and pass --allow_config_change, or start in a new workdir with '
+            '--config.max_bad_steps=10, which skips non-finite steps; to find the '
+            'module that fails first: '
+            'python -m ssanet_jax.tools.nonfinite '
+            f'{shlex.quote(f"--workdir={checkpoints.directory.parent}")}'
         )

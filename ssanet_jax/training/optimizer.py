@@ -11,7 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from ssanet_jax.config import TrainPlan
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, nearest
 
 
 def make_schedule(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
@@ -110,8 +110,8 @@ def check_train_only(config: ConfigDict, params: Any) -> None:
             paths = jax.tree_util.tree_leaves_with_path(params)
             names = [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in paths]
             raise ConfigError(
-                f'config.optimizer.train_only has {pattern!r}, which matches no parameter; their '
-                f'names are {", ".join(names[-3:])}, ...'
+                f'config.optimizer.train_only has {pattern!r}, which matches no parameter; '
+                f'nearest: {nearest(pattern, names)}.'
             )
 
 

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,20 @@ _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-d
 
 
 def check_same_run(
-    config: ConfigDict, info: 'DatasetInfo', workdir: Workdir, allow_config_change: bool
+    config: ConfigDict,
+    info: 'DatasetInfo',
+    workdir: Workdir,
+    allow_config_change: bool,
+    model_fits: Callable[[], bool] = lambda: True,
 ) -> list[str]:
     """Checks that the run in `workdir`, if it has checkpoints, is the one that starts now.
+
+    Args:
+      config: of this start.
+      info: describes its data.
+      workdir: of the run.
+      allow_config_change: whether the run may go on with another config or other data.
+      model_fits: whether it could, as the parameters in its checkpoint fit the network.
 
     Returns:
       Notes for the user: changes that do not affect the run's meaning, or that were allowed.
@@ -54,9 +65,11 @@ def check_same_run(
         if before[0]['dataset'] != now['dataset']:
             changed.append(f'its dataset was {before[0]["dataset"]} and is {now["dataset"]}')
     if changed and not allow_config_change:
+        remedy = 'Use a new workdir, restore the old values, or pass --allow_config_change.'
+        if not model_fits():
+            remedy = 'Use a new workdir, or restore the old values.'
         raise ConfigError(
-            f'This workdir belongs to a different run: {"; ".join(changed)}. Use a new workdir, '
-            'restore the old values, or pass --allow_config_change.'
+            f'This workdir belongs to a different run: {"; ".join(changed)}. {remedy}'
         )
     return [f'Changed since the last start: {text}.' for text in changed + notes]
 

@@ -2,8 +2,10 @@
 
 # After --config={recipe} --workdir={workdir}; the message is a regular expression.
 FLAGS = [
-    (['--batch_size=3'], "Unknown command line flag 'batch_size'"),
-    (['--work-dir=runs'], 'work-dir.* Did you mean: workdir'),
+    (['--batch_size=3'], r'--batch_size does not exist; nearest: config\.batch_size, config.eval'),
+    (['--work-dir=runs'], '--work-dir does not exist; nearest: workdir, .*--help lists the flags'),
+    (['--mode=eval', '--mode=train'], '--mode is given 2 times; give it once'),
+    (['--workdir=other'], '--workdir is given 2 times'),
     (['spare'], "Unexpected argument 'spare': every option begins with --"),
     (['config.seed=3'], "Unexpected argument 'config.seed=3'"),
     (['--', '--config.seed=3'], "Unexpected argument '--config.seed=3'"),
@@ -22,7 +24,10 @@ FLAGS = [
     (['--config.optimizer.momentm=3'], 'momentm does not exist; nearest: optimizer.momentum'),
     (['--config.learning_rate=3'], 'learning_rate does not exist; nearest: optimizer.learning_r'),
     (['--noconfig.dataset.flop'], 'dataset.flop does not exist; nearest: dataset.flip'),
-    (['--config.nonsense=3'], 'nonsense does not exist; main.py --help lists all fields'),
+    (
+        ['--config.nonsense=3'],
+        'nonsense does not exist; nearest: .* main.py --help lists all fields',
+    ),
     (['--config.batch_size.x=3'], 'batch_size.x does not exist; nearest: batch_size'),
     (['--config.to_dict=1'], 'config.to_dict does not exist'),
     (['--config.model["name"]=x'], r'config.model\["name"\] does not exist; nearest: model.name'),
@@ -73,7 +78,7 @@ COMMANDS = [
     (['--config', 'configs', '--workdir=x'], '--config=configs is not a file; recipes here'),
     (['--config={recipe}:64', '--workdir=x'], 'choose --config=FILE or --config=FILE:ARGUMENT'),
     (['--config.seed=3', '--config={recipe}', '--workdir=x'], 'config.seed=3 in argv before a val'),
-    (['--config.seed=3', '--workdir=x'], 'config.seed'),
+    (['--config.seed=3', '--workdir=x'], 'x holds no run to read the config of; add --config=FILE'),
 ]
 
 # Whole recipes.

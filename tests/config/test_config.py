@@ -8,6 +8,7 @@ from ssanet_jax.attention import ATTENTION, SSABlock
 from ssanet_jax.config import base, is_due, make_plan
 from ssanet_jax.config.validation import changed_fields, check, check_overrides, unknown_field
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.training.optimizer import make_schedule
 from ssanet_jax.training.trainer_setup import build_model
 from ssanet_jax.weights.convert import variable_shapes
 from tests.helpers import ROOT, load_config
@@ -60,7 +61,22 @@ def test_each_dataset_has_a_recipe_for_each_network():
         for data in ('cifar10', 'cifar100', 'imagenet')
         for model in ('ssa50', 'se50', 'resnet50')
     }
-    assert set(RECIPES) == expected | {'digits_ssa20', 'fashion_mnist_ssa20'}
+    others = {'digits_ssa20', 'fashion_mnist_ssa20', 'imagenet_ssa50_large_batch'}
+    assert set(RECIPES) == expected | others
+
+
+def test_the_large_batch_recipe_has_the_learning_rates_of_its_paper():
+    """Goyal et al. 2017: 0.1 kn/256, five epochs of warm-up, a tenth at epochs 30, 60 and 80."""
+    config = load_config('imagenet_ssa50_large_batch')
+    plan = make_plan(config, 1_281_167)
+    assert plan.num_train_steps == round(90 * 1_281_167 / 8192) == 14_075
+    schedule = make_schedule(config.optimizer, plan)
+    rates = {2.5: 1.6, 5: 3.2, 29.9: 3.2, 30.1: 0.32, 59.9: 0.32, 60.1: 0.032, 80.1: 0.0032}
+    for epoch, rate in rates.items():
+        assert schedule(round(epoch * 1_281_167 / 8192)) == pytest.approx(rate, rel=1e-5)
+    for batch, peak in ((256, 0.1), (1024, 0.4), (2048, 0.8)):
+        config.batch_size = batch
+        assert make_plan(config, 1_281_167).peak_learning_rate == pytest.approx(peak)
 
 
 # Settings of the authors' released code.

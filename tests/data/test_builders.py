@@ -86,17 +86,17 @@ def test_an_idx_file_shorter_than_its_header_says_is_refused(tmp_path):
         read_idx(path)
 
 
-PREPARE = r'Prepare it once with: python -m ssanet_jax\.tools\.prepare --dataset='
+PREPARE = r'Prepare it once with: python -m ssanet_jax\.tools\.prepare '
 
 
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
-        ('cifar10', rf'cifar10/\S+ is not prepared in .*{PREPARE}cifar10 --data_dir'),
-        ('cifar100', rf'{PREPARE}cifar100 --data_dir'),
+        ('cifar10', rf'cifar10/\S+ is not prepared in .*{PREPARE}--dataset=cifar10 --data_dir'),
+        ('cifar100', rf'{PREPARE}--dataset=cifar100 --data_dir'),
         (
             'imagenet2012:5.*.*',
-            rf'ILSVRC2012_img_train\.tar and .*{PREPARE}imagenet2012:5\.\*\.\* --data_dir',
+            rf"ILSVRC2012_img_train\.tar and .*{PREPARE}'--dataset=imagenet2012:5\.\*\S+' --data",
         ),
         ('ciafr10', r'nearest: .*cifar10'),
         ('cifar10:99.0.0', r'cannot be loaded at version 99\.0\.0'),
@@ -111,5 +111,5 @@ def test_a_dataset_that_is_not_there_has_an_error_with_the_command(name, message
 
 def test_an_unknown_split_has_an_error_with_the_known_ones(digits):
     digits.dataset.eval_split = 'validation'
-    with pytest.raises(ConfigError, match='has train, test'):
+    with pytest.raises(ConfigError, match='nearest: train, test'):
         data.dataset_info(digits)

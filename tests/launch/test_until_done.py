@@ -1,6 +1,7 @@
 """until_done.sh handles exit codes and signals as docs/launch.md says."""
 
 import os
+import re
 import signal
 import subprocess
 
@@ -75,10 +76,40 @@ def test_a_long_run_counts_anew(pauses, tmp_path):
     assert (tmp_path / 'pauses').read_text().split() == ['10'] * 3
 
 
-def test_without_a_command_it_prints_its_usage():
-    result = run(UNTIL_DONE)
-    assert result.returncode == 2
-    assert result.stderr.startswith('usage: ')
+@pytest.mark.parametrize(
+    ('name', 'usage'),
+    [
+        ('until_done.sh', 'usage: .*until_done.sh COMMAND'),
+        ('tpu.sh', 'launch/tpu.sh create --spot .*launch/tpu.sh delete$'),
+        (
+            'slurm.sbatch',
+            'WORKDIR=/shared/runs/ssa50 sbatch .*It runs in a job of sbatch, with WORK',
+        ),
+    ],
+)
+def test_a_script_without_arguments_prints_its_usage(name, usage):
+    unset = [f'--unset={name}' for name in ('ZONE', 'WORKDIR', 'SLURM_JOB_ID')]
+    result = run('env', *unset, 'bash', str(LAUNCH / name))
+    assert (result.returncode, result.stdout) == (2, '')
+    assert re.search(usage, result.stderr.strip(), re.DOTALL)
+    assert 'unbound' not in result.stderr
+    assert '#' not in re.sub(' # .*', '', result.stderr)  # comment signs are cut off
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'given', 'expected'),
+    [
+        (['state'], {}, 'set ZONE, the zone of the TPU, as us-central2-b'),
+        (['create'], {'ZONE': 'z'}, 'set TYPE, the kind of TPU, as v4-32'),
+        (['start'], {'ZONE': 'z'}, 'set WORKDIR, a folder that all hosts see'),
+    ],
+)
+def test_a_tpu_script_names_the_variable_that_is_missing(arguments, given, expected):
+    unset = ['--unset=ZONE', '--unset=TYPE', '--unset=WORKDIR']
+    values = [f'{name}={value}' for name, value in given.items()]
+    result = run('env', *unset, *values, str(LAUNCH / 'tpu.sh'), *arguments)
+    assert (result.returncode, result.stderr.count('\n')) == (2, 1)
+    assert expected in result.stderr
 
 
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGHUP', 'Ctrl-C'])

@@ -10,8 +10,9 @@ from etils import epath
 
 from ssanet_jax import data
 from ssanet_jax.analysis.macs import model_cost
+from ssanet_jax.config import with_defaults
 from ssanet_jax.report import evaluation, page
-from ssanet_jax.trained.load import TrainedModel, load_trained, with_defaults
+from ssanet_jax.trained.load import TrainedModel, load_trained
 from ssanet_jax.training import console, loop, run_history, trainer_setup
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.workdir import Workdir, metrics_line

@@ -275,5 +275,5 @@ def test_a_failed_report_does_not_fail_the_run(monkeypatch, capsys, error):
     page.report_at_end('runs/x')
     reason = 'no memory' if str(error) else 'MemoryError'
     assert capsys.readouterr().out == (
-        f'No report: {reason} Write it with tools.report --workdir=runs/x\n'
+        f'No report: {reason} Write it with: python -m ssanet_jax.tools.report --workdir=runs/x\n'
     )

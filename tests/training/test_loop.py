@@ -109,7 +109,7 @@ def test_images_in_another_order_are_refused(short, finished):
 def test_a_missing_checkpoint_lists_the_others(short, finished, tmp_path):
     with pytest.raises(ConfigError, match='holds no checkpoint'):
         evaluation.evaluate_checkpoint(short, tmp_path / 'empty', 'best')
-    with pytest.raises(ConfigError, match=r'--checkpoint=7 is not in .* best, latest or one of \d'):
+    with pytest.raises(ConfigError, match=r'--checkpoint=7 is not in .* or a step; nearest: \d'):
         evaluation.evaluate_checkpoint(short, finished, '7')
 
 

@@ -1,0 +1,168 @@
+"""Every message that offers a remedy has a test of it here, or a reason why it has none.
+
+Names in messages (flags, fields, commands, extras, files) are checked in all of them.
+"""
+
+import ast
+import functools
+import importlib
+import re
+import tomllib
+
+import main
+from ssanet_jax.config.fields import FIELDS
+from ssanet_jax.tools import cli
+from tests.helpers import ROOT, own_flags
+from tests.tools.test_cli import TOOLS
+
+SOURCES = [ROOT / 'main.py', *sorted((ROOT / 'ssanet_jax').rglob('*.py'))]
+OFFERS = re.compile(
+    r'\b(add|check|choose|convert|correct|create|drop|free|give|install|leave it|lengthen|lower|'
+    r'make|move|name|omit|or set|pass|put|raise|remove|rename|repair|restore|rerun|run|set|'
+    r'shorten|start|use|write)\b(?! (that|which|cannot))',
+    re.IGNORECASE,
+)
+
+# Remedies that a test cannot apply, and why: a person, a machine or other files are needed.
+BY_HAND = {
+    # Files are restored, repaired or removed by a person.
+    'Repair them.': 'files',
+    'restore a copy': 'files',
+    'check the disk': 'a failing disk',
+    'Check the disk': 'a failing disk',
+    'Remove it and run the study again': 'days of training',
+    'free some space': 'a full disk',
+    # A package is installed; test_names checks the extra.
+    'pip install': 'a package',
+    # Another folder, file, host or network is chosen, which may be any.
+    'Pass other files': 'any files',
+    'pass image files': 'any files',
+    'Or pass any image files': 'any files',
+    'choose a file in an existing folder': 'any file',
+    'is not an empty folder; choose another': 'any folder',
+    'Choose another host or port': 'any port',
+    'name the boxes by full path': 'any path',
+    'name the --out of tools.study': 'any folder',
+    'expected some in': 'a study',
+    'choose a run of a network with attention': 'any such run',
+    'choose a network with attention': 'any such network',
+    'Choose another format, or add the rule': 'code',
+    'Choose the matching model': 'other weights',
+    'make both equal except for SSA': 'other weights',
+    # The message is about an argument of a Python function and says its type.
+    'pass images or batches': 'an argument',
+    'pass batches of images': 'an argument',
+    'make them with data.file_batches': 'an argument',
+    'drop --nopreprocessing': 'an argument',
+    'Compute in {}': 'an argument',
+    # Commands that run for long, or only say what to run again.
+    'Lower the learning rate and run the study': 'days of training',
+    'Check that commit out': 'another commit',
+    'Run the same command': 'tests/training/test_preemption.py',
+    'are not known without the data; add': 'tests/tools/test_preflight.py',
+    'Give --study=FILE to train': 'tests/study/test_runner.py',
+    'holds no evaluation of this run': 'more training',
+}
+
+
+def literal(node):
+    """The text of a string or f-string, with '{}' for what is inserted."""
+    parts = [
+        part.value if isinstance(part, ast.Constant) else '{}'
+        for part in (node.values if isinstance(node, ast.JoinedStr) else [node])
+    ]
+    return ''.join(str(part) for part in parts)
+
+
+def strings(node):
+    """Texts of the strings of an expression or a module, without docstrings."""
+    docs = {
+        id(body[0].value)
+        for inner in ast.walk(node)
+        if (body := getattr(inner, 'body', None))
+        and isinstance(body, list)
+        and isinstance(body[0], ast.Expr)
+    }
+    pieces = {id(part) for n in ast.walk(node) if isinstance(n, ast.JoinedStr) for part in n.values}
+    for inner in ast.walk(node):
+        wanted = isinstance(inner, ast.JoinedStr) or (
+            isinstance(inner, ast.Constant) and isinstance(inner.value, str)
+        )
+        if wanted and id(inner) not in docs | pieces:
+            yield literal(inner)
+
+
+@functools.cache
+def trees():
+    return {path.relative_to(ROOT): ast.parse(path.read_text()) for path in SOURCES}
+
+
+@functools.cache
+def offers():
+    """(place, text) of each message of an error that offers a remedy."""
+    found = []
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                text = ' '.join(strings(node.exc))
+                if OFFERS.search(text):
+                    found.append((f'{path}:{node.lineno}', text))
+    return found
+
+
+def phrases():
+    """The strings of the tests in this folder."""
+    for path in (ROOT / 'tests/remedies').glob('test_*.py'):
+        if path.name != 'test_catalogue.py':
+            yield from (s for s in strings(ast.parse(path.read_text())) if len(s) > 6)
+
+
+def test_every_remedy_is_applied_or_listed_with_the_reason():
+    known = {*phrases(), *BY_HAND}
+    missing = [f'{place}: {text}' for place, text in offers() if not any(p in text for p in known)]
+    assert not missing, '\n'.join(missing)
+
+
+def test_the_list_has_no_message_that_is_gone():
+    offered = [text for _, text in offers()]
+    assert [phrase for phrase in BY_HAND if not any(phrase in t for t in offered)] == []
+
+
+@functools.cache
+def texts():
+    return [(str(path), text) for path, tree in trees().items() for text in strings(tree)]
+
+
+def mentioned(pattern):
+    """(file, name) of each name in a string of the package that matches a pattern."""
+    return sorted({(path, name) for path, text in texts() for name in re.findall(pattern, text)})
+
+
+def test_every_field_that_is_named_exists():
+    known = {*FIELDS, *(name.rpartition('.')[0] for name in FIELDS)}
+    pattern = r'(?<![\w./])config\.([a-z]\w*(?:\.[a-z]\w*)*)(?![\w.({\[]*\{\})'
+    found = mentioned(pattern)
+    assert len(found) > 30
+    assert [pair for pair in found if pair[1] not in {*known, 'json', 'FIELD'}] == []
+
+
+def test_every_flag_that_is_named_exists():
+    known = {'help', 'traceback'}
+    known |= {'logdir', 'porcelain', 'short', 'upgrade', 'xla_gpu_autotune_level'}  # of others
+    for module in (main, *(importlib.import_module(f'ssanet_jax.tools.{name}') for name in TOOLS)):
+        with own_flags(module):
+            known |= set(cli.flags.FLAGS)
+    found = mentioned(r'(?<![\w-])--([a-z][a-z_]+)(?![\w.-])')
+    assert len(found) > 30
+    assert [p for p in found if not {p[1], p[1].removeprefix('no')} & known] == []
+
+
+def test_every_command_extra_and_file_that_is_named_exists():
+    commands = mentioned(r'(?<![\w.])(?:ssanet_jax\.)?tools\.([a-z_]+)(?![\w.])')
+    assert {name for _, name in commands} <= set(TOOLS)
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+    for path, extras in mentioned(r'\.\[([a-z][\w,-]+)\]'):
+        assert set(extras.split(',')) <= set(project['optional-dependencies']), path
+    files = mentioned(r'(?<![\w/])((?:docs|configs|studies|launch)/\w+\.\w+)')
+    assert files
+    assert [pair for pair in files if not (ROOT / pair[1]).exists()] == []

@@ -1,0 +1,293 @@
+"""The remedies in messages about command lines and files."""
+
+import io
+import re
+import shlex
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+import main
+from ssanet_jax import data, weights
+from ssanet_jax.config import base
+from ssanet_jax.data import builders
+from ssanet_jax.data.readers import TfRecords
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.export.export import require_packages
+from ssanet_jax.study.definition import Study, Variant, load_study
+from ssanet_jax.tools import cli, export, gates, input_files, prepare, report, summary
+from ssanet_jax.training import parallel
+from tests import fabricate
+from tests.helpers import ROOT, load_config, own_flags, run_tool
+from tests.remedies.helpers import after, listed, refused
+
+DIGITS = '--config=configs/digits_ssa20.py'
+
+
+@pytest.fixture(autouse=True)
+def at_the_top(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def parsed(*arguments, tool=main):
+    """Parses and checks a command line; returns its config."""
+    argv = ['main.py', *map(str, arguments)]
+    with own_flags(tool), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', argv)
+        cli.parse(argv)
+        return cli.recipe() if 'config' in cli.flags.FLAGS else None
+
+
+def test_a_flag_that_is_given_once_or_with_its_value_or_left_out_works():
+    refused('times; give it once', parsed, DIGITS, '--workdir=a', '--workdir=b')
+    refused('has no value; write --', parsed, DIGITS, '--workdir=a', '--checkpoint=')
+    parsed(DIGITS, '--workdir=a')
+    parsed(DIGITS, '--workdir=a', '--checkpoint=best')
+    message = refused('times; give it once', run_tool, report, '--workdir=a', '--workdir=b')
+    assert message == '--workdir is given 2 times; give it once.'
+
+
+@pytest.mark.parametrize('flag', ['--batch_size=3', '--work_dir=x', '--seed=1', '--help_me'])
+def test_the_flags_that_are_named_exist(flag):
+    message = refused('does not exist; nearest: ', parsed, DIGITS, '--workdir=a', flag)
+    with own_flags(main):
+        known = {*cli.flags.FLAGS, *(f'config.{name}' for name in cli.FIELDS)}
+    assert set(listed('nearest: ', message)) <= known
+
+
+def test_a_tuple_written_at_once_works():
+    field = '--config.optimizer.decay_epochs'
+    flags = [DIGITS, '--workdir=a', '--config.optimizer.schedule=step']
+    message = refused('write the whole tuple at once', parsed, *flags, f'{field}=1', f'{field}=2')
+    value = after('at once, as ', message).strip('"')
+    assert parsed(*flags, f'{field}={value}').optimizer.decay_epochs == (1, 2)
+
+
+def test_an_option_begins_with_two_dashes():
+    refused('every option begins with --', run_tool, report, '--workdir=x', 'out=y')
+    parsed('--workdir=x', tool=report)
+
+
+def test_the_recipes_that_are_named_exist():
+    message = refused('is not a file; recipes here: ', parsed, '--config=x.py', '--workdir=a')
+    for name in listed('recipes here: ', message):
+        parsed(f'--config={name}', '--workdir=a')
+
+
+def test_a_config_or_the_workdir_of_a_run_works(tmp_path):
+    message = refused('holds no run to read the config of', parsed, f'--workdir={tmp_path}')
+    assert after('; add --config=', message) == 'FILE'
+    config = parsed(f'--workdir={tmp_path}', DIGITS)
+    (tmp_path / 'checkpoints').mkdir()
+    (tmp_path / 'config.json').write_text(config.to_json_best_effort())
+    assert parsed(f'--workdir={tmp_path}') == config
+    assert parsed(f'--workdir={tmp_path}', '--config.seed=3').seed == 3
+    assert parsed('--workdir', tmp_path, '--mode=eval') == config
+    assert parsed(f'--config={tmp_path}/config.json', '--workdir=a') == config
+
+
+@pytest.mark.parametrize(
+    ('text', 'phrase', 'right'),
+    [
+        ('', 'has no function get_config(); see configs/', None),
+        ('def get_config():\n    return 3\n', 'begin it with config = base() and end it', None),
+        ('def get_config(size):\n    return base()\n', 'choose --config=FILE or ', ':64'),
+    ],
+)
+def test_a_recipe_as_the_message_describes_it_works(text, phrase, right, tmp_path):
+    first = 'from ssanet_jax.config import base\n'
+    path = tmp_path / 'recipe.py'
+    path.write_text(first + text)
+    if right is None:
+        refused(phrase, parsed, f'--config={path}', '--workdir=a')
+        path.write_text(f'{first}def get_config():\n    config = base()\n    return config\n')
+    else:
+        with pytest.raises(ConfigError, match=phrase):
+            parsed(f'--config={path}', '--workdir=a')
+    parsed(f'--config={path}{right or ""}', '--workdir=a')
+
+
+def test_evaluation_takes_the_checkpoint(tmp_path):
+    run = partial(run_tool, main, DIGITS, f'--workdir={tmp_path}/none', '--checkpoint=latest')
+    refused('has no effect without --mode=eval', run)
+    with pytest.raises(ConfigError, match='name the workdir of a run'):
+        run('--mode=eval')
+
+
+def test_all_or_none_of_the_flags_of_a_host_work(monkeypatch):
+    started = []
+    monkeypatch.setattr(jax.distributed, 'initialize', lambda *args, **_: started.append(args))
+    refused('Give all three or none', parallel.initialize_hosts, None, 2, 0)
+    refused('hosts count from 0', parallel.initialize_hosts, 'a:1', 2, 2)
+    parallel.initialize_hosts(None, None, None)
+    parallel.initialize_hosts('a:1', 2, 1)
+    assert started == [(), ('a:1', 2, 1)]
+
+
+@pytest.mark.slow
+def test_summary_works_with_the_flags_that_are_named(capsys):
+    summarize = partial(run_tool, summary)
+    message = refused('Choose one of --model=NAME', summarize)
+    assert '--list' in message
+    summarize('--list')
+    recipe = '--config=configs/digits_ssa20.py'
+    message = refused('does not set the number of classes', summarize, recipe)
+    summarize(recipe, after('add ', message), '--depth=1')
+    refused('; omit it', summarize, '--list', '--stem=cifar')
+    assert 'ssa_resnet20, 10 classes' in capsys.readouterr().out
+
+
+def test_files_are_written_where_the_message_says(tmp_path):
+    for suffix in listed('must end in ', refused('must end in', gates._check_out, Path('x.gif'))):
+        gates._check_out(tmp_path / f'x.{suffix.strip(".")}')
+    deep = tmp_path / 'new' / 'x.png'
+    refused('create it first', gates._check_out, deep)
+    deep.parent.mkdir()
+    gates._check_out(deep)
+
+    out = tmp_path / 'out'
+    out.mkdir()
+    refused('exists; choose a new folder', export._check_out, out)
+    export._check_out(tmp_path / 'other')
+    (tmp_path / 'other.failed').mkdir()
+    refused('is left from a failed export; remove it first', export._check_out, tmp_path / 'other')
+    (tmp_path / 'other.failed').rmdir()
+    export._check_out(tmp_path / 'other')
+    refused('is not a folder; create it first', export._check_out, tmp_path / 'a' / 'b')
+
+
+def test_the_formats_that_are_listed_exist():
+    message = refused('is not a format; choose one of ', require_packages, 'onx')
+    for name in listed('choose one of ', message):
+        require_packages(name)
+
+
+def test_images_are_found_as_the_message_says(tmp_path, monkeypatch):
+    find = input_files.find
+    refused('Name images, folders of them or globs', find, [])
+    message = refused('holds no image', find, [str(tmp_path)])
+    refused('matches no file; correct the pattern', find, [f'{tmp_path}/*.jpg'])
+    for suffix in re.search(r'holds no image \((.*?)\)', message)[1].split(', '):
+        path = tmp_path / f'x{suffix}'
+        path.write_bytes(b'x')
+        assert find([str(tmp_path)]) == find([f'{tmp_path}/*']) == [path]
+        path.unlink()
+    monkeypatch.setattr(sys, 'stdin', SimpleNamespace(buffer=io.BytesIO(b'')))
+    refused('Standard input is empty; give an image', find, ['-'])
+    monkeypatch.setattr(sys, 'stdin', SimpleNamespace(buffer=io.BytesIO(b'a.jpg\nb.jpg\n')))
+    assert find(['-']) == [Path('a.jpg'), Path('b.jpg')]
+
+
+def test_the_datasets_and_splits_that_are_named_exist(data_dir):
+    message = refused('is not a dataset of TFDS', builders.find_builder, 'ciafr10', None)
+    known = {'folder', *builders.LOCAL_BUILDERS, *tfds.list_builders()}
+    assert set(listed('nearest: ', message)) <= known
+    config = load_config('digits_ssa20')
+    config.dataset.data_dir = str(data_dir)
+    builder = builders.open_builder(config.dataset)
+    message = refused('has no split', builders.split_size, builder, 'training')
+    *names, _ = listed('nearest: ', message)
+    for split in (*names, re.search('like "(.*)"', message)[1]):
+        assert builders.split_size(builder, split) > 0
+    refused('is empty; choose another', builders.split_size, builder, 'train[:0]')
+
+
+def test_as_many_hosts_as_examples_work():
+    source = TfRecords.__new__(TfRecords)
+    source.size, source._split = 2, 'train'
+    source._files = [SimpleNamespace(filename='x', skip=0, take=2)]
+    refused('use at most as many hosts as examples', source._part, data.HostShard(0, 3))
+    assert source._part(data.HostShard(1, 2)).size == 1
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """The config of a folder with an image that cannot be decoded in each split."""
+    for split in ('train', 'validation'):
+        for number in range(8):
+            path = tmp_path / 'photos' / split / 'ab'[number % 2] / f'{number}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new('RGB', (8, 8), (number, 0, 0)).save(path)
+        path.write_bytes(path.read_bytes()[:40])
+    config = base()
+    config.batch_size = 8
+    config.dataset.update(name='folder', data_dir=str(tmp_path / 'photos'), image_size=8)
+    return config
+
+
+def test_bad_images_count_as_incorrect_with_the_flag_that_is_named(photos):
+    evaluate = lambda: list(data.eval_batches(photos, 'validation'))  # noqa: E731
+    message = refused('Repair it, or count such images', evaluate)
+    field, value = after('--config.', message).split('=')
+    photos.update_from_flattened_dict({field: value})
+    (batch,) = evaluate()
+    assert (batch['label'] == -1).sum() == 1
+
+
+def test_more_bad_images_may_be_allowed_or_repaired(photos):
+    message = refused('Repair them, or allow more', lambda: next(data.train_batches(photos)))
+    photos.dataset.max_bad_fraction = 1 / 8
+    next(data.train_batches(photos))
+    photos.dataset.max_bad_fraction = 0.001
+    bad = re.search(r'the last is (\S+):', message)[1]
+    shutil.copy(Path(bad).with_name('1.png'), bad)
+    next(data.train_batches(photos))
+
+
+def test_imagenet_is_prepared_with_the_command_and_the_files_that_are_named(tmp_path, capsys):
+    config = base().dataset
+    config.data_dir, config.manual_dir = str(tmp_path / 'my data'), str(tmp_path / 'tars')
+    message = refused('is not prepared in', builders.open_builder, config)
+    command = shlex.split(re.search('Prepare it once with: (.*)$', message)[1])
+    assert command[:3] == ['python', '-m', 'ssanet_jax.tools.prepare']
+    arguments = [*command[3:], '--dry_run']
+    message = refused('download them from ', run_tool, prepare, *arguments)
+    assert 'ILSVRC2012_img_train.tar (148 GB) and ILSVRC2012_img_val.tar (6.74 GB)' in message
+    assert 'Needs about 155 GB' in capsys.readouterr().out
+    other = tmp_path / 'other'
+    fabricate.imagenet_archives(other)
+    (tmp_path / 'tars').mkdir()
+    (other / 'ILSVRC2012_img_val.tar').rename(tmp_path / 'tars' / 'ILSVRC2012_img_val.tar')
+    message = refused('needs ', run_tool, prepare, *arguments)
+    assert 'ILSVRC2012_img_train.tar (148 GB) in ' in message
+    (other / 'ILSVRC2012_img_train.tar').rename(tmp_path / 'tars' / 'ILSVRC2012_img_train.tar')
+    run_tool(prepare, *arguments)
+
+
+def test_weights_are_written_and_read_with_the_suffixes_that_are_named(tmp_path):
+    arrays = {'a': np.zeros(3, np.float32)}
+    message = refused(' must end in .safetensors', weights.save, tmp_path / 'x.npz', arrays)
+    path = tmp_path / f'x{re.search("end in (.safetensors)", message)[1]}'
+    weights.save(path, arrays)
+    other = tmp_path / 'x.weights'
+    other.write_bytes(path.read_bytes())
+    message = refused('is not a known kind of weight file; ', weights.load, other)
+    assert path.suffix in message
+    assert weights.load(path)['a'].shape == (3,)
+
+
+def test_a_study_with_the_names_that_are_listed_works(tmp_path):
+    config = load_config('digits_ssa20')
+
+    def study(*, variants=('none', 'ssa'), seeds=(0, 1), **options):
+        return Study(
+            'Does it?', config, {name: Variant() for name in variants}, seeds, 0.3, **options
+        )
+
+    message = refused('is not among the variants', study, baseline='plain')
+    for name in listed('among the variants: ', message):
+        assert study(baseline=name)
+    message = refused('; choose among ', study, corruptions=('rain',))
+    assert study(corruptions=listed('choose among ', message))
+    refused('has a seed twice', study, seeds=(0, 0))
+    refused('expected lowercase letters, digits', study, variants=('none', 'SSA'))
+    message = refused('is not a file; expected one as', load_study, tmp_path / 'x.py')
+    assert load_study(after('expected one as ', message))

@@ -1,0 +1,260 @@
+"""The remedies in messages about the fields of a config."""
+
+import ast
+import re
+
+import pytest
+
+from ssanet_jax.attention import ATTENTION
+from ssanet_jax.config import base, make_plan
+from ssanet_jax.config.field import Check
+from ssanet_jax.config.fields import FIELDS
+from ssanet_jax.config.validation import (
+    check,
+    check_batch_norm_group_size,
+    check_batch_size,
+    check_names,
+    check_overrides,
+    unknown_field,
+)
+from ssanet_jax.models import create_model
+from ssanet_jax.training.losses import make_loss
+from ssanet_jax.training.optimizer import check_train_only
+from ssanet_jax.training.trainer_setup import build_model
+from ssanet_jax.weights.convert import variable_shapes
+from tests.config.malformed import OUT_OF_RANGE
+from tests.remedies.helpers import after, listed, refused
+
+
+def having(**fields):
+    config = base()
+    for name, value in fields.items():
+        config.update_from_flattened_dict({name.replace('__', '.'): value})
+    return config
+
+
+# A value for each description of the allowed ones, as 'a value above 0'.
+EXAMPLES = {'above 0': 1, 'other than None': 'weights.safetensors'}
+LIMITED = [name for name, field in FIELDS.items() if field.only_with]
+
+
+@pytest.mark.parametrize('name', LIMITED)
+def test_a_field_has_an_effect_as_its_message_says(name):
+    config = base()
+    for other, wanted in FIELDS[name].only_with.items():
+        config.update_from_flattened_dict({other: _unwanted(other, wanted)})
+    message = refused('has no effect with', check_overrides, config, [name])
+    assert '; remove it, or set ' in message
+    check_overrides(config, [])  # removed
+    field, value = re.search(r'or set config\.(\S+) to (.+)\.$', message).groups()
+    if value.startswith('a value starting with '):
+        value = repr(f'{value.removeprefix("a value starting with ")}resnet50')
+    meaning = value.removeprefix('a value ')
+    value = EXAMPLES[meaning] if meaning in EXAMPLES else ast.literal_eval(value)
+    config.update_from_flattened_dict({field: value})
+    check_overrides(config, [name])
+
+
+def _unwanted(name, wanted):
+    """A value with which the field has no effect."""
+    if isinstance(wanted, Check):
+        return {'profile_start_step': -1, 'init.weights': None}.get(name, 'resnet50')
+    field = FIELDS[name]
+    others = [value for value in field.choices if value != wanted]
+    return others[0] if others else not wanted if isinstance(wanted, bool) else 7
+
+
+CHOSEN = [name for name, field in FIELDS.items() if field.choices]
+
+
+@pytest.mark.parametrize('name', CHOSEN)
+def test_each_choice_that_is_listed_is_one(name):
+    message = refused('is unknown; choose ', FIELDS[name].verify, 'nonsense')
+    choices = listed('choose one of ', message)
+    assert len(choices) > 1
+    for choice in choices:
+        FIELDS[name].verify(choice)
+
+
+RANGED = [n for n, f in FIELDS.items() if f.check and not f.is_tuple and n in OUT_OF_RANGE]
+
+
+@pytest.mark.parametrize('name', RANGED)
+def test_the_limits_of_a_range_are_allowed(name):
+    field = FIELDS[name]
+    message = refused(
+        'is out of range; it must be ', field.verify, field.value_type(float(OUT_OF_RANGE[name]))
+    )
+    expected = message.partition('it must be ')[2]
+    numbers = [float(number) for number in re.findall(r'-?\d+(?:\.\d+)?(?:e-?\d+)?', expected)]
+    assert numbers, message
+    strict = re.findall(r'above (\S+?)[,.]|below (\d+)', f'{expected}.')
+    excluded = {float(a or b) for a, b in strict}
+    for number in set(numbers) - excluded:
+        field.verify(field.value_type(number))
+    for number in excluded:
+        inside = number + 1e-3 if 'above' in expected else number - 1e-3
+        field.verify(field.value_type(inside) if field.value_type is float else number + 1)
+
+
+def test_a_value_of_the_type_that_is_asked_for_is_allowed():
+    for name, wrong, right in (
+        ('batch_size', 64.0, 64),
+        ('dataset.flip', 'yes', True),
+        ('num_epochs', 'many', 3),
+        ('model.name', '', 'resnet50'),
+        ('dataset.mean', 0.5, (0.5, 0.5, 0.5)),
+    ):
+        refused('has the wrong type; give ', FIELDS[name].verify, wrong)
+        FIELDS[name].verify(right)
+
+
+@pytest.mark.parametrize(
+    ('name', 'meant'),
+    [
+        ('lerning_rate', 'optimizer.learning_rate'),
+        ('optimizer.lr_schedule', 'optimizer.schedule'),
+        ('dataset.datadir', 'dataset.data_dir'),
+        ('momentum', 'optimizer.momentum'),
+        ('image_size', 'dataset.image_size'),
+        ('model.ssa.groups', 'model.ssa.num_groups'),
+    ],
+)
+def test_the_three_nearest_fields_exist(name, meant):
+    names = listed('nearest: ', unknown_field(name))
+    assert meant in names
+    assert len(names) == 3
+    assert set(names) <= set(FIELDS)
+
+
+def test_a_group_names_one_of_its_fields():
+    for group in (
+        'model',
+        'dataset',
+        'optimizer',
+        'init',
+        *(f'model.{kind}' for kind in ATTENTION),
+    ):
+        if any(name.startswith(f'{group}.') for name in FIELDS):
+            assert after('set one of them, as config.', unknown_field(group)) in FIELDS
+
+
+def test_a_recipe_starts_from_base():
+    config = base()
+    del config.seed
+    refused('is missing; start the recipe from base()', check_names, config)
+    check_names(base())
+
+
+@pytest.mark.parametrize('devices', [3, 8, 200])
+def test_batches_of_the_sizes_that_are_named_split(devices):
+    message = refused('cannot be split over', check_batch_size, having(batch_size=100), devices)
+    for size in re.findall(r'\d+', message.rpartition('fit')[2]):
+        check_batch_size(having(batch_size=int(size)), devices)
+
+
+def test_the_groups_of_devices_that_are_named_divide_them():
+    config = having(model__batch_norm_group_size=3)
+    message = refused('does not divide', check_batch_norm_group_size, config, 8)
+    sizes = listed('choose one of ', message)
+    assert sizes == ['1', '2', '4', '8', '-1 for all']
+    for size in sizes:
+        config.model.batch_norm_group_size = int(size.split()[0])
+        check_batch_norm_group_size(config, 8)
+
+
+def test_a_padding_below_the_image_size_is_allowed():
+    config = having(dataset__train_crop='padded', dataset__crop_padding=9, dataset__image_size=9)
+    size = after(
+        'choose less than config.dataset.image_size=', refused('allows crops', check, config)
+    )
+    config.dataset.crop_padding = int(size) - 1
+    check(config)
+
+
+def test_as_many_images_as_are_named_fit():
+    config = having(batch_size=2**20, dataset__image_size=4096)
+    message = refused('pixels exceed 2**36', check, config)
+    config.batch_size = int(re.search('at most (.+) images', message)[1])
+    check(config)
+    config.batch_size += 1
+    refused('choose at most', check, config)
+
+
+def test_decays_after_the_warm_up_and_a_shorter_warm_up_are_allowed():
+    config = having(optimizer__warmup_epochs=30.0)
+    refused('begins inside the warm-up', check, config)
+    check(having(optimizer__warmup_epochs=29.0))
+    check(having(optimizer__warmup_epochs=30.0, optimizer__decay_epochs=(31.0, 60.0)))
+
+
+def test_decays_before_the_end_are_allowed():
+    config = having(num_epochs=50.0)
+    message = refused('extends past the end', check_overrides, config, ['optimizer.decay_epochs'])
+    end = float(re.search(r'config.num_epochs=([\d.]+)', message)[1])
+    config.optimizer.decay_epochs = tuple(e for e in config.optimizer.decay_epochs if e < end)
+    check_overrides(config, ['optimizer.decay_epochs'])
+
+
+def test_a_shorter_warm_up_and_a_longer_run_are_allowed():
+    config = having(optimizer__warmup_epochs=5.0, num_train_steps=50)
+    refused('shorten the warm-up or lengthen the run', make_plan, config, 1280)
+    assert make_plan(having(optimizer__warmup_epochs=4.0, num_train_steps=50), 1280)
+    assert make_plan(having(optimizer__warmup_epochs=5.0, num_train_steps=51), 1280)
+
+
+def test_the_profile_may_start_with_the_step_that_is_named():
+    config = having(profile_start_step=51, num_train_steps=50)
+    message = refused('comes after the last step', make_plan, config, 1280)
+    config.profile_start_step = int(after('the last step, ', message))
+    assert make_plan(config, 1280)
+
+
+def test_the_losses_that_are_listed_exist():
+    for name in listed('choose one of ', refused('is not known; choose', make_loss, 'hinge'))[:-1]:
+        assert make_loss(name)
+
+
+def test_a_loss_without_smoothing_takes_none(monkeypatch):
+    monkeypatch.setitem(make_loss.__globals__['LOSSES'], 'mine', lambda logits, label: logits)
+    message = refused('has no effect with config.loss', make_loss, 'mine', label_smoothing=0.1)
+    assert make_loss('mine', label_smoothing=float(after('set it to ', message)))
+
+
+def test_the_patterns_that_are_named_match_parameters():
+    params = variable_shapes(create_model('resnet8', num_classes=3))['params']
+    config = having(optimizer__train_only=('layr1_0/*/kernel',)).optimizer
+    message = refused('which matches no parameter', check_train_only, config, params)
+    for pattern in listed('nearest: ', message):
+        config.train_only = (pattern,)
+        check_train_only(config, params)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'phrase', 'remedy'),
+    [
+        ({'name': 'ssa_resnt50'}, 'No model is called', 'Nearest: '),
+        ({'name': 'sssa_resnet50'}, 'No model is called', 'Nearest: '),
+        ({'name': 'cbm_resnet20'}, 'No model is called', 'Nearest: '),
+        ({'name': 'resnet50', 'attention_stages': (3,)}, 'has no attention', 'another model, as '),
+        ({'name': 'ssa_resnet20', 'variant': 'v1'}, 'leave it', None),
+    ],
+)
+def test_the_networks_that_are_named_exist(fields, phrase, remedy):
+    config = having(**{f'model__{name}': value for name, value in fields.items()})
+    message = refused(phrase, build_model, config, 10)
+    for name in listed(remedy, message) if remedy else ['ssa_resnet20']:
+        assert create_model(name, num_classes=10)
+
+
+def test_the_stages_and_blocks_that_are_named_exist():
+    config = having(model__name='ssa_resnet20', model__stem='cifar', dataset__image_size=8)
+    config.model.attention_stages = (7,)
+    stages = listed('the stages are ', refused('names stage', build_model, config, 10))
+    assert stages == ['1', '2', '3']
+    config.model.attention_stages = tuple(map(int, stages))
+    config.model.attention_blocks = (9,)
+    message = refused('names block', build_model, config, 10)
+    longest = int(re.search(r'has (\d+)', message)[1])
+    config.model.attention_blocks = (longest - 1, -longest)
+    build_model(config, 10)
