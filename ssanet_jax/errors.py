@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -9,6 +10,18 @@ class ConfigError(ValueError):
     """A config, flag or input that cannot be used; the message is one line with the remedy."""
 
     exit_code = 2
+
+
+class DataFileError(ConfigError):
+    """Files of the data that must be repaired or removed; a run goes on once they are.
+
+    Attributes:
+      files: their names, as printed.
+    """
+
+    def __init__(self, message: str, files: Sequence[str] = ()):
+        super().__init__(message)
+        self.files = tuple(files)
 
 
 class RunError(Exception):

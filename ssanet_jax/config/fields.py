@@ -73,9 +73,10 @@ _RUN = (
     Field('label_smoothing', 0.0, 'Probability spread evenly over all classes.', FRACTION),
 )
 
+_FOLDER = {'dataset.name': 'folder'}
 _DATASET = (
     Field('dataset.name', 'imagenet2012:5.*.*',
-          "TFDS name, 'digits', 'fashion_mnist_idx', or 'folder' for SPLIT/CLASS/NAME.jpg."),
+          "TFDS name, 'digits', 'fashion_mnist_idx', or 'folder' for your own images."),
     Field('dataset.data_dir', None,
           'Prepared datasets, or the folder of images; unset: ~/tensorflow_datasets.', kind=str,
           resumable=True, per_host=True),
@@ -83,6 +84,14 @@ _DATASET = (
           kind=str, resumable=True, per_host=True),
     Field('dataset.train_split', 'train', "TFDS split, possibly a slice: 'train[:90%]'."),
     Field('dataset.eval_split', 'validation', 'TFDS split to evaluate on.'),
+    Field('dataset.validation_share', 0.2,
+          'Share of each class to evaluate on where a folder has no validation images.',
+          Check('above 0 and below 1', lambda v: 0 < v < 1), only_with=_FOLDER),
+    Field('dataset.split_seed', 0, 'Seed of that choice; config.seed does not change it.',
+          at_least(0), only_with=_FOLDER),
+    Field('dataset.check_images', True,
+          'Decode every image of a folder before the first step; report all bad ones at once.',
+          only_with=_FOLDER, resumable=True),
     Field('dataset.in_memory', False, 'Decode splits once and keep them in memory, on every host.'),
     Field('dataset.image_size', 224, 'Height and width of network inputs.', between(1, 4096)),
     Field('dataset.mean', (0.485, 0.456, 0.406), 'Mean per channel, of images scaled to 0..1.',

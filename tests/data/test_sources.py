@@ -12,7 +12,8 @@ import tensorflow_datasets as tfds
 from ssanet_jax import data
 from ssanet_jax.data import HostShard
 from ssanet_jax.data.builders import open_builder, open_source
-from ssanet_jax.data.sources import shuffled, unreadable
+from ssanet_jax.data.read_errors import unreadable
+from ssanet_jax.data.sources import shuffled
 from ssanet_jax.errors import ConfigError, RunError
 from tests import fabricate
 
@@ -119,14 +120,14 @@ def test_a_folder_without_images_has_an_error_with_the_layout(folder, tmp_path, 
     elif content == 'file':
         path.write_text('')
     folder.dataset.data_dir = str(path)
-    with pytest.raises(ConfigError, match='must hold images as SPLIT/CLASS/NAME'):
+    with pytest.raises(ConfigError, match='must hold images as CLASS/NAME'):
         data.dataset_info(folder)
 
 
 def test_a_folders_order_and_labels_are_tfds_own(folder):
     """Oracle: TFDS's public as_dataset, which names each file as it reads it."""
     source = open_source(folder.dataset, 'train')
-    theirs = open_builder(folder.dataset).as_dataset(split='train').as_numpy_iterator()
+    theirs = tfds.ImageFolder(folder.dataset.data_dir).as_dataset(split='train').as_numpy_iterator()
     expected = [(x['image/filename'].decode(), x['label']) for x in theirs]
     labels = np.concatenate([batch.label for batch in source.evaluation(HostShard(0, 1))])
     assert [(source.name(n), labels[n]) for n in range(source.size)] == expected
@@ -173,7 +174,7 @@ def test_damaged_files_have_a_one_line_error(file_format, damage, imagenet, tmp_
     ids=['stale', 'unavailable', 'input', 'corrupt', 'missing', 'lost'],
 )
 def test_transient_errors_are_not_config_errors(error, expected):
-    assert type(unreadable('/data', error, 'repair it.')) is expected
+    assert isinstance(unreadable('/data', error, 'repair it.'), expected)
 
 
 @pytest.mark.parametrize('name', ['imagenet2012:', 'imagenet_resized/99x99', 'mnist/x=1', ''])
