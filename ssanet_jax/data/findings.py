@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ssanet_jax.data.datasets.folder_files import printable
+from ssanet_jax.data.datasets.folder_files import HIDDEN, printable
 from ssanet_jax.data.scan import Scan
 from ssanet_jax.tables import Column, Table, thousands
 
@@ -84,7 +84,9 @@ def _named(classes: Sequence[str], chosen: np.ndarray, counts: np.ndarray) -> st
 def _alike(classes: Sequence[str]) -> list[str]:
     spellings = defaultdict(list)
     for name in classes:
-        spellings[' '.join(name.casefold().replace('_', ' ').replace('-', ' ').split())].append(name)
+        spellings[' '.join(name.casefold().replace('_', ' ').replace('-', ' ').split())].append(
+            name
+        )
     return [
         f'Classes {" and ".join(map(repr, names))} differ in spelling only; if they are one, give '
         'their folders one name.'
@@ -177,9 +179,7 @@ def duplicate_table(classes: Sequence[str], scans: Iterable[Scan]) -> Table:
 _LEAK, _LABELS, _TWICE = 'in training and evaluation', 'of different classes', 'twice'
 
 
-def _duplicate(
-    classes: Sequence[str], scans: Sequence[Scan], pairs: np.ndarray
-) -> tuple[str, str]:
+def _duplicate(classes: Sequence[str], scans: Sequence[Scan], pairs: np.ndarray) -> tuple[str, str]:
     labels = sorted({int(scans[i].label[row]) for i, row in pairs})
     kinds = []
     if len(set(pairs[:, 0].tolist())) > 1:
@@ -202,6 +202,17 @@ def left_out_table(left_out: Mapping[str, Sequence[str]]) -> Table:
         for reason, names in sorted(left_out.items())
     ]
     return Table('Left out', columns, rows)
+
+
+def left_out_sentence(left_out: Mapping[str, Sequence[str]]) -> list[str]:
+    """One sentence on what is left out, hidden files apart; none if there is nothing."""
+    reasons = [
+        f'{len(names):,} {reason} ({", ".join(map(printable, names[:2]))}'
+        f'{", ..." if len(names) > 2 else ""})'
+        for reason, names in sorted(left_out.items())
+        if reason != HIDDEN
+    ]
+    return [f'Left out: {"; ".join(reasons)}.'] if reasons else []
 
 
 def image_warnings(bad: Table, duplicates: Table) -> list[str]:

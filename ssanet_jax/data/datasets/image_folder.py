@@ -54,7 +54,7 @@ class FolderSpec(NamedTuple):
         return cls(*(dataset[name] for name in cls._fields))
 
 
-class ImageFolder(tfds.core.DatasetBuilder, skip_registration=True):
+class ImageFolder(tfds.core.DatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
     """The images below a folder, read as they are.
 
     The splits are the folders SPLIT, under their own names and under 'train', 'validation' and
