@@ -1,6 +1,7 @@
 """What a user should know of a dataset: tables, and warnings with numbers."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -84,9 +85,7 @@ def _named(classes: Sequence[str], chosen: np.ndarray, counts: np.ndarray) -> st
 def _alike(classes: Sequence[str]) -> list[str]:
     spellings = defaultdict(list)
     for name in classes:
-        spellings[' '.join(name.casefold().replace('_', ' ').replace('-', ' ').split())].append(
-            name
-        )
+        spellings[re.sub(r'[\s_-]+', ' ', name.casefold()).strip()].append(name)
     return [
         f'Classes {" and ".join(map(repr, names))} differ in spelling only; if they are one, give '
         'their folders one name.'
@@ -153,11 +152,11 @@ def bad_table(classes: Sequence[str], scans: Iterable[Scan]) -> Table:
     rows = []
     for scan in scans:
         names = dict(zip(scan.number.tolist(), scan.label.tolist(), strict=True))
-        for number, reason in sorted(scan.bad.items()):
+        for number, reason in scan.bad.items():
             label = names[number]
             known = classes[label] if 0 <= label < len(classes) else str(label)
             rows.append((scan.split, known, scan.source.name(number), printable(reason)))
-    return Table('Images that cannot be used', columns, rows)
+    return Table('Images that cannot be used', columns, sorted(rows))
 
 
 def duplicate_table(classes: Sequence[str], scans: Iterable[Scan]) -> Table:
@@ -207,7 +206,7 @@ def left_out_table(left_out: Mapping[str, Sequence[str]]) -> Table:
 def left_out_sentence(left_out: Mapping[str, Sequence[str]]) -> list[str]:
     """One sentence on what is left out, hidden files apart; none if there is nothing."""
     reasons = [
-        f'{len(names):,} {reason} ({", ".join(map(printable, names[:2]))}'
+        f'{reason}, {len(names):,} ({", ".join(map(printable, sorted(names)[:2]))}'
         f'{", ..." if len(names) > 2 else ""})'
         for reason, names in sorted(left_out.items())
         if reason != HIDDEN

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
@@ -77,7 +77,8 @@ def scan_split(
     """
     source = open_source(dataset, split)
     num_classes = open_builder(dataset).info.features['label'].num_classes
-    number, label, images = [], [], []
+    images: list[_Image] = []
+    numbers_done, labels = [], []
     pieces = _pieces(source, dataset, numbers)
     inspected = read_ahead(
         lambda piece: (piece, _inspect(piece, source, dataset)),
@@ -85,12 +86,11 @@ def scan_split(
         num_threads(dataset.num_threads),
     )
     for piece, found in inspected:
-        number.append(piece.number)
-        label.append(piece.label)
+        numbers_done.append(piece.number)
+        labels.append(piece.label)
         images += found
         progress(len(found))
-    empty = np.empty(0, np.int64)
-    number, label = (np.concatenate([empty, *arrays]) for arrays in (number, label))
+    number, label = _joined(numbers_done), _joined(labels)
     bad = {int(n): image.reason for n, image in zip(number, images, strict=True) if image.reason}
     for row in np.flatnonzero((label < 0) | (label >= num_classes)):
         bad.setdefault(int(number[row]), f'Label {label[row]} is none of 0 to {num_classes - 1}.')
@@ -104,6 +104,10 @@ def scan_split(
         np.array([image.digest for image in images], 'S16'),
         bad,
     )
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.empty(0, np.int64), *arrays])
 
 
 def _pieces(source: Source, dataset: ConfigDict, numbers: np.ndarray | None) -> Iterator[_Piece]:
@@ -125,7 +129,7 @@ def _inspect(piece: _Piece, source: Source, dataset: ConfigDict) -> list[_Image]
     images = []
     for row, number in enumerate(piece.number.tolist()):
         try:
-            file = source.read_file(number) if piece.files is None else piece.files[row]
+            file = piece.files[row] if piece.files else cast(Folder, source).read_file(number)
         except (OSError, tf.errors.OpError) as error:
             reason = getattr(error, 'strerror', None) or getattr(error, 'message', str(error))
             images.append(_Image(0, (0, 0), b'', f'It cannot be read: {reason}.'))

@@ -7,6 +7,7 @@ removed, and does not decode again those of the same size and time of change.
 import contextlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -90,6 +91,7 @@ def check(config: ConfigDict, workdir: Workdir, console: Console) -> list[str]:
     elif dataset.check_images:
         _decode(dataset, builder, set(stale), now, console)
     _write(workdir, now)
+    notes += _leakage(dataset, builder, now)
     return [*notes, *_changes(before, now), *_judge(dataset, builder, now, console)]
 
 
@@ -161,9 +163,21 @@ def _folder_notes(dataset: ConfigDict, builder: ImageFolder) -> list[str]:
     classes = builder.info.features['label'].names
     counts = []
     for split in (dataset.train_split, dataset.eval_split):
-        names = [file.class_name for file in builder.chosen(split)]
-        counts.append(np.array([names.count(name) for name in classes]))
+        number = Counter(file.class_name for file in builder.chosen(split))
+        counts.append(np.array([number[name] for name in classes]))
     return [*builder.notes, *left_out_sentence(builder.left_out), *count_warnings(classes, *counts)]
+
+
+def _leakage(dataset: ConfigDict, builder: ImageFolder, now: Mapping[str, DataFile]) -> list[str]:
+    """A sentence on evaluation images that are training images too, by content."""
+    trained = {now[file.name].digest for file in builder.chosen(dataset.train_split)} - {''}
+    both = [f.name for f in builder.chosen(dataset.eval_split) if now[f.name].digest in trained]
+    if not both:
+        return []
+    return [
+        f'Leakage: {len(both):,} evaluation images are training images too, so accuracy is '
+        f'overstated: {_some(both)}. Remove one copy of each; tools.check_data lists all.'
+    ]
 
 
 def _changes(before: Mapping[str, DataFile], now: Mapping[str, DataFile]) -> list[str]:
@@ -200,7 +214,8 @@ def _judge(
     dataset: ConfigDict, builder: ImageFolder, now: Mapping[str, DataFile], console: Console
 ) -> list[str]:
     """Raises DataFileError if too many images are bad; else returns a note on them."""
-    counts, remedies, bad = [], [], {}
+    counts, remedies = [], []
+    bad: dict[str, str] = {}
     for what, split in (('training', dataset.train_split), ('evaluation', dataset.eval_split)):
         files = builder.chosen(split)
         of_split = {file.path: now[file.name].problem for file in files if now[file.name].problem}
@@ -217,9 +232,8 @@ def _judge(
     if not bad:
         return []
     for path, problem in list(bad.items())[:_LISTED]:
-        console.print(
-            f'{printable(path)}: {problem}', soft_wrap=True, highlight=False, markup=False
-        )
+        line = f'{printable(path)}: {problem}'
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     cannot = f'{" and ".join(counts)} cannot be decoded: {_some(list(bad))}.'
     if remedies:
         raise DataFileError(

@@ -23,7 +23,7 @@ _SYSTEM = frozenset(
     }
 )  # fmt: skip
 
-HIDDEN = 'hidden or a system file'
+HIDDEN = 'hidden or system file'
 
 
 class File(NamedTuple):
@@ -84,7 +84,7 @@ def _unreadable_kind(name: str) -> str:
     if suffix in IMAGE_SUFFIXES:
         return ''
     if suffix in _UNSUPPORTED:
-        return f'{suffix} files cannot be decoded; convert them to JPEG'
+        return f'{suffix}, which cannot be decoded: convert to JPEG'
     return 'not named like an image'
 
 
@@ -99,10 +99,10 @@ def _walk(root: str, parts: tuple[str, ...] = (), above: tuple[str, ...] = ()) -
         elif kind != 'folder':
             yield File(inside, kind)
         elif _real_path(os.path.join(folder, name)) in above:
-            yield File(inside, 'a link to a folder around it')
+            yield File(inside, 'link to a folder around it')
         else:
             below = _walk(root, inside, above)
-            first = next(below, File(inside, 'an empty folder'))
+            first = next(below, File(inside, 'empty folder'))
             yield from itertools.chain([first], below)
 
 
@@ -128,7 +128,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
             return ''
     except OSError:  # a link to itself
         pass
-    return 'a broken link' if entry.is_symlink() else 'a pipe, socket or device'
+    return 'broken link' if entry.is_symlink() else 'pipe, socket or device'
 
 
 def _remote_children(folder: str) -> list[tuple[str, str]]:

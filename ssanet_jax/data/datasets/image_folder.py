@@ -157,8 +157,9 @@ class _Layout:
         folders = {split.lower(): split for split in reversed(self.splits)}
         for name, candidates in self._names.items():
             folder = next((folders[c] for c in candidates if c in folders), None)
-            if folder is not None:
-                self.splits.setdefault(name, self.splits[folder])
+            if folder is None:
+                continue
+            self.splits.setdefault(name, self.splits[folder])
             if name == self._wanted != 'test' and folder in (folders.get(n) for n in _TEST):
                 self.notes.append(f'No folder of validation images: {folder}/ is evaluated.')
         if self._wanted not in self.splits and self._wanted in _NAMES['validation']:
@@ -227,7 +228,7 @@ def _base(split: str) -> str:
 
 
 def _no_images(folder: str, left_out: Mapping[str, Sequence[str]]) -> str:
-    found = [f'{len(files):,} {why} ({printable(files[0])})' for why, files in left_out.items()]
+    found = [f'{why}, {len(files):,} ({printable(files[0])})' for why, files in left_out.items()]
     return f'{_expected(folder)}; it holds none{": " if found else ""}{"; ".join(found)}.'
 
 
