@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -141,9 +142,13 @@ def test_tfrecord_comes_with_a_hint(imagenet, imagenet_tfrecord):
     assert 'python -m ssanet_jax.tools.prepare --dataset=imagenet2012:5.*.* --data_dir=' in hint
 
 
+@pytest.mark.parametrize('in_memory', [False, True])
 @pytest.mark.parametrize('damage', ['missing', 'empty', 'half', 'flipped'])
 @pytest.mark.parametrize('file_format', ['array_record', 'tfrecord'])
-def test_damaged_files_have_a_one_line_error(file_format, damage, imagenet, tmp_path, request):
+def test_damaged_files_have_a_one_line_error(
+    file_format, damage, in_memory, imagenet, tmp_path, request
+):
+    imagenet.dataset.in_memory = in_memory
     fixture = {'array_record': 'imagenet_dir', 'tfrecord': 'imagenet_tfrecord_dir'}[file_format]
     shutil.copytree(request.getfixturevalue(fixture) / 'imagenet2012', tmp_path / 'imagenet2012')
     imagenet.dataset.data_dir = str(tmp_path)
@@ -156,9 +161,11 @@ def test_damaged_files_have_a_one_line_error(file_format, damage, imagenet, tmp_
         path.write_bytes(content)
     else:
         path.write_bytes(content[: 0 if damage == 'empty' else len(content) // 2])
-    with pytest.raises(ConfigError, match=r'imagenet2012/5\.1\.0 cannot be read: ') as raised:
-        list(data.eval_batches(imagenet, 'train'))
-    assert '\n' not in str(raised.value)
+    for read in (partial(data.eval_batches, split='train'), data.train_batches):
+        with pytest.raises(ConfigError, match=r'imagenet2012/5\.1\.0 cannot be read: ') as raised:
+            list(read(imagenet))
+        assert not {'\n', '{', '['} & set(str(raised.value))
+        assert f'or remove {tmp_path}/imagenet2012/5.1.0 and prepare it' in str(raised.value)
 
 
 @pytest.mark.parametrize(
