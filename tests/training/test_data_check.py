@@ -81,9 +81,7 @@ def test_a_run_goes_on_after_the_remedy_of_its_error(split, remedy, config, root
     path = root / split / 'ash' / '1.jpg'
     good = path.read_bytes()
     path.write_bytes(b'')
-    with pytest.raises(
-        DataFileError, match=r'1 of 12 .* cannot be decoded: .*ash/1\.jpg\. Rep'
-    ):
+    with pytest.raises(DataFileError, match=r'1 of 12 .* cannot be decoded: .*ash/1\.jpg\. Rep'):
         start(config, workdir, step=5)
     path.unlink() if remedy == 'remove' else path.write_bytes(good)
     notes, _ = start(config, workdir, step=5)
