@@ -60,7 +60,7 @@ def test_each_dataset_has_a_recipe_for_each_network():
         for data in ('cifar10', 'cifar100', 'imagenet')
         for model in ('ssa50', 'se50', 'resnet50')
     }
-    assert set(RECIPES) == expected | {'digits_ssa20', 'fashion_mnist_ssa20'}
+    assert set(RECIPES) == expected | {'digits_ssa20', 'fashion_mnist_ssa20', 'folder'}
 
 
 # Settings of the authors' released code.

@@ -7,6 +7,7 @@ import shutil
 import pytest
 from PIL import Image
 
+from ssanet_jax import data
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import check_data
 from tests import fabricate
@@ -88,6 +89,8 @@ def test_the_page_escapes_the_names_of_classes_and_files(root, tmp_path, capsys)
 
 
 def test_a_prepared_dataset_can_be_checked(digits, capsys):
+    data.dataset_info(digits)  # prepares it
+    capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         run_tool(
             check_data,
