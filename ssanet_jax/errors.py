@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -11,6 +11,18 @@ class ConfigError(ValueError):
     """A config, flag or input that cannot be used; the message is one line with the remedy."""
 
     exit_code = 2
+
+
+class DataFileError(ConfigError):
+    """Files of the data that must be repaired or removed; a run goes on once they are.
+
+    Attributes:
+      files: their names, as printed.
+    """
+
+    def __init__(self, message: str, files: Sequence[str] = ()):
+        super().__init__(message)
+        self.files = tuple(files)
 
 
 class RunError(Exception):

@@ -14,7 +14,7 @@ from PIL import Image
 from ssanet_jax import create_model, data, weights
 from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.attention import ATTENTION
-from ssanet_jax.config import fields
+from ssanet_jax.config import attention_fields
 from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.training import losses, metrics, trainer_setup
 from ssanet_jax.training.workdir import Workdir
@@ -62,7 +62,7 @@ def test_a_named_block_has_the_options_of_the_page(monkeypatch):
     monkeypatch.setitem(ATTENTION, 'my_block', block)
     model = create_model('my_block_resnet20', num_classes=3, attention_options={'offset': 0.1})
     assert model.attention(parent=None) == block(name='my_block', offset=0.1, parent=None)
-    (option,) = fields._attention_options('magnitude', block)
+    (option,) = attention_fields._attention_options('magnitude', block)
     assert f'--config.{option.name}' in page
 
 

@@ -4,14 +4,7 @@ The defaults, the checks, what may change when a run is resumed, `main.py --help
 docs/config.md are all made from this table.
 """
 
-import dataclasses
-import inspect
-import re
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, get_args, get_origin
-
-from ssanet_jax import layers
-from ssanet_jax.attention import ATTENTION
+from ssanet_jax.config.attention_fields import ATTENTION_FIELDS
 from ssanet_jax.config.field import (
     FRACTION,
     IS_SET,
@@ -73,9 +66,10 @@ _RUN = (
     Field('label_smoothing', 0.0, 'Probability spread evenly over all classes.', FRACTION),
 )
 
+_FOLDER = {'dataset.name': 'folder'}
 _DATASET = (
     Field('dataset.name', 'imagenet2012:5.*.*',
-          "TFDS name, 'digits', 'fashion_mnist_idx', or 'folder' for SPLIT/CLASS/NAME.jpg."),
+          "TFDS name, 'digits', 'fashion_mnist_idx', or 'folder' for your own images."),
     Field('dataset.data_dir', None,
           'Prepared datasets, or the folder of images; unset: ~/tensorflow_datasets.', kind=str,
           resumable=True, per_host=True),
@@ -83,6 +77,14 @@ _DATASET = (
           kind=str, resumable=True, per_host=True),
     Field('dataset.train_split', 'train', "TFDS split, possibly a slice: 'train[:90%]'."),
     Field('dataset.eval_split', 'validation', 'TFDS split to evaluate on.'),
+    Field('dataset.validation_share', 0.2,
+          'Share of each class to evaluate on where a folder has no validation images.',
+          Check('above 0 and below 1', lambda v: 0 < v < 1), only_with=_FOLDER),
+    Field('dataset.split_seed', 0, 'Seed of that choice; config.seed does not change it.',
+          at_least(0), only_with=_FOLDER),
+    Field('dataset.check_images', True,
+          'Decode every image of a folder before the first step; report all bad ones at once.',
+          only_with=_FOLDER, resumable=True),
     Field('dataset.in_memory', False, 'Decode splits once and keep them in memory, on every host.'),
     Field('dataset.image_size', 224, 'Height and width of network inputs.', between(1, 4096)),
     Field('dataset.mean', (0.485, 0.456, 0.406), 'Mean per channel, of images scaled to 0..1.',
@@ -199,53 +201,4 @@ _OPTIMIZER = (
 )
 # fmt: on
 
-_OPTION_CHECKS = {
-    'model.cbam.kernel_size': between(1, 1023),
-    'model.eca.kernel_size': between(0, 1023),
-    'model.eca.gamma': between(0.1, 100),
-    'model.eca.beta': between(-100, 100),
-    'model.simam.regularizer': above(0),
-}
-# Attributes of attention blocks that other fields decide.
-_NO_OPTIONS = {
-    'axis_name', 'dtype', 'epsilon', 'momentum', 'name', 'norm', 'param_dtype', 'parent', 'train',
-    'use_running_average',
-}  # fmt: skip
-
-
-def _attention_options(prefix: str, block: Callable[..., Any]) -> Iterator[Field]:
-    """The fields model.PREFIX.OPTION: attributes of an attention block, with their defaults."""
-    cls, preset = layers.unwrap_partial(block), getattr(block, 'keywords', {})
-    docs = _attribute_docs(cls)
-    used = Check(f'starting with {prefix}_', lambda v: v.startswith(f'{prefix}_'))
-    for option in dataclasses.fields(cls):
-        name, default = f'model.{prefix}.{option.name}', preset.get(option.name, option.default)
-        arguments = get_args(option.type)
-        kinds = [t for t in (type(default), *arguments) if t in (bool, int, float, str)]
-        if option.name not in _NO_OPTIONS and kinds:
-            yield Field(
-                name,
-                default,
-                docs.get(option.name, f'See {cls.__name__}.'),
-                _OPTION_CHECKS.get(name),
-                choices=arguments if get_origin(option.type) is Literal else (),
-                kind=kinds[0],
-                only_with={'model.name': used},
-            )
-
-
-def _attribute_docs(cls: type) -> dict[str, str]:
-    """The section 'Attributes:' of a docstring, by name."""
-    entries = re.findall(
-        r'^  ([\w, ]+): (.+?)(?=\n  \w|\n\n|\Z)',
-        inspect.getdoc(cls) or '',
-        re.MULTILINE | re.DOTALL,
-    )
-    return {name: ' '.join(text.split()) for names, text in entries for name in names.split(', ')}
-
-
-_ATTENTION = tuple(
-    field for kind, block in ATTENTION.items() for field in _attention_options(kind, block)
-)
-
-FIELDS = {f.name: f for f in (*_RUN, *_DATASET, *_MODEL, *_ATTENTION, *_INIT, *_OPTIMIZER)}
+FIELDS = {f.name: f for f in (*_RUN, *_DATASET, *_MODEL, *ATTENTION_FIELDS, *_INIT, *_OPTIMIZER)}

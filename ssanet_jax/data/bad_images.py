@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.data.decode import DecodeSpec, decode
 from ssanet_jax.data.sources import EncodedBatch, Source
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, DataFileError
 
 if TYPE_CHECKING:
     from ssanet_jax.data.loader import DecodedBatch
@@ -55,9 +55,10 @@ class BadImages:
         """Returns `UNDECODABLE_LABEL`; raises ConfigError unless such images are allowed."""
         name = self._source.name(number)
         if self._dataset.bad_eval_images == 'error':
-            raise ConfigError(
+            raise DataFileError(
                 f'{name} cannot be decoded: {reason} Repair it, or count such images as '
-                'incorrectly classified: --config.dataset.bad_eval_images=incorrect'
+                'incorrectly classified: --config.dataset.bad_eval_images=incorrect',
+                [name],
             )
         self._note(number, reason)
         logging.log_first_n(logging.WARNING, '%s counts as incorrectly classified.', 20, name)
@@ -68,10 +69,11 @@ class BadImages:
         name = self._note(number, reason)
         most = self._dataset.max_bad_fraction
         if len(self._numbers) > most * self._source.size:
-            raise ConfigError(
+            raise DataFileError(
                 f'{len(self._numbers)} of {self._source.size} images cannot be decoded, more than '
                 f'config.dataset.max_bad_fraction={most} allows; the last is {name}: {reason} '
-                'Repair them, or allow more.'
+                'Repair them, or allow more.',
+                [self._source.name(bad) for bad in self._numbers],
             )
         return name
 

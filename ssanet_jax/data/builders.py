@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from ssanet_jax.data.datasets.digits import Digits
 from ssanet_jax.data.datasets.fashion_mnist import FILES, FashionMnistIdx
-from ssanet_jax.data.readers import ArrayRecords, Folder, TfRecords, folder_files
+from ssanet_jax.data.datasets.image_folder import FolderSpec, ImageFolder, open_folder
+from ssanet_jax.data.readers import ArrayRecords, Folder, TfRecords
 from ssanet_jax.data.sources import Source
 from ssanet_jax.errors import ConfigError, nearest
 
@@ -70,15 +70,13 @@ def _imagenet_names() -> dict[str, str]:
 
 
 def _fingerprint(builder: tfds.core.DatasetBuilder) -> str:
-    """TFDS's name of the data and a digest of splits, classes and a folder's paths."""
+    """TFDS's name of the data and a digest of splits, classes and a folder's file names."""
     splits = {name: list(split.shard_lengths) for name, split in builder.info.splits.items()}
+    if isinstance(builder, ImageFolder):
+        splits = {name: splits[name] for name in builder.used}
     paths = []
-    if isinstance(builder, tfds.ImageFolder):
-        paths = [
-            Path(path).relative_to(builder.data_path).as_posix()
-            for _, files in sorted(folder_files(builder).items())
-            for path, _ in files
-        ]
+    if isinstance(builder, ImageFolder):
+        paths = [file.name for split in sorted(splits) for file in builder.files[split]]
     described = json.dumps([splits, builder.info.features['label'].names, paths], sort_keys=True)
     digest = hashlib.sha256(described.encode()).hexdigest()[:12]
     return f'{builder.info.full_name} {digest}'
@@ -88,7 +86,7 @@ def open_source(dataset: ConfigDict, split: str) -> Source:
     """Opens a split of `config.dataset`; raises ConfigError."""
     builder = open_builder(dataset)
     split_size(builder, split)  # raises where there is no such split
-    if isinstance(builder, tfds.ImageFolder):
+    if isinstance(builder, ImageFolder):
         return Folder(builder, split, dataset.max_image_bytes)
     if builder.info.file_format == ARRAY_RECORD:
         return ArrayRecords(builder, split)
@@ -114,7 +112,7 @@ def prepare_command(dataset: ConfigDict) -> str:
 def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
     if dataset.in_memory:
         return 'a set in memory'
-    if isinstance(builder, tfds.ImageFolder):
+    if isinstance(builder, ImageFolder):
         return 'a folder'
     if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
         return f'tfrecord files on {jax.process_count()} host(s)'
@@ -141,6 +139,8 @@ def open_builder(dataset: ConfigDict) -> tfds.core.DatasetBuilder:
       ConfigError: TFDS has no such dataset, or it is not prepared; the message names the
         command and the files that are needed.
     """
+    if dataset.name == 'folder':
+        return open_folder(FolderSpec.of(dataset))
     return _open(dataset.name, dataset.data_dir, dataset.manual_dir)
 
 
@@ -148,11 +148,10 @@ def open_builder(dataset: ConfigDict) -> tfds.core.DatasetBuilder:
 def _open(name: str, data_dir: str | None, manual_dir: str | None) -> tfds.core.DatasetBuilder:
     if name in LOCAL_BUILDERS:
         builder = LOCAL_BUILDERS[name](data_dir=data_dir)
-        if not builder.data_path.exists():
-            _prepare_local(builder, manual_dir)
-        return builder
-    if name == 'folder':
-        return _open_folder(data_dir)
+        if builder.data_path.exists():
+            return builder
+        _prepare_local(builder, manual_dir)
+        return LOCAL_BUILDERS[name](data_dir=data_dir)
     builder = find_builder(name, data_dir)
     if not builder.data_path.exists():
         raise ConfigError(_how_to_prepare(builder, name, data_dir, manual_dir))
@@ -175,17 +174,6 @@ def find_builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.D
             f'config.dataset.name={name!r} is not a dataset of TFDS or of ssanet_jax; '
             f'nearest: {nearest(name.partition(":")[0], known)}. {str(error).splitlines()[0]}'
         ) from error
-
-
-def _open_folder(folder: str | None) -> tfds.core.DatasetBuilder:
-    """Opens SPLIT/CLASS/NAME.jpg as a tfds.ImageFolder."""
-    layout = f'config.dataset.data_dir={folder} must hold images as SPLIT/CLASS/NAME.jpg (or .png)'
-    if not folder or not tf.io.gfile.isdir(folder):
-        raise ConfigError(f'{layout}, with the splits train and validation; it is not a folder.')
-    builder = tfds.ImageFolder(folder)
-    if not builder.info.splits:
-        raise ConfigError(f'{layout}; it holds none.')
-    return builder
 
 
 def split_size(builder: tfds.core.DatasetBuilder, split: str) -> int:
@@ -217,6 +205,8 @@ def _prepare_local(builder: tfds.core.DatasetBuilder, manual_dir: str | None) ->
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download
             builder.download_and_prepare(download_config=download)
     except (OSError, EOFError, ValueError, zlib.error) as error:
+        if builder.data_path.exists():  # another process has just prepared it
+            return
         raise ConfigError(
             f'{builder.name} could not be written to {builder.data_path} '
             f'(config.dataset.data_dir): {error}'

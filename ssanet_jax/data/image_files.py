@@ -1,6 +1,5 @@
 """Image files outside any dataset, decoded as in evaluation."""
 
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.data.decode import DecodeSpec
 from ssanet_jax.data.loader import decode_batches
+from ssanet_jax.data.readers import read_file
 from ssanet_jax.data.sources import READ_SIZE, EncodedBatch
 
 
@@ -37,7 +37,7 @@ def file_batches(
     """Yields files decoded and cropped exactly as by `eval_batches`, the last batch shorter.
 
     Args:
-      files: paths or contents of files, JPEG or PNG.
+      files: paths or contents of files, in the formats of docs/data.md.
       dataset: `config.dataset` of a run.
       batch_size: images per batch.
     """
@@ -61,7 +61,7 @@ def _read_all(
         seen.append(file)
         contents.append(b'')
         try:
-            contents[-1] = file if isinstance(file, bytes) else _read(file, limit)
+            contents[-1] = file if isinstance(file, bytes) else read_file(str(file), limit)
         except (OSError, ValueError) as error:  # ValueError: not a path
             bad[number] = f'It cannot be read: {getattr(error, "strerror", error)}.'
         if len(contents) == READ_SIZE:
@@ -69,13 +69,6 @@ def _read_all(
             contents = []
     if contents:
         yield _encoded(contents)
-
-
-def _read(path: Path, limit: int) -> bytes:
-    if not stat.S_ISREG(path.stat().st_mode):  # Reading a pipe would wait.
-        raise OSError(0, 'it is not a regular file')
-    with path.open('rb') as file:
-        return file.read(limit)
 
 
 def _encoded(contents: list[bytes]) -> EncodedBatch:

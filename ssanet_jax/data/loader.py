@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import tensorflow as tf
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from ssanet_jax.data import memory
@@ -20,12 +19,13 @@ from ssanet_jax.data.bad_images import BadImages
 from ssanet_jax.data.builders import open_builder, open_source, prepare_command, split_size
 from ssanet_jax.data.decode import DecodeSpec, decode
 from ssanet_jax.data.jpeg import GROUP
+from ssanet_jax.data.read_errors import check_labels, readable
 from ssanet_jax.data.sources import (
     BATCHES_AHEAD,
     EncodedBatch,
     HostShard,
+    Source,
     num_threads,
-    unreadable,
 )
 
 # A host's share: image uint8 [n, H, W, 3], label int32 [n] (-1: no class is correct) and mask
@@ -154,7 +154,7 @@ def _train_from_disk(config: ConfigDict, start_step: int, share: HostShard) -> I
         seed=config.seed, batch_size=config.batch_size, start_step=start_step, share=share
     )
     start, stop = share.bounds(config.batch_size)
-    for decoded in decode_batches(_readable(encoded, dataset), spec, stop - start):
+    for decoded in decode_batches(_readable(encoded, source, dataset), spec, stop - start):
         yield _batch(decoded.image, bad.replace(decoded, spec))
 
 
@@ -162,7 +162,7 @@ def _eval_from_disk(config: ConfigDict, split: str, share: HostShard, rows: int)
     dataset = config.dataset
     source = open_source(dataset, split)
     spec, bad = DecodeSpec(dataset, dataset.eval_crop), BadImages(source, dataset)
-    for decoded in decode_batches(_readable(source.evaluation(share), dataset), spec, rows):
+    for decoded in decode_batches(_readable(source.evaluation(share), source, dataset), spec, rows):
         yield _batch(decoded.image, bad.mark(decoded))
 
 
@@ -170,19 +170,20 @@ def _eval_from_disk(config: ConfigDict, split: str, share: HostShard, rows: int)
 def _load(dataset: FrozenConfigDict, split: str, training: bool) -> memory.Split:
     """Decodes a split into memory, once."""
     source = open_source(dataset, split)
-    encoded = list(_readable(source.evaluation(HostShard(0, 1)), dataset))
+    encoded = list(_readable(source.evaluation(HostShard(0, 1)), source, dataset))
     spec = DecodeSpec(dataset, dataset.train_crop if training else dataset.eval_crop)
     load = memory.load_for_training if training else memory.load_for_evaluation
     return load(encoded, spec, BadImages(source, dataset))
 
 
-def _readable(encoded: Iterator[EncodedBatch], dataset: ConfigDict) -> Iterator[EncodedBatch]:
-    """Passes `encoded` on; turns errors of reading into a ConfigError or RunError."""
-    try:
-        yield from encoded
-    except (tf.errors.OpError, RuntimeError, OSError) as error:  # RuntimeError: array_record's
-        remedy = f'repair it, or remove it and prepare it again with: {prepare_command(dataset)}'
-        raise unreadable(open_builder(dataset).data_path, error, remedy) from error
+def _readable(
+    encoded: Iterator[EncodedBatch], source: Source, dataset: ConfigDict
+) -> Iterator[EncodedBatch]:
+    builder = open_builder(dataset)
+    num_classes = builder.info.features['label'].num_classes
+    for batch in readable(encoded, builder.data_path, prepare_command(dataset)):
+        check_labels(batch, source, num_classes)
+        yield batch
 
 
 def _cut(encoded: Iterator[EncodedBatch], rows: int, most: int) -> Iterator[list[EncodedBatch]]:

@@ -3,6 +3,8 @@
 The first two read by number, in any order; tfrecord files are read from front to back.
 """
 
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -11,13 +13,15 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from ssanet_jax.data.datasets.folder_files import printable
+from ssanet_jax.data.datasets.image_folder import ImageFolder
+from ssanet_jax.data.read_errors import unreadable
 from ssanet_jax.data.sources import (
     READ_SIZE,
     READS_AHEAD,
     EncodedBatch,
     HostShard,
     RandomAccess,
-    unreadable,
 )
 from ssanet_jax.errors import ConfigError
 
@@ -55,43 +59,54 @@ def _allow_open_files() -> None:
 
 
 class Folder(RandomAccess):
-    """A split of a tfds.ImageFolder: `split/class/image`.
+    """A split of an `ImageFolder`.
 
     Reads at most `max_bytes` + 1 bytes of a file.
     """
 
-    def __init__(self, builder: tfds.ImageFolder, split: str, max_bytes: int):
-        label = builder.info.features['label']
-        files = folder_files(builder)
-        instruction = tfds.core.ReadInstruction.from_spec(split)
-        parts = instruction.to_absolute(builder.info.splits)
-        chosen = [file for part in parts for file in files[part.splitname][part.from_ : part.to]]
-        self._paths = [path for path, _ in chosen]
-        self._labels = np.array([label.str2int(name) for _, name in chosen], np.int64)
+    def __init__(self, builder: ImageFolder, split: str, max_bytes: int):
+        self.files = builder.chosen(split)
+        label = {name: number for number, name in enumerate(builder.info.features['label'].names)}
+        if unknown := sorted({file.class_name for file in self.files} - label.keys()):
+            raise ConfigError(
+                f'Split {split!r} has classes that the splits of the config do not have: '
+                f'{", ".join(unknown[:5])}. Move their folders away.'
+            )
+        self.labels = np.array([label[file.class_name] for file in self.files], np.int64)
         self._max_bytes = max_bytes
-        self.size = len(chosen)
+        self.size = len(self.files)
 
     def read(self, numbers: np.ndarray) -> tuple[Sequence[bytes], np.ndarray]:
-        files = [_read(self._paths[number], self._max_bytes + 1) for number in numbers]
-        return files, self._labels[numbers]
+        return [self._read(number) for number in numbers], self.labels[numbers]
+
+    def read_file(self, number: int) -> bytes:
+        """Reads one file; raises OSError or tf.errors.OpError."""
+        return read_file(self.files[number].path, self._max_bytes + 1)
 
     def name(self, number: int) -> str:
-        return self._paths[number]
+        return printable(self.files[number].path)
+
+    def _read(self, number: int) -> bytes:
+        try:
+            return self.read_file(number)
+        except (OSError, tf.errors.OpError) as error:
+            remedy = 'repair it, or remove it from the folder.'
+            raise unreadable(self.name(number), error, remedy) from error
 
 
-def folder_files(builder: tfds.ImageFolder) -> dict[str, list[tuple[str, str]]]:
-    """Returns the (path, class name) of each image of each split, in TFDS's order."""
-    # TFDS has no public access to them: as_dataset would read every file to list it, and a
-    # second walk takes minutes on network disks.
-    return builder._split_examples
+def read_file(path: str, limit: int) -> bytes:
+    """Reads up to `limit` bytes of a file; raises OSError, also for a pipe, which would wait."""
+    if '://' in path:
+        with tf.io.gfile.GFile(path, 'rb') as remote:
+            return remote.read(min(remote.size(), limit))
+    with open(path, 'rb', opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(0, 'it is not a regular file')
+        return file.read(limit)
 
 
-def _read(path: str, limit: int) -> bytes:
-    try:
-        with tf.io.gfile.GFile(path, 'rb') as file:
-            return file.read(min(file.size(), limit))
-    except tf.errors.OpError as error:
-        raise unreadable(path, error, 'repair it, or remove it from the folder.') from error
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class TfRecords:

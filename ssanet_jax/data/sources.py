@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import errno
 import functools
 import os
 from collections import deque
@@ -14,9 +13,6 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
-import tensorflow as tf
-
-from ssanet_jax.errors import ConfigError, RunError
 
 # How far ahead of the training step each host works. All of it is held in memory:
 # READS_AHEAD * READ_SIZE encoded images, BATCHES_AHEAD + 1 batches encoded and decoded, and the
@@ -25,6 +21,7 @@ READ_SIZE = 64  # images per read
 READS_AHEAD = 4  # reads in flight
 BATCHES_AHEAD = 2  # batches being decoded while one is used
 
+S = TypeVar('S')
 T = TypeVar('T')
 
 
@@ -175,42 +172,19 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(size)
 
 
-def read_ahead(read: Callable[[int], T], starts: Iterable[int]) -> Iterator[T]:
-    """Yields `read(start)` for each of `starts` in order, READS_AHEAD at a time in threads."""
+def read_ahead(
+    read: Callable[[S], T], starts: Iterable[S], ahead: int = READS_AHEAD
+) -> Iterator[T]:
+    """Yields `read(start)` for each of `starts` in order, `ahead` at a time in threads."""
     waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(READS_AHEAD, thread_name_prefix='read') as pool:
+    with ThreadPoolExecutor(ahead, thread_name_prefix='read') as pool:
         try:
             for start in starts:
                 waiting.append(pool.submit(read, start))
-                if len(waiting) >= READS_AHEAD:
+                if len(waiting) >= ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
-
-
-_TRANSIENT = (
-    tf.errors.UnavailableError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.AbortedError,
-    tf.errors.ResourceExhaustedError,
-)
-_TRANSIENT_TEXTS = [  # which array_record and TensorFlow quote
-    os.strerror(number)
-    for number in (
-        errno.EAGAIN, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE,
-        errno.ETIMEDOUT, errno.ECONNRESET, errno.ENOTCONN, errno.EHOSTUNREACH,
-    )
-]  # fmt: skip
-
-
-def unreadable(path: object, error: Exception, remedy: str) -> ConfigError | RunError:
-    """Returns the error to raise for unreadable data: a RunError if retrying may help."""
-    text = ' '.join(getattr(error, 'message', str(error)).split())
-    if isinstance(error, _TRANSIENT) or any(reason in text for reason in _TRANSIENT_TEXTS):
-        return RunError(
-            f'{path} cannot be read now: {text[:300]} Nothing was lost; run the same command again.'
-        )
-    return ConfigError(f'{path} cannot be read: {text[:300]} Nothing was lost; {remedy}')

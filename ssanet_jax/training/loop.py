@@ -17,7 +17,7 @@ from ssanet_jax import data
 from ssanet_jax.config import is_due
 from ssanet_jax.config.validation import check_batch_size
 from ssanet_jax.errors import ConfigError, DivergedError
-from ssanet_jax.training import agreement, run_history, trainer_setup
+from ssanet_jax.training import agreement, data_check, data_files, run_history, trainer_setup
 from ssanet_jax.training import console as terminal
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.checkpoint_reader import CheckpointReader
@@ -109,9 +109,11 @@ def train_and_evaluate(
             state, sums = raise_on_all_hosts(partial(restore, start, like))
             total = dataclasses.replace(total, sums=sums)
         agreement.check_same_state(start or 0, state)
+        notes += raise_on_all_hosts(partial(data_check.check, config, folder, console))
         if jax.process_index() == 0:
             run_history.record(config, info, folder, start or 0)
         terminal.announce(console, config, setup, info, state, notes)
+        stack.enter_context(data_files.remembering_bad_files(config.dataset, folder))
         batches = train_batches(config, start_step=start or 0)
         state = _train(
             config, setup, state, total, batches, evaluators or {}, checkpoints, folder, console

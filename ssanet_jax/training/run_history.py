@@ -59,10 +59,14 @@ def check_same_run(
             'repeated and others skipped'
         )
     if before := workdir.read_starts()[-1:]:
+        from ssanet_jax.training import data_files  # imports TensorFlow
+
         now = _environment(0, info)
         notes += _changes(before[0], now)
         changed += _batch_norm_changes(config, before[0]['devices'], now['devices'])
-        if before[0]['dataset'] != now['dataset']:
+        if before[0]['dataset'] != now['dataset'] and not data_files.only_bad_ones_removed(
+            config.dataset, workdir, info.class_names
+        ):
             changed.append(f'its dataset was {before[0]["dataset"]} and is {now["dataset"]}')
     if changed and not allow_config_change:
         remedy = 'Use a new workdir, restore the old values, or pass --allow_config_change.'

@@ -61,7 +61,12 @@ def test_each_dataset_has_a_recipe_for_each_network():
         for data in ('cifar10', 'cifar100', 'imagenet')
         for model in ('ssa50', 'se50', 'resnet50')
     }
-    others = {'digits_ssa20', 'fashion_mnist_ssa20', 'imagenet_ssa50_large_batch'}
+    others = {
+        'digits_ssa20',
+        'fashion_mnist_ssa20',
+        'folder',
+        'imagenet_ssa50_large_batch',
+    }
     assert set(RECIPES) == expected | others
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import tensorflow_datasets as tfds
 from ssanet_jax import data
 from ssanet_jax.data import HostShard
 from ssanet_jax.data.builders import open_builder, open_source
-from ssanet_jax.data.sources import shuffled, unreadable
+from ssanet_jax.data.read_errors import unreadable
+from ssanet_jax.data.sources import shuffled
 from ssanet_jax.errors import ConfigError, RunError
 from tests import fabricate
 
@@ -119,14 +121,14 @@ def test_a_folder_without_images_has_an_error_with_the_layout(folder, tmp_path, 
     elif content == 'file':
         path.write_text('')
     folder.dataset.data_dir = str(path)
-    with pytest.raises(ConfigError, match='must hold images as SPLIT/CLASS/NAME'):
+    with pytest.raises(ConfigError, match='must hold images as CLASS/NAME'):
         data.dataset_info(folder)
 
 
 def test_a_folders_order_and_labels_are_tfds_own(folder):
     """Oracle: TFDS's public as_dataset, which names each file as it reads it."""
     source = open_source(folder.dataset, 'train')
-    theirs = open_builder(folder.dataset).as_dataset(split='train').as_numpy_iterator()
+    theirs = tfds.ImageFolder(folder.dataset.data_dir).as_dataset(split='train').as_numpy_iterator()
     expected = [(x['image/filename'].decode(), x['label']) for x in theirs]
     labels = np.concatenate([batch.label for batch in source.evaluation(HostShard(0, 1))])
     assert [(source.name(n), labels[n]) for n in range(source.size)] == expected
@@ -140,9 +142,13 @@ def test_tfrecord_comes_with_a_hint(imagenet, imagenet_tfrecord):
     assert "python -m ssanet_jax.tools.prepare '--dataset=imagenet2012:5.*.*' --data_dir=" in hint
 
 
+@pytest.mark.parametrize('in_memory', [False, True])
 @pytest.mark.parametrize('damage', ['missing', 'empty', 'half', 'flipped'])
 @pytest.mark.parametrize('file_format', ['array_record', 'tfrecord'])
-def test_damaged_files_have_a_one_line_error(file_format, damage, imagenet, tmp_path, request):
+def test_damaged_files_have_a_one_line_error(
+    file_format, damage, in_memory, imagenet, tmp_path, request
+):
+    imagenet.dataset.in_memory = in_memory
     fixture = {'array_record': 'imagenet_dir', 'tfrecord': 'imagenet_tfrecord_dir'}[file_format]
     shutil.copytree(request.getfixturevalue(fixture) / 'imagenet2012', tmp_path / 'imagenet2012')
     imagenet.dataset.data_dir = str(tmp_path)
@@ -155,9 +161,11 @@ def test_damaged_files_have_a_one_line_error(file_format, damage, imagenet, tmp_
         path.write_bytes(content)
     else:
         path.write_bytes(content[: 0 if damage == 'empty' else len(content) // 2])
-    with pytest.raises(ConfigError, match=r'imagenet2012/5\.1\.0 cannot be read: ') as raised:
-        list(data.eval_batches(imagenet, 'train'))
-    assert '\n' not in str(raised.value)
+    for read in (partial(data.eval_batches, split='train'), data.train_batches):
+        with pytest.raises(ConfigError, match=r'imagenet2012/5\.1\.0 cannot be read: ') as raised:
+            list(read(imagenet))
+        assert not {'\n', '{', '['} & set(str(raised.value))
+        assert f'or remove {tmp_path}/imagenet2012/5.1.0 and prepare it' in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +181,7 @@ def test_damaged_files_have_a_one_line_error(file_format, damage, imagenet, tmp_
     ids=['stale', 'unavailable', 'input', 'corrupt', 'missing', 'lost'],
 )
 def test_transient_errors_are_not_config_errors(error, expected):
-    assert type(unreadable('/data', error, 'repair it.')) is expected
+    assert isinstance(unreadable('/data', error, 'repair it.'), expected)
 
 
 @pytest.mark.parametrize('name', ['imagenet2012:', 'imagenet_resized/99x99', 'mnist/x=1', ''])
