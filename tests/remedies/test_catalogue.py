@@ -76,19 +76,16 @@ def literal(node):
 
 def strings(node):
     """Texts of the strings of an expression or a module, without docstrings."""
-    docs = {
-        id(body[0].value)
-        for inner in ast.walk(node)
-        if (body := getattr(inner, 'body', None))
-        and isinstance(body, list)
-        and isinstance(body[0], ast.Expr)
-    }
-    pieces = {id(part) for n in ast.walk(node) if isinstance(n, ast.JoinedStr) for part in n.values}
-    for inner in ast.walk(node):
-        wanted = isinstance(inner, ast.JoinedStr) or (
-            isinstance(inner, ast.Constant) and isinstance(inner.value, str)
-        )
-        if wanted and id(inner) not in docs | pieces:
+    nodes, left_out = list(ast.walk(node)), set()
+    for inner in nodes:
+        body = getattr(inner, 'body', None)
+        if isinstance(body, list) and isinstance(body[0], ast.Expr):
+            left_out.add(body[0].value)
+        elif isinstance(inner, ast.JoinedStr):
+            left_out.update(inner.values)
+    for inner in nodes:
+        text = isinstance(inner, ast.Constant) and isinstance(inner.value, str)
+        if (text or isinstance(inner, ast.JoinedStr)) and inner not in left_out:
             yield literal(inner)
 
 

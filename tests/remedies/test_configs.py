@@ -247,6 +247,7 @@ def test_the_networks_that_are_named_exist(fields, phrase, remedy):
         assert create_model(name, num_classes=10)
 
 
+@pytest.mark.slow
 def test_the_stages_and_blocks_that_are_named_exist():
     config = having(model__name='ssa_resnet20', model__stem='cifar', dataset__image_size=8)
     config.model.attention_stages = (7,)

@@ -73,6 +73,7 @@ def test_features_with_the_missing_axes_and_of_a_float_dtype_work():
     require(x[None].astype(jnp.float32))
 
 
+@pytest.mark.slow
 def test_larger_images_and_other_networks_work():
     vgg = create_model('vgg11_bn', num_classes=3, stem='imagenet')
     refused('use larger images', shapes, vgg, (1, 8, 8, 3))
@@ -80,6 +81,7 @@ def test_larger_images_and_other_networks_work():
     shapes(create_model('resnet8', num_classes=3), (1, 8, 8, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'options', 'phrase', 'right'),
     [
@@ -151,6 +153,7 @@ def test_the_namings_that_are_listed_exist():
         assert write(naming=naming)
 
 
+@pytest.mark.slow
 def test_ssa_is_inserted_with_the_scale_that_is_named():
     model = create_model('ssa_vgg11_bn', num_classes=3, attention_options={'gate_scale': 1.0})
     plain = weights.without_attention(model)

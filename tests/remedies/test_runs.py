@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from fractions import Fraction
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
@@ -78,7 +79,7 @@ def test_the_checkpoints_that_are_named_exist(run):
         assert checkpoints.find(after('choose --checkpoint=', message)) == 5
         message = refused('is not in', checkpoints.find, '4')
         assert {checkpoints.find(name) for name in listed('nearest: ', message)} == {3, 5}
-        next((run.checkpoints / '5').rglob('_METADATA')).write_text('damaged')
+        next(Path(run.checkpoints, '5').rglob('_METADATA')).write_text('damaged')
         message = refused(' is damaged: ', checkpoints.find, '5')
         (other,) = listed('there are ', message)
         assert checkpoints.find(other) == 3
