@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.analysis.macs import layer_costs
 from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import printable
 from ssanet_jax.report import classes, curves, sections, tables
 from ssanet_jax.report.charts import curve_charts
 from ssanet_jax.report.evaluation import Evaluation, evaluate_trained
@@ -64,13 +65,13 @@ def report_at_end(workdir: epath.PathLike) -> None:
     """
     if jax.process_count() > 1:
         if jax.process_index() == 0:
-            print(f'Report: python -m ssanet_jax.tools.report --workdir={workdir}')
+            print(printable(f'Report: python -m ssanet_jax.tools.report --workdir={workdir}'))
         return
     try:
-        print(f'Report: {write_report(workdir)}')
+        print(printable(f'Report: {write_report(workdir)}'))
     except Exception as error:  # of the report, not of the run
         reason = ' '.join(str(error).split())[:300] or type(error).__name__
-        print(f'No report: {reason} Write it with tools.report --workdir={workdir}')
+        print(printable(f'No report: {reason} Write it with tools.report --workdir={workdir}'))
 
 
 def _page(folder: Workdir, checkpoint: str) -> str:

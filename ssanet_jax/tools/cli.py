@@ -1,6 +1,5 @@
 """Shared main() of all commands: flags, recipes, one-line errors, exit codes."""
 
-import contextlib
 import inspect
 import os
 import re
@@ -21,6 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from ssanet_jax.config.fields import FIELDS
 from ssanet_jax.config.validation import check_names, check_overrides, unknown_field
 from ssanet_jax.errors import ConfigError, HostLostError, RunError, StoppedError, one_line
+from ssanet_jax.output import lossy, open_standard_streams, printable
 
 flags.disclaim_key_flags()  # --help lists flags defined here as those of the command
 
@@ -41,6 +41,7 @@ def run(main: Callable[..., None], define_flags: Callable[[], None]) -> None:
       main: takes nothing, or the list of arguments that are not flags.
       define_flags: defines the flags of the command.
     """
+    open_standard_streams()
     try:
         flags.DEFINE_bool('traceback', False, 'Also print the traceback of an error.')
         define_flags()
@@ -107,11 +108,11 @@ def recipe() -> ConfigDict:
 
 
 def obey_interrupts() -> None:
-    """Makes Ctrl-C and SIGTERM exit at once, with the exit code that asks for a restart.
+    """Makes Ctrl-C, SIGTERM and SIGHUP exit at once, with the exit code that asks for a restart.
 
     Libraries lose a KeyboardInterrupt that is raised in a destructor or a callback.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
             signal.signal(number, _interrupted)
 
@@ -126,12 +127,21 @@ def _call_quietly(main: Callable[..., None], arguments: list[str]) -> None:
     if not flags.FLAGS['verbosity'].present:
         logging.set_verbosity(logging.WARNING)
         logging.get_absl_handler().addFilter(_not_raised_too)
+    logging.get_absl_handler().addFilter(_make_printable)
     call(main, arguments)
 
 
 def _not_raised_too(record: LogRecord) -> bool:
     """Filters out log records of Orbax and asyncio for errors that they also raise."""
     return not {'orbax', 'asyncio'} & set(Path(record.pathname).parts)
+
+
+def _make_printable(record: LogRecord) -> bool:
+    """Escapes names in a log record; it changes the record and keeps it."""
+    if isinstance(record.args, tuple):
+        names = (str, os.PathLike)
+        record.args = tuple(printable(x) if isinstance(x, names) else x for x in record.args)
+    return True
 
 
 def _leave_unexpected(error: Exception) -> NoReturn:
@@ -157,8 +167,7 @@ def _leave(error: Exception) -> NoReturn:
     """Prints the error and exits; other hosts may be lost, so several do not wait for them."""
     code = getattr(error, 'exit_code', 1)
     if flags.FLAGS['traceback'].value or not hasattr(error, 'exit_code'):
-        with contextlib.suppress(OSError):  # stderr may be closed
-            traceback.print_exception(error)
+        traceback.print_exception(error, file=lossy(sys.stderr))
     _print_error(str(error))
     if jax.distributed.is_initialized():
         if jax.process_index() == 0:  # The other processes abort when the first one is gone.
@@ -168,9 +177,8 @@ def _leave(error: Exception) -> NoReturn:
 
 
 def _print_error(text: str) -> None:
-    with contextlib.suppress(OSError):
-        line = ' '.join(text.splitlines())
-        print(f'{Path(sys.argv[0]).name}: {line}', file=sys.stderr, flush=True)
+    line = printable(' '.join(text.splitlines()))
+    lossy(sys.stderr).write(f'{Path(sys.argv[0]).name}: {line}\n')
 
 
 def _check_fields(argv: Sequence[str]) -> None:

@@ -99,14 +99,13 @@ def _restore(
     config: ConfigDict, setup: 'TrainerSetup', folder: epath.Path, checkpoint: str
 ) -> 'TrainState':
     """The state of a checkpoint; the initial one for 'latest' in a run without checkpoints."""
-    from ssanet_jax.training.checkpoint_reader import CheckpointReader
+    from ssanet_jax.training.checkpoint_reader import read_checkpoint
     from ssanet_jax.training.pretrained import load_weights
+    from ssanet_jax.training.workdir import Workdir
 
     state = setup.init()
-    with CheckpointReader(folder) as checkpoints:
-        if checkpoints.steps() or checkpoint != 'latest':
-            step = checkpoints.find(checkpoint)
-            return checkpoints.restore_state(step, state)
+    if Workdir(folder).checkpoint_steps() or checkpoint != 'latest':
+        return read_checkpoint(folder, checkpoint, lambda found, n: found.restore_state(n, state))
     return load_weights(config, setup, state) if config.init.weights else state
 
 

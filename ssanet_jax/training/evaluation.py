@@ -14,7 +14,7 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.training import console as terminal
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.atomic_io import write_json
-from ssanet_jax.training.checkpoint_reader import CheckpointReader
+from ssanet_jax.training.checkpoint_reader import read_checkpoint
 from ssanet_jax.training.parallel import raise_on_all_hosts, to_devices
 from ssanet_jax.training.pretrained import load_weights
 from ssanet_jax.training.steps import TrainState
@@ -80,9 +80,10 @@ def _restore(
 ) -> tuple[TrainerSetup, TrainState, int]:
     check_same_model(config, workdir.read_config())
     setup, _ = set_up(config, build)
-    with CheckpointReader(workdir) as checkpoints:
-        step = checkpoints.find(checkpoint)
-        return setup, checkpoints.restore_state(step, setup.init()), step
+    like = setup.init()
+    return read_checkpoint(
+        workdir, checkpoint, lambda reader, step: (setup, reader.restore_state(step, like), step)
+    )
 
 
 def _initial(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, TrainState]:

@@ -15,6 +15,7 @@ from ssanet_jax import data
 from ssanet_jax.config import is_due
 from ssanet_jax.config.validation import check_batch_size
 from ssanet_jax.errors import ConfigError, DivergedError
+from ssanet_jax.output import lossy_output
 from ssanet_jax.training import console as terminal
 from ssanet_jax.training import run_history, trainer_setup
 from ssanet_jax.training.checkpoint import Checkpoints
@@ -34,6 +35,7 @@ Evaluator = Callable[[TrainState, int], Mapping[str, float]]
 TrainBatches = Callable[..., Iterator[Mapping[str, np.ndarray]]]  # as data.train_batches
 
 
+@lossy_output()
 def train_and_evaluate(
     config: ConfigDict,
     workdir: epath.PathLike,
@@ -69,12 +71,13 @@ def train_and_evaluate(
     setup, info = set_up(config, build)
     check_batch_size(config, setup.mesh.size)
     folder, console = Workdir(workdir), terminal.make_console()
-    notes = raise_on_all_hosts(
-        partial(run_history.check_same_run, config, info, folder, allow_config_change)
-    )
-    state, total = raise_on_all_hosts(partial(_init, config, setup, folder)), setup.zero_metrics()
     with contextlib.ExitStack() as stack:
         raise_on_all_hosts(partial(_claim, folder, stack))
+        notes = raise_on_all_hosts(
+            partial(run_history.check_same_run, config, info, folder, allow_config_change)
+        )
+        state = raise_on_all_hosts(partial(_init, config, setup, folder))
+        total = setup.zero_metrics()
         checkpoints = stack.enter_context(Checkpoints(folder, keep=config.max_to_keep))
         start, damaged = checkpoints.newest_good()
         notes += [
@@ -99,8 +102,8 @@ def train_and_evaluate(
         state = _train(
             config, setup, state, total, batches, evaluators or {}, checkpoints, folder, console
         )
-    if jax.process_index() == 0:
-        terminal.finish(console, config, setup, folder)
+        if jax.process_index() == 0:
+            terminal.finish(console, config, setup, folder)
     return state
 
 
@@ -180,15 +183,16 @@ def _train(
 
 
 def _claim(workdir: Workdir, stack: contextlib.ExitStack) -> None:
-    """Creates the workdir and locks it, on the first host."""
+    """Creates the workdir and locks it, on the first host; if it remains empty, removes it."""
     if jax.process_index() == 0:
-        workdir.make()
+        if workdir.make():
+            stack.callback(workdir.remove_if_empty)
         stack.enter_context(workdir.lock())
         workdir.remove_partial_files()
 
 
 def _init(config: ConfigDict, setup: TrainerSetup, workdir: Workdir) -> TrainState:
-    """The state before the first step; weights are read before the workdir is created."""
+    """The state before the first step; weights are read before anything is written."""
     state = setup.init()
     if config.init.weights and not workdir.checkpoint_steps():
         return load_weights(config, setup, state)

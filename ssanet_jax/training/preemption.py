@@ -1,4 +1,4 @@
-"""Turns SIGTERM and Ctrl-C into a request to stop after the current step."""
+"""Turns SIGTERM, SIGHUP and Ctrl-C into a request to stop after the current step."""
 
 import os
 import signal
@@ -12,13 +12,15 @@ import jax
 from jax.experimental import multihost_utils
 
 from ssanet_jax.errors import StoppedError
+from ssanet_jax.output import lossy
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class PreemptionHandler:
-    """Context manager that turns SIGTERM and SIGINT into a request to stop after the current step.
+    """Context manager that turns signals into a request to stop after the current step.
 
+    SIGTERM, SIGINT and SIGHUP, as of a terminal that is closed; under nohup the last is ignored.
     Before the first step there is nothing to save, and a signal ends the process at once; so does
     a second one later. On several hosts, any of them may get the signal: JAX's preemption service
     lets all agree on a step. A thread listens, so that signals are seen while Python waits for a
@@ -40,6 +42,8 @@ class PreemptionHandler:
         for number in _SIGNALS:
             if number == signal.SIGTERM and jax.process_count() > 1:
                 continue  # JAX's preemption service waits for it.
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # nohup
             self._handlers_before[number] = signal.signal(number, lambda *_: None)
         threading.Thread(target=self._listen, name='signals', daemon=True).start()
         return self
@@ -114,7 +118,7 @@ class PreemptionHandler:
 
 
 def _print(text: str) -> None:
-    print(f'\n{text}', file=sys.stderr, flush=True)
+    lossy(sys.stderr).write(f'\n{text}\n')
 
 
 def _exit(text: str, code: int) -> NoReturn:
