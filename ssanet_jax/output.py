@@ -16,9 +16,7 @@ _PATIENCE_S = 2.0  # to wait for a reader that is behind, before its text is dro
 _CHUNK = 512  # characters of at most 4 bytes; any pipe with room takes as much at once
 
 # Control characters, line separators, marks that reorder text, and undecodable bytes.
-_UNPRINTABLE = re.compile(
-    '[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]'
-)
+_UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
 
 
 def printable(name: object) -> str:

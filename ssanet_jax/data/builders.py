@@ -214,6 +214,8 @@ def _prepare_local(builder: tfds.core.DatasetBuilder, manual_dir: str | None) ->
     try:
         builder.download_and_prepare(download_config=download)
     except (OSError, EOFError, ValueError, zlib.error) as error:
+        if builder.data_path.exists():
+            return  # another process has prepared it meanwhile
         raise ConfigError(
             f'{builder.name} could not be written to {builder.data_path} '
             f'(config.dataset.data_dir): {error}'

@@ -62,7 +62,7 @@ def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: i
     setup = trainer_setup.build(
         config, num_classes=info.num_classes, num_train_examples=info.num_train
     )
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     for note in run_history.check_same_run(config, info, Workdir(folder), allow_config_change=True):
         console.print(note, markup=False)
     state = _restore(config, setup, folder, checkpoint)

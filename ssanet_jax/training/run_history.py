@@ -47,8 +47,8 @@ def check_same_run(
     if before := workdir.read_starts()[-1:]:
         now = _environment(0, info)
         notes += _changes(before[0], now)
-        if before[0]['dataset'] != now['dataset']:
-            changed.append(f'its dataset was {before[0]["dataset"]} and is {now["dataset"]}')
+        if before[0].get('dataset') != now['dataset']:
+            changed.append(f'its dataset was {before[0].get("dataset")} and is {now["dataset"]}')
     if changed and not allow_config_change:
         raise ConfigError(
             f'This workdir belongs to a different run: {"; ".join(changed)}. Use a new workdir, '
@@ -106,7 +106,8 @@ def _environment(step: int, info: DatasetInfo) -> dict[str, Any]:
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Describes the differences of machines and versions between two starts."""
     flat_before, flat_now = (
-        {name: start[name] for name in ('hosts', 'devices', 'device_kind')} | start['versions']
+        {name: start.get(name) for name in ('hosts', 'devices', 'device_kind')}
+        | start.get('versions', {})
         for start in (before, now)
     )
     return [

@@ -54,9 +54,22 @@ class Workdir:
 
     __str__ = __fspath__
 
+    def check_name(self) -> None:
+        """Raises ConfigError for a name that garbles messages or that libraries misread."""
+        name = os.path.abspath(self)
+        problem = ''
+        if printable(name) != name:
+            problem = 'control characters, or bytes that are not UTF-8'
+        elif 'gs:/' in name and '://' not in str(self):
+            problem = "a folder whose name ends with 'gs:', which Orbax takes for a bucket"
+        elif '\\' in name:
+            problem = 'a backslash, which TensorStore does not find again'
+        if problem:
+            raise ConfigError(f'{printable(self)} has {problem}; choose another name.')
+
     def make(self) -> bool:
         """Creates the folder unless it exists; returns whether it did. Raises ConfigError."""
-        _check_name(self.path)
+        self.check_name()
         try:
             missing = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
@@ -148,18 +161,6 @@ class Workdir:
     def write_starts(self, starts: Sequence[Mapping[str, Any]]) -> None:
         """Replaces starts.jsonl; raises SaveError."""
         write_text(self.starts, ''.join(json.dumps(start) + '\n' for start in starts))
-
-
-def _check_name(path: epath.Path) -> None:
-    """Raises ConfigError for names that would garble messages or that libraries misread."""
-    name = os.path.abspath(path)
-    problem = ''
-    if printable(name) != name:
-        problem = 'control characters, or bytes that are not UTF-8'
-    elif 'gs:/' in name and '://' not in os.fspath(path):
-        problem = "a folder whose name ends with 'gs:', which Orbax takes for a bucket"
-    if problem:
-        raise ConfigError(f'--workdir={printable(path)} has {problem}; choose another name.')
 
 
 def _damaged(path: epath.Path, error: Exception, otherwise: str) -> ConfigError:
