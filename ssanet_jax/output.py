@@ -8,7 +8,7 @@ import select
 import sys
 import threading
 from collections.abc import Iterator
-from typing import TextIO
+from typing import TextIO, cast
 
 from absl import logging
 
@@ -69,7 +69,7 @@ def lossy(stream: TextIO | None) -> TextIO:
         fd = stream.fileno() if isinstance(stream, io.TextIOWrapper) else None
     except (OSError, ValueError):
         fd = None
-    return stream if fd is None else _LossyStream(stream, fd)
+    return stream if fd is None else cast(TextIO, _LossyStream(stream, fd))
 
 
 class _LossyStream(io.TextIOBase):

@@ -1,6 +1,8 @@
 """Writes report.html, a self-contained page about a run: results, errors, cost and config."""
 
 import functools
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,15 +65,16 @@ def report_at_end(workdir: epath.PathLike) -> None:
 
     With several hosts it prints the command to run instead, since evaluation uses one host.
     """
+    quoted = shlex.quote(os.fspath(workdir))
     if jax.process_count() > 1:
         if jax.process_index() == 0:
-            print(printable(f'Report: python -m ssanet_jax.tools.report --workdir={workdir}'))
+            print(printable(f'Report: python -m ssanet_jax.tools.report --workdir={quoted}'))
         return
     try:
         print(printable(f'Report: {write_report(workdir)}'))
     except Exception as error:  # of the report, not of the run
         reason = ' '.join(str(error).split())[:300] or type(error).__name__
-        print(printable(f'No report: {reason} Write it with tools.report --workdir={workdir}'))
+        print(printable(f'No report: {reason} Write it with tools.report --workdir={quoted}'))
 
 
 def _page(folder: Workdir, checkpoint: str) -> str:

@@ -11,6 +11,7 @@ from ssanet_jax import data
 from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.config.validation import check, check_same_model
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import lossy_output
 from ssanet_jax.training import console as terminal
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.atomic_io import write_json
@@ -39,6 +40,7 @@ def evaluate(
     return total.means()
 
 
+@lossy_output()
 def evaluate_checkpoint(
     config: ConfigDict,
     workdir: epath.PathLike,

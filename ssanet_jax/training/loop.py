@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -202,6 +203,7 @@ def _init(config: ConfigDict, setup: TrainerSetup, workdir: Workdir) -> TrainSta
 def _check_finite(total: Metrics, config: ConfigDict, checkpoints: Checkpoints) -> None:
     """Raises DivergedError if a step of `total` was bad."""
     if bad := int(total.bad_step):
+        workdir = str(checkpoints.directory.parent)
         saved = checkpoints.written()
         last = f'that of step {saved[-1]:,}' if saved else 'none'
         raise DivergedError(
@@ -210,5 +212,5 @@ def _check_finite(total: Metrics, config: ConfigDict, checkpoints: Checkpoints) 
             f'{checkpoints.directory} is {last}. Lower config.optimizer.learning_rate, or '
             'start in a new workdir with --config.max_bad_steps=10, which skips non-finite steps; '
             'to find the module that fails first: '
-            f'python -m ssanet_jax.tools.nonfinite --workdir={checkpoints.directory.parent}'
+            f'python -m ssanet_jax.tools.nonfinite --workdir={shlex.quote(workdir)}'
         )

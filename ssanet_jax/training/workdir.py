@@ -113,7 +113,10 @@ class Workdir:
             raise ConfigError(f'{self} holds no checkpoints/; name the workdir of a run.')
         text = read_text(self.config)
         if text is None:
-            raise ConfigError(f'{self} holds checkpoints but no config.json; use a new workdir.')
+            raise ConfigError(
+                f'{self} holds checkpoints/ but no config.json; wait until its run has started, or '
+                'use a new workdir.'
+            )
         try:
             return dict(json.loads(text))
         except (ValueError, TypeError) as error:

@@ -218,7 +218,7 @@ def test_older_checkpoints_stay_until_the_new_one_is_known_to_be_readable(tmp_pa
     with Checkpoints(tmp_path) as checkpoints:
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint_integrity.LiteralPath, 'glob', lambda *_: iter(()))
-            with pytest.raises(SaveError, match='step 2 .*: it does not read back: NOT_FOUND'):
+            with pytest.raises(SaveError, match=r'step 2 .*: it does not read back: NOT_FOUND'):
                 checkpoints.save(2, tree(2), wait=True)
         assert checkpoints.steps() == [1]
         assert checkpoints.newest_good() == (1, {})

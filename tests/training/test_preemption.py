@@ -10,6 +10,7 @@ import pytest
 
 from ssanet_jax.training import loop
 from ssanet_jax.training.checkpoint_reader import CheckpointReader
+from ssanet_jax.training.preemption import PreemptionHandler
 from ssanet_jax.training.workdir import Workdir
 from tests.helpers import ROOT, assert_trees_equal
 
@@ -67,7 +68,11 @@ def assert_same_run(workdir, uninterrupted):
 
 @pytest.mark.slow
 def test_a_signal_saves_and_the_run_resumes_bit_for_bit(uninterrupted, tmp_path, data_dir):
-    for number, text in ((signal.SIGTERM, 'step 40/300  eval'), (signal.SIGINT, 'step 120/300')):
+    for number, text in (
+        (signal.SIGTERM, 'step 40/300  eval'),
+        (signal.SIGINT, 'step 120/300'),
+        (signal.SIGHUP, 'step 200/300'),
+    ):
         process = start(tmp_path, data_dir)
         wait_for(process, text)
         process.send_signal(number)
@@ -101,6 +106,21 @@ def test_a_killed_run_resumes_bit_for_bit(uninterrupted, tmp_path, data_dir):
     assert process.returncode == 0
     assert not list((tmp_path / 'checkpoints').glob('*tmp*'))
     assert_same_run(tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize(('before', 'stops'), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_closed_terminal_stops_a_run_unless_started_by_nohup(before, stops, monkeypatch):
+    monkeypatch.setattr(sys, 'stderr', open('/dev/full', 'w'))  # noqa: SIM115
+    ours = signal.signal(signal.SIGHUP, before)
+    try:
+        with PreemptionHandler() as preemption:
+            preemption.after(1)
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.2)  # a thread listens
+            assert preemption.requested() is stops
+    finally:
+        signal.signal(signal.SIGHUP, ours)
+        sys.stderr.close()
 
 
 def test_a_second_signal_stops_at_once(tmp_path, data_dir):
