@@ -1,6 +1,7 @@
 """Signals sent to main.py as by a scheduler or a user."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -18,16 +19,20 @@ from tests.helpers import ROOT, assert_trees_equal
 def start(workdir, data_dir):
     """Starts a run of 300 steps with an evaluation and a checkpoint every 20 steps."""
     return subprocess.Popen(
-        [
-            sys.executable, 'main.py', '--config=configs/digits_ssa20.py', f'--workdir={workdir}',
-            '--noreport', '--config.model.name=ssa_resnet8',
-            f'--config.dataset.data_dir={data_dir}',
-            '--config.num_train_steps=300', '--config.eval_every_steps=20',
-            '--config.log_every_steps=10', '--config.batch_size=16',
-        ],
+        [sys.executable, *command(workdir, data_dir)],
         cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def command(workdir, data_dir):
+    return [
+        'main.py', '--config=configs/digits_ssa20.py', f'--workdir={workdir}',
+        '--noreport', '--config.model.name=ssa_resnet8',
+        f'--config.dataset.data_dir={data_dir}',
+        '--config.num_train_steps=300', '--config.eval_every_steps=20',
+        '--config.log_every_steps=10', '--config.batch_size=16',
+    ]  # fmt: skip
 
 
 def wait_for(process, text):
@@ -131,6 +136,27 @@ def test_a_second_signal_stops_at_once(tmp_path, data_dir):
     _, errors = process.communicate(timeout=10)
     assert process.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM)  # either comes first
     assert errors.endswith('stopped at once, nothing more saved.\n')
+
+
+@pytest.mark.slow
+def test_a_run_whose_terminal_goes_away_saves(tmp_path, data_dir):
+    controller, terminal = pty.openpty()
+    code = (  # makes the terminal its own, as a shell does
+        'import fcntl, os, sys, termios\n'
+        'os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n'
+        f'os.execv(sys.executable, [sys.executable, *{command(tmp_path, data_dir)!r}])'
+    )
+    process = subprocess.Popen(
+        [sys.executable, '-c', code],
+        cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''},
+        stdin=terminal, stdout=terminal, stderr=terminal,
+    )  # fmt: skip
+    os.close(terminal)
+    while b'images/s' not in os.read(controller, 4096):
+        pass
+    os.close(controller)
+    assert process.wait(timeout=60) == 75
+    assert last_state(tmp_path)[0] > 0
 
 
 @pytest.mark.slow
