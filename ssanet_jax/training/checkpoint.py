@@ -27,7 +27,14 @@ class Checkpoints(CheckpointReader):
     _read_only = False
 
     def __init__(self, workdir: epath.PathLike, *, keep: int = 1):
-        Workdir(workdir).checkpoints.mkdir(parents=True, exist_ok=True)
+        folder = Workdir(workdir).checkpoints
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f'{folder} cannot be created: {error.strerror}. Move what is there away, or use a '
+                'new workdir.'
+            ) from error
         self._saving: int | None = None  # the step whose save runs in the background
         super().__init__(workdir, keep=keep)
 

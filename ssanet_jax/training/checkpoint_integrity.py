@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from etils.epath.gpath import PosixGPath
 
-from ssanet_jax.errors import ConfigError, one_line
+from ssanet_jax.errors import ConfigError, SaveError, one_line
 from ssanet_jax.training.file_reading import cannot_read_now, error_number
 from ssanet_jax.training.workdir import Workdir
 
@@ -150,15 +150,26 @@ def newest_good(
 
 
 def tidy(workdir: Workdir, damaged: Sequence[int]) -> None:
-    """Moves damaged checkpoints away and removes unfinished ones, on the first host."""
+    """Moves damaged checkpoints away and removes unfinished ones, on the first host.
+
+    Raises:
+      SaveError: the file system refuses.
+    """
     if jax.process_index() != 0:
         return
-    remove_unfinished(workdir.checkpoints)
-    for step in damaged:
-        workdir.damaged.mkdir(exist_ok=True)
-        number = sum(path.name.split('-')[0] == str(step) for path in workdir.damaged.iterdir())
-        name = f'{step}-{number}' if number else str(step)
-        (workdir.checkpoints / str(step)).rename(workdir.damaged / name)
+    try:
+        remove_unfinished(workdir.checkpoints)
+        for step in damaged:
+            workdir.damaged.mkdir(exist_ok=True)
+            number = sum(path.name.split('-')[0] == str(step) for path in workdir.damaged.iterdir())
+            name = f'{step}-{number}' if number else str(step)
+            (workdir.checkpoints / str(step)).rename(workdir.damaged / name)
+    except OSError as error:
+        raise SaveError(
+            f'{workdir.checkpoints} cannot be cleared of damaged and unfinished checkpoints: '
+            f'{one_line(error)}. Grant permission or reconnect the disk, then run the same command '
+            'again.'
+        ) from error
 
 
 def remove_unfinished(folder: epath.Path) -> None:

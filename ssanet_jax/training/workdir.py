@@ -65,7 +65,7 @@ class Workdir:
         elif '\\' in name:
             problem = 'a backslash, which TensorStore does not find again'
         if problem:
-            raise ConfigError(f'{printable(self)} has {problem}; choose another name.')
+            raise ConfigError(f'{printable(name)} has {problem}; choose another name.')
 
     def make(self) -> bool:
         """Creates the folder unless it exists; returns whether it did. Raises ConfigError."""

@@ -12,7 +12,8 @@ from ssanet_jax.training import checkpoint_integrity, checkpoint_reader
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.checkpoint_reader import CheckpointReader, read_checkpoint
 from tests.helpers import assert_trees_equal
-from tests.training.test_checkpoint import evaluate, evaluation, good_checkpoints, raises, tree
+from tests.training.test_checkpoint import evaluate, evaluation, good_checkpoints, tree
+from tests.training.test_checkpoint_integrity import raises
 
 
 def test_reading_starts_over_if_the_run_deletes_the_checkpoint_meanwhile(tmp_path):
