@@ -58,10 +58,10 @@ def test_paths_and_metrics_are_printed_as_they_are_during_training():
     console = Console(file=out, width=200)
     name = 'runs/[red]x[/red]/a:100:b/50 %s'
     say(console, f'Written to {name}.\x1b[2J')
-    print_table(console, name, {}, {})
+    print_table(console, '[b] :bug:', {}, {})
     with Progress(console, total=3, start=0, batch_size=2) as progress:
         progress.report(1, 'eval', {'loss': 1.0, '[b]own/:bug:': 2.0})
     lines = out.getvalue().splitlines()
     assert lines[0] == f'Written to {name}.\\x1b[2J'
-    assert lines[1].strip() == name
+    assert lines[1].strip() == '[b] :bug:'
     assert lines[-1] == 'step 1/3  eval   loss 1.0000  [b]own/:bug: 2'

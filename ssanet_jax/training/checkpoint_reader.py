@@ -46,6 +46,8 @@ def read_checkpoint(
             with CheckpointReader(workdir) as reader:
                 return read(reader, reader.find(which))
         except DeletedError as error:
+            if jax.process_count() > 1:  # hosts could read different ones
+                raise
             if time.monotonic() > give_up:
                 raise RunError(
                     f'{error} So were others for {_RETRY_S:.0f} s: a run trains there and keeps '
