@@ -213,7 +213,7 @@ def _prepare_local(builder: tfds.core.DatasetBuilder, manual_dir: str | None) ->
     download = tfds.download.DownloadConfig(manual_dir=manual_dir)
     try:
         builder.download_and_prepare(download_config=download)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
         if builder.data_path.exists():
             return  # another process has prepared it meanwhile
         raise ConfigError(
