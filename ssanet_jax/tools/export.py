@@ -76,10 +76,10 @@ def _check_out(out: Path) -> None:
         raise ConfigError(f'{failed} is left from a failed export; remove it first.')
     if not out.parent.is_dir():
         raise ConfigError(f'--out={out}: {out.parent} is not a folder; create it first.')
-    if FLAGS.format == 'saved_model' and re.search(r'[*?\[\\]', str(out.absolute())):
+    if FLAGS.format == 'saved_model' and re.search('[*?[\\\\\ud800-\udfff]', str(out.absolute())):
         raise ConfigError(
-            f'--out={out}: TensorFlow takes *, ?, [ and \\ for a pattern and could not load the '
-            'SavedModel; choose another name.'
+            f'--out={out} has *, ?, [, \\ or bytes that are not UTF-8, where TensorFlow cannot load '
+            'a SavedModel from; choose another name.'
         )
 
 
