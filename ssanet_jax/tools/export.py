@@ -78,8 +78,8 @@ def _check_out(out: Path) -> None:
         raise ConfigError(f'--out={out}: {out.parent} is not a folder; create it first.')
     if FLAGS.format == 'saved_model' and re.search('[*?[\\\\\ud800-\udfff]', str(out.absolute())):
         raise ConfigError(
-            f'--out={out} has *, ?, [, \\ or bytes that are not UTF-8, where TensorFlow cannot load '
-            'a SavedModel from; choose another name.'
+            f'--out={out} has *, ?, [, \\ or bytes that are not UTF-8, and TensorFlow could not '
+            'load a SavedModel from it; choose another name.'
         )
 
 
