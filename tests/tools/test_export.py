@@ -67,7 +67,7 @@ def test_images_come_from_arguments_and_standard_input(workdir, tmp_path, capsys
     [
         (['--out=/'], '--out=/ exists; choose a new folder'),
         (['--out=/nowhere/out'], '--out=/nowhere/out: /nowhere is not a folder'),
-        (['--out=/tmp/a[1]', '--format=saved_model'], r'TensorFlow takes \*, .* another name'),
+        (['--out=/tmp/a[1]', '--format=saved_model'], r'has \*, .* TensorFlow .* another name'),
         (['--workdir=/nowhere'], '/nowhere holds no checkpoints/'),
         (['--checkpoint=9'], '--checkpoint=9 is not in'),
         (['--format=safetensors', '--nopreprocessing'], 'has no effect with --format=safetensors'),
