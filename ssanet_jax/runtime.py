@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import platformdirs
-from jax._src.lru_cache import LRUCache
 
 
 def use_cpu() -> None:
@@ -71,12 +70,17 @@ def _replace_unreadable_programs() -> None:
     JAX adds a program only if it did not find it, or could not read it. One without the time of
     its last use, which is written after it, stops JAX from adding any.
     """
+    try:
+        from jax._src.lru_cache import LRUCache  # private: another JAX may have none
+    except ImportError:
+        return
     add = LRUCache.put
 
     def replace(self: Any, key: str, value: bytes) -> None:
-        with self.lock if self.eviction_enabled else contextlib.nullcontext():
+        evicts, wait = self.eviction_enabled, contextlib.nullcontext()
+        with self.lock.acquire(timeout=self.lock_timeout_secs) if evicts else wait:
             (self.path / f'{key}-cache').unlink(missing_ok=True)
-            names = {path.name for path in self.path.iterdir()} if self.eviction_enabled else ()
+            names = {path.name for path in self.path.iterdir()} if evicts else ()
             for name in names:
                 if name.endswith('-cache') and f'{name.removesuffix("cache")}atime' not in names:
                     (self.path / name).unlink()
