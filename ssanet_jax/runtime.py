@@ -77,8 +77,9 @@ def _replace_unreadable_programs() -> None:
     add = LRUCache.put
 
     def replace(self: Any, key: str, value: bytes) -> None:
-        evicts, wait = self.eviction_enabled, contextlib.nullcontext()
-        with self.lock.acquire(timeout=self.lock_timeout_secs) if evicts else wait:
+        evicts = self.eviction_enabled
+        timeout = self.lock_timeout_secs
+        with self.lock.acquire(timeout=timeout) if evicts else contextlib.nullcontext():
             (self.path / f'{key}-cache').unlink(missing_ok=True)
             names = {path.name for path in self.path.iterdir()} if evicts else ()
             for name in names:
