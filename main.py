@@ -12,6 +12,7 @@ from absl import flags
 
 from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import lossy_output
 from ssanet_jax.tools import cli
 
 FLAGS = flags.FLAGS
@@ -46,11 +47,14 @@ def main() -> None:
     if FLAGS.mode == 'eval':
         evaluation.evaluate_checkpoint(config, FLAGS.workdir, FLAGS.checkpoint)
         return
-    loop.train_and_evaluate(config, FLAGS.workdir, allow_config_change=FLAGS.allow_config_change)
-    if FLAGS.report:
-        from ssanet_jax.report import report_at_end
+    with lossy_output():
+        loop.train_and_evaluate(
+            config, FLAGS.workdir, allow_config_change=FLAGS.allow_config_change
+        )
+        if FLAGS.report:
+            from ssanet_jax.report import report_at_end
 
-        report_at_end(FLAGS.workdir)
+            report_at_end(FLAGS.workdir)
 
 
 if __name__ == '__main__':

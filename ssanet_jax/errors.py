@@ -1,10 +1,7 @@
 """Errors that end a run, each with the exit code that docs/launch.md lists."""
 
-import contextlib
 import difflib
-import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 
 class ConfigError(ValueError):
@@ -68,13 +65,6 @@ def one_line(error: BaseException | str, limit: int = 300) -> str:
     'two lines'
     """
     return ' '.join(str(error).split())[:limit]
-
-
-def print_error(text: str) -> None:
-    """Prints an error on one line of stderr, after the name of the command."""
-    with contextlib.suppress(OSError):  # stderr may be closed
-        line = ' '.join(text.splitlines())
-        print(f'{Path(sys.argv[0]).name}: {line}', file=sys.stderr, flush=True)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,5 +1,7 @@
 """Process-wide settings: devices, TensorFlow, the cache of compiled programs, stop signals."""
 
+import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -55,6 +57,7 @@ def enable_compilation_cache() -> Path | None:
     """
     if not jax.config.values['jax_enable_compilation_cache']:
         return None
+    _replace_unreadable_programs()
     if jax.config.values['jax_compilation_cache_dir'] is not None:
         return Path(jax.config.values['jax_compilation_cache_dir'])
     if jax.process_count() > 1:
@@ -66,6 +69,33 @@ def enable_compilation_cache() -> Path | None:
     jax.config.update('jax_compilation_cache_dir', os.fspath(folder))
     jax.config.update('jax_compilation_cache_max_size', 4 << 30)
     return folder
+
+
+@functools.cache
+def _replace_unreadable_programs() -> None:
+    """Makes JAX replace cached programs that were half written; it would leave them for good.
+
+    JAX adds a program only if it did not find it, or could not read it. One without the time of
+    its last use, which is written after it, stops JAX from adding any.
+    """
+    try:
+        from jax._src.lru_cache import LRUCache  # private: another JAX may have none
+    except ImportError:
+        return
+    add = LRUCache.put
+
+    def replace(self: Any, key: str, value: bytes) -> None:
+        evicts = self.eviction_enabled
+        timeout = self.lock_timeout_secs
+        with self.lock.acquire(timeout=timeout) if evicts else contextlib.nullcontext():
+            (self.path / f'{key}-cache').unlink(missing_ok=True)
+            names = {path.name for path in self.path.iterdir()} if evicts else ()
+            for name in names:
+                if name.endswith('-cache') and f'{name.removesuffix("cache")}atime' not in names:
+                    (self.path / name).unlink()
+            add(self, key, value)
+
+    LRUCache.put = replace  # type: ignore[method-assign]
 
 
 def _cpu() -> str:

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ssanet_jax.output import printable
+
 TableFormat = Literal['table', 'markdown', 'json']
 FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 
@@ -28,7 +30,7 @@ class Column(NamedTuple):
 
     def cell(self, value: Any) -> str:
         """The printed value; '-' for None."""
-        return '-' if value is None else self.text(value)
+        return '-' if value is None else printable(self.text(value))
 
 
 class Table(NamedTuple):
@@ -54,6 +56,18 @@ def si_format(value: float) -> str:
     return text
 
 
+def csv_cell(value: object) -> object:
+    r"""A value for a CSV file; text that a spreadsheet would take for a formula gets a quote.
+
+    >>> csv_cell('=1+1'), csv_cell('cat'), csv_cell(-0.5)
+    ("'=1+1", 'cat', -0.5)
+    """
+    if not isinstance(value, str):
+        return value
+    quote = "'" if value.lstrip().startswith(('=', '+', '-', '@')) else ''
+    return quote + printable(value)
+
+
 def show(tables: Sequence[Table], style: TableFormat) -> None:
     """Prints tables to stdout; as JSON they are one list of unformatted values."""
     if style == 'json':
@@ -69,7 +83,7 @@ def show(tables: Sequence[Table], style: TableFormat) -> None:
         else:
             console.print(_rich(table))
             for note in table.notes:
-                console.print(Text(f'* {note}'), soft_wrap=not terminal)
+                console.print(Text(printable(f'* {note}')), soft_wrap=not terminal)
 
 
 def _data(table: Table) -> dict[str, Any]:
@@ -93,18 +107,18 @@ def markdown(table: Table) -> str:
     lines = [
         [column.name for column in table.columns],
         ['---' if column.left else '---:' for column in table.columns],
-        *_cells(table),
+        *([cell.replace('|', '\\|') for cell in cells] for cells in _cells(table)),
     ]
     parts = [
-        f'**{table.title}**',
+        f'**{printable(table.title)}**',
         '\n'.join(f'| {" | ".join(line)} |' for line in lines),
-        '\n'.join(f'* {note}' for note in table.notes),
+        '\n'.join(f'* {printable(note)}' for note in table.notes),
     ]
     return '\n\n'.join(part for part in parts if part)
 
 
 def _rich(table: Table) -> RichTable:
-    rich = RichTable(title=Text(table.title), title_justify='left')
+    rich = RichTable(title=Text(printable(table.title)), title_justify='left')
     for column in table.columns:
         rich.add_column(Text(column.name), justify='left' if column.left else 'right')
     for cells in _cells(table):

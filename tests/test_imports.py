@@ -47,9 +47,11 @@ def test_the_package_alone_needs_jax_and_flax_only():
 
 
 def test_packages_import_only_packages_before_them():
-    order = 'version errors atomic_write runtime tables layers attention models weights config data'
+    order = 'version errors atomic_write output runtime tables layers attention models weights'
     order = [
         *order.split(),
+        'config',
+        'data',
         'analysis',
         'targets',
         'training',

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -126,6 +127,29 @@ def test_evaluating_where_nothing_was_trained_makes_nothing(digits, tmp_path):
     with pytest.raises(ConfigError, match='name the workdir of a run'):
         evaluation.evaluate_checkpoint(digits, str(tmp_path / 'typo'), 'best')
     assert not (tmp_path / 'typo').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('redirect', ['| head -1', '>/dev/full', '>&- 2>&-', '2>/dev/full'])
+def test_a_run_that_cannot_print_trains_to_its_end(redirect, tmp_path, data_dir):
+    flags = digits_flags(tmp_path / 'lr[1] %s :boom:', data_dir)
+    flags += ['--report', '--config.num_train_steps=4', '--config.log_every_steps=1']
+    command = f'set -o pipefail; {sys.executable} main.py {shlex.join(flags)} {redirect}'
+    environment = {**os.environ, 'XLA_FLAGS': ''}
+    done = subprocess.run(
+        ['bash', '-c', command], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / 'lr[1] %s :boom:' / 'summary.json').read_text())['step'] == 4
+    assert (tmp_path / 'lr[1] %s :boom:' / 'report.html').exists()
+    assert main(*flags).returncode == 0  # its checkpoint is found
+
+
+@pytest.mark.slow
+def test_a_mistake_keeps_its_exit_code_where_it_cannot_be_printed(tmp_path, data_dir):
+    flags = [*digits_flags(tmp_path / 'run', data_dir), '--config.num_train_steps=-1']
+    command = f'{sys.executable} main.py {shlex.join(flags)} 2>/dev/full'
+    assert subprocess.run(command, shell=True, cwd=ROOT).returncode == 2
 
 
 @pytest.mark.slow

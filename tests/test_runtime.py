@@ -2,6 +2,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+from jax._src.lru_cache import LRUCache
+
+from ssanet_jax import runtime
+
 PROGRAM = """
 import jax
 from ssanet_jax import runtime
@@ -50,3 +55,35 @@ def test_a_custom_cache_folder_is_used(tmp_path):
 def test_the_cache_can_be_turned_off(tmp_path):
     assert run(tmp_path, JAX_ENABLE_COMPILATION_CACHE='false') == ('None', 0)
     assert not programs(tmp_path)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A cache of programs as `enable_compilation_cache` leaves it."""
+    runtime._replace_unreadable_programs()
+    return LRUCache(str(tmp_path), max_size=1 << 20)
+
+
+def test_a_program_that_was_half_written_is_replaced(cache, tmp_path):
+    cache.put('jit_step', b'whole')
+    (tmp_path / 'jit_step-cache').write_bytes(b'wh')
+    cache.put('jit_step', b'whole')  # as JAX does once it has compiled it again
+    assert cache.get('jit_step') == b'whole'
+
+
+def test_a_program_whose_write_was_killed_does_not_stop_others_from_being_cached(cache, tmp_path):
+    cache.put('jit_good', b'good')
+    (tmp_path / 'jit_killed-cache').write_bytes(b'ha')
+    cache.put('jit_step', b'whole')
+    assert [cache.get(f'jit_{name}') for name in ('good', 'killed', 'step')] == [
+        b'good', None, b'whole'
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_next_process_replaces_a_program_that_was_half_written(tmp_path):
+    run(tmp_path)
+    kept = list(tmp_path.rglob('jit*-cache'))
+    for path in kept:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert [run(tmp_path)[1], run(tmp_path)[1]] == [0, len(kept)]

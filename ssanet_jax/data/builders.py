@@ -204,9 +204,9 @@ def _prepare_local(builder: tfds.core.DatasetBuilder, manual_dir: str | None) ->
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download
             builder.download_and_prepare(download_config=download)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        if builder.data_path.exists():  # another process has just prepared it
-            return
+    except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
+        if builder.data_path.exists():
+            return  # another process has prepared it meanwhile
         raise ConfigError(
             f'{builder.name} could not be written to {builder.data_path} '
             f'(config.dataset.data_dir): {error}'

@@ -15,6 +15,7 @@ from ssanet_jax.analysis.macs import layer_costs
 from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.config import with_defaults
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import printable
 from ssanet_jax.report import classes, curves, sections, tables
 from ssanet_jax.report.charts import curve_charts
 from ssanet_jax.report.evaluation import Evaluation, evaluate_trained
@@ -69,13 +70,13 @@ def report_at_end(workdir: epath.PathLike) -> None:
     command = shlex.join(['python', '-m', 'ssanet_jax.tools.report', f'--workdir={workdir}'])
     if jax.process_count() > 1:
         if jax.process_index() == 0:
-            print(f'Report: {command}')
+            print(printable(f'Report: {command}'))
         return
     try:
-        print(f'Report: {write_report(workdir)}')
+        print(printable(f'Report: {write_report(workdir)}'))
     except Exception as error:  # of the report, not of the run
         reason = ' '.join(str(error).split())[:300] or type(error).__name__
-        print(f'No report: {reason} Write it with: {command}')
+        print(printable(f'No report: {reason} Write it with: {command}'))
 
 
 def _page(folder: Workdir, checkpoint: str) -> str:

@@ -24,7 +24,7 @@ class Progress:
         self.folder = folder
         self._runs = list(study.runs())
         self._steps = make_plan(study.config, num_train_examples).num_train_steps
-        self._console = Console()
+        self._console = Console(markup=False, emoji=False)
         self._bar = bars.Progress(
             bars.TextColumn('{task.fields[runs]} runs'),
             bars.BarColumn(bar_width=30),

@@ -12,9 +12,10 @@ best, unless one of these is damaged. export copies one checkpoint, with the con
 up to it, to a new workdir that can be evaluated, converted or resumed.
 """
 
+import contextlib
 import datetime
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from etils import epath
@@ -25,6 +26,7 @@ from ssanet_jax.tables import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli
 
 if TYPE_CHECKING:
+    from ssanet_jax.training.checkpoint_reader import CheckpointReader
     from ssanet_jax.training.workdir import Workdir
 
 FLAGS = flags.FLAGS
@@ -65,22 +67,11 @@ def main(arguments: list[str]) -> None:
 def _list(workdir: 'Workdir') -> None:
     from ssanet_jax.training.checkpoint_reader import CheckpointReader
 
+    rows = []
     with CheckpointReader(workdir) as checkpoints:
-        best, rows = checkpoints.best_step(), []
         for step in checkpoints.steps():
-            folder = checkpoints.directory / str(step)
-            evaluation = checkpoints.evaluations.get(step, {})
-            written = datetime.datetime.fromtimestamp(folder.stat().mtime)
-            rows.append(
-                (
-                    step,
-                    written.isoformat(' ', 'seconds'),
-                    _size(folder),
-                    evaluation.get('top1'),
-                    evaluation.get('loss'),
-                    step == best,
-                )
-            )
+            with contextlib.suppress(FileNotFoundError):  # the run has just deleted it
+                rows.append(_row(checkpoints, step))
     columns = [
         Column('step'),
         Column('written', left=True),
@@ -90,6 +81,20 @@ def _list(workdir: 'Workdir') -> None:
         Column('best', lambda best: 'yes' if best else 'no', left=True),
     ]
     show([Table(str(workdir.checkpoints), columns, rows)], FLAGS.format)
+
+
+def _row(checkpoints: 'CheckpointReader', step: int) -> tuple[Any, ...]:
+    folder = checkpoints.directory / str(step)
+    evaluation = checkpoints.evaluations.get(step, {})
+    written = datetime.datetime.fromtimestamp(folder.stat().mtime)
+    return (
+        step,
+        written.isoformat(' ', 'seconds'),
+        _size(folder),
+        evaluation.get('top1'),
+        evaluation.get('loss'),
+        step == checkpoints.best_step(),
+    )
 
 
 def _size(folder: epath.Path) -> int:
@@ -105,6 +110,9 @@ def _verify(workdir: 'Workdir') -> None:
     with CheckpointReader(workdir) as checkpoints:
         for step in steps:
             reason = checkpoints.damage(step)
+            if reason and step not in workdir.checkpoint_steps():
+                print(f'{step}: deleted meanwhile by the run', flush=True)
+                continue
             damaged += bool(reason)
             print(f'{step}: {f"damaged: {reason}" if reason else "intact"}', flush=True)
     print(f'{len(steps)} checkpoints, {damaged} damaged')
@@ -128,7 +136,7 @@ def _join(steps: list[int]) -> str:
 def _export(workdir: 'Workdir') -> None:
     from ssanet_jax.training.atomic_io import write_text
     from ssanet_jax.training.checkpoint_integrity import damage
-    from ssanet_jax.training.checkpoint_reader import CheckpointReader
+    from ssanet_jax.training.checkpoint_reader import read_checkpoint
     from ssanet_jax.training.workdir import Workdir
 
     if not FLAGS.out:
@@ -136,17 +144,24 @@ def _export(workdir: 'Workdir') -> None:
     out = Workdir(FLAGS.out)
     if out.path.exists():
         raise ConfigError(f'--out={out} exists; choose a new folder.')
-    with CheckpointReader(workdir) as checkpoints:
-        step = checkpoints.find(FLAGS.checkpoint)
+    out.check_name()
+
+    def copy(checkpoints: 'CheckpointReader', step: int) -> int:
         try:
             _copy(checkpoints.directory / str(step), out.checkpoints / str(step))
             workdir.config.copy(out.config)
-            for path, copy in ((workdir.classes, out.classes), (workdir.starts, out.starts)):
+            for path, target in ((workdir.classes, out.classes), (workdir.starts, out.starts)):
                 if path.exists():
-                    path.copy(copy)
+                    path.copy(target)
             write_text(out.metrics, workdir.metrics_up_to(step))
         except OSError as error:
+            with contextlib.suppress(OSError):
+                out.path.rmtree()
+            checkpoints.check_exists(step)
             raise ConfigError(f'--out={out} cannot be written: {error}.') from error
+        return step
+
+    step = read_checkpoint(workdir, FLAGS.checkpoint, copy)
     if reason := damage(out.checkpoints / str(step)):
         raise ConfigError(f'{out} does not read back as it was written: {reason} Check the disk.')
     print(f'{out}: step {step} of {workdir}, read back and equal.')

@@ -1,6 +1,5 @@
 """Shared main() of all commands: flags, recipes, one-line errors, exit codes."""
 
-import contextlib
 import inspect
 import os
 import re
@@ -25,8 +24,8 @@ from ssanet_jax.errors import (
     StoppedError,
     nearest,
     one_line,
-    print_error,
 )
+from ssanet_jax.output import lossy, open_standard_streams, print_error, printable
 from ssanet_jax.runtime import StopSignals
 from ssanet_jax.tools.recipes import RecipeParser, with_config_of_workdir
 from ssanet_jax.training import hosts
@@ -50,6 +49,7 @@ def run(main: Callable[..., None], define_flags: Callable[[], None]) -> None:
       main: takes nothing, or the list of arguments that are not flags.
       define_flags: defines the flags of the command.
     """
+    open_standard_streams()
     try:
         flags.DEFINE_bool('traceback', False, 'Also print the traceback of an error.')
         define_flags()
@@ -156,12 +156,21 @@ def _call_quietly(main: Callable[..., None], arguments: list[str]) -> None:
     if not flags.FLAGS['verbosity'].present:
         logging.set_verbosity(logging.WARNING)
         logging.get_absl_handler().addFilter(_not_raised_too)
+    logging.get_absl_handler().addFilter(_make_printable)
     call(main, arguments)
 
 
 def _not_raised_too(record: LogRecord) -> bool:
     """Filters out log records of Orbax and asyncio for errors that they also raise."""
     return not {'orbax', 'asyncio'} & set(Path(record.pathname).parts)
+
+
+def _make_printable(record: LogRecord) -> bool:
+    """Escapes names in a log record; it changes the record and keeps it."""
+    if isinstance(record.args, tuple):
+        names = (str, os.PathLike)
+        record.args = tuple(printable(x) if isinstance(x, names) else x for x in record.args)
+    return True
 
 
 def _leave_unexpected(error: Exception) -> NoReturn:
@@ -185,8 +194,7 @@ def _leave(error: Exception) -> NoReturn:
     """Prints the error and exits, on all hosts."""
     code = getattr(error, 'exit_code', 1)
     if flags.FLAGS['traceback'].value or not hasattr(error, 'exit_code'):
-        with contextlib.suppress(OSError):  # stderr may be closed
-            traceback.print_exception(error)
+        traceback.print_exception(error, file=lossy(sys.stderr))
     hosts.leave(str(error), code)
     print_error(str(error))
     sys.exit(code)

@@ -32,7 +32,7 @@ from ssanet_jax.tools import cli
 from ssanet_jax.weights.convert import StateDict
 
 FLAGS = flags.FLAGS
-_console = Console(soft_wrap=True, highlight=False)
+_console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 # Flags that apply to each source of weights.
 _OF_RUN = ('checkpoint',)

@@ -14,6 +14,7 @@ images of the run's evaluation split, or on the arguments: files, folders, globs
 input. docs/export.md shows how to load each format.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,11 @@ def _check_out(out: Path) -> None:
         raise ConfigError(f'{failed} is left from a failed export; remove it first.')
     if not out.parent.is_dir():
         raise ConfigError(f'--out={out}: {out.parent} is not a folder; create it first.')
+    if FLAGS.format == 'saved_model' and re.search('[*?[\\\\\ud800-\udfff]', str(out.absolute())):
+        raise ConfigError(
+            f'--out={out} has *, ?, [, \\ or bytes that are not UTF-8, and TensorFlow could not '
+            'load a SavedModel from it; choose another name.'
+        )
 
 
 def _print_result(metadata: dict[str, Any], out: Path) -> None:

@@ -11,6 +11,7 @@ are excluded from statistics and count as incorrect in evaluations. docs/gates.m
 numbers.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,7 +130,7 @@ def _draw(
         draw_gates(statistics, title, ablation).savefig(out, dpi=150)
     except OSError as error:
         raise ConfigError(f'--out={out} cannot be written: {error}.') from error
-    Console(stderr=True).print(f'Written to {out}', soft_wrap=True, highlight=False)
+    print(f'Written to {out}', file=sys.stderr)
 
 
 if __name__ == '__main__':

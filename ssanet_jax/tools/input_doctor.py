@@ -55,7 +55,7 @@ def main() -> None:
     setup = trainer_setup.build(
         config, num_classes=info.num_classes, num_train_examples=info.num_train
     )
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     spans: Spans = []
     with console.status('starting') as status:
         rates = measure(config, setup, FLAGS.seconds, spans, status.update)

@@ -62,7 +62,7 @@ def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: i
     setup = trainer_setup.build(
         config, num_classes=info.num_classes, num_train_examples=info.num_train
     )
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     for note in run_history.check_same_run(config, info, Workdir(folder), allow_config_change=True):
         console.print(note, markup=False)
     state = _restore(config, setup, folder, checkpoint)
@@ -99,14 +99,13 @@ def _restore(
     config: ConfigDict, setup: 'TrainerSetup', folder: epath.Path, checkpoint: str
 ) -> 'TrainState':
     """The state of a checkpoint; the initial one for 'latest' in a run without checkpoints."""
-    from ssanet_jax.training.checkpoint_reader import CheckpointReader
+    from ssanet_jax.training.checkpoint_reader import read_checkpoint
     from ssanet_jax.training.pretrained import load_weights
+    from ssanet_jax.training.workdir import Workdir
 
     state = setup.init()
-    with CheckpointReader(folder) as checkpoints:
-        if checkpoints.steps() or checkpoint != 'latest':
-            step = checkpoints.find(checkpoint)
-            return checkpoints.restore_state(step, state)
+    if Workdir(folder).checkpoint_steps() or checkpoint != 'latest':
+        return read_checkpoint(folder, checkpoint, lambda found, n: found.restore_state(n, state))
     return load_weights(config, setup, state) if config.init.weights else state
 
 

@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.progress import track
 
 from ssanet_jax import runtime
-from ssanet_jax.tables import Column, Table, show
+from ssanet_jax.output import printable
+from ssanet_jax.tables import Column, Table, csv_cell, show
 from ssanet_jax.tools import cli, input_files
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> None:
         for result in predictions(trained, files):
             if 'error' in result:
                 bad += 1
-                print(f'{result["file"]}: {result["error"]}', file=sys.stderr)
+                print(printable(f'{result["file"]}: {result["error"]}'), file=sys.stderr)
             yield result
 
     _PRINT[FLAGS.format](results(), len(files))
@@ -88,9 +89,10 @@ def _csv(results: Iterator[dict[str, Any]], count: int) -> None:
     writer.writerow(['file', 'rank', 'class', 'probability', 'error'])
     for result in _progress(results, count):
         if 'error' in result:
-            writer.writerow([result['file'], '', '', '', result['error']])
+            writer.writerow(map(csv_cell, [result['file'], '', '', '', result['error']]))
         for rank, guess in enumerate(result.get('top', []), start=1):
-            writer.writerow([result['file'], rank, guess['class'], guess['probability'], ''])
+            cells = [result['file'], rank, guess['class'], guess['probability'], '']
+            writer.writerow(map(csv_cell, cells))
 
 
 def _table(results: Iterator[dict[str, Any]], count: int) -> None:

@@ -153,7 +153,7 @@ def as_attempt(result: StepCost | TooLarge, kind: DeviceType) -> Attempt:
 
 def compile_with_progress(request: Request, kind: DeviceType) -> StepCost | TooLarge:
     """`compile_apart`, with the time that passes and the outcome on stderr."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     name = {'train': 'training', 'eval': 'evaluation'}[request.step]
     text = f'{name} step, {request.images} {plural("image", request.images)} a device'
     columns = SpinnerColumn(), TextColumn('{task.description}'), TimeElapsedColumn()

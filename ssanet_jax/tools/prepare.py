@@ -32,7 +32,7 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 
 FLAGS = flags.FLAGS
-_console = Console(soft_wrap=True, highlight=False)
+_console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 # Sizes in bytes of files that a user downloads, which TFDS does not know.
 _ARCHIVES = {

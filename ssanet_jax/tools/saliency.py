@@ -20,9 +20,11 @@ import numpy as np
 from absl import flags
 from rich.console import Console
 from rich.progress import track
+from rich.text import Text
 
 from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import printable
 from ssanet_jax.tables import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli, input_files
 
@@ -142,7 +144,7 @@ def _progress(
     hidden = not console.is_terminal
     for name, result in track(results, 'drawing', total=count, console=console, disable=hidden):
         if isinstance(result, str):
-            console.print(f'{name}: {result}', soft_wrap=True, highlight=False, markup=False)
+            console.print(Text(printable(f'{name}: {result}')), soft_wrap=True)
         yield name, result
 
 

@@ -13,6 +13,7 @@ from matplotlib import pyplot
 
 from ssanet_jax import data, runtime
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import printable
 from ssanet_jax.tools import cli
 
 FLAGS = flags.FLAGS
@@ -53,8 +54,9 @@ def draw(images: np.ndarray, names: list[str], title: str, path: str | Path) -> 
         ax.axis('off')
     for ax, image, name in zip(axes.flat, images, names, strict=False):
         ax.imshow(image, interpolation='nearest')
-        ax.set_title(name if len(name) < 17 else f'{name[:15]}…', fontsize=8)
-    figure.suptitle(title, fontsize=10, x=0.01, ha='left')
+        short = printable(name if len(name) < 17 else f'{name[:15]}…')
+        ax.set_title(short, fontsize=8, parse_math=False)
+    figure.suptitle(title, fontsize=10, x=0.01, ha='left', parse_math=False)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 

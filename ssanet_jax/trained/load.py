@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.config import with_defaults
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network
-from ssanet_jax.training.checkpoint_reader import CheckpointReader
+from ssanet_jax.training.checkpoint_reader import read_checkpoint
 from ssanet_jax.training.steps import Preprocess
 from ssanet_jax.training.trainer_setup import build_model, build_preprocess
 from ssanet_jax.training.workdir import Workdir
@@ -48,12 +48,13 @@ def load_trained(workdir: epath.PathLike, checkpoint: str = 'best') -> TrainedMo
 
     Raises:
       ConfigError: there is no run or no such checkpoint, or classes.json does not fit.
+      RunError: the checkpoint cannot be read now.
     """
     folder = Workdir(workdir)
     config = with_defaults(folder.read_config())
-    with CheckpointReader(folder) as checkpoints:
-        step = checkpoints.find(checkpoint)
-        variables = checkpoints.restore_variables(step)
+    step, variables = read_checkpoint(
+        folder, checkpoint, lambda reader, step: (step, reader.restore_variables(step))
+    )
     classes = folder.read_classes()
     num_classes = _num_classes(variables, folder, classes)
     classes = classes or tuple(map(str, range(num_classes)))

@@ -27,13 +27,22 @@ class Checkpoints(CheckpointReader):
     _read_only = False
 
     def __init__(self, workdir: epath.PathLike, *, keep: int = 1):
-        Workdir(workdir).checkpoints.mkdir(parents=True, exist_ok=True)
+        folder = Workdir(workdir).checkpoints
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f'{folder} cannot be created: {error.strerror}. Move what is there away, or use a '
+                'new workdir.'
+            ) from error
         self._saving: int | None = None  # the step whose save runs in the background
         super().__init__(workdir, keep=keep)
 
     def __exit__(self, kind: type | None, *exception: object) -> None:
         try:
             super().__exit__(kind, *exception)
+            if kind is None:
+                self._empty_pruned()
         except Exception as error:
             if kind is None:
                 raise
@@ -48,11 +57,15 @@ class Checkpoints(CheckpointReader):
         failed, this one is waited for, so that a disk that stays full ends the run here.
 
         Raises:
-          SaveError: this checkpoint could not be written; on several hosts, or the one before.
+          SaveError: this checkpoint could not be written; on several hosts, or the one before; or
+            the workdir is another run's now.
         """
+        hosts.raise_on_all_hosts(self._workdir.check_lock)
         wait = self._previous_failed(step) or wait
+        self._empty_pruned()
 
         def write() -> None:
+            self._workdir.check_lock()
             if not self.directory.is_dir():  # Orbax would create it
                 raise FileNotFoundError(f'{self.directory} is gone')
             check_room(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
@@ -112,6 +125,7 @@ class Checkpoints(CheckpointReader):
     def _reopen(self) -> None:
         """Forgets a save that failed."""
         if jax.process_count() == 1:
+            self._workdir.check_lock()
             with contextlib.suppress(Exception):
                 self._manager.close()
             checkpoint_integrity.remove_unfinished(self.directory)
@@ -126,7 +140,9 @@ class Checkpoints(CheckpointReader):
 
         Raises:
           ConfigError: `verify` found a checkpoint to keep that is damaged; none is deleted then.
+          SaveError: the workdir is another run's now.
         """
+        hosts.raise_on_all_hosts(self._workdir.check_lock)
         self._manager.wait_until_finished()
         steps = self.steps()
         kept = self._retention.kept(steps)
@@ -139,7 +155,15 @@ class Checkpoints(CheckpointReader):
         deleted = sorted(set(steps) - kept)
         for step in deleted:
             self._manager.delete(step)
+        self._empty_pruned()
         return deleted
+
+    def _empty_pruned(self) -> None:
+        """Deletes what Orbax moved to `pruned`, at once, so that no reader saw a half of it."""
+        if jax.process_index() == 0:
+            self._workdir.check_lock()
+            with contextlib.suppress(OSError):  # the next call tries again
+                self._workdir.pruned.rmtree(missing_ok=True)
 
     def written(self) -> list[int]:
         """Steps of the complete checkpoints, ascending, once the save in progress has ended."""

@@ -2,41 +2,68 @@
 
 import dataclasses
 import errno
+import glob
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from etils.epath.gpath import PosixGPath
 
-from ssanet_jax.errors import ConfigError, RunError
+from ssanet_jax.errors import ConfigError, SaveError, one_line
+from ssanet_jax.training.file_reading import cannot_read_now, error_number
 from ssanet_jax.training.workdir import Workdir
 
 _NAME = 'checksums.json'
 _ITEM = 'default'  # Orbax's name for the only item of a checkpoint
 
-# Read errors that mean damage. Others, such as those of permissions or of a network, may pass.
-_DAMAGE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO)
+# Read errors that mean damage. Others, as of permissions, a disk or a network, may pass.
+_DAMAGE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
+
+
+class LiteralPath(PosixGPath):
+    """A path of which `glob` takes only its argument for a pattern, as `pathlib.Path.glob` does."""
+
+    def glob(self, pattern: str) -> Iterator[Self]:
+        for path in glob.glob(os.path.join(glob.escape(os.fspath(self)), pattern)):
+            yield self._new(path)
 
 
 class CheckedHandler(ocp.StandardCheckpointHandler):
-    """Orbax's handler of trees, which also writes the SHA-256 of each file.
+    """Orbax's handler of trees, which reads back what it wrote and adds the SHA-256 of each file.
 
     Orbax calls `finalize` after all files are written and before it renames the checkpoint into
-    place, so every complete checkpoint has its checksums.
+    place and deletes older ones, so every complete checkpoint is readable and has its checksums.
     """
 
     async def async_save(self, directory: Any, *, args: 'Save') -> Any:
-        self._step = args.step
+        self._step, self._saved = args.step, shapes(args.item)
         return await super().async_save(directory, args=args)
 
     def finalize(self, directory: epath.Path) -> None:
-        super().finalize(directory)
+        super().finalize(LiteralPath(directory))
         if jax.process_index() == 0:
+            self._check_readable(directory)
             checksums = {'step': self._step, 'files': _digests(directory)}
             (directory / _NAME).write_text(_text(checksums))
+
+    def _check_readable(self, directory: epath.Path) -> None:
+        try:
+            found = shapes(self.metadata(directory).tree)
+        except Exception as error:  # Orbax's and TensorStore's, of any kind
+            raise OSError(f'it does not read back: {one_line(error)}') from error
+        if found != self._saved:
+            raise OSError('it does not read back as it was written')
+
+    def metadata(self, directory: epath.Path) -> Any:
+        return super().metadata(LiteralPath(directory))
+
+    def restore(self, directory: epath.Path, *args: Any, **kwargs: Any) -> Any:
+        return super().restore(LiteralPath(directory), *args, **kwargs)
 
 
 @ocp.args.register_with_handler(CheckedHandler, for_save=True)
@@ -74,18 +101,30 @@ def damage(checkpoint: epath.Path) -> str:
         if expected['step'] != int(checkpoint.name):
             return f'it is the checkpoint of step {expected["step"]}.'
         for name, digest in expected['files'].items():
-            if not (folder / name).exists():
+            try:
+                if _digest(folder / name) != digest:
+                    return f'{_ITEM}/{name} is not what was written.'
+            except FileNotFoundError:
                 return f'{_ITEM}/{name} is missing.'
-            if _digest(folder / name) != digest:
-                return f'{_ITEM}/{name} is not what was written.'
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        if isinstance(error, OSError) and error.errno not in _DAMAGE:
-            raise RunError(
-                f'The checkpoint {checkpoint} cannot be read: {error}. Nothing was changed; run '
-                'the same command again once it can be read.'
-            ) from error
-        return f'its files cannot be read ({" ".join(f"{type(error).__name__}: {error}".split())}).'
+        check_permanent(checkpoint, error)
+        return f'its files cannot be read ({one_line(f"{type(error).__name__}: {error}")}).'
     return ''
+
+
+def check_permanent(checkpoint: epath.Path, error: Exception) -> None:
+    """Raises RunError if an error may pass, which is no sign of damage."""
+    if error_number(error) not in (None, *_DAMAGE):
+        raise cannot_read_now(checkpoint, error) from error
+
+
+def shapes(tree: Any) -> dict[str, str]:
+    """{'0/params/conv1/kernel': 'float32[3,3,3,16]', ...} of arrays, metadata or shapes."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, 'dtype'))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator='/'): f'{leaf.dtype}{list(leaf.shape)}'
+        for path, leaf in leaves
+    }
 
 
 def newest_good(
@@ -111,19 +150,31 @@ def newest_good(
 
 
 def tidy(workdir: Workdir, damaged: Sequence[int]) -> None:
-    """Moves damaged checkpoints away and removes unfinished ones, on the first host."""
+    """Moves damaged checkpoints away and removes unfinished ones, on the first host.
+
+    Raises:
+      SaveError: the file system refuses.
+    """
     if jax.process_index() != 0:
         return
-    remove_unfinished(workdir.checkpoints)
-    for step in damaged:
-        workdir.damaged.mkdir(exist_ok=True)
-        number = sum(path.name.split('-')[0] == str(step) for path in workdir.damaged.iterdir())
-        name = f'{step}-{number}' if number else str(step)
-        (workdir.checkpoints / str(step)).rename(workdir.damaged / name)
+    try:
+        remove_unfinished(workdir.checkpoints)
+        for step in damaged:
+            workdir.damaged.mkdir(exist_ok=True)
+            number = sum(path.name.split('-')[0] == str(step) for path in workdir.damaged.iterdir())
+            name = f'{step}-{number}' if number else str(step)
+            (workdir.checkpoints / str(step)).rename(workdir.damaged / name)
+    except OSError as error:
+        raise SaveError(
+            f'{workdir.checkpoints} cannot be cleared of damaged and unfinished checkpoints: '
+            f'{one_line(error)}. Grant permission or reconnect the disk, then run the same command '
+            'again.'
+        ) from error
 
 
 def remove_unfinished(folder: epath.Path) -> None:
-    """Removes the checkpoints whose saves were interrupted."""
+    """Removes the checkpoints whose saves, or whose deletion, were interrupted."""
+    Workdir(folder.parent).pruned.rmtree(missing_ok=True)
     for path in folder.iterdir():
         if path.is_dir() and ocp.utils.is_tmp_checkpoint(path):
             path.rmtree(missing_ok=True)

@@ -1,8 +1,9 @@
 """Reads the checkpoints of a run, verified first."""
 
+import contextlib
 import dataclasses
-import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import jax
@@ -10,13 +11,50 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from ssanet_jax.errors import ConfigError, nearest
+from ssanet_jax.errors import ConfigError, RunError, nearest, one_line
 from ssanet_jax.training import checkpoint_integrity
+from ssanet_jax.training.checkpoint_integrity import shapes
 from ssanet_jax.training.retention import Retention
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.workdir import Workdir
 
 Tree = TypeVar('Tree')
+T = TypeVar('T')
+
+_RETRY_S = 20.0
+
+
+class DeletedError(RunError):
+    """A checkpoint was deleted while it was read, as by the run that trains."""
+
+
+def read_checkpoint(
+    workdir: epath.PathLike, which: str, read: Callable[['CheckpointReader', int], T]
+) -> T:
+    """Returns `read(reader, step)`, called again if the run deletes the checkpoint meanwhile.
+
+    Args:
+      workdir: of a run that may be training.
+      which: as for `CheckpointReader.find`.
+      read: reads a verified checkpoint.
+
+    Raises:
+      ConfigError: as `CheckpointReader.find`.
+      RunError: the checkpoint cannot be read now.
+    """
+    give_up = time.monotonic() + _RETRY_S
+    while True:
+        try:
+            with CheckpointReader(workdir) as reader:
+                return read(reader, reader.find(which))
+        except DeletedError as error:
+            if jax.process_count() > 1:  # hosts could read different ones
+                raise
+            if time.monotonic() > give_up:
+                raise RunError(
+                    f'{error} So were others for {_RETRY_S:.0f} s: a run trains there and keeps '
+                    'few checkpoints. Try again when it has ended, or save less often.'
+                ) from error
 
 
 class CheckpointReader:
@@ -29,14 +67,13 @@ class CheckpointReader:
     _read_only = True
 
     def __init__(self, workdir: epath.PathLike, *, keep: int = 1):
-        self._workdir = Workdir(epath.Path(os.fspath(workdir)).resolve())
-        self.directory = self._workdir.checkpoints
-        lines = self._workdir.read_metrics()
-        evaluations: dict[int, Mapping[str, Any]] = {
-            line['step']: line for line in lines if line['split'] == 'eval'
-        }
-        self._retention = Retention(keep, evaluations)
+        self._workdir = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
+        self.directory = self._workdir.checkpoints.resolve()
+        self._retention = Retention(keep, {})
         self._manager = self._open()
+        for line in self._workdir.read_metrics():  # after listing: all listed may be in it
+            if line['split'] == 'eval':
+                self.evaluations[line['step']] = line
 
     def _open(self) -> ocp.CheckpointManager:
         verbosity = logging.get_verbosity()
@@ -47,6 +84,7 @@ class CheckpointReader:
             item_handlers=checkpoint_integrity.CheckedHandler(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._retention,
+                todelete_subdir=self._workdir.pruned.name,
                 create=False,
                 lightweight_initialize=True,  # reads no file that may be damaged
                 read_only=self._read_only,
@@ -81,6 +119,7 @@ class CheckpointReader:
 
         Raises:
           ConfigError: there is no such checkpoint, or it is damaged; the message lists the others.
+          DeletedError: it was deleted meanwhile.
         """
         steps = self.steps()
         if not steps:
@@ -98,6 +137,7 @@ class CheckpointReader:
                 f'nearest: {nearest(which, map(str, steps))}.'
             )
         if reason := self.damage(step):
+            self.check_exists(step)
             raise ConfigError(
                 f'{self._name(step)} is damaged: {reason} Choose another with --checkpoint; there '
                 f'are {listed([other for other in steps if other != step])}.'
@@ -111,14 +151,34 @@ class CheckpointReader:
         try:
             self._manager.metadata(step)
         except Exception as error:  # Orbax's, about files outside its item's folder
-            return f'its metadata cannot be read ({" ".join(str(error).split())}).'
+            checkpoint_integrity.check_permanent(self.directory / str(step), error)
+            return f'its metadata cannot be read ({one_line(error)}).'
         return ''
+
+    def check_exists(self, step: int) -> None:
+        """Raises DeletedError if a checkpoint that was listed is there no more."""
+        if step not in self._workdir.checkpoint_steps():
+            raise DeletedError(f'{self._name(step)} was deleted while it was read.')
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Raises DeletedError or RunError for errors of files that were intact before."""
+        try:
+            yield
+        except ConfigError:
+            raise
+        except Exception as error:  # Orbax's and TensorStore's, of any kind
+            self.check_exists(step)
+            checkpoint_integrity.check_permanent(self.directory / str(step), error)
+            raise
 
     def restore(self, step: int, like: Tree) -> Tree:
         """The tree saved at `step`, with the structure, dtypes and shardings of `like`.
 
         Raises:
           ConfigError: the saved tree differs.
+          DeletedError: the checkpoint was deleted meanwhile.
+          RunError: it cannot be read now.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         if difference := self._difference(step, abstract):
@@ -126,7 +186,8 @@ class CheckpointReader:
                 f'{self._name(step)} is of another model, optimizer or set of metrics: '
                 f'{difference}. Use the config that it was trained with.'
             )
-        return self._manager.restore(step, args=checkpoint_integrity.Restore(abstract))
+        with self._reading(step):
+            return self._manager.restore(step, args=checkpoint_integrity.Restore(abstract))
 
     def fits(self, step: int, like: Tree) -> bool:
         """Whether the tree saved at `step` has the names, shapes and dtypes of `like`."""
@@ -149,7 +210,7 @@ class CheckpointReader:
 
     def _difference(self, step: int, like: Any) -> str:
         """The first array of `like` that differs from the saved one, or ''."""
-        expected, saved = _shapes(like), _shapes(self._metadata(step))
+        expected, saved = shapes(like), shapes(self._metadata(step))
         for name in sorted(expected.keys() | saved.keys()):
             if expected.get(name) != saved.get(name):
                 return (
@@ -171,13 +232,15 @@ class CheckpointReader:
         )
 
     def _metadata(self, step: int) -> Any:
-        return self._manager.item_metadata(step).tree
+        with self._reading(step):
+            return self._manager.item_metadata(step).tree
 
     def restore_variables(self, step: int) -> dict[str, Any]:
         """'params' and 'batch_stats' of `step`, on one device, for any number that saved them."""
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = self._abstract(self._metadata(step), sharding)
-        state, _ = self._manager.restore(step, args=checkpoint_integrity.Restore(abstract))
+        with self._reading(step):
+            state, _ = self._manager.restore(step, args=checkpoint_integrity.Restore(abstract))
         return {name: state[name] for name in ('params', 'batch_stats') if state[name]}
 
     def _name(self, step: int) -> str:
@@ -195,12 +258,3 @@ def _barriers_that_time_out() -> ocp.options.MultiprocessingOptions:
 def listed(steps: Sequence[int]) -> str:
     """Steps as words: '3, 7', or 'none'."""
     return ', '.join(map(str, steps)) or 'none'
-
-
-def _shapes(tree: Any) -> dict[str, str]:
-    """{'0/params/conv1/kernel': 'float32[3,3,3,16]', ...}."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, 'dtype'))
-    return {
-        jax.tree_util.keystr(path, simple=True, separator='/'): (f'{leaf.dtype}{list(leaf.shape)}')
-        for path, leaf in leaves
-    }

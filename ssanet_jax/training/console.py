@@ -1,5 +1,7 @@
 """Terminal output of a run: the announcement, the progress bar and the final table."""
 
+import os
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,10 +12,12 @@ from ml_collections import ConfigDict
 from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ssanet_jax.analysis.macs import Cost, count_tails, model_cost
 from ssanet_jax.data import DatasetInfo
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import printable
 from ssanet_jax.tables import si_format
 from ssanet_jax.training.atomic_io import write_json
 from ssanet_jax.training.optimizer import trainable
@@ -27,6 +31,11 @@ def make_console() -> Console:
     """A console of the first host only; plain text in notebooks, which cannot move a bar."""
     plain = False if Console().is_jupyter else None
     return Console(quiet=jax.process_index() != 0, force_jupyter=False, force_terminal=plain)
+
+
+def say(console: Console, text: str) -> None:
+    """Prints a line as it is: paths may hold brackets, colons and escape sequences."""
+    console.print(Text(printable(text)), soft_wrap=True)
 
 
 def announce(
@@ -62,7 +71,7 @@ def announce(
     if state.step > 0:
         lines.append(f'Resuming from the checkpoint of step {int(state.step):,}.')
     for line in [*lines, *notes]:
-        console.print(line, soft_wrap=True, highlight=False)
+        say(console, line)
 
 
 class Progress:
@@ -76,9 +85,9 @@ class Progress:
             bars.TextColumn('step'),
             bars.MofNCompleteColumn(),
             bars.BarColumn(bar_width=20),
-            bars.TextColumn('{task.fields[throughput]}'),
+            bars.TextColumn('{task.fields[throughput]}', markup=False),
             bars.TimeRemainingColumn(),
-            bars.TextColumn('{task.fields[note]}'),
+            bars.TextColumn('{task.fields[note]}', markup=False),
             console=console,
             disable=not console.is_terminal or console.quiet,
         )
@@ -106,7 +115,7 @@ class Progress:
             self._bar.update(self._task, note=describe(shown))
         else:
             text = f'step {step}/{self._total}  {split:5}  {describe(values)}'
-            self._console.print(text, soft_wrap=True, highlight=False)
+            say(self._console, text)
 
 
 _FORMATS = {
@@ -142,10 +151,13 @@ def finish(console: Console, config: ConfigDict, setup: TrainerSetup, workdir: W
     if sum(tails.values()):
         rows['blocks folded'] = f'{tails["folded"]} of {sum(tails.values())}'
     print_table(console, f'{config.model.name} on {config.dataset.name}', columns, rows)
-    console.print(f'Written to {workdir}:')
-    for path in (workdir.summary, workdir.metrics, workdir.config, workdir.checkpoints):
-        console.print(f'  {path}', soft_wrap=True, highlight=False)
-    console.print(f'Curves: tensorboard --logdir {workdir}', soft_wrap=True, highlight=False)
+    paths = (workdir.summary, workdir.metrics, workdir.config, workdir.checkpoints)
+    for line in (
+        f'Written to {workdir}:',
+        *(f'  {path}' for path in paths),
+        f'Curves: tensorboard --logdir {shlex.quote(os.fspath(workdir))}',
+    ):
+        say(console, line)
 
 
 def write_summary(workdir: Workdir, cost: Cost, tails: Mapping[str, int]) -> dict[str, Any]:
@@ -189,7 +201,8 @@ def print_table(
     rows: Mapping[str, str],
 ) -> None:
     """Prints evaluations side by side, then one line for each of `rows`."""
-    table = Table(title=title, title_justify='left', show_header=len(columns) > 1)
+    title_text = Text(printable(title))
+    table = Table(title=title_text, title_justify='left', show_header=len(columns) > 1)
     table.add_column('')
     for column in columns:
         table.add_column(column, justify='right')

@@ -11,10 +11,11 @@ from ssanet_jax import data
 from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.config.validation import check, check_same_model
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import lossy_output
 from ssanet_jax.training import agreement, hosts, trainer_setup
 from ssanet_jax.training import console as terminal
 from ssanet_jax.training.atomic_io import write_json
-from ssanet_jax.training.checkpoint_reader import CheckpointReader
+from ssanet_jax.training.checkpoint_reader import read_checkpoint
 from ssanet_jax.training.hosts import raise_on_all_hosts
 from ssanet_jax.training.parallel import to_devices
 from ssanet_jax.training.pretrained import load_weights
@@ -40,6 +41,7 @@ def evaluate(
     return total.means()
 
 
+@lossy_output()
 def evaluate_checkpoint(
     config: ConfigDict,
     workdir: epath.PathLike,
@@ -82,9 +84,10 @@ def _restore(
 ) -> tuple[TrainerSetup, TrainState, int]:
     check_same_model(config, workdir.read_config())
     setup, _ = set_up(config, build, f'evaluate {checkpoint}')
-    with CheckpointReader(workdir) as checkpoints:
-        step = checkpoints.find(checkpoint)
-        return setup, checkpoints.restore_state(step, setup.init()), step
+    like = setup.init()
+    return read_checkpoint(
+        workdir, checkpoint, lambda reader, step: (setup, reader.restore_state(step, like), step)
+    )
 
 
 def _initial(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, TrainState]:

@@ -5,6 +5,7 @@ from rich.console import Console
 
 from ssanet_jax.analysis.gate_moments import GateMoments
 from ssanet_jax.analysis.gates import summarize, tally_gates
+from ssanet_jax.training.console import say
 from ssanet_jax.training.metric_log import MetricsLog
 from ssanet_jax.training.parallel import replicated
 from ssanet_jax.training.steps import DeviceBatch, TrainState
@@ -57,4 +58,4 @@ class GateLog:
             if gate.dead and name not in self._reported:
                 self._reported.add(name)
                 text = f'step {step}: gate {name} {_DEAD[gate.dead]} (mean {gate.mean:.3f}).'
-                self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+                say(self._console, text)

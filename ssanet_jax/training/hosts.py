@@ -11,7 +11,8 @@ from typing import Any, TypeVar, cast
 import jax
 from jax._src import distributed  # the only way to JAX's key-value store and barriers
 
-from ssanet_jax.errors import ConfigError, HostLostError, RunError, print_error
+from ssanet_jax.errors import ConfigError, HostLostError, RunError
+from ssanet_jax.output import print_error
 from ssanet_jax.training import rendezvous
 from ssanet_jax.training.shared_end import SharedEnd
 

@@ -17,6 +17,7 @@ from ssanet_jax import data
 from ssanet_jax.config import is_due
 from ssanet_jax.config.validation import check_batch_size
 from ssanet_jax.errors import ConfigError, DivergedError
+from ssanet_jax.output import lossy_output
 from ssanet_jax.training import agreement, data_check, data_files, run_history, trainer_setup
 from ssanet_jax.training import console as terminal
 from ssanet_jax.training.checkpoint import Checkpoints
@@ -38,6 +39,7 @@ Evaluator = Callable[[TrainState, int], Mapping[str, float]]
 TrainBatches = Callable[..., Iterator[Mapping[str, np.ndarray]]]  # as data.train_batches
 
 
+@lossy_output()
 def train_and_evaluate(
     config: ConfigDict,
     workdir: epath.PathLike,
@@ -73,20 +75,21 @@ def train_and_evaluate(
     setup, info = set_up(config, build, 'train')
     check_batch_size(config, setup.mesh.size)
     folder, console = Workdir(workdir), terminal.make_console()
-    notes = raise_on_all_hosts(
-        partial(
-            run_history.check_same_run,
-            config,
-            info,
-            folder,
-            allow_config_change,
-            partial(_model_fits, folder, setup),
-        )
-    )
-    state, total = raise_on_all_hosts(partial(_init, config, setup, folder)), setup.zero_metrics()
     with contextlib.ExitStack() as stack:
         raise_on_all_hosts(partial(_claim, folder, stack))
         agreement.check_shared_workdir(folder)
+        notes = raise_on_all_hosts(
+            partial(
+                run_history.check_same_run,
+                config,
+                info,
+                folder,
+                allow_config_change,
+                partial(_model_fits, folder, setup),
+            )
+        )
+        state = raise_on_all_hosts(partial(_init, config, setup, folder))
+        total = setup.zero_metrics()
         checkpoints = stack.enter_context(Checkpoints(folder, keep=config.max_to_keep))
         start, damaged = checkpoints.newest_good()
         notes += [
@@ -118,8 +121,8 @@ def train_and_evaluate(
         state = _train(
             config, setup, state, total, batches, evaluators or {}, checkpoints, folder, console
         )
-    if jax.process_index() == 0:
-        terminal.finish(console, config, setup, folder)
+        if jax.process_index() == 0:
+            terminal.finish(console, config, setup, folder)
     return state
 
 
@@ -200,15 +203,16 @@ def _train(
 
 
 def _claim(workdir: Workdir, stack: contextlib.ExitStack) -> None:
-    """Creates the workdir and locks it, on the first host."""
+    """Creates the workdir and locks it, on the first host; if it remains empty, removes it."""
     if jax.process_index() == 0:
-        workdir.make()
+        if workdir.make():
+            stack.callback(workdir.remove_if_empty)
         stack.enter_context(workdir.lock())
         workdir.remove_partial_files()
 
 
 def _init(config: ConfigDict, setup: TrainerSetup, workdir: Workdir) -> TrainState:
-    """The state before the first step; weights are read before the workdir is created."""
+    """The state before the first step; weights are read before anything is written."""
     state = setup.init()
     if config.init.weights and not workdir.checkpoint_steps():
         return load_weights(config, setup, state)
@@ -224,6 +228,7 @@ def _model_fits(workdir: Workdir, setup: TrainerSetup) -> bool:
 def _check_finite(total: Metrics, config: ConfigDict, checkpoints: Checkpoints) -> None:
     """Raises DivergedError if a step of `total` was bad."""
     if bad := int(total.bad_step):
+        workdir = str(checkpoints.directory.parent)
         saved = checkpoints.written()
         last = f'that of step {saved[-1]:,}' if saved else 'none'
         raise DivergedError(
@@ -233,6 +238,5 @@ def _check_finite(total: Metrics, config: ConfigDict, checkpoints: Checkpoints) 
             'and pass --allow_config_change, or start in a new workdir with '
             '--config.max_bad_steps=10, which skips non-finite steps; to find the '
             'module that fails first: '
-            'python -m ssanet_jax.tools.nonfinite '
-            f'{shlex.quote(f"--workdir={checkpoints.directory.parent}")}'
+            f'python -m ssanet_jax.tools.nonfinite {shlex.quote(f"--workdir={workdir}")}'
         )

@@ -3,14 +3,18 @@
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TypeVar
 
 import jax
 import tensorflow as tf
 from absl import logging
 from clu import metric_writers
 
+from ssanet_jax.errors import one_line
 from ssanet_jax.training.atomic_io import AtomicAppender
 from ssanet_jax.training.workdir import Workdir, metrics_line
+
+T = TypeVar('T')
 
 
 class MetricsLog:
@@ -29,29 +33,33 @@ class MetricsLog:
         self._primary = jax.process_index() == 0
         if not self._primary:
             return
+        self._workdir = workdir
         self._file = AtomicAppender(workdir.metrics, workdir.metrics_up_to(start_step))
-        self._events = metric_writers.SummaryWriter(os.fspath(workdir))
+        self._events = _or_warn(partial(metric_writers.SummaryWriter, os.fspath(workdir)))
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Writes one line; raises SaveError."""
+        """Writes one line; raises SaveError, also where the workdir is another run's now."""
         if not self._primary:
             return
+        self._workdir.check_lock()
         self._file.append(metrics_line(step, split, **values))
         scalars = {f'{split}/{name}': value for name, value in values.items()}
-        _or_warn(partial(self._events.write_scalars, step, scalars))
+        if self._events:
+            _or_warn(partial(self._events.write_scalars, step, scalars))
 
     def __enter__(self) -> 'MetricsLog':
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._primary:
+        if self._primary and self._events:
             _or_warn(self._events.close)
 
 
-def _or_warn(write: Callable[[], None]) -> None:
+def _or_warn(write: Callable[[], T]) -> T | None:
     """Writes events; a failure is only logged, since metrics.jsonl has all of their values."""
     try:
-        write()
-    except tf.errors.OpError as error:
-        reason = ' '.join(str(error.message).split())[:300]
+        return write()
+    except (tf.errors.OpError, OSError) as error:
+        reason = one_line(getattr(error, 'message', error))
         logging.warning('Events for TensorBoard could not be written: %s', reason)
+        return None

@@ -15,6 +15,7 @@ from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from ssanet_jax.errors import StoppedError
+from ssanet_jax.output import lossy
 from ssanet_jax.runtime import StopSignals
 from ssanet_jax.training import hosts
 
@@ -118,7 +119,7 @@ def _preemption_notice() -> Callable[[], None]:
 
 
 def _print(text: str) -> None:
-    print(f'\n{text}', file=sys.stderr, flush=True)
+    lossy(sys.stderr).write(f'\n{text}\n')
 
 
 def _exit(text: str, code: int) -> NoReturn:

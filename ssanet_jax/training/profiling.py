@@ -2,15 +2,23 @@
 
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
+from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
+from ssanet_jax.errors import one_line
+
 
 class Trace:
-    """Records a profiler trace of the steps that `config` names, for TensorBoard or Perfetto."""
+    """Records a profiler trace of the steps that `config` names, for TensorBoard or Perfetto.
+
+    A trace that cannot be written is only reported.
+    """
 
     def __init__(self, config: ConfigDict, folder: epath.Path):
         self._first = config.profile_start_step
@@ -21,8 +29,7 @@ class Trace:
     def before(self, step: int) -> None:
         """Call before training step `step`."""
         if step == self._first:
-            jax.profiler.start_trace(self._folder)
-            self._running = True
+            self._running = _or_warn(partial(jax.profiler.start_trace, self._folder))
 
     def after(self, step: int, result: Any) -> None:
         """Call after that step, with what it returned."""
@@ -35,8 +42,18 @@ class Trace:
 
     def __exit__(self, *exception: object) -> None:
         if self._running:
-            jax.profiler.stop_trace()
+            _or_warn(jax.profiler.stop_trace)
         self._running = False
+
+
+def _or_warn(trace: Callable[[], None]) -> bool:
+    """Whether starting or writing a trace succeeded."""
+    try:
+        trace()
+        return True
+    except (OSError, RuntimeError) as error:  # RuntimeError: XLA's, and a profiler in use
+        logging.warning('The profiler trace could not be written: %s', one_line(error))
+        return False
 
 
 class Stopwatch:

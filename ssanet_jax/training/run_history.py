@@ -63,11 +63,13 @@ def check_same_run(
 
         now = _environment(0, info)
         notes += _changes(before[0], now)
-        changed += _batch_norm_changes(config, before[0]['devices'], now['devices'])
-        if before[0]['dataset'] != now['dataset'] and not data_files.only_bad_ones_removed(
+        changed += _batch_norm_changes(
+            config, before[0].get('devices', now['devices']), now['devices']
+        )
+        if before[0].get('dataset') != now['dataset'] and not data_files.only_bad_ones_removed(
             config.dataset, workdir, info.class_names
         ):
-            changed.append(f'its dataset was {before[0]["dataset"]} and is {now["dataset"]}')
+            changed.append(f'its dataset was {before[0].get("dataset")} and is {now["dataset"]}')
     if changed and not allow_config_change:
         remedy = 'Use a new workdir, restore the old values, or pass --allow_config_change.'
         if not model_fits():
@@ -143,7 +145,8 @@ def _environment(step: int, info: 'DatasetInfo') -> dict[str, Any]:
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Describes the differences of machines and versions between two starts."""
     flat_before, flat_now = (
-        {name: start[name] for name in ('hosts', 'devices', 'device_kind')} | start['versions']
+        {name: start.get(name) for name in ('hosts', 'devices', 'device_kind')}
+        | start.get('versions', {})
         for start in (before, now)
     )
     return [

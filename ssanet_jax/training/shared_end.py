@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from ssanet_jax.errors import print_error
+from ssanet_jax.output import print_error
 
 _POLL_S = 0.5
 _ANSWER_TIMEOUT_S = 5  # for the coordinator, which may be gone

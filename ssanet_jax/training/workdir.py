@@ -1,21 +1,19 @@
 """The files of a run: their names, and reading, writing and locking them."""
 
 import contextlib
-import errno
-import fcntl
 import json
 import math
 import os
-import socket
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absl import logging
 from etils import epath
 
-from ssanet_jax.errors import ConfigError, WorkdirInUseError
+from ssanet_jax.errors import ConfigError, one_line
+from ssanet_jax.output import printable
 from ssanet_jax.training.atomic_io import write_text
+from ssanet_jax.training.file_reading import list_names, read_text
+from ssanet_jax.training.lock import Lock
 
 
 class Workdir:
@@ -32,6 +30,7 @@ class Workdir:
       evaluation: of the last `main.py --mode=eval`.
       report: a page about the run.
       checkpoints, damaged, profile: folders; damaged checkpoints are moved out of `checkpoints`.
+      pruned: checkpoints about to be deleted.
       run_lock: held by the process that trains.
     """
 
@@ -46,21 +45,45 @@ class Workdir:
         self.evaluation = self.path / 'evaluation.json'
         self.report = self.path / 'report.html'
         self.checkpoints = self.path / 'checkpoints'
+        self.pruned = self.checkpoints / 'pruned'
         self.damaged = self.path / 'damaged'
         self.profile = self.path / 'profile'
         self.run_lock = self.path / 'run.lock'
+        self._lock = Lock(self.run_lock)
 
     def __fspath__(self) -> str:
         return os.fspath(self.path)
 
     __str__ = __fspath__
 
-    def make(self) -> None:
-        """Creates the folder if it is missing; raises ConfigError."""
+    def check_name(self) -> None:
+        """Raises ConfigError for a name that garbles messages or that libraries misread."""
+        name = os.path.abspath(self)
+        problem = ''
+        if printable(name) != name:
+            problem = 'control characters, or bytes that are not UTF-8'
+        elif 'gs:/' in name and '://' not in str(self):
+            problem = "a folder whose name ends with 'gs:', which Orbax takes for a bucket"
+        elif '\\' in name:
+            problem = 'a backslash, which TensorStore does not find again'
+        if problem:
+            raise ConfigError(f'{printable(name)} has {problem}; choose another name.')
+
+    def make(self) -> bool:
+        """Creates the folder unless it exists; returns whether it did. Raises ConfigError."""
+        self.check_name()
         try:
+            missing = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
+            return missing
         except OSError as error:
             raise ConfigError(f'--workdir={self} cannot be created: {error}.') from error
+
+    def remove_if_empty(self) -> None:
+        """Removes the folder if it is empty, as after a mistake that was found before training."""
+        if '://' not in str(self):
+            with contextlib.suppress(OSError):
+                os.rmdir(self)
 
     def remove_partial_files(self) -> None:
         """Removes what killed processes left unfinished; call it while holding the lock."""
@@ -68,41 +91,53 @@ class Workdir:
             if path.name.endswith('.partial') and path.is_file():
                 path.unlink()
 
-    def lock(self) -> 'Lock':
-        """Locks the folder for one process: a context manager."""
-        return Lock(self.run_lock)
+    def lock(self) -> Lock:
+        """The lock of the folder for one process: a context manager."""
+        return self._lock
+
+    def check_lock(self) -> None:
+        """Raises SaveError if this object holds the lock and the folder is another one now."""
+        self._lock.check()
 
     def checkpoint_steps(self) -> list[int]:
-        """Steps of the complete checkpoints, damaged or not, ascending."""
-        if not self.checkpoints.is_dir():
-            return []
-        return sorted(int(p.name) for p in self.checkpoints.iterdir() if p.name.isdigit())
+        """Steps of the complete checkpoints, damaged or not, ascending; raises RunError."""
+        names = list_names(self.checkpoints) or []
+        return sorted(int(name) for name in names if name.isdigit())
 
     def read_config(self) -> dict[str, Any]:
-        """The fields of config.json; raises ConfigError if the folder is not that of a run."""
-        if not self.checkpoints.is_dir():
+        """The fields of config.json.
+
+        Raises:
+          ConfigError: the folder is not that of a run, or the file is damaged.
+          RunError: it cannot be read now; so for all files.
+        """
+        if list_names(self.checkpoints) is None:
             raise ConfigError(f'{self} holds no checkpoints/; name the workdir of a run.')
-        if not self.config.exists():
-            raise ConfigError(f'{self} holds checkpoints but no config.json; use a new workdir.')
+        text = read_text(self.config)
+        if text is None:
+            raise ConfigError(
+                f'{self} holds checkpoints/ but no config.json; wait until its run has started, or '
+                'use a new workdir.'
+            )
         try:
-            return dict(json.loads(self.config.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise _unreadable(self.config, error, 'use a new workdir') from error
+            return dict(json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise _damaged(self.config, error, 'use a new workdir') from error
 
     def read_classes(self) -> tuple[str, ...]:
         """The names of the classes, by label; () if the file is missing. Raises ConfigError."""
         try:
-            names = json.loads(self.classes.read_text()) if self.classes.exists() else []
+            names = json.loads(read_text(self.classes) or '[]')
             if not isinstance(names, list):
                 raise TypeError(f'expected a list of names, got {type(names).__name__}')
             return tuple(map(str, names))
-        except (OSError, ValueError, TypeError) as error:
-            raise _unreadable(self.classes, error, 'remove it') from error
+        except (ValueError, TypeError) as error:
+            raise _damaged(self.classes, error, 'remove it') from error
 
     def read_starts(self) -> list[dict[str, Any]]:
         """The lines of starts.jsonl, up to one that is cut off."""
         starts = []
-        for line in self.starts.read_text().splitlines() if self.starts.exists() else []:
+        for line in (read_text(self.starts) or '').splitlines():
             try:
                 starts.append(dict(json.loads(line)))
             except (ValueError, TypeError):
@@ -116,12 +151,12 @@ class Workdir:
           ConfigError: another line is damaged.
         """
         try:
-            lines = self.metrics.read_text().split('\n') if self.metrics.exists() else ['']
+            lines = (read_text(self.metrics) or '').split('\n')
             parsed = [dict(json.loads(line)) for line in lines[:-1]]
-        except (ValueError, TypeError) as error:
-            raise ConfigError(
-                f'{self.metrics} is damaged: {error}. Restore a copy, or use a new workdir.'
-            ) from error
+            for line in parsed:
+                int(line['step']), str(line['split'])
+        except (ValueError, TypeError, KeyError) as error:
+            raise _damaged(self.metrics, error, 'use a new workdir') from error
         return [{k: math.nan if v is None else v for k, v in line.items()} for line in parsed]
 
     def metrics_up_to(self, step: int) -> str:
@@ -133,9 +168,9 @@ class Workdir:
         write_text(self.starts, ''.join(json.dumps(start) + '\n' for start in starts))
 
 
-def _unreadable(path: epath.Path, error: Exception, otherwise: str) -> ConfigError:
-    reason = ' '.join(str(error).split())
-    return ConfigError(f'{path} cannot be read: {reason}. Restore a copy, or {otherwise}.')
+def _damaged(path: epath.Path, error: Exception, otherwise: str) -> ConfigError:
+    reason = f'it has no {error}' if isinstance(error, KeyError) else one_line(error)
+    return ConfigError(f'{path} is damaged: {reason}. Restore a copy, or {otherwise}.')
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:
@@ -146,78 +181,3 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
 def metrics_line(step: int, split: str, **values: float) -> str:
     """One line of metrics.jsonl; non-finite values are stored as null."""
     return json.dumps({'step': step, 'split': split, **finite(values)}) + '\n'
-
-
-# Errors of file systems that do not support locks.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-
-
-class Lock:
-    """An exclusive lock: a file that names the host, process and time of its holder.
-
-    The system releases it when the process ends, however it ends, so a killed run leaves nothing
-    in the way. Shared file systems pass locks between hosts; object stores such as gs:// have no
-    locks, and nothing is locked there.
-
-    Raises:
-      WorkdirInUseError: another process holds it.
-      ConfigError: the file cannot be written.
-    """
-
-    def __init__(self, path: epath.Path):
-        self._path = os.fspath(path)
-
-    def __enter__(self) -> 'Lock':
-        if '://' in self._path:
-            return self
-        try:
-            self._acquire()
-            self._file.truncate(0)
-            holder = {'host': socket.gethostname(), 'pid': os.getpid(), 'since': time.time()}
-            self._file.write(json.dumps(holder))
-            self._file.flush()
-        except BlockingIOError as error:
-            with self._file:
-                self._file.seek(0)
-                raise WorkdirInUseError(_held(self._path, self._file.read())) from error
-        except OSError as error:
-            raise ConfigError(
-                f'{self._path} cannot be written: {error.strerror}. Free some space or grant '
-                'permission, or choose another --workdir.'
-            ) from error
-        return self
-
-    def _acquire(self) -> None:
-        while True:
-            self._file = open(self._path, 'a+')  # noqa: SIM115
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-                logging.warning(
-                    '%s: no locks on this file system; do not start two runs here.', self._path
-                )
-            # Its holder may have removed the file between `open` and `flock`.
-            if os.path.exists(self._path) and os.path.samestat(
-                os.fstat(self._file.fileno()), os.stat(self._path)
-            ):
-                return
-            self._file.close()
-
-    def __exit__(self, *exception: object) -> None:
-        if '://' not in self._path:
-            with contextlib.suppress(OSError):
-                os.remove(self._path)
-            self._file.close()
-
-
-def _held(path: str, text: str) -> str:
-    holder = 'Another process'
-    try:
-        fields = json.loads(text)
-        minutes = (time.time() - fields['since']) / 60
-        holder = f'Process {fields["pid"]} on {fields["host"]}, for {minutes:.0f} minutes,'
-    except (ValueError, KeyError, TypeError):
-        pass  # It has just taken the lock and not written its name yet.
-    return f'{holder} runs in this workdir and holds {path}; wait for it, stop it, or use another.'

@@ -5,6 +5,7 @@ from sklearn.datasets import load_digits
 
 from ssanet_jax import data
 from ssanet_jax.data.builders import open_builder
+from ssanet_jax.data.datasets.digits import Digits
 from ssanet_jax.data.datasets.fashion_mnist import read_idx
 from ssanet_jax.errors import ConfigError
 from tests import fabricate
@@ -113,3 +114,16 @@ def test_an_unknown_split_has_an_error_with_the_known_ones(digits):
     digits.dataset.eval_split = 'validation'
     with pytest.raises(ConfigError, match='nearest: train, test'):
         data.dataset_info(digits)
+
+
+def test_two_runs_may_prepare_a_dataset_at_once(digits, tmp_path, monkeypatch):
+    digits.dataset.data_dir = str(tmp_path)
+    prepare = Digits._download_and_prepare
+
+    def overtaken(builder, *args, **kwargs):
+        prepare(builder, *args, **kwargs)
+        monkeypatch.setattr(Digits, '_download_and_prepare', prepare)
+        Digits(data_dir=tmp_path).download_and_prepare()  # the other run
+
+    monkeypatch.setattr(Digits, '_download_and_prepare', overtaken)
+    assert data.dataset_info(digits).num_train == 1437

@@ -7,6 +7,7 @@ import pytest
 
 from ssanet_jax.errors import ConfigError, WorkdirInUseError
 from ssanet_jax.tools import checkpoints as module
+from ssanet_jax.training import checkpoint_integrity
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.checkpoint_reader import CheckpointReader
 from ssanet_jax.training.workdir import Workdir
@@ -63,6 +64,47 @@ def test_a_damaged_checkpoint_is_named_and_exits_with_1(workdir, capsys):
     assert printed[:2] == ['1: intact', '2: intact']
     assert printed[2].startswith('3: damaged: default/d/')
     assert printed[3] == '3 checkpoints, 1 damaged'
+
+
+def test_a_checkpoint_that_the_run_deletes_meanwhile_is_not_called_damaged(
+    workdir, capsys, tmp_path, monkeypatch
+):
+    digest = checkpoint_integrity._digest
+
+    def deleted(path):
+        shutil.rmtree(workdir / 'checkpoints' / '2', ignore_errors=True)
+        return digest(path)
+
+    monkeypatch.setattr(checkpoint_integrity, '_digest', deleted)
+    with pytest.raises(SystemExit, match='0'):
+        tool('verify', f'--workdir={workdir}')
+    assert '2: deleted meanwhile by the run' in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_copied_is_followed_by_another(
+    workdir, capsys, tmp_path, monkeypatch
+):
+    copy = module._copy
+
+    def deleted(source, target):
+        shutil.rmtree(workdir / 'checkpoints' / '2', ignore_errors=True)
+        copy(source, target)
+
+    monkeypatch.setattr(module, '_copy', deleted)
+    tool('export', f'--workdir={workdir}', f'--out={tmp_path}/best')
+    assert 'step 3 of' in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / 'best/checkpoints').iterdir()] == ['3']
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_listed_is_left_out(workdir, capsys, monkeypatch):
+    def deleted(folder):
+        shutil.rmtree(workdir / 'checkpoints' / '1', ignore_errors=True)
+        return sum(int(path.stat().length) for path in folder.iterdir())
+
+    monkeypatch.setattr(module, '_size', deleted)
+    tool('list', f'--workdir={workdir}', '--format=json')
+    (table,) = json.loads(capsys.readouterr().out)
+    assert [row['step'] for row in table['rows']] == [2, 3]
 
 
 def test_pruning_keeps_the_newest_and_the_best(workdir, capsys):

@@ -2,8 +2,10 @@
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
+from logging import LogRecord
 
 import pytest
 from absl import flags
@@ -59,6 +61,28 @@ def test_a_signal_during_a_destructor_ends_the_process(obeys, name, code):
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert ran.returncode == code
     assert ('run the same command to resume' in ran.stderr) == obeys
+
+
+def test_a_terminal_that_is_closed_before_training_ends_the_process_unless_ignored():
+    before = signal.getsignal(signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    others = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        cli.obey_interrupts()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        cli.obey_interrupts()
+        assert signal.getsignal(signal.SIGHUP) is cli._interrupted
+    finally:
+        for number, handler in others.items():
+            signal.signal(number, handler)
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+def test_names_in_log_records_are_escaped(tmp_path):
+    record = LogRecord('absl', 30, '', 1, '%s and %s: %d', ('\x1b[2J', tmp_path / 'a\nb', 3), None)
+    assert cli._make_printable(record)
+    assert record.getMessage() == rf'\x1b[2J and {tmp_path}/a\nb: 3'
 
 
 def write_command(folder, body):

@@ -67,13 +67,23 @@ def test_images_come_from_arguments_and_standard_input(workdir, tmp_path, capsys
     [
         (['--out=/'], '--out=/ exists; choose a new folder'),
         (['--out=/nowhere/out'], '--out=/nowhere/out: /nowhere is not a folder'),
+        (['--out=/tmp/a[1]', '--format=saved_model'], r'has \*, .* TensorFlow .* another name'),
         (['--workdir=/nowhere'], '/nowhere holds no checkpoints/'),
         (['--checkpoint=9'], '--checkpoint=9 is not in'),
         (['--format=safetensors', '--nopreprocessing'], 'has no effect with --format=safetensors'),
         (['/nowhere/*.jpg'], 'matches no file'),
         (['/nowhere/a.jpg'], 'No image can be decoded: It cannot be read'),
     ],
-    ids=['exists', 'no_parent', 'no_run', 'no_checkpoint', 'no_effect', 'no_match', 'no_image'],
+    ids=[
+        'exists',
+        'no_parent',
+        'pattern',
+        'no_run',
+        'no_checkpoint',
+        'no_effect',
+        'no_match',
+        'no_image',
+    ],
 )
 def test_a_mistake_is_reported_in_one_line(arguments, message, options, tmp_path):
     with pytest.raises(ConfigError, match=message) as raised:

@@ -14,9 +14,10 @@ from PIL import Image
 import ssanet_jax
 from ssanet_jax import data
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.tools import cli
 from ssanet_jax.tools import predict as module
 from ssanet_jax.trained.prediction import Predictor
-from tests.helpers import run_tool
+from tests.helpers import own_flags, run_tool
 
 
 def tool(capfd, *arguments):
@@ -144,6 +145,22 @@ def test_csv_has_a_row_per_class_and_per_error(capfd, trained_digits, files):
     assert float(rows[0]['probability']) > float(rows[1]['probability'])
 
 
+def test_names_that_attack_a_spreadsheet_or_a_terminal_are_escaped(capsys):
+    results = [
+        {'file': '=HYPERLINK("a").png', 'top': [{'class': '@SUM(A1)', 'probability': 0.5}]},
+        {'file': '\x1b[2J.png', 'error': '+1 is no image.'},
+    ]
+    with own_flags(module):
+        cli.parse(['predict', '--workdir=run', '--format=csv'])
+        module._csv(iter(results), 2)
+        rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+        module._table(iter(results), 2)
+        assert '\x1b' not in capsys.readouterr().out
+    assert [row['file'] for row in rows] == ['\'=HYPERLINK("a").png', r'\x1b[2J.png']
+    assert [rows[0]['class'], rows[0]['probability']] == ["'@SUM(A1)", '0.5']
+    assert rows[1]['error'] == "'+1 is no image."
+
+
 @pytest.mark.parametrize('form', ['jsonl', 'csv'])
 def test_a_progress_bar_on_the_terminal_keeps_out_of_the_output(
     form, capfd, monkeypatch, trained_digits, files
@@ -206,7 +223,7 @@ def test_an_unfitting_classes_json_is_refused(trained_digits, tmp_path):
     for text, message in (
         ('["a", "b"]', 'names 2 classes, and the network has 10'),
         ('{"a": 1}', 'expected a list of names, got dict'),
-        ('[', 'cannot be read'),
+        ('[', 'classes.json is damaged'),
     ):
         (workdir / 'classes.json').write_text(text)
         with pytest.raises(ConfigError, match=message):

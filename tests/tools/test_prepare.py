@@ -20,7 +20,7 @@ from ssanet_jax import data
 from ssanet_jax.data.builders import open_builder, open_source
 from ssanet_jax.data.conversion import Conversion, Shrink, is_prepared
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.tools import input_doctor
+from ssanet_jax.tools import input_doctor, show_batch
 from ssanet_jax.tools import prepare as module
 from tests import fabricate
 from tests.conftest import imagenet_config
@@ -231,3 +231,10 @@ def test_input_doctor_gives_a_verdict(data_dir, tmp_path):
         assert word in result.stdout
     with Image.open(tmp_path / 'timeline.png') as picture:
         assert picture.width > 500
+
+
+def test_class_names_are_no_formulas_to_the_plot(tmp_path):
+    show_batch.draw(
+        np.zeros((2, 4, 4, 3), np.uint8), ['$\\bad$', 'a\x07'], '$\\bad$', tmp_path / 'a.png'
+    )
+    assert (tmp_path / 'a.png').stat().st_size > 1000

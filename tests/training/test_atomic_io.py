@@ -11,12 +11,20 @@ import jax.numpy as jnp
 import pytest
 import tensorflow as tf
 from etils import epath
+from ml_collections import ConfigDict
 
 from ssanet_jax.errors import SaveError
-from ssanet_jax.training import atomic_io, checkpoint_integrity, loop, trainer_setup
+from ssanet_jax.training import (
+    atomic_io,
+    checkpoint_integrity,
+    loop,
+    metric_log,
+    trainer_setup,
+)
 from ssanet_jax.training.atomic_io import AtomicAppender
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.metric_log import MetricsLog
+from ssanet_jax.training.profiling import Trace
 from ssanet_jax.training.workdir import Workdir
 from tests.helpers import assert_trees_equal, mesh_of
 
@@ -161,6 +169,23 @@ def test_a_failure_to_write_events_does_not_end_a_run(tmp_path, monkeypatch, cap
     (line,) = Workdir(tmp_path).read_metrics()
     assert line == {'step': 1, 'split': 'train', 'loss': 2.0}
     assert caplog.text.count('could not be written: No space left on device Failed') == 2
+
+
+def test_a_run_without_a_place_for_events_or_traces_goes_on(tmp_path, monkeypatch, caplog):
+    def refused(folder):
+        raise tf.errors.PermissionDeniedError(None, None, f'{folder} is not writable')
+
+    monkeypatch.setattr(metric_log.metric_writers, 'SummaryWriter', refused)
+    with MetricsLog(Workdir(tmp_path), 0) as log:
+        log.write(1, 'train', {'loss': 2.0})
+    assert caplog.text.count(f'could not be written: {tmp_path} is not writable') == 1
+
+    config = ConfigDict({'profile_start_step': 1, 'profile_num_steps': 1})
+    (tmp_path / 'file').write_text('')
+    with Trace(config, epath.Path(tmp_path / 'file' / 'profile')) as trace:
+        trace.before(1)
+        trace.after(1, jnp.zeros(1))
+    assert caplog.text.count('The profiler trace could not be written: ') == 1
 
 
 def test_the_next_run_removes_what_a_killed_write_left(tmp_path):

@@ -1,6 +1,5 @@
 import errno
 import json
-import os
 import shutil
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssanet_jax.errors import ConfigError, RunError
+from ssanet_jax.errors import ConfigError
 from ssanet_jax.training import checkpoint_integrity
 from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.checkpoint_reader import CheckpointReader
@@ -105,94 +104,6 @@ def test_an_unfinished_checkpoint_is_ignored_and_removed(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.newest_good() == (1, {})
     assert [path.name for path in folder.iterdir()] == ['1']
-
-
-def largest(folder):
-    return max((folder / 'default').rglob('d/*'), key=lambda path: path.stat().st_size)
-
-
-def flip(path, place):
-    content = bytearray(path.read_bytes())
-    content[int(place * (len(content) - 1))] ^= 4
-    path.write_bytes(content)
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def replace(folder, other):
-    shutil.rmtree(folder)
-    shutil.copytree(other, folder)
-
-
-DAMAGE = {
-    'a bit of the data': lambda step: flip(largest(step), 0.5),
-    'the first bit': lambda step: flip(largest(step), 0.0),
-    'a bit of the metadata': lambda step: flip(step / 'default' / '_METADATA', 0.3),
-    'a bit of the checksums': lambda step: flip(step / 'default' / 'checksums.json', 0.7),
-    'cut': lambda step: cut(largest(step)),
-    'emptied': lambda step: largest(step).write_bytes(b''),
-    'a file deleted': lambda step: largest(step).unlink(),
-    'the manifest deleted': lambda step: (step / 'default' / 'manifest.ocdbt').unlink(),
-    'the checksums cut': lambda step: cut(step / 'default' / 'checksums.json'),
-    'the checksums deleted': lambda step: (step / 'default' / 'checksums.json').unlink(),
-    'its arrays deleted': lambda step: shutil.rmtree(step / 'default'),
-    'a bit of its own metadata': lambda step: flip(step / '_CHECKPOINT_METADATA', 0.2),
-    'another checkpoint': lambda step: replace(step, step.with_name('2')),
-    'the arrays of another': lambda step: replace(
-        step / 'default', step.with_name('2') / 'default'
-    ),
-    'its own metadata cut': lambda step: (step / '_CHECKPOINT_METADATA').write_text('{"item'),
-    'nothing left': lambda step: [shutil.rmtree(step), step.mkdir()],
-}
-
-
-@pytest.mark.parametrize('damage', DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_checkpoint_is_moved_away_for_the_one_before(damage, tmp_path):
-    good_checkpoints(tmp_path, 1, 2, 3)
-    damage(tmp_path / 'checkpoints' / '3')
-    with Checkpoints(tmp_path) as checkpoints:
-        good, damaged = checkpoints.newest_good()
-        assert (good, list(damaged)) == (2, [3])
-        assert damaged[3]
-        assert_trees_equal(checkpoints.restore(2, tree(0)), tree(2))
-        assert list(checkpoints.evaluations) == [1, 2]
-        checkpoints.save(3, tree(3), wait=True)  # the next save reuses the name
-        assert checkpoints.newest_good() == (3, {})
-    assert (tmp_path / 'damaged' / '3').is_dir()
-
-
-def test_nothing_is_changed_where_all_checkpoints_are_damaged(tmp_path):
-    good_checkpoints(tmp_path, 1, 2)
-    for step in ('1', '2'):
-        flip(largest(tmp_path / 'checkpoints' / step), 0.5)
-    before = sorted(tmp_path.rglob('*'))
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ConfigError, match='All checkpoints'):
-        checkpoints.newest_good()
-    assert sorted(tmp_path.rglob('*')) == before
-
-
-def test_a_damaged_checkpoint_is_not_evaluated(tmp_path):
-    good_checkpoints(tmp_path, 1, 2)
-    flip(largest(tmp_path / 'checkpoints' / '2'), 0.5)
-    with CheckpointReader(tmp_path) as checkpoints:
-        with pytest.raises(ConfigError, match=r'step 2 .* is damaged: default/.* there are 1'):
-            checkpoints.find('best')
-        assert checkpoints.find('1') == 1
-
-
-def test_a_checkpoint_that_cannot_be_read_now_stays_where_it_is(tmp_path, monkeypatch):
-    good_checkpoints(tmp_path, 1, 2)
-
-    def stale(path):
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-
-    monkeypatch.setattr(checkpoint_integrity, '_digest', stale)
-    with Checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(RunError, match=r'checkpoints/2 cannot be read: .* Nothing was changed'):
-            checkpoints.newest_good()
-        assert checkpoints.steps() == [1, 2]
 
 
 def test_a_failed_save_at_the_end_does_not_hide_the_error_that_ended_the_run(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Signals sent to main.py as by a scheduler or a user."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from ssanet_jax.training import loop
 from ssanet_jax.training.checkpoint_reader import CheckpointReader
+from ssanet_jax.training.preemption import PreemptionHandler
 from ssanet_jax.training.workdir import Workdir
 from tests.helpers import ROOT, assert_trees_equal
 
@@ -17,16 +19,20 @@ from tests.helpers import ROOT, assert_trees_equal
 def start(workdir, data_dir):
     """Starts a run of 300 steps with an evaluation and a checkpoint every 20 steps."""
     return subprocess.Popen(
-        [
-            sys.executable, 'main.py', '--config=configs/digits_ssa20.py', f'--workdir={workdir}',
-            '--noreport', '--config.model.name=ssa_resnet8',
-            f'--config.dataset.data_dir={data_dir}',
-            '--config.num_train_steps=300', '--config.eval_every_steps=20',
-            '--config.log_every_steps=10', '--config.batch_size=16',
-        ],
+        [sys.executable, *command(workdir, data_dir)],
         cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def command(workdir, data_dir):
+    return [
+        'main.py', '--config=configs/digits_ssa20.py', f'--workdir={workdir}',
+        '--noreport', '--config.model.name=ssa_resnet8',
+        f'--config.dataset.data_dir={data_dir}',
+        '--config.num_train_steps=300', '--config.eval_every_steps=20',
+        '--config.log_every_steps=10', '--config.batch_size=16',
+    ]  # fmt: skip
 
 
 def wait_for(process, text):
@@ -67,7 +73,11 @@ def assert_same_run(workdir, uninterrupted):
 
 @pytest.mark.slow
 def test_a_signal_saves_and_the_run_resumes_bit_for_bit(uninterrupted, tmp_path, data_dir):
-    for number, text in ((signal.SIGTERM, 'step 40/300  eval'), (signal.SIGINT, 'step 120/300')):
+    for number, text in (
+        (signal.SIGTERM, 'step 40/300  eval'),
+        (signal.SIGINT, 'step 120/300'),
+        (signal.SIGHUP, 'step 200/300'),
+    ):
         process = start(tmp_path, data_dir)
         wait_for(process, text)
         process.send_signal(number)
@@ -103,6 +113,21 @@ def test_a_killed_run_resumes_bit_for_bit(uninterrupted, tmp_path, data_dir):
     assert_same_run(tmp_path, uninterrupted)
 
 
+@pytest.mark.parametrize(('before', 'stops'), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_closed_terminal_stops_a_run_unless_started_by_nohup(before, stops, monkeypatch):
+    monkeypatch.setattr(sys, 'stderr', open('/dev/full', 'w'))  # noqa: SIM115
+    ours = signal.signal(signal.SIGHUP, before)
+    try:
+        with PreemptionHandler() as preemption:
+            preemption.after(1)
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.2)  # a thread listens
+            assert preemption.requested() is stops
+    finally:
+        signal.signal(signal.SIGHUP, ours)
+        sys.stderr.close()
+
+
 def test_a_second_signal_stops_at_once(tmp_path, data_dir):
     process = start(tmp_path, data_dir)
     wait_for(process, 'step 10/300  train')
@@ -111,6 +136,27 @@ def test_a_second_signal_stops_at_once(tmp_path, data_dir):
     _, errors = process.communicate(timeout=10)
     assert process.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM)  # either comes first
     assert errors.endswith('stopped at once, nothing more saved.\n')
+
+
+@pytest.mark.slow
+def test_a_run_whose_terminal_goes_away_saves(tmp_path, data_dir):
+    controller, terminal = pty.openpty()
+    code = (  # makes the terminal its own, as a shell does
+        'import fcntl, os, sys, termios\n'
+        'os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n'
+        f'os.execv(sys.executable, [sys.executable, *{command(tmp_path, data_dir)!r}])'
+    )
+    process = subprocess.Popen(
+        [sys.executable, '-c', code],
+        cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''},
+        stdin=terminal, stdout=terminal, stderr=terminal,
+    )  # fmt: skip
+    os.close(terminal)
+    while b'images/s' not in os.read(controller, 4096):
+        pass
+    os.close(controller)
+    assert process.wait(timeout=60) == 75
+    assert last_state(tmp_path)[0] > 0
 
 
 @pytest.mark.slow
