@@ -24,7 +24,7 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.export.export import require_packages
 from ssanet_jax.study.definition import Study, Variant, load_study
 from ssanet_jax.tools import cli, export, gates, input_files, prepare, report, summary
-from ssanet_jax.training import parallel
+from ssanet_jax.training import hosts
 from tests import fabricate
 from tests.helpers import ROOT, load_config, own_flags, run_tool
 from tests.remedies.helpers import after, listed, refused
@@ -125,10 +125,10 @@ def test_evaluation_takes_the_checkpoint(tmp_path):
 def test_all_or_none_of_the_flags_of_a_host_work(monkeypatch):
     started = []
     monkeypatch.setattr(jax.distributed, 'initialize', lambda *args, **_: started.append(args))
-    refused('Give all three or none', parallel.initialize_hosts, None, 2, 0)
-    refused('hosts count from 0', parallel.initialize_hosts, 'a:1', 2, 2)
-    parallel.initialize_hosts(None, None, None)
-    parallel.initialize_hosts('a:1', 2, 1)
+    refused('Give all three or none', hosts.connect, None, 2, 0)
+    refused('hosts count from 0', hosts.connect, 'a:1', 2, 2)
+    hosts.connect(None, None, None)
+    hosts.connect('a:1', 2, 1)
     assert started == [(), ('a:1', 2, 1)]
 
 
