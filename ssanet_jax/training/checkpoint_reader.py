@@ -71,13 +71,6 @@ class CheckpointReader:
         self._workdir = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
         self.directory = self._workdir.checkpoints.resolve()
         self._retention = Retention(keep, {})
-        self._workdir = Workdir(epath.Path(os.fspath(workdir)).resolve())
-        self.directory = self._workdir.checkpoints
-        lines = self._workdir.read_metrics()
-        evaluations: dict[int, Mapping[str, Any]] = {
-            line['step']: line for line in lines if line['split'] == 'eval'
-        }
-        self._retention = Retention(keep, evaluations)
         self._barrier = SaveBarrier()
         self._manager = self._open()
         for line in self._workdir.read_metrics():  # after listing: all listed may be in it
