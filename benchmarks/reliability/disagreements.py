@@ -30,8 +30,10 @@ class Case(NamedTuple):
       own: flags of the second.
       variables: of the second's environment.
       max_file: bytes that a file of the second may have.
-      root: of the second's code, in the folder of the trials.
-      after: a pattern of the first one's output, after which `signal` is sent to it.
+      counts: --num_processes of the two.
+      elsewhere: whether the second has a workdir of its own.
+      copy: whether the second runs a copy of the code with one more file.
+      signal: to send to the one that waits.
       alone: the number of the host that is started, alone; -1: both.
     """
 
@@ -41,7 +43,9 @@ class Case(NamedTuple):
     own: tuple[str, ...] = ()
     variables: dict[str, str] = {}
     max_file: int | None = None
-    root: str = ''
+    counts: tuple[int, int] = (2, 2)
+    elsewhere: bool = False
+    copy: bool = False
     signal: int | None = None
     alone: int = -1
 
@@ -66,7 +70,7 @@ CASES = {
     'network': _field('model.name', 'resnet20', "'resnet20'"),
     'dtype': _field('dtype', 'bfloat16', "'bfloat16'"),
     'train and --mode=eval': Case('the command is train on host 0', own=('--mode=eval',)),
-    'code': Case('the code of ssanet_jax is .* on host 0 and .* on host 1', root='copy'),
+    'code': Case('the code of ssanet_jax is .* on host 0 and .* on host 1', copy=True),
     'JAX_ENABLE_X64': Case('jax_enable_x64 is', variables={'JAX_ENABLE_X64': '1'}),
     'random generator of JAX': Case(
         'jax_default_prng_impl is', variables={'JAX_DEFAULT_PRNG_IMPL': 'rbg'}
@@ -78,13 +82,12 @@ CASES = {
         'the devices is 1 x cpu on host 0 and 2 x cpu on host 1',
         variables={'XLA_FLAGS': '--xla_force_host_platform_device_count=2'},
     ),
-    'workdir': Case('is not the folder that host 0 sees', own=('--workdir={folder}/own',)),
+    'workdir': Case('is not the folder that host 0 sees', elsewhere=True),
     'a larger --num_processes': Case(
-        '--num_processes is 2 on host 0 and 3 on host 1', own=('--num_processes=3',)
+        '--num_processes is 2 on host 0 and 3 on host 1', counts=(2, 3)
     ),
     'a smaller --num_processes': Case(
-        '--num_processes is 3 on host 0 and 2 on host 1',
-        flags=('--num_processes=3',), own=('--num_processes=2',),
+        '--num_processes is 3 on host 0 and 2 on host 1', counts=(3, 2)
     ),
     'a checkpoint that one host cannot write': Case(
         'The checkpoint of step 20 .* could not be written', 74, flags=_FAR, max_file=64
@@ -106,12 +109,14 @@ def disagree(name: str, folder: Path) -> dict[str, Any]:
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    common = (*RECIPE, f'--coordinator_address=127.0.0.1:{port}', '--num_processes=2', *case.flags)
+    common = (*RECIPE, f'--coordinator_address=127.0.0.1:{port}', *case.flags)
     hosts = []
     for index in (0, 1) if case.alone < 0 else (case.alone,):
-        own = tuple(flag.format(folder=folder) for flag in case.own) if index else ()
+        own = case.own if index else ()
+        where = folder / 'elsewhere' if index and case.elsewhere else workdir
+        numbers = (f'--process_id={index}', f'--num_processes={case.counts[index]}')
         options = _of_second(case, folder) if index else {'environment': ENVIRONMENT}
-        hosts.append(Start(workdir, *common, f'--process_id={index}', *own, **options))
+        hosts.append(Start(where, *common, *numbers, *own, **options))
     try:
         if case.signal:
             time.sleep(12)  # it is waiting by then
@@ -127,8 +132,8 @@ def _of_second(case: Case, folder: Path) -> dict[str, Any]:
     if case.max_file:
         limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (case.max_file, case.max_file))
     root = ROOT
-    if case.root:
-        root = folder / case.root
+    if case.copy:
+        root = folder / 'copy'
         for name in ('ssanet_jax', 'configs'):
             shutil.copytree(ROOT / name, root / name)
         shutil.copy(ROOT / 'main.py', root)

@@ -108,11 +108,7 @@ class Checkpoints(CheckpointReader):
 
         The others would wait for it. A single host tries again with its next save.
         """
-        if (
-            self._saving is not None
-            and jax.process_count() > 1
-            and not self._manager.is_saving_in_progress()
-        ):
+        if self._barrier.error:
             self._previous_failed(step)
 
     def _remedy(self, step: int) -> str:

@@ -15,6 +15,7 @@ from ssanet_jax.errors import ConfigError, RunError, nearest, one_line
 from ssanet_jax.training import checkpoint_integrity
 from ssanet_jax.training.checkpoint_integrity import shapes
 from ssanet_jax.training.retention import Retention
+from ssanet_jax.training.save_barrier import SaveBarrier
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.workdir import Workdir
 
@@ -70,6 +71,7 @@ class CheckpointReader:
         self._workdir = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
         self.directory = self._workdir.checkpoints.resolve()
         self._retention = Retention(keep, {})
+        self._barrier = SaveBarrier()
         self._manager = self._open()
         for line in self._workdir.read_metrics():  # after listing: all listed may be in it
             if line['split'] == 'eval':
@@ -88,7 +90,7 @@ class CheckpointReader:
                 create=False,
                 lightweight_initialize=True,  # reads no file that may be damaged
                 read_only=self._read_only,
-                multiprocessing_options=_barriers_that_time_out(),
+                **self._barrier.options(),
             ),
         )
         logging.set_verbosity(verbosity)
@@ -245,14 +247,6 @@ class CheckpointReader:
 
     def _name(self, step: int) -> str:
         return f'The checkpoint of step {step} in {self.directory}'
-
-
-def _barriers_that_time_out() -> ocp.options.MultiprocessingOptions:
-    """Makes Orbax use JAX's barriers, as it does for named hosts only; collectives wait forever."""
-    count = jax.process_count()
-    return ocp.options.MultiprocessingOptions(
-        active_processes=set(range(count)) if count > 1 else None
-    )
 
 
 def listed(steps: Sequence[int]) -> str:
