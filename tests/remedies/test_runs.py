@@ -125,31 +125,43 @@ def test_a_workdir_is_free_when_its_run_has_ended(run):
         assert json.loads(run.run_lock.read_text())
 
 
+@pytest.fixture
+def flags(tmp_path, data_dir):
+    flags = digits_flags(tmp_path / 'run', data_dir)
+    return [*flags, '--config.optimizer.schedule=constant']
+
+
 @pytest.mark.slow
-def test_remedies_work_on_the_command_line(tmp_path, data_dir):
-    """Of a changed optimizer, a contradiction in an evaluation, and a diverged run."""
-    workdir = tmp_path / 'run'
-    flags = [*digits_flags(workdir, data_dir), '--config.optimizer.schedule=constant']
+def test_a_frozen_network_is_trained_with_the_flag_that_is_advised(flags):
     frozen = '--config.optimizer.train_only=("fc/*",)'
     assert main(*flags, frozen, '--config.num_train_steps=2').returncode == 0
-    refused_ = main(*flags, '--config.num_train_steps=4')
-    assert (refused_.returncode, refused_.stderr.count('\n')) == (2, 1)
-    advice = re.search(r'or pass (--\w+)\.', refused_.stderr)[1]
-    allowed = main(*flags, '--config.num_train_steps=4', advice)
+    flags.append('--config.num_train_steps=4')
+    advised = main(*flags)
+    assert (advised.returncode, advised.stderr.count('\n')) == (2, 1)
+    allowed = main(*flags, re.search(r'or pass (--\w+)\.', advised.stderr)[1])
     assert allowed.returncode == 0, allowed.stderr
     assert 'it starts anew' in allowed.stdout
 
-    evaluation = ['--mode=eval', f'--workdir={workdir}']
+
+@pytest.mark.slow
+def test_an_evaluation_needs_the_workdir_alone(trained_digits, tmp_path):
+    evaluation = ['--mode=eval', f'--workdir={shutil.copytree(trained_digits, tmp_path / "run")}']
     contradicted = main(*evaluation, '--config.model.name=resnet8')
     assert contradicted.returncode == 2
-    assert 'has another config: model.name' in contradicted.stderr
-    assert main(*evaluation).returncode == 0
-    assert 'step 4, on digits test' in main(*evaluation, '--checkpoint=4').stdout
-    assert main(f'--workdir={workdir}', '--config.num_train_steps=5').returncode == 0
+    assert "another config: model.name was 'ssa_resnet8'" in contradicted.stderr
+    result = main(*evaluation, '--checkpoint=60')
+    assert (result.returncode, result.stderr) == (0, '')
+    assert 'ssa_resnet8, step 60, on digits test' in result.stdout
 
-    diverged = main(*flags, '--config.num_train_steps=6', '--config.max_loss=0.001')
+
+@pytest.mark.slow
+def test_a_diverged_run_goes_on_with_a_lower_learning_rate(flags):
+    assert main(*flags, '--config.num_train_steps=2').returncode == 0
+    flags += ['--config.num_train_steps=6', '--allow_config_change']
+    diverged = main(*flags, '--config.optimizer.learning_rate=1e6')
     assert diverged.returncode == 3, diverged.stderr
-    assert 'Lower config.optimizer.learning_rate and pass --allow_config_change' in diverged.stderr
-    flags.append('--config.num_train_steps=6')
-    lower = main(*flags, '--config.optimizer.learning_rate=0.01', '--allow_config_change')
+    assert (
+        'is that of step 2. Lower config.optimizer.learning_rate and pass --all' in diverged.stderr
+    )
+    lower = main(*flags, '--config.optimizer.learning_rate=0.01')
     assert lower.returncode == 0, lower.stderr
