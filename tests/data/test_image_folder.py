@@ -98,6 +98,21 @@ def test_slices_of_a_training_folder_hold_nothing_out(tmp_path):
     assert folder.notes == []
 
 
+def test_images_are_held_out_of_a_training_folder_of_another_name(tmp_path):
+    make(tmp_path, *(f'mine/a/{i}.jpg' for i in range(10)), 'other/b/0.jpg')
+    folder = listed(tmp_path, train='mine')
+    assert len(folder.chosen('mine')) == 8
+    assert not names(folder, 'mine') & names(folder, 'validation')
+    assert classes(folder) == ['a']
+
+
+def test_a_sum_of_splits_has_the_classes_of_all(tmp_path):
+    make(tmp_path, 'train/a/0.jpg', 'more/b/0.jpg', 'val/a/1.jpg')
+    folder = listed(tmp_path, train='train+more')
+    assert classes(folder) == ['a', 'b']
+    assert len(folder.chosen('train+more')) == 2
+
+
 @pytest.mark.parametrize(
     ('number', 'share', 'expected'),
     [(1, 0.2, 0), (2, 0.2, 1), (2, 0.9, 1), (7, 0.2, 1), (8, 0.2, 2), (100, 0.2, 20), (9, 0.99, 8)],

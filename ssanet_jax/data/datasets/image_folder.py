@@ -85,7 +85,7 @@ class ImageFolder(tfds.core.DatasetBuilder, skip_registration=True):  # type: ig
             raise ConfigError(_no_images(spec.data_dir, self.left_out))
         super().__init__(data_dir=root)
         self._data_dir = root
-        self.used = {_base(spec.train_split), _base(spec.eval_split)} & self.files.keys()
+        self.used = {*_bases(spec.train_split), *_bases(spec.eval_split)} & self.files.keys()
         classes = {file.class_name for split in self.used for file in self.files[split]}
         self.info.features['label'].names = sorted(classes)
         infos = [
@@ -126,9 +126,9 @@ class _Layout:
         self.notes: list[str] = []
         self.outside: list[str] = []
         self._root, self._spec = root, spec
-        self._wanted = _base(spec.eval_split)
+        self._trained, self._wanted = _bases(spec.train_split)[0], _bases(spec.eval_split)[0]
         self._names = dict(_NAMES)
-        self._names['train'] += (_base(spec.train_split).lower(),)
+        self._names['train'] += (self._trained.lower(),)
         if self._wanted in _NAMES['validation']:
             self._names.setdefault(self._wanted, _NAMES['validation'])
         depth = 2 if self._has_splits(images) else 1
@@ -162,13 +162,14 @@ class _Layout:
             self.splits.setdefault(name, self.splits[folder])
             if name == self._wanted != 'test' and folder in (folders.get(n) for n in _TEST):
                 self.notes.append(f'No folder of validation images: {folder}/ is evaluated.')
-        if self._wanted not in self.splits and self._wanted in _NAMES['validation']:
+        missing = self._wanted not in self.splits and self._wanted in _NAMES['validation']
+        if missing and self._trained in self.splits:
             self._hold_out()
 
     def _hold_out(self) -> None:
         share, seed = self._spec.validation_share, self._spec.split_seed
-        train, validation = hold_out(self.splits['train'], share, seed)
-        self.splits['train'] = _shuffled('train', train)
+        train, validation = hold_out(self.splits[self._trained], share, seed)
+        self.splits['train'] = self.splits[self._trained] = _shuffled('train', train)
         self.splits['validation'] = _shuffled('validation', validation)
         self.splits[self._wanted] = self.splits['validation']
         self.notes.append(
@@ -181,9 +182,8 @@ class _Layout:
     def _advise(self, depth: int) -> None:
         files = [file for split in self.splits.values() for file in split]
         names = {file.class_name for file in files}
-        if len(names) == 1 and all(file.name.count('/') > depth for file in files):
-            folder = os.path.dirname(files[0].path).split('/')
-            above = '/'.join(folder[: len(folder) - files[0].name.count('/') + depth])
+        if depth == 1 and len(names) == 1 and all(file.name.count('/') > 1 for file in files):
+            above = os.path.join(self._root, files[0].name.partition('/')[0])
             self.notes.append(
                 'All images are in folders below one class. If those are the classes, use '
                 f'--config.dataset.data_dir={printable(above)}'
@@ -222,9 +222,9 @@ def _shuffled(split: str, files: Sequence[ImageFile]) -> list[ImageFile]:
     return files
 
 
-def _base(split: str) -> str:
-    """'train' of 'train[:90%]'."""
-    return split.partition('[')[0].strip()
+def _bases(split: str) -> list[str]:
+    """The names of 'train[:90%]+more': ['train', 'more']."""
+    return [part.partition('[')[0].strip() for part in split.split('+')]
 
 
 def _no_images(folder: str, left_out: Mapping[str, Sequence[str]]) -> str:
