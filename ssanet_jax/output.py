@@ -13,7 +13,7 @@ from typing import TextIO, cast
 
 from absl import logging
 
-_PATIENCE_S = 2.0  # to wait for a reader that is behind, before its text is dropped
+_PATIENCE_S = 2.0  # to wait for a reader that is behind; once, until it reads again
 _CHUNK = 512  # characters of at most 4 bytes; any pipe with room takes as much at once
 
 # Control characters, line separators, marks that reorder text, and undecodable bytes.
@@ -40,10 +40,10 @@ def _escaped(match: re.Match[str]) -> str:
 
 @contextlib.contextmanager
 def lossy_output() -> Iterator[None]:
-    """Replaces sys.stdout and sys.stderr by streams that cannot end or delay a run.
+    """Replaces sys.stdout and sys.stderr by streams that cannot end or stop a run.
 
-    Text is dropped where its reader is gone or does not read, such as a paused terminal, or where
-    the disk is full. The other stream reports it once. Streams that are no files, as in
+    Text is dropped if its reader is gone or has not read for two seconds, as a paused terminal,
+    or if the disk is full. The other stream reports it once. Streams that are no files, as in
     notebooks, remain.
     """
     before, handler = (sys.stdout, sys.stderr), logging.get_absl_handler().python_handler

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from ssanet_jax.data.datasets.folder_files import printable
 from ssanet_jax.data.datasets.image_folder import ImageFolder
 from ssanet_jax.data.read_errors import unreadable
 from ssanet_jax.data.sources import (
@@ -24,6 +23,7 @@ from ssanet_jax.data.sources import (
     RandomAccess,
 )
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import printable
 
 _FOREVER = 2**62
 _FILES_AT_ONCE = 16

@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ssanet_jax.data.builders import open_builder
-from ssanet_jax.data.datasets.folder_files import printable
 from ssanet_jax.data.datasets.image_folder import ImageFolder
 from ssanet_jax.data.findings import count_warnings, left_out_sentence
 from ssanet_jax.data.scan import scan_split
 from ssanet_jax.errors import DataFileError
+from ssanet_jax.output import printable
 from ssanet_jax.training import data_files
+from ssanet_jax.training.console import say
 from ssanet_jax.training.data_files import DataFile, some
 from ssanet_jax.training.workdir import Workdir
 
@@ -123,8 +124,7 @@ def _judge(
     if not bad:
         return []
     for path, problem in list(bad.items())[:_LISTED]:
-        line = f'{printable(path)}: {problem}'
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(console, f'{path}: {problem}')
     cannot = f'{" and ".join(counts)} cannot be decoded: {some(list(bad))}.'
     if remedies:
         raise DataFileError(

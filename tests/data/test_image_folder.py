@@ -12,9 +12,10 @@ import tensorflow as tf
 
 from ssanet_jax import data
 from ssanet_jax.data.datasets import folder_files
-from ssanet_jax.data.datasets.folder_files import image_files, printable
+from ssanet_jax.data.datasets.folder_files import image_files
 from ssanet_jax.data.datasets.image_folder import FolderSpec, ImageFile, ImageFolder, hold_out
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import printable
 from tests import fabricate
 from tests.helpers import load_config
 

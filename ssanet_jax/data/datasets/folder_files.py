@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import printable
 
 IMAGE_SUFFIXES = frozenset(
     '.avif .bmp .gif .jfif .jpe .jpeg .jpg .png .tif .tiff .webp'.split()  # noqa: SIM905
@@ -58,16 +59,6 @@ def image_files(root: str) -> tuple[list[File], dict[str, list[str]]]:
         else:
             images.append(file)
     return sorted(images), dict(left_out)
-
-
-def printable(name: str) -> str:
-    r"""Escapes what a terminal cannot show: bytes that are not UTF-8, and control characters.
-
-    >>> printable('caf\udce9\x1b.jpg')
-    'caf\\xe9\\x1b.jpg'
-    """
-    text = os.fsencode(name).decode('utf-8', 'backslashreplace')
-    return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def class_name(folder: str) -> str:

@@ -13,8 +13,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from ssanet_jax.data.datasets.folder_files import File, class_name, image_files, printable
+from ssanet_jax.data.datasets.folder_files import File, class_name, image_files
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import printable
 
 # Folder names that stand for a split that the config names, best first.
 _NAMES = {
