@@ -8,14 +8,14 @@ import re
 import struct
 from collections.abc import Iterator
 
-PNG_HEADER = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'  # the sides follow
+_PNG_HEADER = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'  # the sides follow
 SUFFIXES = frozenset(
     ['.avif', '.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp']
 )  # of files that may be decoded
 
 _SIGNATURES = {
     'JPEG': rb'\xff\xd8\xff',
-    'PNG': re.escape(PNG_HEADER),
+    'PNG': rb'\x89PNG',
     'WebP': rb'RIFF....WEBP',
     'GIF': rb'GIF8[79]a',
     'BMP': rb'BM.{12}[\x0c-\x80]\0\0\0',
@@ -34,6 +34,14 @@ def image_format(file: bytes) -> str | None:
     """Returns 'JPEG', 'PNG', 'WebP', 'GIF', 'BMP', 'TIFF' or 'AVIF' by the first bytes, or None."""
     start = file[:_START]
     return next((kind for kind, pattern in _PATTERNS.items() if pattern.match(start)), None)
+
+
+def png_sides(file: bytes) -> tuple[int, int]:
+    """Height and width of a PNG; raises BadImageError if it does not begin with its header."""
+    if not file.startswith(_PNG_HEADER) or len(file) < 24:
+        raise BadImageError(f'It is a PNG without its header: it begins with {file[:16]!r}.')
+    width, height = struct.unpack_from('>II', file, 16)
+    return height, width
 
 
 _PNG_PIXELS = {b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND'}
@@ -84,6 +92,20 @@ def webp_sides(file: bytes) -> tuple[int, int]:
         width, height = struct.unpack('<HH', content[6:10])
         return height & 0x3FFF, width & 0x3FFF
     raise BadImageError(f'It is a WebP without an image: its first chunk is {kind!r}.')
+
+
+def gif_pixels(file: bytes) -> bytes:
+    """Removes the extensions before the first image of a GIF, except what makes a color clear."""
+    place = 13 + (3 << 1 + (file[10] & 7) if file[10] & 0x80 else 0)  # after the palette
+    kept = file[:place]
+    while file.startswith(b'!', place):
+        start, place = place, place + 2
+        while place < len(file) and file[place]:
+            place += 1 + file[place]
+        place += 1
+        if file[start + 1] == 0xF9:  # graphic control
+            kept += file[start:place]
+    return kept + file[place:]
 
 
 _TIFF_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8}  # bytes of BYTE, ASCII, SHORT, LONG and RATIONAL

@@ -37,6 +37,7 @@ if features.check('avif'):
 warnings.filterwarnings('ignore', module=r'PIL\.')  # about damaged files: errors say enough
 
 _MAX_SIDE = 2**16 - 1  # a JPEG's
+_JPEG_END, _TAIL = b'\xff\xd9', 64  # bytes that most files end within
 _TRUNCATED = 'It is truncated.'
 _ROWS = 64  # composed at a time
 # Pixels of blocks that a JPEG does not hold, from RGB or gray and from CMYK.
@@ -87,7 +88,7 @@ def image_sides(file: bytes, dataset: ConfigDict) -> tuple[int, int]:
             sides = tf.io.extract_jpeg_shape(file).numpy()[:2]
             tag = jpeg_segments.orientation(file)
         elif kind == 'PNG':
-            sides = np.frombuffer(file[16:24].ljust(8, b'\0'), '>u4')[::-1]
+            sides = np.array(formats.png_sides(file))
             tag = formats.exif_orientation(formats.png_pixels(file)[2])
         else:
             image = _open(file, kind, dataset)
@@ -148,6 +149,8 @@ def _format(file: bytes, dataset: ConfigDict) -> str:
 
 
 def _decode_jpeg(file: bytes, dataset: ConfigDict) -> np.ndarray:
+    if _JPEG_END not in file[-_TAIL:] and not jpeg_segments.has_end(file):
+        raise BadImageError(_TRUNCATED)
     encoded = tf.constant(file)
     check_pixels(tf.io.extract_jpeg_shape(encoded).numpy()[None, :2], dataset)
     image = _decode_exactly(encoded)
@@ -164,8 +167,7 @@ def _decode_exactly(file: tf.Tensor | bytes) -> np.ndarray:
 
 
 def _decode_png(file: bytes, dataset: ConfigDict) -> np.ndarray:
-    sides = np.frombuffer(file[16:24].ljust(8, b'\0'), '>u4')
-    check_pixels(sides[None], dataset)
+    check_pixels(np.array([formats.png_sides(file)]), dataset)
     pixels, transparent, exif = formats.png_pixels(file)
     image = tf.io.decode_png(pixels, channels=4 if transparent else 3).numpy()
     return upright(_on_white(image), formats.exif_orientation(exif))
@@ -188,6 +190,8 @@ def _open(file: bytes, kind: str, dataset: ConfigDict) -> ImageFile.ImageFile:
     """Opens a file that is small enough, without its metadata."""
     if kind == 'WebP':  # Opening it allocates the image.
         check_pixels(np.array([formats.webp_sides(file)]), dataset)
+    elif kind == 'GIF':
+        file = formats.gif_pixels(file)
     elif kind == 'TIFF':
         file = formats.tiff_pixels(file, dataset.max_image_pixels)
     elif kind == 'AVIF':
