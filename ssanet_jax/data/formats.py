@@ -8,6 +8,8 @@ import re
 import struct
 from collections.abc import Iterator
 
+import numpy as np
+
 _PNG_HEADER = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'  # the sides follow
 SUFFIXES = frozenset(
     ['.avif', '.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp']
@@ -127,25 +129,41 @@ def tiff_pixels(file: bytes, max_pixels: int) -> bytes:
     """Removes the metadata and all images but the first from the directory of a TIFF.
 
     Raises:
-      BadImageError: its compression is not known, its tags take more than 4 MB, or its tiles have
-        more than `max_pixels`.
+      BadImageError: it is truncated, its compression is not known, its tags take more than 4 MB,
+        or its tiles have more than `max_pixels`.
     """
     order = '<' if file.startswith(b'II') else '>'
     entries = [entry for entry in _tiff_entries(file, order) if entry[0] in _TIFF_PIXELS]
-    values = {
-        tag: struct.unpack_from(order + ('H' if kind == 3 else 'I'), value)[0]
-        for tag, kind, _, value in entries
-    }
-    if values.get(259, 1) not in _TIFF_COMPRESSIONS:
-        raise BadImageError(f'It is a TIFF of compression {values[259]}, which is not decoded.')
-    size = sum(count * _TIFF_TYPES.get(kind, 8) for _, kind, count, _ in entries)
-    if size > _TIFF_TABLES or values.get(322, 1) * values.get(323, 1) > max_pixels:
-        raise BadImageError('It is a TIFF with tags or tiles that take too much memory.')
+    if sum(count * _TIFF_TYPES.get(kind, 8) for _, kind, count, _ in entries) > _TIFF_TABLES:
+        raise BadImageError(f'It is a TIFF whose tags have more than {_TIFF_TABLES:,} bytes.')
+    tags = {entry[0]: _tiff_values(file, order, entry) for entry in entries}
+    compression, width, length = (int(tags.get(tag, [1])[0]) for tag in (259, 322, 323))
+    if compression not in _TIFF_COMPRESSIONS:
+        raise BadImageError(f'It is a TIFF of compression {compression}, which is not decoded.')
+    if width * length > max_pixels:
+        raise BadImageError(f'It is a TIFF with tiles of {width * length:,} pixels.')
+    for places, sizes in ((273, 279), (324, 325)):
+        if places in tags and len(tags[places]) == len(tags.get(sizes, ())):
+            if (tags[places] + tags[sizes]).max() > len(file):
+                raise BadImageError('It is truncated.')
     directory = struct.pack(order + 'H', len(entries))
     directory += b''.join(struct.pack(order + 'HHI4s', *entry) for entry in entries)
     place = len(file) + len(file) % 2
     header = file[:4] + struct.pack(order + 'I', place)
     return header + file[8:].ljust(place - 8, b'\0') + directory + bytes(4)
+
+
+def _tiff_values(file: bytes, order: str, entry: tuple[int, int, int, bytes]) -> np.ndarray:
+    """The values of an entry, int64 [count]; those of fractions are not read."""
+    _, kind, count, value = entry
+    size = count * _TIFF_TYPES.get(kind, 8)
+    if size > 4:
+        (place,) = struct.unpack(order + 'I', value)
+        value = file[place : place + size]
+    if len(value) < size:
+        raise BadImageError('It is truncated.')
+    dtype = {3: 'u2', 4: 'u4'}.get(kind, 'u1')
+    return np.frombuffer(value, order + dtype, max(1, count)).astype(np.int64)
 
 
 def _tiff_entries(file: bytes, order: str) -> list[tuple[int, int, int, bytes]]:

@@ -129,10 +129,12 @@ def may_end_early(part: np.ndarray) -> bool:
 
 def reason(error: Exception, file: bytes = b'') -> str:
     """Why `file` cannot be decoded, on one line: truncated, or the error of its decoder."""
-    if formats.image_format(file) == 'JPEG' and not jpeg_segments.has_end(file):
+    if formats.image_format(file) == 'JPEG' and not (
+        jpeg_segments.has_end(file) and jpeg_segments.has_all_scans(file)
+    ):
         return _TRUNCATED
     text = getattr(error, 'message', str(error)).partition('\n\t [[')[0]
-    text = re.sub(r'\{\{.*?\}\}|\[Op:.*?\]', '', text.rpartition('\n\n')[2])
+    text = re.sub(r'\{\{.*?\}\}|\[Op:.*?\]| name: *$', '', text.rpartition('\n\n')[2])
     return ' '.join(text.split())[:200] or type(error).__name__
 
 

@@ -3,8 +3,9 @@ r"""A web page for a trained network: drop an image, see its classes and where t
     python -m ssanet_jax.tools.demo --workdir=runs/digits
 
 Then open http://127.0.0.1:7860 in a browser; Ctrl-C or SIGTERM stops the server and deletes its
-files. Only this machine can reach it, and no page of another site; from another, use `ssh -L 7860:127.0.0.1:7860 HOST`. With --host=0.0.0.0 anyone on the network
-can use it: there is no password.
+files. Only this machine can reach it, and no page of another site; from another machine, use
+`ssh -L 7860:127.0.0.1:7860 HOST`. With --host=0.0.0.0 anyone on the network can
+use it: there is no password.
 """
 
 import ipaddress
