@@ -143,9 +143,9 @@ def tiff_pixels(file: bytes, max_pixels: int) -> bytes:
     if width * length > max_pixels:
         raise BadImageError(f'It is a TIFF with tiles of {width * length:,} pixels.')
     for places, sizes in ((273, 279), (324, 325)):
-        if places in tags and len(tags[places]) == len(tags.get(sizes, ())):
-            if (tags[places] + tags[sizes]).max() > len(file):
-                raise BadImageError('It is truncated.')
+        counts = tags.get(sizes, ())
+        if len(tags.get(places, ())) == len(counts) > 0 and max(tags[places] + counts) > len(file):
+            raise BadImageError('It is truncated.')
     directory = struct.pack(order + 'H', len(entries))
     directory += b''.join(struct.pack(order + 'HHI4s', *entry) for entry in entries)
     place = len(file) + len(file) % 2

@@ -139,13 +139,15 @@ def bombs():
         'huge webp': (webp(16_384, 16_384), REFUSED),
         'huge tiff': (tiff(60_000, 60_000), REFUSED),
         'tiff with a huge tile': (
-            tiff(t322=(4, 1, 32_768), t323=(4, 1, 32_768), **tiles), 'It is a TIFF with tiles of 1,073,741,824 pixels'
+            tiff(t322=(4, 1, 32_768), t323=(4, 1, 32_768), **tiles),
+            'It is a TIFF with tiles of 1,073,741,824 pixels'
         ),
         'tiff of a compression with a buffer of any size': (
             tiff(t259=(3, 1, 34925)), 'It is a TIFF of compression 34925'
         ),
         'tiff with a million strips': (
-            tiff(t273=(4, 1_100_000, None), data=bytes(4_400_000)), 'It is a TIFF whose tags have more than 4,194,304 bytes'
+            tiff(t273=(4, 1_100_000, None), data=bytes(4_400_000)),
+            'It is a TIFF whose tags have more than 4,194,304 bytes'
         ),
     }  # fmt: skip
     if features.check('avif'):
