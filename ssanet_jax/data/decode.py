@@ -206,5 +206,5 @@ def _fit(image: np.ndarray, size: int) -> np.ndarray:
     """Resizes an uncropped image to [size, size, 3], bilinearly and antialiased."""
     if image.shape[:2] == (size, size):
         return image
-    resized = tf.image.resize(image.astype(np.float32), (size, size), antialias=True)
+    resized = tf.image.resize(image, (size, size), antialias=True)  # float32
     return np.clip(np.round(resized.numpy()), 0, 255).astype(np.uint8)

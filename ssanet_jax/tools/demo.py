@@ -108,13 +108,13 @@ def serve(
       ValueError: the page cannot be reached from this machine, for example through a proxy.
     """
     os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')  # read on import
+    uploads = tempfile.TemporaryDirectory(prefix='ssanet_demo_', ignore_cleanup_errors=True)
+    os.environ['GRADIO_TEMP_DIR'] = uploads.name  # read on import too
     import gradio as gr
     from starlette.middleware import Middleware
 
     from ssanet_jax.tools.demo_guard import Guard
 
-    uploads = tempfile.TemporaryDirectory(prefix='ssanet_demo_', ignore_cleanup_errors=True)
-    os.environ['GRADIO_TEMP_DIR'] = uploads.name
     blocks = _page(limit_pixels(trained, max_image_pixels))
     blocks.uploads = uploads
     guard = Middleware(Guard, host=host, max_bytes=max_upload_bytes + _FORM_BYTES)

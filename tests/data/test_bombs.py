@@ -175,7 +175,7 @@ def hostile():
             *[chunk(b'iTXt', b'k\0\1\0\0\0' + text)] * 950, place=len(clean) - 12
         ),
         'png with a profile': with_chunks(
-            chunk(b'iCCP', b'k\0\0' + zlib.compress(bytes(2**29), 1))
+            chunk(b'iCCP', b'k\0\0' + zlib.compress(bytes(2**27), 1))
         ),
         'png with exif': with_chunks(chunk(b'eXIf', exif)),
         'webp with exif': bytes(encoded('WEBP', exif=exif)),

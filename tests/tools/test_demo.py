@@ -34,15 +34,21 @@ def free_port():
 
 
 @pytest.fixture(scope='module')
-def address(trained_digits, tmp_path_factory):
-    """The address at which the command serves a run on the digits."""
-    port, log = free_port(), tmp_path_factory.mktemp('demo') / 'log'
+def folder(tmp_path_factory):
+    """The folder for temporary files of the command."""
+    return tmp_path_factory.mktemp('demo')
+
+
+@pytest.fixture(scope='module')
+def address(trained_digits, folder):
+    """The address at which the command serves a run on the digits; at the end no file is left."""
+    port, log = free_port(), folder / 'log'
     ready = f'http://127.0.0.1:{port} shows {trained_digits}, step 60.'
     command = [
         sys.executable, '-m', 'ssanet_jax.tools.demo', f'--workdir={trained_digits}',
         f'--port={port}', f'--max_upload_mb={MAX_UPLOAD_MB}', f'--max_megapixels={MAX_MEGAPIXELS}',
     ]  # fmt: skip
-    environment = {**os.environ, 'XLA_FLAGS': '', 'TMPDIR': str(log.parent)}
+    environment = {**os.environ, 'XLA_FLAGS': '', 'TMPDIR': str(folder)}
     with log.open('w') as file:
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
     try:
@@ -57,17 +63,10 @@ def address(trained_digits, tmp_path_factory):
         yield f'http://127.0.0.1:{port}'
         server.terminate()
         assert server.wait(60) == 0
-        assert list(log.parent.iterdir()) == [log], 'files of the page are left'
+        assert list(folder.iterdir()) == [log], 'files of the page are left'
     finally:
         server.kill()
         server.wait()
-
-
-@pytest.fixture
-def stored(address, tmp_path_factory):
-    """Returns the files that the page has stored."""
-    (log,) = tmp_path_factory.getbasetemp().glob('demo*/log')
-    return lambda: {path.name for path in log.parent.rglob('*.*') if path.is_file()}
 
 
 def listening(port):
@@ -177,7 +176,7 @@ def show(driver, path, until):
 
 
 def test_an_image_shows_its_classes_and_maps_and_a_broken_one_an_error(
-    address, chromium, trained_digits, tmp_path, stored
+    address, chromium, trained_digits, tmp_path, folder
 ):
     trained = ssanet_jax.load_trained(str(trained_digits))
     batch = next(data.eval_batches(trained.config, 'test'))
@@ -203,7 +202,8 @@ def test_an_image_shows_its_classes_and_maps_and_a_broken_one_an_error(
     Image.new('L', (1000, 1001)).save(large)
     browser.open_page(chromium, address, browser.DESKTOP)
     assert 'dataset.max_image_pixels is 1,000,000' in show(chromium, large, 'It has 1,001,000 pix')
-    assert not {'digit.png', 'broken.jpg', 'large.png'} & stored()
+    kept = {path.name for path in folder.rglob('*')}
+    assert not {'digit.png', 'broken.jpg', 'large.png'} & kept
 
 
 def test_pixels_are_limited_by_the_page_and_by_the_run(trained_digits):
