@@ -184,7 +184,8 @@ def _decode_by_pillow(file: bytes, kind: str, dataset: ConfigDict) -> np.ndarray
         if image.mode.startswith('I;16'):
             levels = (np.asarray(image) >> 8).astype(np.uint8)
             return np.repeat(levels[..., None], 3, axis=2)
-        converted = image.convert('RGBA' if image.has_transparency_data else 'RGB')
+        mode = 'RGBA' if image.has_transparency_data else 'RGB'
+        converted = image if image.mode == mode else image.convert(mode)
         return upright(_on_white(np.asarray(converted)), _orientation(image))
 
 
