@@ -125,8 +125,8 @@ def _resize_rule(dataset: ConfigDict) -> str:
         return f'{decoded}the whole image resized to {size} x {size}, bilinear, antialiased'
     short = round(size / dataset.eval_crop_pct)
     return (
-        f'{decoded}the short side resized to {short}, {dataset.interpolation}, antialiased; the central '
-        f'{size} x {size}'
+        f'{decoded}the short side resized to {short}, {dataset.interpolation}, antialiased; '
+        f'the central {size} x {size}'
     )
 
 

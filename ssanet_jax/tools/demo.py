@@ -8,6 +8,7 @@ files. Only this machine can reach it, and no page of another site; from another
 use it: there is no password.
 """
 
+import atexit
 import ipaddress
 import os
 import signal
@@ -75,7 +76,6 @@ def main() -> None:
         print('Anyone who can reach this address can use the page: it has no password.')
     _wait_for_signal()
     blocks.close(verbose=False)
-    blocks.uploads.cleanup()
 
 
 def _wait_for_signal() -> None:
@@ -92,8 +92,8 @@ def serve(
 ) -> 'gradio.Blocks':
     """Serves a trained model's page at http://host:port from background threads.
 
-    `block_thread()` of the result waits for Ctrl-C. Its folder `uploads` has the files of the page,
-    which are deleted with it when Python exits; an uploaded file as soon as it is read.
+    `block_thread()` of the result waits for Ctrl-C. An uploaded file is deleted as soon as it is
+    read, and all files of the page when Python exits.
 
     Args:
       trained: from `ssanet_jax.load_trained`.
@@ -109,6 +109,7 @@ def serve(
     """
     os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')  # read on import
     uploads = tempfile.TemporaryDirectory(prefix='ssanet_demo_', ignore_cleanup_errors=True)
+    atexit.register(uploads.cleanup)
     os.environ['GRADIO_TEMP_DIR'] = uploads.name  # read on import too
     import gradio as gr
     from starlette.middleware import Middleware
@@ -116,7 +117,6 @@ def serve(
     from ssanet_jax.tools.demo_guard import Guard
 
     blocks = _page(limit_pixels(trained, max_image_pixels))
-    blocks.uploads = uploads
     guard = Middleware(Guard, host=host, max_bytes=max_upload_bytes + _FORM_BYTES)
     blocks.queue(max_size=32, default_concurrency_limit=1).launch(
         server_name=host,

@@ -5,8 +5,9 @@ r"""Prints the most probable classes of images, by a trained network.
     curl -s https://... | python -m ssanet_jax.tools.predict --workdir=runs/x -
 
 Images are files, folders, globs, or standard input: one image, or one path per line. Formats are
-listed in docs/data.md, "Image formats". Images are decoded, resized and normalized exactly as in evaluation. Images that cannot be read are
-reported, both in the output and to stderr, and the exit code is 1.
+listed in docs/data.md, "Image formats". Images are decoded, resized and normalized exactly as in
+evaluation. Images that cannot be read are reported, both in the output and to stderr, and the exit
+code is 1.
 """
 
 import csv
