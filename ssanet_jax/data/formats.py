@@ -99,15 +99,15 @@ def webp_sides(file: bytes) -> tuple[int, int]:
 def gif_pixels(file: bytes) -> bytes:
     """Removes the extensions before the first image of a GIF, except what makes a color clear."""
     place = 13 + (3 << 1 + (file[10] & 7) if file[10] & 0x80 else 0)  # after the palette
-    kept = file[:place]
+    header, control = file[:place], b''
     while file.startswith(b'!', place):
         start, place = place, place + 2
         while place < len(file) and file[place]:
             place += 1 + file[place]
         place += 1
         if file[start + 1] == 0xF9:  # graphic control
-            kept += file[start:place]
-    return kept + file[place:]
+            control = file[start:place]
+    return header + control + file[place:]
 
 
 _TIFF_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8}  # bytes of BYTE, ASCII, SHORT, LONG and RATIONAL

@@ -19,12 +19,14 @@ def _segments(file: bytes) -> Iterator[tuple[int, int, int]]:
     """Yields (marker, start, stop) of each segment's content; the end has none."""
     place = 2
     while found := _MARKER.search(file, place):
-        marker, start = file[found.start() + 1], found.end() + 2
-        place = found.end() + int.from_bytes(file[found.end() : start])
+        length = found.end()
+        marker = file[length - 1]
         if marker == _EOI:
-            yield marker, found.start(), found.start()
+            yield marker, length - 2, length - 2
+        if marker == _EOI or length + 2 > len(file):
             return
-        yield marker, start, place
+        place = length + (file[length] << 8 | file[length + 1])
+        yield marker, length + 2, place
 
 
 def orientation(file: bytes) -> int:
