@@ -19,13 +19,19 @@ from tensorflow_datasets.core import dataset_info, file_adapters
 from tensorflow_datasets.core.file_adapters import FileFormat
 from tensorflow_datasets.core.utils import py_utils
 
+from ssanet_jax.config import base
+from ssanet_jax.data.images import decode_image, image_sides
 from ssanet_jax.errors import ConfigError
 
+_LIMITS = base().dataset
 _INFO = 'dataset_info.json'
 
 
 class Shrink(NamedTuple):
-    """Re-encodes images whose short side is longer than `max_side` pixels, as JPEG."""
+    """Re-encodes images whose short side is longer than `max_side` pixels, as JPEG.
+
+    They are turned upright and composed on white, as training sees them.
+    """
 
     max_side: int
     quality: int
@@ -33,16 +39,15 @@ class Shrink(NamedTuple):
     def smaller(self, file: bytes) -> bytes:
         """Returns the smaller file; the same one if it is small or cannot be re-encoded."""
         try:
-            # Training reads no others, and Pillow hands some to external programs.
-            image = Image.open(io.BytesIO(file), formats=('JPEG', 'PNG'))
-            short = min(image.size)
+            height, width = image_sides(file, _LIMITS)
+            short = min(height, width)
             if short <= self.max_side:
                 return file
-            size = (image.width * self.max_side // short, image.height * self.max_side // short)
-            small = image.convert('RGB').resize(size, Image.Resampling.BICUBIC)
+            size = (width * self.max_side // short, height * self.max_side // short)
+            image = Image.fromarray(decode_image(file, _LIMITS))
             buffer = io.BytesIO()
-            small.save(buffer, 'JPEG', quality=self.quality)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            image.resize(size, Image.Resampling.BICUBIC).save(buffer, 'JPEG', quality=self.quality)
+        except (OSError, ValueError):
             return file  # reported and counted when it is read
         return buffer.getvalue()
 

@@ -57,6 +57,17 @@ def crop_windows(
     return np.concatenate([corner, chosen], axis=1).astype(np.int32)
 
 
+def reduced_windows(windows: np.ndarray, halvings: np.ndarray) -> np.ndarray:
+    """Returns `windows` int [n, 4], (top, left, height, width), in images halved k times, int32.
+
+    Edges are rounded to the nearest pixel of the reduced image, half to even, so that crops are
+    displaced in no direction on average.
+    """
+    edges = np.concatenate([windows[:, :2], windows[:, :2] + windows[:, 2:]], axis=1)
+    corner, end = np.split(np.round(edges / 2 ** halvings[:, None]), 2, axis=1)
+    return np.concatenate([corner, np.maximum(end - corner, 1)], axis=1).astype(np.int32)
+
+
 def draw_padded(keys: np.ndarray, seed: int, num_examples: int, padding: int) -> np.ndarray:
     """Draws crops of padded images, int64 [n, 3], each (top, left, mirrored).
 

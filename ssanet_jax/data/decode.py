@@ -1,11 +1,10 @@
 """Decodes images into crops uint8 [n, size, size, 3]: fast for training, exact for evaluation.
 
-TensorFlow decodes, since it alone decodes a part of a JPEG; OpenCV resizes training crops, and
+TensorFlow decodes JPEGs, since it alone decodes a part of one; OpenCV resizes training crops, and
 Pillow does all antialiased resizing. All of them release Python's lock. docs/data.md has the cost
 of each choice and its difference from Pillow.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -15,18 +14,16 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 from PIL import Image
 
-from ssanet_jax.data import jpeg
-from ssanet_jax.data.crops import center_window, crop_windows, draw_padded
+from ssanet_jax.data import jpeg, jpeg_segments
+from ssanet_jax.data.crops import center_window, crop_windows, draw_padded, reduced_windows
+from ssanet_jax.data.formats import BadImageError
+from ssanet_jax.data.images import check_bytes, check_pixels, decode_image, may_end_early, reason
+from ssanet_jax.data.orientation import stored_windows, upright, upright_sides
 
 _JPEG = b'\xff\xd8\xff'
-_PNG = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'  # the sides follow; PNGs that start otherwise are refused
 _PIL = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 _CV2 = {'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
 _Box = tuple[float, float, float, float]  # left, top, right, bottom
-
-
-class BadImageError(ValueError):
-    """A file that cannot be decoded; the message says why."""
 
 
 _ERRORS = (tf.errors.InvalidArgumentError, BadImageError)
@@ -59,7 +56,7 @@ def decode(
     All else is decoded exactly.
 
     Args:
-      files: JPEG or PNG whatever their names say; gray, CMYK and palettes become RGB.
+      files: of the formats of `decode_image`, turned and composed on white as it does.
       keys: int64 [n, 2], epoch and number of each example; with `spec.seed` they determine
         the random crops.
       out: uint8 [n, size, size, 3], written; black where a file cannot be decoded.
@@ -82,7 +79,7 @@ def decode(
                     crop(decode_image(files[row], spec.dataset), draws[row], out[row], spec)
             except _ERRORS as error:
                 out[row] = 0
-                bad[row] = _reason(error)
+                bad[row] = reason(error, files[row])
     return bad
 
 
@@ -99,28 +96,8 @@ def decode_whole(
             images.append(decode_image(file, dataset))
         except _ERRORS as error:
             images.append(np.zeros((1, 1, 3), np.uint8))
-            bad[row] = _reason(error)
+            bad[row] = reason(error, file)
     return images, bad
-
-
-def decode_image(file: bytes, dataset: ConfigDict) -> np.ndarray:
-    """Decodes a JPEG or PNG exactly; returns uint8 [H, W, 3], of 16 bits the upper 8.
-
-    Raises:
-      BadImageError, tf.errors.InvalidArgumentError: it cannot be decoded or exceeds a limit.
-    """
-    _check_bytes(file, dataset)
-    if file.startswith(_JPEG):
-        encoded = tf.constant(file)
-        _check_pixels(tf.io.extract_jpeg_shape(encoded).numpy()[None, :2], dataset)
-        return tf.io.decode_jpeg(encoded, channels=3, dct_method='INTEGER_ACCURATE').numpy()
-    if not file:
-        raise BadImageError('The file is empty.')
-    if not file.startswith(_PNG):
-        raise BadImageError(f'It is neither JPEG nor PNG: it begins with {file[:16]!r}.')
-    width, height = np.frombuffer(file[16:24].ljust(8, b'\0'), '>u4')
-    _check_pixels(np.array([[height, width]]), dataset)
-    return tf.io.decode_png(file, channels=3).numpy()
 
 
 def draw(keys: np.ndarray, spec: DecodeSpec) -> np.ndarray:
@@ -189,16 +166,20 @@ def _decode_windows(
 ) -> None:
     """Decodes and resizes random resized crops of JPEGs; raises if any cannot be decoded."""
     for file in files:
-        _check_bytes(file, spec.dataset)
+        check_bytes(file, spec.dataset)
     encoded = tf.constant(files)
-    sides = jpeg.sides(encoded)
-    _check_pixels(sides, spec.dataset)
+    tags = np.array([jpeg_segments.orientation(file) for file in files])
+    sides = upright_sides(jpeg.sides(encoded), tags)
+    check_pixels(sides, spec.dataset)
     windows = _windows(sides, draws, spec)
     times = np.clip(windows[:, 2:].min(axis=1) // out.shape[1], 1, 2**jpeg.MAX_HALVINGS)
     halvings = np.log2(times).astype(np.int32)
-    windows >>= halvings[:, None]
+    windows = reduced_windows(stored_windows(windows, sides, tags), halvings)
     for i, part in enumerate(jpeg.decode_windows(encoded, windows, halvings)):
-        _resize(part.numpy(), draws[i], out[i], spec.dataset)
+        image = part.numpy()
+        if may_end_early(image):
+            decode_image(files[i], spec.dataset)  # raises if it is truncated
+        _resize(upright(image, tags[i]), draws[i], out[i], spec.dataset)
 
 
 def _windows(sides: np.ndarray, draws: np.ndarray, spec: DecodeSpec) -> np.ndarray:
@@ -225,27 +206,5 @@ def _fit(image: np.ndarray, size: int) -> np.ndarray:
     """Resizes an uncropped image to [size, size, 3], bilinearly and antialiased."""
     if image.shape[:2] == (size, size):
         return image
-    resized = tf.image.resize(image.astype(np.float32), (size, size), antialias=True)
+    resized = tf.image.resize(image, (size, size), antialias=True)  # float32
     return np.clip(np.round(resized.numpy()), 0, 255).astype(np.uint8)
-
-
-def _check_bytes(file: bytes, dataset: ConfigDict) -> None:
-    most = dataset.max_image_bytes
-    if len(file) > most:
-        raise BadImageError(f'It has over {most:,} bytes, dataset.max_image_bytes.')
-
-
-def _check_pixels(sides: np.ndarray, dataset: ConfigDict) -> None:
-    pixels = sides.astype(np.int64).prod(axis=1)
-    if pixels.max() > dataset.max_image_pixels or pixels.min() == 0:
-        raise BadImageError(
-            f'It has {pixels.max():,} pixels; dataset.max_image_pixels is '
-            f'{dataset.max_image_pixels:,}.'
-        )
-
-
-def _reason(error: Exception) -> str:
-    """The error on one line, without its place in TensorFlow's graph."""
-    text = getattr(error, 'message', str(error)).partition('\n\t [[')[0]
-    text = re.sub(r'\{\{.*?\}\}|\[Op:.*?\]', '', text.rpartition('\n\n')[2])
-    return ' '.join(text.split())[:200]

@@ -119,14 +119,14 @@ def describe(
 
 
 def _resize_rule(dataset: ConfigDict) -> str:
-    """Describes how evaluation resizes and crops an image file."""
-    size = dataset.image_size
+    """Describes how evaluation turns, resizes and crops an image file."""
+    size, decoded = dataset.image_size, 'turned upright by its Exif orientation, on white; '
     if dataset.eval_crop == 'whole':
-        return f'the whole image resized to {size} x {size}, bilinear, antialiased'
+        return f'{decoded}the whole image resized to {size} x {size}, bilinear, antialiased'
     short = round(size / dataset.eval_crop_pct)
     return (
-        f'the short side resized to {short}, {dataset.interpolation}, antialiased; the central '
-        f'{size} x {size}'
+        f'{decoded}the short side resized to {short}, {dataset.interpolation}, antialiased; '
+        f'the central {size} x {size}'
     )
 
 

@@ -2,13 +2,18 @@ r"""A web page for a trained network: drop an image, see its classes and where t
 
     python -m ssanet_jax.tools.demo --workdir=runs/digits
 
-Then open http://127.0.0.1:7860 in a browser; Ctrl-C stops the server. Only this machine can reach
-it; from another, use `ssh -L 7860:127.0.0.1:7860 HOST`. With --host=0.0.0.0 anyone on the network
-can use it: there is no password.
+Then open http://127.0.0.1:7860 in a browser; Ctrl-C or SIGTERM stops the server and deletes its
+files. Only this machine can reach it, and no page of another site; from another machine, use
+`ssh -L 7860:127.0.0.1:7860 HOST`. With --host=0.0.0.0 anyone on the network can
+use it: there is no password.
 """
 
+import atexit
 import ipaddress
 import os
+import signal
+import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +21,7 @@ import numpy as np
 from absl import flags
 
 from ssanet_jax import runtime
+from ssanet_jax.data.formats import SUFFIXES
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 
@@ -25,6 +31,9 @@ if TYPE_CHECKING:
     from ssanet_jax.trained.load import TrainedModel
 
 _SHOWN = 320  # minimum side in pixels of the pictures on the page
+
+_FORM_BYTES = 2**16  # of a request, beside the file
+_KEPT_SECONDS = 60  # pictures, and uploads that were not read
 
 FLAGS = flags.FLAGS
 
@@ -65,7 +74,17 @@ def main() -> None:
     print(f'http://{host}:{FLAGS.port} shows {FLAGS.workdir}, step {trained.step:,}.', flush=True)
     if not _is_loopback(FLAGS.host):
         print('Anyone who can reach this address can use the page: it has no password.')
-    blocks.block_thread()
+    _wait_for_signal()
+    blocks.close(verbose=False)
+
+
+def _wait_for_signal() -> None:
+    stopped = threading.Event()
+    for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):  # Windows has no SIGHUP
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: stopped.set())
+    while not stopped.wait(1):  # Windows sees no signal in an endless wait.
+        pass
 
 
 def serve(
@@ -73,7 +92,8 @@ def serve(
 ) -> 'gradio.Blocks':
     """Serves a trained model's page at http://host:port from background threads.
 
-    `block_thread()` of the result waits for Ctrl-C.
+    `block_thread()` of the result waits for Ctrl-C. An uploaded file is deleted as soon as it is
+    read, and all files of the page when Python exits.
 
     Args:
       trained: from `ssanet_jax.load_trained`.
@@ -88,9 +108,16 @@ def serve(
       ValueError: the page cannot be reached from this machine, for example through a proxy.
     """
     os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')  # read on import
+    uploads = tempfile.TemporaryDirectory(prefix='ssanet_demo_', ignore_cleanup_errors=True)
+    atexit.register(uploads.cleanup)
+    os.environ['GRADIO_TEMP_DIR'] = uploads.name  # read on import too
     import gradio as gr
+    from starlette.middleware import Middleware
+
+    from ssanet_jax.tools.demo_guard import Guard
 
     blocks = _page(limit_pixels(trained, max_image_pixels))
+    guard = Middleware(Guard, host=host, max_bytes=max_upload_bytes + _FORM_BYTES)
     blocks.queue(max_size=32, default_concurrency_limit=1).launch(
         server_name=host,
         server_port=port,
@@ -104,6 +131,7 @@ def serve(
         allowed_paths=[],
         max_file_size=max_upload_bytes,
         prevent_thread_lock=True,
+        app_kwargs={'middleware': [guard]},
         # The browser's own fonts: Gradio would fetch its fonts from a server.
         theme=gr.themes.Default(
             font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']
@@ -134,22 +162,25 @@ def _page(trained: 'TrainedModel') -> 'gradio.Blocks':
         """Probabilities by class, captioned pictures and a note on the image in a file."""
         if path is None:
             return None, [], ''
-        (batch,) = data.file_batches([Path(path)], dataset, 1)
+        try:
+            (batch,) = data.file_batches([Path(path)], dataset, 1)
+        finally:
+            Path(path).unlink(missing_ok=True)
         if batch.bad:
             raise gr.Error(batch.bad[0], print_exception=False)
         (top,) = predictor.top(batch.image)
         pictures, note = _pictures(trained, batch.image)
         return {guess.name: guess.probability for guess in top}, pictures, note
 
-    # Uploads are deleted after ten minutes, and at exit.
-    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 600)) as blocks:
+    kept = (_KEPT_SECONDS, _KEPT_SECONDS)
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=kept) as blocks:
         gr.Markdown(
             f'# {title}\nStep {trained.step:,}; {len(trained.classes):,} classes. Drop an image: '
             f'the network sees it at {size} x {size} pixels, as in evaluation.'
         )
         with gr.Row():
             # The file as uploaded: gr.Image would decode and re-encode it.
-            file = gr.File(label='image, JPEG or PNG', file_types=['.jpg', '.jpeg', '.png'])
+            file = gr.File(label='image', file_types=sorted(SUFFIXES))
             classes = gr.Label(num_top_classes=5, label='most probable classes')
         maps = gr.Gallery(
             label='where it looks', columns=3, object_fit='contain', height='auto', buttons=[]

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssanet_jax.data.formats import SUFFIXES, image_format
 from ssanet_jax.errors import ConfigError
 
-# Formats that are not decoded are included to be reported.
-_SUFFIXES = {'.bmp', '.gif', '.heic', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
-_MAGIC = (b'\xff\xd8\xff', b'\x89PNG')
+_SUFFIXES = SUFFIXES | {'.heic'}  # which is not decoded, but reported
 _STDIN_BYTES = 2**28
 
 
@@ -60,7 +59,7 @@ def _expand(argument: str) -> Sequence[Path | bytes]:
 
 def _standard_input() -> Sequence[Path | bytes]:
     data = sys.stdin.buffer.read(_STDIN_BYTES)
-    if data.startswith(_MAGIC):
+    if image_format(data):
         return [data]
     text = os.fsdecode(data)
     lines = [line for line in text.split('\0' if '\0' in text else '\n') if line.strip()]

@@ -4,9 +4,10 @@ r"""Prints the most probable classes of images, by a trained network.
     find photos -name '*.jpg' | python -m ssanet_jax.tools.predict --workdir=runs/x --format=csv -
     curl -s https://... | python -m ssanet_jax.tools.predict --workdir=runs/x -
 
-Images are JPEG or PNG files, folders, globs, or standard input: one image, or one path per line.
-They are decoded, resized and normalized exactly as in evaluation. Images that cannot be read are
-reported, both in the output and to stderr, and the exit code is 1.
+Images are files, folders, globs, or standard input: one image, or one path per line. Formats are
+listed in docs/data.md, "Image formats". Images are decoded, resized and normalized exactly as in
+evaluation. Images that cannot be read are reported, both in the output and to stderr, and the exit
+code is 1.
 """
 
 import csv

@@ -1,14 +1,11 @@
 """Bounding boxes of image files, mapped to the images that evaluation sees."""
 
-import io
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 from ssanet_jax.analysis.saliency_scores import box_mask
 from ssanet_jax.data.crops import center_window
@@ -90,26 +87,26 @@ def boxes_by_file(
     return matched
 
 
-def image_sides(file: Path | bytes) -> tuple[int, int]:
-    """Height and width of a JPEG or PNG image, read from its header.
+def image_sides(file: Path | bytes, dataset: ConfigDict) -> tuple[int, int]:
+    """Height and width of an image as viewers show it, read without decoding it.
 
     Raises:
-      ValueError: the header cannot be read.
+      ValueError: they cannot be read.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # nothing is decompressed
-        try:
-            if isinstance(file, Path) and not file.is_file():  # Opening a pipe would block.
-                raise ValueError('it is not a regular file')
-            source = io.BytesIO(file) if isinstance(file, bytes) else file
-            with Image.open(source, formats=('JPEG', 'PNG')) as image:
-                return image.height, image.width
-        # Pillow raises ValueError too, e.g. for PNG text that unpacks to more than its limit.
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            reason = ' '.join(str(error).split())
-            raise ValueError(
-                f'The image size, needed for its boxes, cannot be read: {reason}.'
-            ) from error
+    from ssanet_jax.data import images  # imports TensorFlow
+
+    try:
+        if isinstance(file, Path):
+            if not file.is_file():  # Opening a pipe would block.
+                raise ValueError('it is not a regular file.')
+            with file.open('rb') as stream:
+                file = stream.read(dataset.max_image_bytes + 1)
+        return images.image_sides(file, dataset)
+    except (OSError, ValueError) as error:
+        reason = ' '.join(str(error).split())
+        raise ValueError(
+            f'The image size, needed for its boxes, cannot be read: {reason}'
+        ) from error
 
 
 def regions(
@@ -119,7 +116,7 @@ def regions(
 
     Args:
       boxes: from `boxes_by_file`.
-      files: JPEG or PNG; only their headers are read.
+      files: the images; they are not decoded.
       dataset: of a run's config.
 
     Returns:
@@ -129,7 +126,7 @@ def regions(
     for number, (box, file) in enumerate(zip(boxes, files, strict=True)):
         if box is not None:
             try:
-                masks[number] = to_evaluation(box, *image_sides(file), dataset)
+                masks[number] = to_evaluation(box, *image_sides(file, dataset), dataset)
             except ValueError as error:
                 masks[number] = str(error)
     return masks

@@ -84,7 +84,8 @@ def test_the_metadata_describe_inputs_and_outputs(exported, trained):
         'values': 'RGB, 0 to 255',
         'mean': [0.3, 0.3, 0.3],
         'std': [0.37, 0.37, 0.37],
-        'from_files': 'the whole image resized to 8 x 8, bilinear, antialiased',
+        'from_files': 'turned upright by its Exif orientation, on white; the whole image resized '
+        'to 8 x 8, bilinear, antialiased',
     }
     assert metadata['outputs']['logits'] == {'dtype': 'float32', 'shape': ['n', 10]}
     assert str(trained.config.dataset.data_dir) not in json.dumps(metadata)

@@ -1,5 +1,6 @@
 """The page of tools.demo, as served by the command and seen in a browser."""
 
+import asyncio
 import io
 import os
 import re
@@ -12,11 +13,13 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
+from starlette.responses import PlainTextResponse
 
 import ssanet_jax
 from ssanet_jax import data
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import demo as module
+from ssanet_jax.tools.demo_guard import Guard
 from ssanet_jax.trained.prediction import Predictor
 from tests import browser
 from tests.helpers import ROOT, run_tool
@@ -31,15 +34,21 @@ def free_port():
 
 
 @pytest.fixture(scope='module')
-def address(trained_digits, tmp_path_factory):
-    """The address at which the command serves a run on the digits."""
-    port, log = free_port(), tmp_path_factory.mktemp('demo') / 'log'
+def folder(tmp_path_factory):
+    """The folder for temporary files of the command."""
+    return tmp_path_factory.mktemp('demo')
+
+
+@pytest.fixture(scope='module')
+def address(trained_digits, folder):
+    """The address at which the command serves a run on the digits; at the end no file is left."""
+    port, log = free_port(), folder / 'log'
     ready = f'http://127.0.0.1:{port} shows {trained_digits}, step 60.'
     command = [
         sys.executable, '-m', 'ssanet_jax.tools.demo', f'--workdir={trained_digits}',
         f'--port={port}', f'--max_upload_mb={MAX_UPLOAD_MB}', f'--max_megapixels={MAX_MEGAPIXELS}',
     ]  # fmt: skip
-    environment = {**os.environ, 'XLA_FLAGS': '', 'GRADIO_TEMP_DIR': str(log.parent)}
+    environment = {**os.environ, 'XLA_FLAGS': '', 'TMPDIR': str(folder)}
     with log.open('w') as file:
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
     try:
@@ -52,6 +61,9 @@ def address(trained_digits, tmp_path_factory):
                 break
         assert ready in log.read_text()
         yield f'http://127.0.0.1:{port}'
+        server.terminate()
+        assert server.wait(60) == 0
+        assert list(folder.iterdir()) == [log], 'files of the page are left'
     finally:
         server.kill()
         server.wait()
@@ -79,6 +91,75 @@ def test_a_file_above_the_limit_is_refused(address):
         assert reply.status_code == status
 
 
+@pytest.mark.parametrize(
+    'headers',
+    [
+        {'Origin': 'http://evil.example'},
+        {'Origin': 'null'},
+        {'Origin': 'http://localhost'},
+        {'Host': 'evil.example'},
+        {'Host': 'evil.example', 'Origin': 'http://evil.example'},
+    ],
+    ids=str,
+)
+def test_other_pages_and_hosts_are_refused(address, headers):
+    assert httpx.get(address, headers=headers, timeout=60).status_code == 403
+    files = {'files': ('image.png', b'image')}
+    url = f'{address}/gradio_api/upload'
+    assert httpx.post(url, files=files, headers=headers, timeout=60).status_code == 403
+    own = {'Origin': address}
+    assert httpx.post(url, files=files, headers=own, timeout=60).status_code == 200
+
+
+def refusal(*, max_bytes=1000, path='/upload', **headers):
+    """The status with which the guard answers; 200 from the application behind it."""
+
+    async def application(scope, receive, send):
+        await PlainTextResponse('passed')(scope, receive, send)
+
+    app = Guard(application, host='server.lan', max_bytes=max_bytes)
+    fields = {name.replace('_', '-'): value for name, value in headers.items()}
+
+    async def post():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url='http://127.0.0.1') as client:
+            return (await client.post(path, headers=fields)).status_code
+
+    return asyncio.run(post())
+
+
+@pytest.mark.parametrize(
+    ('host', 'status'),
+    [
+        ('127.0.0.1:7860', 200), ('localhost:80', 200), ('[::1]:7860', 200), ('LOCALHOST', 200),
+        ('192.168.1.5:7860', 200), ('server.lan:7860', 200), ('evil.example', 403), ('', 403),
+        ('127.0.0.1.evil.example', 403), ('localhost.evil.example:7860', 403), ('[::1', 403),
+        ('evil.example@127.0.0.1.', 403),
+    ],
+)  # fmt: skip
+def test_names_of_other_hosts_are_refused(host, status):
+    assert refusal(host=host) == status
+
+
+@pytest.mark.parametrize(
+    ('origin', 'status'),
+    [
+        ('http://127.0.0.1:7860', 200), ('https://127.0.0.1:7860', 200),
+        ('http://127.0.0.1:7861', 403), ('http://localhost:7860', 403), ('null', 403),
+        ('http://127.0.0.1:7860.evil.example', 403), ('file://', 403), ('', 403),
+    ],
+)  # fmt: skip
+def test_requests_of_other_origins_are_refused(origin, status):
+    assert refusal(host='127.0.0.1:7860', origin=origin) == status
+
+
+def test_large_requests_and_those_of_unknown_length_are_refused():
+    assert refusal(content_length='1000') == 200
+    assert refusal(content_length='1001') == 413
+    assert refusal(content_length='-1') == 413
+    assert refusal(transfer_encoding='chunked') == 411
+
+
 def show(driver, path, until):
     """Drops a file into the page, waits for a text, and returns the text of the page."""
     from selenium.webdriver.common.by import By
@@ -95,7 +176,7 @@ def show(driver, path, until):
 
 
 def test_an_image_shows_its_classes_and_maps_and_a_broken_one_an_error(
-    address, chromium, trained_digits, tmp_path
+    address, chromium, trained_digits, tmp_path, folder
 ):
     trained = ssanet_jax.load_trained(str(trained_digits))
     batch = next(data.eval_batches(trained.config, 'test'))
@@ -115,12 +196,14 @@ def test_an_image_shows_its_classes_and_maps_and_a_broken_one_an_error(
     broken = tmp_path / 'broken.jpg'
     broken.write_bytes(b'\xff\xd8\xff\xe0junk')
     browser.open_page(chromium, address, browser.DESKTOP)
-    assert 'Invalid JPEG data' in show(chromium, broken, 'Invalid JPEG data')
+    assert 'It is truncated' in show(chromium, broken, 'It is truncated')
 
     large = tmp_path / 'large.png'
     Image.new('L', (1000, 1001)).save(large)
     browser.open_page(chromium, address, browser.DESKTOP)
     assert 'dataset.max_image_pixels is 1,000,000' in show(chromium, large, 'It has 1,001,000 pix')
+    kept = {path.name for path in folder.rglob('*')}
+    assert not {'digit.png', 'broken.jpg', 'large.png'} & kept
 
 
 def test_pixels_are_limited_by_the_page_and_by_the_run(trained_digits):

@@ -118,7 +118,7 @@ def test_five_broken_images_of_100_are_reported_and_the_others_predicted(
     errors = {int(r['file'][-8:-4]): r['error'] for r in results if 'error' in r}
     assert list(errors) == list(broken)
     assert 'empty' in errors[10]
-    assert 'neither JPEG nor PNG' in errors[33]
+    assert 'none of JPEG, PNG' in errors[33]
     assert 'pixels' in errors[77]
     assert 'No such file' in errors[99]
     assert all(f'{number:04}.png: {reason}' in err for number, reason in errors.items())

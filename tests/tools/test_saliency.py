@@ -89,7 +89,7 @@ def test_each_image_has_a_figure_and_the_page_shows_all(written, folder):
     assert 'http' not in page
     words = ' '.join(links.words)
     assert str(folder / 'b' / '4 <b>&"%\u00e9.png') in words
-    assert f'{folder}/b/broken.png: It is neither JPEG nor PNG' in words
+    assert f'{folder}/b/broken.png: It is none of JPEG, PNG' in words
     assert code == 1
     assert printed[-2:] == [
         f'5 images, shown in {out}/index.html',

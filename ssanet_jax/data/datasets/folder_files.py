@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
+from ssanet_jax.data.formats import SUFFIXES
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
 
-IMAGE_SUFFIXES = frozenset(
-    '.avif .bmp .gif .jfif .jpe .jpeg .jpg .png .tif .tiff .webp'.split()  # noqa: SIM905
-)
 # Listed so that they are named, rather than counted among files that are not images.
 _UNSUPPORTED = frozenset('.arw .cr2 .dng .heic .heif .jp2 .jxl .nef .psd .svg'.split())  # noqa: SIM905
 # Of Windows, macOS and network disks; all names that begin with a dot are ignored too.
@@ -72,7 +70,7 @@ def is_hidden(name: str) -> bool:
 
 def _unreadable_kind(name: str) -> str:
     suffix = PurePath(name).suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
+    if suffix in SUFFIXES:
         return ''
     if suffix in _UNSUPPORTED:
         return f'{suffix}, which cannot be decoded: convert to JPEG'

@@ -1,0 +1,222 @@
+"""Decodes whole images of any format exactly, upright and on white.
+
+TensorFlow decodes JPEG and PNG, Pillow the others. Formats are told by content.
+"""
+
+import io
+import re
+import warnings
+
+import numpy as np
+import tensorflow as tf
+from ml_collections import ConfigDict
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    ImageFile,
+    TiffImagePlugin,
+    WebPImagePlugin,
+    features,
+)
+
+from ssanet_jax.data import formats, jpeg_segments
+from ssanet_jax.data.formats import BadImageError
+from ssanet_jax.data.orientation import upright, upright_sides
+
+# Not Image.open, whose limit of pixels is one for the process.
+_PILLOW: dict[str, type[ImageFile.ImageFile]] = {
+    'WebP': WebPImagePlugin.WebPImageFile,
+    'GIF': GifImagePlugin.GifImageFile,
+    'BMP': BmpImagePlugin.BmpImageFile,
+    'TIFF': TiffImagePlugin.TiffImageFile,
+}
+if features.check('avif'):
+    from PIL import AvifImagePlugin
+
+    _PILLOW['AVIF'] = AvifImagePlugin.AvifImageFile
+warnings.filterwarnings('ignore', module=r'PIL\.')  # about damaged files: errors say enough
+
+_MAX_SIDE = 2**16 - 1  # a JPEG's
+_JPEG_END, _TAIL = b'\xff\xd9', 64  # bytes that most files end within
+_TRUNCATED = 'It is truncated.'
+_ROWS = 64  # composed at a time
+# Pixels of blocks that a JPEG does not hold, from RGB or gray and from CMYK.
+_MISSING = {bytes([level] * 3) for level in (128, 64, 63)}
+
+
+def decode_image(file: bytes, dataset: ConfigDict) -> np.ndarray:
+    """Decodes a file exactly: the first frame, turned as its Exif orientation says, on white.
+
+    Gray, CMYK and palettes become RGB; of 16 bits the upper 8 count. Color profiles are ignored.
+
+    Args:
+      file: JPEG, PNG, WebP, GIF, BMP, TIFF, or AVIF if Pillow was built with it.
+      dataset: `config.dataset`; reads `max_image_bytes` and `max_image_pixels`.
+
+    Returns:
+      uint8 [H, W, 3].
+
+    Raises:
+      BadImageError: it cannot be decoded or exceeds a limit.
+    """
+    kind = _format(file, dataset)
+    try:
+        if kind == 'JPEG':
+            return _decode_jpeg(file, dataset)
+        if kind == 'PNG':
+            return _decode_png(file, dataset)
+    except tf.errors.InvalidArgumentError as error:
+        raise BadImageError(reason(error, file)) from error
+    try:
+        return _decode_by_pillow(file, kind, dataset)
+    except BadImageError:
+        raise
+    except Exception as error:  # Pillow raises all kinds
+        raise BadImageError(f'It cannot be decoded as {kind}: {reason(error)}.') from error
+
+
+def image_sides(file: bytes, dataset: ConfigDict) -> tuple[int, int]:
+    """Reads the height and width of the image that `decode_image` returns, without decoding it.
+
+    Raises:
+      BadImageError: it cannot be read or exceeds a limit.
+    """
+    kind = _format(file, dataset)
+    tag = 1
+    try:
+        if kind == 'JPEG':
+            sides = tf.io.extract_jpeg_shape(file).numpy()[:2]
+            tag = jpeg_segments.orientation(file)
+        elif kind == 'PNG':
+            sides = np.array(formats.png_sides(file))
+            tag = formats.exif_orientation(formats.png_pixels(file)[2])
+        else:
+            image = _open(file, kind, dataset)
+            sides = np.array(image.size[::-1])
+            tag = _orientation(image)
+    except BadImageError:
+        raise
+    except Exception as error:  # Pillow raises all kinds
+        raise BadImageError(f'It cannot be read as {kind}: {reason(error)}.') from error
+    check_pixels(sides[None], dataset)
+    height, width = upright_sides(sides[None], np.array([tag]))[0].tolist()
+    return height, width
+
+
+def check_bytes(file: bytes, dataset: ConfigDict) -> None:
+    """Raises BadImageError if a file is too large."""
+    most = dataset.max_image_bytes
+    if len(file) > most:
+        raise BadImageError(f'It has over {most:,} bytes, dataset.max_image_bytes.')
+
+
+def check_pixels(sides: np.ndarray, dataset: ConfigDict) -> None:
+    """Raises BadImageError if an image of the heights and widths [n, 2] is too large or empty."""
+    pixels = sides.astype(np.int64).prod(axis=1)
+    if pixels.max() > dataset.max_image_pixels or pixels.min() == 0:
+        raise BadImageError(
+            f'It has {pixels.max():,} pixels; dataset.max_image_pixels is '
+            f'{dataset.max_image_pixels:,}.'
+        )
+    if sides.max() > _MAX_SIDE:
+        raise BadImageError(f'It is {sides.max():,} pixels long; at most are {_MAX_SIDE:,}.')
+
+
+def may_end_early(part: np.ndarray) -> bool:
+    """Whether a part of a JPEG, as stored, may be where its data ended: the last pixel is gray."""
+    return part[-1, -1].tobytes() in _MISSING
+
+
+def reason(error: Exception, file: bytes = b'') -> str:
+    """Why `file` cannot be decoded, on one line: truncated, or the error of its decoder."""
+    if formats.image_format(file) == 'JPEG' and not (
+        jpeg_segments.has_end(file) and jpeg_segments.has_all_scans(file)
+    ):
+        return _TRUNCATED
+    text = getattr(error, 'message', str(error)).partition('\n\t [[')[0]
+    text = re.sub(r'\{\{.*?\}\}|\[Op:.*?\]| name: *$', '', text.rpartition('\n\n')[2])
+    return ' '.join(text.split())[:200] or type(error).__name__
+
+
+def _format(file: bytes, dataset: ConfigDict) -> str:
+    check_bytes(file, dataset)
+    kind = formats.image_format(file)
+    if not file:
+        raise BadImageError('The file is empty.')
+    if kind is None or (kind == 'AVIF' and kind not in _PILLOW):
+        hint = ' HEIC, as of phones, must be converted.' if b'ftyphei' in file[:16] else ''
+        known = ', '.join(['JPEG', 'PNG', *_PILLOW])
+        raise BadImageError(f'It is none of {known}: it begins with {file[:16]!r}.{hint}')
+    return kind
+
+
+def _decode_jpeg(file: bytes, dataset: ConfigDict) -> np.ndarray:
+    if _JPEG_END not in file[-_TAIL:] and not jpeg_segments.has_end(file):
+        raise BadImageError(_TRUNCATED)
+    encoded = tf.constant(file)
+    check_pixels(tf.io.extract_jpeg_shape(encoded).numpy()[None, :2], dataset)
+    image = _decode_exactly(encoded)
+    if not jpeg_segments.has_all_scans(file) or (
+        may_end_early(image)
+        and not np.array_equal(image, _decode_exactly(jpeg_segments.with_noise(file)))
+    ):
+        raise BadImageError(_TRUNCATED)
+    return upright(image, jpeg_segments.orientation(file))
+
+
+def _decode_exactly(file: tf.Tensor | bytes) -> np.ndarray:
+    return tf.io.decode_jpeg(file, channels=3, dct_method='INTEGER_ACCURATE').numpy()
+
+
+def _decode_png(file: bytes, dataset: ConfigDict) -> np.ndarray:
+    check_pixels(np.array([formats.png_sides(file)]), dataset)
+    pixels, transparent, exif = formats.png_pixels(file)
+    image = tf.io.decode_png(pixels, channels=4 if transparent else 3).numpy()
+    return upright(_on_white(image), formats.exif_orientation(exif))
+
+
+def _decode_by_pillow(file: bytes, kind: str, dataset: ConfigDict) -> np.ndarray:
+    with _open(file, kind, dataset) as image:
+        image.load()
+        check_pixels(np.array([image.size]), dataset)
+        if image.mode in ('I', 'F'):
+            raise BadImageError(f'It is a {kind} of 32 bits a channel; 8 and 16 are decoded.')
+        if image.mode.startswith('I;16'):
+            levels = (np.asarray(image) >> 8).astype(np.uint8)
+            return np.repeat(levels[..., None], 3, axis=2)
+        mode = 'RGBA' if image.has_transparency_data else 'RGB'
+        converted = image if image.mode == mode else image.convert(mode)
+        return upright(_on_white(np.asarray(converted)), _orientation(image))
+
+
+def _open(file: bytes, kind: str, dataset: ConfigDict) -> ImageFile.ImageFile:
+    """Opens a file that is small enough, without its metadata."""
+    if kind == 'WebP':  # Opening it allocates the image.
+        check_pixels(np.array([formats.webp_sides(file)]), dataset)
+    elif kind == 'GIF':
+        file = formats.gif_pixels(file)
+    elif kind == 'TIFF':
+        file = formats.tiff_pixels(file, dataset.max_image_pixels)
+    elif kind == 'AVIF':
+        file = formats.avif_pixels(file)
+    image = _PILLOW[kind](io.BytesIO(file))
+    check_pixels(np.array([image.size]), dataset)
+    return image
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """The orientation that Pillow has not applied; it applies a TIFF's."""
+    return formats.exif_orientation(image.info.get('exif', b''))
+
+
+def _on_white(image: np.ndarray) -> np.ndarray:
+    """Composes RGBA uint8 [H, W, 4] on white; returns RGB [H, W, 3], as it is if it is given."""
+    if image.shape[2] == 3:
+        return image
+    out = np.ascontiguousarray(image[..., :3])
+    for start in range(0, len(image), _ROWS):
+        rows = slice(start, start + _ROWS)
+        alpha = image[rows, :, 3:].astype(np.uint16)
+        if (alpha < 255).any():
+            out[rows] = (out[rows] * alpha + 255 * (255 - alpha) + 127) // 255
+    return out
