@@ -160,6 +160,9 @@ _MODEL = (
 _INIT = (
     Field('init.weights', None,
           'Initial weights, .safetensors or .pth, see docs/models.md; unset: random.', kind=str),
+    Field('init.part', None,
+          'One of several networks in init.weights, as model_ema; unset: not averaged ones.',
+          kind=str, only_with={'init.weights': IS_SET}),
     Field('init.attention', 'load',
           "'load': from init.weights. 'insert': they have none; insert SSA as an identity.",
           choices=('load', 'insert'), only_with={'init.weights': IS_SET}),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssanet_jax.layers.feature_map import reduction_dtype
+from ssanet_jax.layers.feature_map import reduction_dtype, require_examples
 
 
 class BatchNorm(nn.Module):
@@ -52,7 +52,7 @@ class BatchNorm(nn.Module):
     use_fast_variance: bool = True
 
     def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
-        """Normalizes x [..., C]."""
+        """Normalizes x [..., C]; raises ValueError for statistics of an empty batch."""
         running = nn.merge_param(
             'use_running_average', self.use_running_average, use_running_average
         )
@@ -60,6 +60,7 @@ class BatchNorm(nn.Module):
         x = x.astype(reduction_dtype(x.dtype))
         moments = None
         if not running:
+            require_examples(x)
             axes = tuple(range(x.ndim - 1))
             mean = jnp.mean(x, axes)
             if self.use_fast_variance:
@@ -89,8 +90,8 @@ class BatchNorm(nn.Module):
         bias = self.param('bias', nn.initializers.zeros, (channels,), self.param_dtype)
         stats = moments[0].dtype if moments else reduction_dtype(self.dtype or scale.dtype)
         scale, bias = scale.astype(stats), bias.astype(stats)
-        running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,))
-        running_var = self.variable('batch_stats', 'var', jnp.ones, (channels,))
+        running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,), jnp.float32)
+        running_var = self.variable('batch_stats', 'var', jnp.ones, (channels,), jnp.float32)
         if moments is None:
             mean, var = running_mean.value.astype(stats), running_var.value.astype(stats)
         else:
@@ -151,7 +152,7 @@ class FoldedBatchNorm(nn.Module):
         """Like `BatchNorm.affine`, with the factor 1; raises ValueError for batch moments."""
         if moments is not None or shift is not None:
             raise ValueError(_CANNOT_TRAIN)
-        bias = self.param('bias', nn.initializers.zeros, (channels,))
+        bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
         bias = bias.astype(reduction_dtype(self.dtype or bias.dtype))
         return jnp.ones((), bias.dtype), bias
 

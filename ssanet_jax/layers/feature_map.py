@@ -1,5 +1,6 @@
 """Input check, reduction dtype and other helpers of all layers."""
 
+import math
 from functools import partial
 from typing import Any, TypeVar
 
@@ -42,17 +43,29 @@ def unwrap_partial(factory: Any) -> Any:
 
 def flatten_pixels(x: jax.Array) -> jax.Array:
     """Reshapes [..., C] to [M, C]."""
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # -1 would not do for no pixels
+
+
+def require_examples(x: jax.Array) -> None:
+    """Raises ValueError if x has no values of which BatchNorm could take statistics."""
+    if x.size == 0:
+        raise ValueError(
+            f'BatchNorm has no statistics of an empty batch, of shape {x.shape}; skip such batches '
+            'in training, or call the network with train=False.'
+        )
 
 
 def require_feature_map(x: jax.Array, block: str) -> None:
-    """Raises ValueError or TypeError unless x is a floating-point [N, H, W, C] array of pixels."""
+    """Raises ValueError or TypeError unless x is a floating-point [N, H, W, C] array of pixels.
+
+    N may be 0.
+    """
     if x.ndim != 4:
         raise ValueError(
             f'{block} expects a feature map [N, H, W, C], got shape {x.shape}. '
             'Add the missing axes, or flatten leading ones into N.'
         )
-    if 0 in x.shape:
+    if 0 in x.shape[1:]:
         raise ValueError(
             f'{block} got an empty feature map of shape {x.shape}: the images are too small for '
             'this network; use larger images or another network.'

@@ -20,10 +20,12 @@ torch_linear = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 class Network(nn.Module, kw_only=True):
     """Base class: maps images [N, H, W, 3] to logits [N, num_classes] in float32.
 
+    Without classes, to the features [N, C] that the last layer would get. N may be 0.
+
     Subclasses implement `features` and `blocks`; every block of every stage has an attention slot.
 
     Attributes:
-      num_classes: length of the logits.
+      num_classes: length of the logits; 0: no last layer.
       stem: 'imagenet', or 'cifar', which does not downsample.
       attention: makes the block of each slot, called as block(x, train=train), or None. Give it a
         name: `partial(SSABlock, name='ssa')`.
@@ -36,7 +38,8 @@ class Network(nn.Module, kw_only=True):
       train: use batch statistics; this or the argument of `__call__` is given.
 
     Raises:
-      ValueError: the input is not 4-D, the stem is unknown, or a slot does not exist.
+      ValueError: the input is not 4-D, an option is unknown, a slot does not exist, or the batch is
+        empty in training.
       TypeError: the input is not floating-point.
     """
 
@@ -77,6 +80,8 @@ class Network(nn.Module, kw_only=True):
         """Average pooling, dropout and a dense layer, in float32."""
         stats = layers.reduction_dtype(self.dtype)
         x = jnp.mean(x.astype(stats), axis=(1, 2))  # [N, C]
+        if self.num_classes == 0:
+            return x
         x = self.drop(x, 'drop', train=train)
         return nn.Dense(self.num_classes, kernel_init=torch_linear, dtype=stats, name='fc')(x)
 
@@ -97,6 +102,10 @@ class Network(nn.Module, kw_only=True):
 
     def _check(self) -> None:
         kind = type(self).__name__
+        if self.num_classes < 0:
+            raise ValueError(
+                f'{kind}(num_classes={self.num_classes}) must be at least 0; 0 omits the last layer.'
+            )
         if self.stem not in get_args(Stem):
             raise ValueError(
                 f"{kind}(stem={self.stem!r}) is not known; choose 'imagenet' or 'cifar'."

@@ -130,7 +130,7 @@ def create_model(
 
     Args:
       name: one of `model_names()`: 'resnet50', 'ssa_resnet50', 'cbam_vgg16_bn', ...
-      num_classes: length of the logits.
+      num_classes: length of the logits; 0: features in place of logits.
       dtype: of the computation; parameters and statistics are float32.
       attention_options: of the attention block, as {'squeeze': 'max'} for SSA.
       norm_options: of every BatchNorm, as {'axis_name': 'data'}, the attention's too where it has a

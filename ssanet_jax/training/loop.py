@@ -72,7 +72,8 @@ def train_and_evaluate(
     notes = raise_on_all_hosts(
         partial(run_history.check_same_run, config, info, folder, allow_config_change)
     )
-    state, total = raise_on_all_hosts(partial(_init, config, setup, folder)), setup.zero_metrics()
+    state = raise_on_all_hosts(partial(_init, config, setup, folder, notes))
+    total = setup.zero_metrics()
     with contextlib.ExitStack() as stack:
         raise_on_all_hosts(partial(_claim, folder, stack))
         checkpoints = stack.enter_context(Checkpoints(folder, keep=config.max_to_keep))
@@ -187,11 +188,13 @@ def _claim(workdir: Workdir, stack: contextlib.ExitStack) -> None:
         workdir.remove_partial_files()
 
 
-def _init(config: ConfigDict, setup: TrainerSetup, workdir: Workdir) -> TrainState:
+def _init(
+    config: ConfigDict, setup: TrainerSetup, workdir: Workdir, notes: list[str]
+) -> TrainState:
     """The state before the first step; weights are read before the workdir is created."""
     state = setup.init()
     if config.init.weights and not workdir.checkpoint_steps():
-        return load_weights(config, setup, state)
+        return load_weights(config, setup, state, notes.append)
     return state
 
 
