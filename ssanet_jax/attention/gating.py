@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ssanet_jax import layers
 
 
-class AttentionBlock(nn.Module, kw_only=True):
+class AttentionBlock(layers.ValueModule, kw_only=True):
     """Base class of the attention blocks.
 
     Attributes:

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssanet_jax.layers.by_value import ValueModule
 from ssanet_jax.layers.feature_map import reduction_dtype, require_examples
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(ValueModule):
     """`nn.BatchNorm` over the last axis, computed as x * factor + offset.
 
         factor = scale / sqrt(var + epsilon)        offset = bias - mean * factor       [C]

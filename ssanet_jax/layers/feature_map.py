@@ -1,10 +1,6 @@
 """Input check, reduction dtype and other helpers of all layers."""
 
 import math
-from functools import partial
-from typing import Any, TypeVar
-
-T = TypeVar('T')
 
 import jax
 import jax.numpy as jnp
@@ -13,32 +9,6 @@ import jax.numpy as jnp
 def reduction_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
     """Dtype of reductions: float32, or float64 for float64 inputs."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
-
-
-class ValuePartial(partial[T]):
-    """`functools.partial` that compares and hashes by its function and arguments.
-
-    Modules made twice from the same options are then equal, and `jax.jit` does not compile again.
-
-    >>> ValuePartial(dict, a=1) == ValuePartial(dict, a=1)
-    True
-    """
-
-    def _value(self) -> tuple[Any, ...]:
-        return self.func, self.args, frozenset(self.keywords.items())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ValuePartial) and self._value() == other._value()
-
-    def __hash__(self) -> int:
-        return hash(self._value())
-
-
-def unwrap_partial(factory: Any) -> Any:
-    """The function or class inside nested partials."""
-    while isinstance(factory, partial):
-        factory = factory.func
-    return factory
 
 
 def flatten_pixels(x: jax.Array) -> jax.Array:

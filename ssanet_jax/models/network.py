@@ -17,7 +17,7 @@ Place = Literal['pre_residual', 'post_residual']
 torch_linear = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
-class Network(nn.Module, kw_only=True):
+class Network(layers.ValueModule, kw_only=True):
     """Base class: maps images [N, H, W, 3] to logits [N, num_classes] in float32.
 
     Without classes, to the features [N, C] that the last layer would get. N may be 0.
@@ -52,6 +52,10 @@ class Network(nn.Module, kw_only=True):
     dropout: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
     train: bool | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'dtype', jnp.dtype(self.dtype))  # of several names for one
+        super().__post_init__()
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -104,7 +108,7 @@ class Network(nn.Module, kw_only=True):
         kind = type(self).__name__
         if self.num_classes < 0:
             raise ValueError(
-                f'{kind}(num_classes={self.num_classes}) must be at least 0; 0 omits the last layer.'
+                f'{kind}(num_classes={self.num_classes}) must be 0, for features, or above.'
             )
         if self.stem not in get_args(Stem):
             raise ValueError(
@@ -162,7 +166,7 @@ def apply_attention(attention: ModuleFn | None, x: jax.Array, *, train: bool) ->
     return x if attention is None else attention()(x, train=train)
 
 
-class ConvNorm(nn.Module):
+class ConvNorm(layers.ValueModule):
     """attention(act(BatchNorm(conv(x)))).
 
     Attributes:

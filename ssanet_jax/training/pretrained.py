@@ -1,23 +1,22 @@
 """Initial weights of a run from the file of `config.init`."""
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
-from absl import logging
 from ml_collections import ConfigDict
 
 from ssanet_jax import weights
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.trainer_setup import TrainerSetup
+from ssanet_jax.weights.checkpoint_parts import Say, log
 
 
 def load_weights(
     config: ConfigDict,
     setup: TrainerSetup,
     state: TrainState,
-    say: Callable[[str], object] = logging.info,
+    say: Say = log,
 ) -> TrainState:
     """Replaces the variables of `state`, of step 0, by those of `config.init.weights`.
 

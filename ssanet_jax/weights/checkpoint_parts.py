@@ -1,5 +1,6 @@
 """Finds the weights of a network in the content of a checkpoint, among all else that is saved."""
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from ssanet_jax.weights.torch_file import Opaque
 
 Say = Callable[[str], object]
+log: Say = logging.getLogger('ssanet_jax').info
 
 _DEPTH = 4
 # Where training scripts put the weights; '' is the file itself.

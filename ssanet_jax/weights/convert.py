@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 
 from ssanet_jax.models.network import Network
-from ssanet_jax.weights.checkpoint_parts import Say
+from ssanet_jax.weights.checkpoint_parts import Say, log
 from ssanet_jax.weights.matching import (
     Matched,
     flatten,
@@ -39,7 +38,7 @@ def from_torch(
     naming: str | None = None,
     ignore: Sequence[str] = (),
     head: bool = True,
-    say: Say = logging.info,
+    say: Say = log,
 ) -> Variables:
     """Converts a torch state_dict to the variables of `model`.
 

@@ -46,8 +46,8 @@ def kind_of(path: Path) -> Kind:
     """
     if path.is_dir():
         raise FileNotFoundError(
-            f'{path} is a folder, not a file; expected weights, .safetensors or .pth. The weights '
-            'of a run are written by tools.convert_torch --workdir=FOLDER --out=FILE.safetensors.'
+            f'{path} is not a file; expected weights, .safetensors or .pth. It is a folder; '
+            'tools.convert_torch --workdir=FOLDER --out=FILE.safetensors writes the weights of a run.'
         )
     if not path.is_file():
         raise FileNotFoundError(f'{path} is not a file; expected weights, .safetensors or .pth.')

@@ -8,11 +8,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from absl import logging
 
 from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.weights import torch_file
-from ssanet_jax.weights.checkpoint_parts import Say, select
+from ssanet_jax.weights.checkpoint_parts import Say, log, select
 from ssanet_jax.weights.file_kinds import kind_of
 
 if TYPE_CHECKING:
@@ -20,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def load(
-    path: str | os.PathLike[str], *, part: str | None = None, say: Say = logging.info
+    path: str | os.PathLike[str],
+    *,
+    part: str | None = None,
+    say: Say = log,
 ) -> 'dict[str, np.ndarray | torch.Tensor]':
     """Loads the state_dict in a file of safetensors or of torch (.pth, .pt, .bin, .tar, .ckpt).
 

@@ -12,6 +12,7 @@ from ssanet_jax.weights.matching import COUNTERS, flatten, match, same_layout, v
 from ssanet_jax.weights.sizes import SIZES
 
 _TOLERANCE = 0.01
+_NAMES_OF_STEM = 12  # that differ at most between the stems of a network
 _HEADS = {'fc', 'linear', 'classifier', 'head'}
 # Attention by its names in timm, in the released SSANet and here.
 _ATTENTION = {
@@ -53,7 +54,11 @@ def other_network(
             "Only SSA is missing: set init.attention='insert', or --insert of tools.convert_torch."
         )
     for stem in get_args(Stem):
-        if stem != model.stem and _fits(state_dict, model.clone(stem=stem)):
+        if (
+            stem != model.stem
+            and len(names) <= _NAMES_OF_STEM
+            and _fits(state_dict, model.clone(stem=stem))
+        ):
             return f'They fit with the other stem: --config.model.stem={stem} (--stem={stem}).'
     near = nearest(state_dict)
     what = f'of the size of {" or ".join(near)}' if near else 'not of the size of a network here'
