@@ -154,8 +154,8 @@ def num_classes(state_dict: StateDict, model: Network) -> int:
     )
 
 
-def to_numpy(values: 'np.ndarray | torch.Tensor', name: str = 'An array') -> np.ndarray:
-    """Converts a tensor or array of floating-point numbers to float32; raises ValueError."""
+def to_numpy(values: Any, name: str = 'An array') -> np.ndarray:
+    """Converts a tensor or an array of floating-point numbers to float32; raises ValueError."""
     tensor = hasattr(values, 'detach')
     if not (values.is_floating_point() if tensor else jnp.issubdtype(values.dtype, jnp.floating)):
         raise ValueError(

@@ -6,10 +6,7 @@ from typing import Literal
 
 Kind = Literal['safetensors', 'torch']
 
-_SUFFIXES: dict[str, Kind] = {'.safetensors': 'safetensors'} | dict.fromkeys(
-    ('.pth', '.pt', '.bin', '.tar', '.ckpt'), 'torch'
-)
-_OWN_NAMES = 'expected .safetensors, .pth, .pt, .bin, .tar or .ckpt.'
+_OF_TORCH = ('.pth', '.pt', '.bin', '.tar', '.ckpt')
 
 # The first bytes of other files, what the files are, and what to do.
 _OTHERS = (
@@ -47,7 +44,7 @@ def kind_of(path: Path) -> Kind:
     if path.is_dir():
         raise FileNotFoundError(
             f'{path} is not a file; expected weights, .safetensors or .pth. It is a folder; '
-            'tools.convert_torch --workdir=FOLDER --out=FILE.safetensors writes the weights of a run.'
+            'tools.convert_torch --workdir=FOLDER --out=FILE.safetensors converts a run.'
         )
     if not path.is_file():
         raise FileNotFoundError(f'{path} is not a file; expected weights, .safetensors or .pth.')
@@ -60,10 +57,15 @@ def kind_of(path: Path) -> Kind:
     if isinstance(found, tuple):
         what, remedy = found
         raise ValueError(f'{path} is {what}: {remedy}.')
-    kind = found or _SUFFIXES.get(path.suffix)
-    if kind is None:
-        raise ValueError(f'{path} is not a known kind of weight file; {_OWN_NAMES}')
-    return kind
+    if found:
+        return found
+    if path.suffix == '.safetensors':
+        return 'safetensors'
+    if path.suffix in _OF_TORCH:
+        return 'torch'
+    raise ValueError(
+        f'{path} is not a known kind of weight file; expected .safetensors, {", ".join(_OF_TORCH)}.'
+    )
 
 
 def _kind_of(start: bytes, size: int) -> Kind | tuple[str, str] | None:

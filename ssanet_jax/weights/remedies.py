@@ -53,12 +53,9 @@ def other_network(
         return (
             "Only SSA is missing: set init.attention='insert', or --insert of tools.convert_torch."
         )
-    for stem in get_args(Stem):
-        if (
-            stem != model.stem
-            and len(names) <= _NAMES_OF_STEM
-            and _fits(state_dict, model.clone(stem=stem))
-        ):
+    others = [stem for stem in get_args(Stem) if stem != model.stem]
+    for stem in others if len(names) <= _NAMES_OF_STEM else []:
+        if _fits(state_dict, model.clone(stem=stem)):
             return f'They fit with the other stem: --config.model.stem={stem} (--stem={stem}).'
     near = nearest(state_dict)
     what = f'of the size of {" or ".join(near)}' if near else 'not of the size of a network here'
