@@ -75,11 +75,11 @@ def _kind_of(start: bytes, size: int) -> Kind | tuple[str, str] | None:
         return 'safetensors'
     if start[:1] == b'\x80' and start[1:2] in (b'\2', b'\3', b'\4', b'\5'):  # pickle's protocol
         return 'torch'
-    if start[:1] and (0x81 <= start[0] <= 0x8F or start[0] in (0xDE, 0xDF)):  # msgpack's maps
-        return _FLAX
     for magic, what, remedy in _OTHERS:
         if start.startswith(magic):
             return what, remedy
+    if start[:1] and (0x81 <= start[0] <= 0x8F or start[0] in (0xDE, 0xDF)):  # msgpack's maps
+        return _FLAX
     return None
 
 

@@ -195,7 +195,7 @@ def test_bfloat16_safetensors_are_read(tmp_path):
 
 
 def test_a_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='is not a file; .* It is a folder; .*--workdir='):
+    with pytest.raises(FileNotFoundError, match=r'is not a file; .* It is a folder; .*--workdir='):
         load(tmp_path)
 
 

@@ -13,7 +13,7 @@ from ssanet_jax.weights.matching import flatten, variable_shapes
 from ssanet_jax.weights.remedies import nearest
 from ssanet_jax.weights.sizes import SIZES
 
-QUICK = {'resnet8', 'resnet20', 'vgg11_bn', 'mobilenet_v1', 'preact_resnet18'}
+QUICK = {'resnet8', 'vgg11_bn'}
 
 
 def test_every_network_has_its_size():
@@ -43,14 +43,14 @@ def zeros(name, naming=None, **options):
         ('resnet20', None, 'resnet20'),
         ('resnet20', 'ssanet_cifar', 'resnet20'),
         ('ssa_resnet20', 'ssanet_cifar', 'ssa_resnet20'),
-        ('se_resnet18', 'timm', 'se_resnet18'),
-        ('eca_resnet18', 'timm', 'eca_resnet18'),
-        ('cbam_resnet18', 'timm', 'cbam_resnet18'),
-        ('ca_resnet18', 'torchvision', 'ca_resnet18'),
-        ('vgg11_bn', None, 'vgg11_bn'),
+        pytest.param('se_resnet18', 'timm', 'se_resnet18', marks=pytest.mark.slow),
+        pytest.param('eca_resnet18', 'timm', 'eca_resnet18', marks=pytest.mark.slow),
+        pytest.param('cbam_resnet18', 'timm', 'cbam_resnet18', marks=pytest.mark.slow),
+        pytest.param('ca_resnet18', 'torchvision', 'ca_resnet18', marks=pytest.mark.slow),
+        pytest.param('vgg11_bn', None, 'vgg11_bn', marks=pytest.mark.slow),
         ('vgg11_bn', 'timm', 'vgg11_bn'),
-        ('preact_resnet18', 'timm', 'preact_resnet18'),
-        ('mobilenet_v1', 'timm', 'mobilenet_v1'),
+        pytest.param('preact_resnet18', 'timm', 'preact_resnet18', marks=pytest.mark.slow),
+        pytest.param('mobilenet_v1', 'timm', 'mobilenet_v1', marks=pytest.mark.slow),
     ],
 )
 def test_the_network_of_weights_is_recognized(name, naming, expected):
@@ -73,14 +73,15 @@ def test_another_depth_names_the_network():
         weights.from_torch(zeros('resnet20'), create_model('resnet8', num_classes=10))
 
 
+@pytest.mark.slow
 def test_another_width_names_the_network():
     arrays = zeros('wide_resnet16_8', 'timm')
-    model = create_model('wide_resnet16_8', num_classes=10, width=16)
+    model = create_model('wide_resnet16_8', num_classes=10, width=64)
     with pytest.raises(ValueError, match=r'has shape .* of the size of wide_resnet16_8;'):
         weights.from_torch(arrays, model)
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'densenet121'])
+@pytest.mark.parametrize('name', ['resnet18', pytest.param('densenet121', marks=pytest.mark.slow)])
 def test_the_other_stem_is_named_and_fits(name):
     options = {'stage_sizes': (1,), 'width': 8}
     arrays = zeros(name, **options)
