@@ -44,10 +44,10 @@ class BatchNorm(ValueModule):
         two passes            5e-7     1e-6     2e-5     9e-5     2e-3
         torch 2.13            9e-6     4e-5     3e-4     3e-3     4e-2
 
-    The features of the networks here have ratios below 10. Two passes make a BatchNorm and its
-    gradient move 17 arrays of the size of x, not 12, and take 1.6 times as long on a CPU; one pass
-    over x less its running mean moves 14. So one pass is the default, and
-    `create_model(..., norm_options={'use_fast_variance': False})` asks for two.
+    Two passes make a BatchNorm between two ReLUs and its gradient move 17 arrays of the size of x,
+    not 12, and take 1.6 times as long on a CPU; one pass over x less its running mean moves 14. So
+    one pass is the default, and `create_model(..., norm_options={'use_fast_variance': False})`
+    asks for two.
 
     >>> x = jnp.ones((2, 8, 8, 3))
     >>> variables = BatchNorm().init(jax.random.key(0), x, use_running_average=True)
