@@ -15,6 +15,8 @@ from typing import Any
 
 import jax
 
+from ssanet_jax.errors import one_line
+
 
 def use_cpu() -> None:
     """Makes JAX compute on the CPU, unless JAX_PLATFORMS is set.
@@ -23,6 +25,23 @@ def use_cpu() -> None:
     """
     if 'JAX_PLATFORMS' not in os.environ:
         jax.config.update('jax_platforms', 'cpu')
+
+
+def missing_device() -> str | None:
+    """Why JAX cannot use the devices that JAX_PLATFORMS asks for, or None if it can."""
+    platforms = jax.config.values['jax_platforms']
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        if not platforms:
+            raise
+        reason = one_line(error).partition(' (set JAX_PLATFORMS')[0].rstrip('.')
+        return (
+            f'JAX_PLATFORMS={platforms}: JAX has no such device here'
+            f'{reason and f" ({reason})"}. Unset it to take what there is, set it to cpu, or '
+            "install JAX for the device, as pip install 'jax[cuda13]'."
+        )
+    return None
 
 
 def silence_tensorflow() -> None:

@@ -2,10 +2,13 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 from jax._src.lru_cache import LRUCache
+from PIL import Image
 
 from ssanet_jax import runtime
+from tests.helpers import ROOT
 
 PROGRAM = """
 import jax
@@ -87,3 +90,66 @@ def test_the_next_process_replaces_a_program_that_was_half_written(tmp_path):
     for path in kept:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert [run(tmp_path)[1], run(tmp_path)[1]] == [0, len(kept)]
+
+
+@pytest.mark.parametrize(
+    ('platform', 'error', 'reason'),
+    [
+        ('cuda', AssertionError(), 'here.'),
+        (
+            'gpuu',
+            RuntimeError("Unknown backend 'gpuu'. (set JAX_PLATFORMS='' to automatically choose)"),
+            "here (Unknown backend 'gpuu').",
+        ),
+    ],
+)
+def test_a_missing_device_is_one_line(monkeypatch, platform, error, reason):
+    def devices():
+        raise error
+
+    monkeypatch.setattr(jax, 'devices', devices)
+    monkeypatch.setitem(jax.config.values, 'jax_platforms', platform)
+    message = runtime.missing_device()
+    assert message.startswith(f'JAX_PLATFORMS={platform}: JAX has no such device {reason} Unset it')
+    assert '\n' not in message
+    monkeypatch.setitem(jax.config.values, 'jax_platforms', '')
+    with pytest.raises(type(error)):
+        runtime.missing_device()
+
+
+def test_a_device_that_is_there_is_not_missing():
+    assert runtime.missing_device() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('platform', ['cuda', 'tpu', 'gpuu'])
+@pytest.mark.parametrize(
+    'command',
+    [
+        'main.py --config=configs/digits_ssa20.py --workdir={tmp}/new',
+        'main.py --config=configs/digits_ssa20.py --workdir={run} --mode=eval',
+        '-m ssanet_jax.tools.predict --workdir={run} {tmp}/image.png',
+        '-m ssanet_jax.tools.export --workdir={run} --format=stablehlo --out={tmp}/exported',
+        '-m ssanet_jax.tools.gates --workdir={run}',
+        '-m ssanet_jax.tools.saliency --workdir={run} --out={tmp}/looks {tmp}/image.png',
+        '-m ssanet_jax.tools.nonfinite --workdir={run}',
+        '-m ssanet_jax.tools.report --workdir={run} --out={tmp}/report.html',
+        '-m ssanet_jax.tools.input_doctor --config=configs/digits_ssa20.py --out={tmp}/input.png',
+        '-m ssanet_jax.tools.convert_torch --workdir={run} --out={tmp}/x.safetensors',
+        '-m ssanet_jax.tools.summary --model=resnet8',
+        '-m ssanet_jax.tools.checkpoints verify --workdir={run}',
+    ],
+)
+def test_commands_do_without_the_device_or_end_in_one_line(
+    tmp_path, trained_digits, platform, command
+):
+    Image.new('RGB', (8, 8)).save(tmp_path / 'image.png')
+    words = command.format(tmp=tmp_path, run=trained_digits).split()
+    environment = {**os.environ, 'JAX_PLATFORMS': platform}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert 'Traceback' not in done.stderr
+    if done.returncode:
+        assert done.returncode == 2
+        assert f'JAX_PLATFORMS={platform}: JAX has no such device here' in done.stderr

@@ -78,7 +78,7 @@ def _histograms(values: jax.Array, bins: int) -> jax.Array:
     """Shares [N, bins] of each image's values [N, pixels, maps] in equal bins of 0..1."""
     if bins == 0:
         return jnp.zeros((len(values), 0))
-    flat = values.reshape(len(values), -1)
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))
     index = jnp.clip(jnp.floor(flat * bins), 0, bins - 1).astype(jnp.int32)
     counts = jax.vmap(partial(jnp.bincount, length=bins))(index)
     return counts.astype(jnp.float32) / flat.shape[1]

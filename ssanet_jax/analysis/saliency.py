@@ -146,6 +146,8 @@ def grad_cam(
     Raises:
       ValueError: labels are not N classes of the network, or no layer of that name has a map.
     """
+    if model.num_classes == 0:
+        raise ValueError('grad_cam explains classes, and the network has none (num_classes=0).')
     classes = np.asarray(labels)
     fits = classes.shape == images.shape[:1] and np.issubdtype(classes.dtype, np.integer)
     if not (fits and np.all((classes >= 0) & (classes < model.num_classes))):

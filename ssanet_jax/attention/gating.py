@@ -1,5 +1,6 @@
 """Base classes and helpers of the attention blocks."""
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from ssanet_jax import layers
 
 
-class AttentionBlock(nn.Module, kw_only=True):
+class AttentionBlock(layers.ValueModule, kw_only=True):
     """Base class of the attention blocks.
 
     Attributes:
@@ -105,7 +106,8 @@ def largest(x: jax.Array, axis: int | tuple[int, int], *, keepdims: bool = False
     """
     axes = {a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
     first, last = min(axes), max(axes)
-    flat = x.reshape(*x.shape[:first], -1, *x.shape[last + 1 :])
+    size = math.prod(x.shape[first : last + 1])
+    flat = x.reshape(*x.shape[:first], size, *x.shape[last + 1 :])
     index = jnp.argmax(flat, axis=first, keepdims=True)
     place = jax.lax.broadcasted_iota(index.dtype, flat.shape, first)
     y = jnp.sum(jnp.where(place == index, flat, jnp.zeros_like(flat)), axis=first)

@@ -60,7 +60,8 @@ class SSABlock(gating.BatchNormBlock):
         layers.require_feature_map(x, 'SSABlock')
         n, h, w, c = x.shape
         grouped = x.astype(layers.reduction_dtype(x.dtype))
-        grouped = grouped.reshape(n, h, w, self.count_groups(c), -1)  # [N, H, W, G, C/G]
+        groups = self.count_groups(c)
+        grouped = grouped.reshape(n, h, w, groups, c // groups)  # [N, H, W, G, C/G]
         z = _SQUEEZE[self.squeeze](grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
         s = _COMBINE[self.combine](z * grouped, axis=-1)  # [N, H, W, G]
         gate = self.gate_scale * nn.sigmoid(self.logit(s, train=train))

@@ -1,6 +1,7 @@
 """Layers: BatchNorm, convolution, pooling, and affine maps that are never materialized."""
 
 from ssanet_jax.layers.batch_norm import BatchNorm, FoldedBatchNorm, batch_norm
+from ssanet_jax.layers.by_value import ValueModule, ValuePartial, by_value, unwrap_partial
 from ssanet_jax.layers.conv_pool import (
     conv,
     he_normal,
@@ -11,18 +12,18 @@ from ssanet_jax.layers.conv_pool import (
     relu,
 )
 from ssanet_jax.layers.feature_map import (
-    ValuePartial,
     flatten_pixels,
     reduction_dtype,
     require_feature_map,
-    unwrap_partial,
 )
 
 __all__ = [
     'BatchNorm',
     'FoldedBatchNorm',
+    'ValueModule',
     'ValuePartial',
     'batch_norm',
+    'by_value',
     'conv',
     'flatten_pixels',
     'he_normal',

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ssanet_jax.layers.conv_pool import pointwise_conv
-from ssanet_jax.layers.feature_map import flatten_pixels, reduction_dtype
+from ssanet_jax.layers.feature_map import flatten_pixels, reduction_dtype, require_examples
 
 
 class Moments(NamedTuple):
@@ -32,7 +32,12 @@ class Moments(NamedTuple):
 
 
 def moments(h: jax.Array) -> Moments:
-    """Computes the moments that determine the BatchNorm statistics of any 1x1 convolution of h."""
+    """Computes the moments that determine the BatchNorm statistics of any 1x1 convolution of h.
+
+    Raises:
+      ValueError: h is empty.
+    """
+    require_examples(h)
     stats = reduction_dtype(h.dtype)
     mean = jnp.mean(h.astype(stats), axis=(1, 2))  # [N, K]
     shift = jax.lax.stop_gradient(jnp.mean(mean, axis=0).astype(h.dtype))  # [K]

@@ -86,7 +86,7 @@ def _as_convolution(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 def _as_matrices(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     x = x[:, ::stride, ::stride]
     y = jax.lax.dot(flatten_pixels(x), kernel)  # [NHW, C]
-    return y.reshape(*x.shape[:3], -1)
+    return y.reshape(*x.shape[:3], kernel.shape[-1])
 
 
 @jax.custom_jvp

@@ -1,9 +1,6 @@
 """Input check, reduction dtype and other helpers of all layers."""
 
-from functools import partial
-from typing import Any, TypeVar
-
-T = TypeVar('T')
+import math
 
 import jax
 import jax.numpy as jnp
@@ -14,45 +11,31 @@ def reduction_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
-class ValuePartial(partial[T]):
-    """`functools.partial` that compares and hashes by its function and arguments.
-
-    Modules made twice from the same options are then equal, and `jax.jit` does not compile again.
-
-    >>> ValuePartial(dict, a=1) == ValuePartial(dict, a=1)
-    True
-    """
-
-    def _value(self) -> tuple[Any, ...]:
-        return self.func, self.args, frozenset(self.keywords.items())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ValuePartial) and self._value() == other._value()
-
-    def __hash__(self) -> int:
-        return hash(self._value())
-
-
-def unwrap_partial(factory: Any) -> Any:
-    """The function or class inside nested partials."""
-    while isinstance(factory, partial):
-        factory = factory.func
-    return factory
-
-
 def flatten_pixels(x: jax.Array) -> jax.Array:
     """Reshapes [..., C] to [M, C]."""
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # -1 would not do for no pixels
+
+
+def require_examples(x: jax.Array) -> None:
+    """Raises ValueError if x has no values of which BatchNorm could take statistics."""
+    if x.size == 0:
+        raise ValueError(
+            f'BatchNorm has no statistics of an empty batch, of shape {x.shape}; skip such batches '
+            'in training, or call the network with train=False.'
+        )
 
 
 def require_feature_map(x: jax.Array, block: str) -> None:
-    """Raises ValueError or TypeError unless x is a floating-point [N, H, W, C] array of pixels."""
+    """Raises ValueError or TypeError unless x is a floating-point [N, H, W, C] array of pixels.
+
+    N may be 0.
+    """
     if x.ndim != 4:
         raise ValueError(
             f'{block} expects a feature map [N, H, W, C], got shape {x.shape}. '
             'Add the missing axes, or flatten leading ones into N.'
         )
-    if 0 in x.shape:
+    if 0 in x.shape[1:]:
         raise ValueError(
             f'{block} got an empty feature map of shape {x.shape}: the images are too small for '
             'this network; use larger images or another network.'

@@ -17,13 +17,15 @@ Place = Literal['pre_residual', 'post_residual']
 torch_linear = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
-class Network(nn.Module, kw_only=True):
+class Network(layers.ValueModule, kw_only=True):
     """Base class: maps images [N, H, W, 3] to logits [N, num_classes] in float32.
+
+    Without classes, to the features [N, C] that the last layer would get. N may be 0.
 
     Subclasses implement `features` and `blocks`; every block of every stage has an attention slot.
 
     Attributes:
-      num_classes: length of the logits.
+      num_classes: length of the logits; 0: no last layer.
       stem: 'imagenet', or 'cifar', which does not downsample.
       attention: makes the block of each slot, called as block(x, train=train), or None. Give it a
         name: `partial(SSABlock, name='ssa')`.
@@ -36,7 +38,8 @@ class Network(nn.Module, kw_only=True):
       train: use batch statistics; this or the argument of `__call__` is given.
 
     Raises:
-      ValueError: the input is not 4-D, the stem is unknown, or a slot does not exist.
+      ValueError: the input is not 4-D, an option is unknown, a slot does not exist, or the batch is
+        empty in training.
       TypeError: the input is not floating-point.
     """
 
@@ -49,6 +52,10 @@ class Network(nn.Module, kw_only=True):
     dropout: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
     train: bool | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'dtype', jnp.dtype(self.dtype))  # of several names for one
+        super().__post_init__()
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -77,6 +84,8 @@ class Network(nn.Module, kw_only=True):
         """Average pooling, dropout and a dense layer, in float32."""
         stats = layers.reduction_dtype(self.dtype)
         x = jnp.mean(x.astype(stats), axis=(1, 2))  # [N, C]
+        if self.num_classes == 0:
+            return x
         x = self.drop(x, 'drop', train=train)
         return nn.Dense(self.num_classes, kernel_init=torch_linear, dtype=stats, name='fc')(x)
 
@@ -97,6 +106,10 @@ class Network(nn.Module, kw_only=True):
 
     def _check(self) -> None:
         kind = type(self).__name__
+        if self.num_classes < 0:
+            raise ValueError(
+                f'{kind}(num_classes={self.num_classes}) must be 0, for features, or above.'
+            )
         if self.stem not in get_args(Stem):
             raise ValueError(
                 f"{kind}(stem={self.stem!r}) is not known; choose 'imagenet' or 'cifar'."
@@ -153,7 +166,7 @@ def apply_attention(attention: ModuleFn | None, x: jax.Array, *, train: bool) ->
     return x if attention is None else attention()(x, train=train)
 
 
-class ConvNorm(nn.Module):
+class ConvNorm(layers.ValueModule):
     """attention(act(BatchNorm(conv(x)))).
 
     Attributes:

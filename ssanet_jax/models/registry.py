@@ -130,7 +130,7 @@ def create_model(
 
     Args:
       name: one of `model_names()`: 'resnet50', 'ssa_resnet50', 'cbam_vgg16_bn', ...
-      num_classes: length of the logits.
+      num_classes: length of the logits; 0: features in place of logits.
       dtype: of the computation; parameters and statistics are float32.
       attention_options: of the attention block, as {'squeeze': 'max'} for SSA.
       norm_options: of every BatchNorm, as {'axis_name': 'data'}, the attention's too where it has a
@@ -150,7 +150,6 @@ def create_model(
     """
     kind, network = split_name(name)
     make = NETWORKS[network]
-    overrides = _hashable(overrides)
     _check_options(overrides, make, f'option of {name}')
     if kind is not None and 'attention' in overrides:
         raise ValueError(
@@ -170,26 +169,13 @@ def create_model(
     if variant is not None:
         overrides['block'] = _with_variant(name, make, variant)
     model = make(num_classes=num_classes, dtype=dtype, **overrides)
-    return _with_norm_options(model, _hashable(norm_options)) if norm_options else model
-
-
-def _hashable(value: Any) -> Any:
-    """Makes options compare and hash by value, so that equal networks compile once."""
-    if isinstance(value, Mapping):
-        return {key: _hashable(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple) and not hasattr(value, '_fields'):
-        return tuple(map(_hashable, value))
-    if isinstance(value, partial):
-        return ValuePartial(
-            _hashable(value.func), *_hashable(value.args), **_hashable(value.keywords)
-        )
-    return value
+    return _with_norm_options(model, norm_options) if norm_options else model
 
 
 def _attention(
     name: str, kind: str, options: Mapping[str, Any] | None, overrides: Mapping[str, Any]
 ) -> ModuleFn:
-    options = dict(_hashable(options or {}))
+    options = dict(options or {})
     _check_options(options, ATTENTION[kind], f'attention option of {name}')
     if 'norm' in overrides and 'norm' in option_names(ATTENTION[kind]):
         options.setdefault('norm', overrides['norm'])

@@ -44,7 +44,7 @@ class Projection(nn.Module):
         return layers.batch_norm(x, train=train, name='bn', norm=self.norm)
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(layers.ValueModule):
     """Base class: relu(attention(BatchNorm(conv(inner(x)))) + shortcut(x)).
 
     Attributes:

@@ -83,6 +83,8 @@ class VGG(Network, kw_only=True):
                 self.hidden, axis=axes, kernel_init=torch_linear, dtype=self.dtype, name=name
             )(x)
             x = self.drop(nn.relu(x), f'drop_{name}', train=train)
+        if self.num_classes == 0:
+            return x.astype(stats)
         fc = nn.Dense(self.num_classes, kernel_init=torch_linear, dtype=stats, name='fc')
         return fc(x.astype(stats))
 

@@ -15,6 +15,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from ssanet_jax import runtime
 from ssanet_jax.config.fields import FIELDS
 from ssanet_jax.config.validation import check_overrides, unknown_field
 from ssanet_jax.errors import (
@@ -177,6 +178,8 @@ def _leave_unexpected(error: Exception) -> NoReturn:
     """Exits after an error that is neither a ConfigError nor a RunError."""
     if str(error).startswith('RESOURCE_EXHAUSTED'):
         _leave(RunError(f'{one_line(error, 200)} {_NEEDS_MEMORY}'))
+    if message := runtime.missing_device():
+        _leave(ConfigError(message))
     if not jax.distributed.is_initialized():
         raise error
     if not hosts.host_lost(error):

@@ -36,7 +36,7 @@ _console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 # Flags that apply to each source of weights.
 _OF_RUN = ('checkpoint',)
-_OF_FILE = ('num_classes', 'ignore')
+_OF_FILE = ('num_classes', 'ignore', 'part')
 _OF_NAME = ('stem', 'insert', 'gate_scale')
 
 
@@ -49,14 +49,16 @@ class Converted(NamedTuple):
 def define_flags() -> None:
     flags.DEFINE_string('model', None, 'Network of --weights, as ssa_resnet50.')
     cli.define_config('Recipe with the network, instead of --model.', required=False)
-    flags.DEFINE_string('weights', None, '.safetensors, or .pth, .pt, .bin, .tar of torch.')
+    flags.DEFINE_string('weights', None, '.safetensors, or .pth, .pt, .bin, .tar, .ckpt of torch.')
     flags.DEFINE_string('workdir', None, 'A run to convert, instead of a network and --weights.')
     flags.DEFINE_string('checkpoint', 'best', 'With --workdir: best, latest or a step.')
     flags.DEFINE_string('out', None, 'The file to write, .safetensors.', required=True)
     flags.DEFINE_string(
         'to', None, "Names to write: torchvision, timm, ssanet, ... Unset: the network's first."
     )
-    flags.DEFINE_integer('num_classes', None, 'Unset: as the weights have.')
+    flags.DEFINE_integer(
+        'num_classes', None, 'Unset: as the weights have; 0: without the last layer.', lower_bound=0
+    )
     flags.DEFINE_enum('stem', None, ['imagenet', 'cifar'], 'Of --model. Unset: as it has.')
     flags.DEFINE_bool('insert', False, 'Insert SSA into weights of --model without it.')
     flags.DEFINE_float(
@@ -64,6 +66,11 @@ def define_flags() -> None:
         2.0,
         'With --insert: 2 starts with gates of 1; others, as the 1 of the paper, are compensated '
         'in the preceding BatchNorm.',
+    )
+    flags.DEFINE_string(
+        'part',
+        None,
+        'One of several networks in --weights, as model_ema. Unset: not averaged ones.',
     )
     flags.DEFINE_list('ignore', [], 'Patterns of names in --weights to leave out, as aux1.*')
 
@@ -101,7 +108,7 @@ def _convert() -> Converted:
     _check_effect(source)
     if source == 'workdir':
         return _from_run()
-    state_dict = weights.load(FLAGS.weights)
+    state_dict = weights.load(FLAGS.weights, part=FLAGS.part, say=_say)
     return _from_recipe(state_dict) if source == 'config' else _from_name(state_dict)
 
 
@@ -153,9 +160,17 @@ def _load_into(
     model: Network, state_dict: StateDict, image_size: int | None = None
 ) -> tuple[Network, dict[str, Any]]:
     """`model` with the number of classes of the weights, and its variables."""
-    classes = FLAGS.num_classes or weights.num_classes(state_dict, model)
+    classes = FLAGS.num_classes
+    if classes is None:
+        classes = weights.num_classes(state_dict, model)
     model = model.clone(num_classes=classes)
-    return model, weights.from_torch(state_dict, model, ignore=FLAGS.ignore, image_size=image_size)
+    return model, weights.from_torch(
+        state_dict, model, ignore=FLAGS.ignore, image_size=image_size, say=_say
+    )
+
+
+def _say(sentence: str) -> None:
+    _console.print(sentence, markup=False)
 
 
 if __name__ == '__main__':

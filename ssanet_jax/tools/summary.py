@@ -114,7 +114,9 @@ def _of_model() -> list[Table]:
 def _from_flags() -> tuple[Network, str, int]:
     values: dict[str, Any] = {name: FLAGS[name].value for name in ('stem', 'variant')}
     options = {name: value for name, value in values.items() if value}
-    model = create_model(FLAGS.model, num_classes=FLAGS.num_classes or 1000, **options)
+    model = create_model(
+        FLAGS.model, num_classes=1000 if FLAGS.num_classes is None else FLAGS.num_classes, **options
+    )
     return model, FLAGS.model, FLAGS.image_size or {'imagenet': 224, 'cifar': 32}[model.stem]
 
 
@@ -147,7 +149,9 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         'image_size', None, "Pixels; 224 by default, 32 with CIFAR's stem.", lower_bound=1
     )
-    flags.DEFINE_integer('num_classes', None, '1000 by default.', lower_bound=1)
+    flags.DEFINE_integer(
+        'num_classes', None, '1000 by default; 0: without the last layer.', lower_bound=0
+    )
     flags.DEFINE_enum('stem', None, ['imagenet', 'cifar'], 'First layers; unset: the usual ones.')
     flags.DEFINE_enum('variant', None, ['v1', 'v1.5'], 'Form of bottlenecks; v1.5 by default.')
 

@@ -96,7 +96,8 @@ def _initial(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, TrainSta
     if config.init.head == 'new':
         raise ConfigError("config.init.head='new' would evaluate a random layer; train it first.")
     setup, _ = set_up(config, build, 'evaluate init')
-    return setup, load_weights(config, setup, setup.init())
+    say = partial(terminal.make_console().print, soft_wrap=True, highlight=False, markup=False)
+    return setup, load_weights(config, setup, setup.init(), say)
 
 
 def set_up(

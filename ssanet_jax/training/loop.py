@@ -88,7 +88,7 @@ def train_and_evaluate(
                 partial(_model_fits, folder, setup),
             )
         )
-        state = raise_on_all_hosts(partial(_init, config, setup, folder))
+        state = raise_on_all_hosts(partial(_init, config, setup, folder, notes))
         total = setup.zero_metrics()
         checkpoints = stack.enter_context(Checkpoints(folder, keep=config.max_to_keep))
         start, damaged = checkpoints.newest_good()
@@ -211,11 +211,13 @@ def _claim(workdir: Workdir, stack: contextlib.ExitStack) -> None:
         workdir.remove_partial_files()
 
 
-def _init(config: ConfigDict, setup: TrainerSetup, workdir: Workdir) -> TrainState:
+def _init(
+    config: ConfigDict, setup: TrainerSetup, workdir: Workdir, notes: list[str]
+) -> TrainState:
     """The state before the first step; weights are read before anything is written."""
     state = setup.init()
     if config.init.weights and not workdir.checkpoint_steps():
-        return load_weights(config, setup, state)
+        return load_weights(config, setup, state, notes.append)
     return state
 
 

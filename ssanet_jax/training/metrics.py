@@ -17,7 +17,7 @@ def label_rank(logits: jax.Array, label: jax.Array) -> jax.Array:
     so a diverged network is never correct. No prediction is correct for a negative label.
     """
     own = jnp.take_along_axis(logits, jnp.maximum(label, 0)[:, None], axis=1)  # [N, 1]
-    later = jnp.arange(logits.shape[1]) >= label[:, None]  # [N, K]
+    later = jnp.arange(logits.shape[1], dtype=label.dtype) >= label[:, None]  # [N, K]
     behind = (logits < own) | ((logits == own) & later)
     return jnp.where(label < 0, jnp.iinfo(jnp.int32).max, jnp.sum(~behind, axis=1))
 

@@ -9,12 +9,20 @@ from ssanet_jax import weights
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.trainer_setup import TrainerSetup
+from ssanet_jax.weights.checkpoint_parts import Say, log
 
 
-def load_weights(config: ConfigDict, setup: TrainerSetup, state: TrainState) -> TrainState:
+def load_weights(
+    config: ConfigDict,
+    setup: TrainerSetup,
+    state: TrainState,
+    say: Say = log,
+) -> TrainState:
     """Replaces the variables of `state`, of step 0, by those of `config.init.weights`.
 
     Layers that are not loaded, such as the last with `config.init.head='new'`, keep their values.
+
+    `say` is called with sentences on what was taken from the file, stripped and ignored.
 
     Raises:
       ConfigError: there is no such file, or its arrays do not fit the model.
@@ -23,10 +31,11 @@ def load_weights(config: ConfigDict, setup: TrainerSetup, state: TrainState) -> 
     model = weights.without_attention(setup.model) if insert else setup.model
     try:
         variables = weights.from_torch(
-            weights.load(path),
+            weights.load(path, part=config.init.part, say=say),
             model,
             image_size=setup.image_size,
             head=config.init.head == 'load',
+            say=say,
         )
         for name in state.params.keys() - variables['params'].keys():
             variables['params'][name] = jax.device_get(state.params[name])

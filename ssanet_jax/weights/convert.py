@@ -1,26 +1,31 @@
 """Conversion between the variables of a network and the state_dict of its torch counterpart."""
 
 import fnmatch
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import flax.traverse_util
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssanet_jax.models.name_mapping import NameMapping
 from ssanet_jax.models.network import Network
+from ssanet_jax.weights.checkpoint_parts import Say, log
+from ssanet_jax.weights.matching import (
+    Matched,
+    flatten,
+    match,
+    namings,
+    rules_of,
+    same_layout,
+    shortened,
+    variable_shapes,
+)
+from ssanet_jax.weights.remedies import other_head, other_network
 
 if TYPE_CHECKING:
     import torch
 
 Variables = dict[str, Any]
-Path = tuple[str, ...]
-
-_OURS = 'ssanet_jax'  # the naming of networks that no other library has
 
 StateDict = Mapping[str, 'np.ndarray | torch.Tensor']
 
@@ -33,14 +38,16 @@ def from_torch(
     naming: str | None = None,
     ignore: Sequence[str] = (),
     head: bool = True,
+    say: Say = log,
 ) -> Variables:
     """Converts a torch state_dict to the variables of `model`.
 
-    Every weight must have a variable and every variable a weight, apart from BatchNorm's
-    `num_batches_tracked`, which has no counterpart and is ignored.
+    Every weight must have a variable and every variable a weight, apart from counters, such as
+    BatchNorm's `num_batches_tracked`, which have no counterpart. A prefix of all names of the
+    network, as `module._orig_mod.` or `backbone.`, is stripped, and names without it are ignored.
 
     Args:
-      state_dict: tensors or NumPy arrays by name; a leading 'module.' is stripped.
+      state_dict: tensors or NumPy arrays by name.
       model: from `create_model`.
       image_size: height and width of the images, if parameter shapes depend on it; defaults to 32
         with the CIFAR stem, otherwise 224.
@@ -48,13 +55,16 @@ def from_torch(
         match among the namings of the network.
       ignore: patterns (`aux1.*`) of names to skip.
       head: False skips the classifier, `fc`, whose number of classes may differ.
+      say: called with a sentence on what was stripped and ignored, if anything was.
 
     Returns:
       {'params': ..., 'batch_stats': ...} of float32 NumPy arrays, 'batch_stats' if there are any.
 
     Raises:
-      ValueError: unexpected or missing weights, which the message lists, or mismatched shapes.
+      ValueError: unexpected or missing weights, which the message lists, mismatched shapes, or
+        several networks under prefixes.
 
+    >>> import jax
     >>> from ssanet_jax import create_model
     >>> model = create_model('ssa_resnet20', num_classes=10, stage_sizes=(1,))
     >>> init = jax.jit(model.init, static_argnames='train')
@@ -65,31 +75,24 @@ def from_torch(
     >>> jax.tree.all(jax.tree.map(np.array_equal, from_torch(state_dict, model), variables))
     True
     """
-    arrays = {
-        name: value
-        for name, value in _without_prefix(state_dict).items()
-        if not name.endswith('num_batches_tracked')
-        and not any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore)
+    wanted = flatten(variable_shapes(model, image_size))
+    matched = match(
+        state_dict,
+        model,
+        wanted,
+        naming=naming,
+        ignored=lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore),
+        say=say,
+    )
+    if not head or ('params', 'fc', 'bias') not in wanted:
+        matched = _without_head(matched)
+    shapes = {name: wanted[path].shape for name, path in matched.paths.items()}
+    _require_same_names(matched, state_dict, model)
+    _require_same_shapes(matched, shapes, state_dict, model)
+    flat = {
+        path: _from_torch_layout(to_numpy(matched.arrays[name], name), shapes[name])
+        for name, path in matched.paths.items()
     }
-    wanted = _flatten(variable_shapes(model, image_size))
-    naming, rules = _best(model, naming, wanted, arrays)
-    paths = {rules.name(path[1:]): path for path in wanted}
-    if not head:
-        for name in [name for name, path in paths.items() if path[1] == 'fc']:
-            del paths[name]
-            arrays.pop(name, None)
-    arrays = {name: a for name, a in arrays.items() if not re.search(rules.unused, name)}
-    _require_same_names(paths, arrays, naming)
-    flat = {}
-    for name, path in paths.items():
-        values, shape = to_numpy(arrays[name]), wanted[path].shape
-        expected = rules.shape(name, shape)
-        if not _same_layout(values.shape, expected):
-            raise ValueError(
-                f'{name} has shape {values.shape}, but {type(model).__name__} needs {expected}; '
-                'expected weights of the same network with the same num_classes.'
-            )
-        flat[path] = _from_torch_layout(values, shape)
     return flax.traverse_util.unflatten_dict(flat)
 
 
@@ -101,9 +104,9 @@ def to_arrays(
     Raises:
       ValueError: the network has no such naming.
     """
-    _, rules = _naming(model, naming)
+    _, rules = rules_of(model, naming)
     arrays = {}
-    for path, values in _flatten(variables).items():
+    for path, values in flatten(variables).items():
         name = rules.name(path[1:])
         arrays[name] = _to_torch_layout(np.asarray(values), rules.shape(name, values.shape))
         if name.endswith('running_var'):
@@ -136,104 +139,68 @@ def to_torch(
 
 
 def num_classes(state_dict: StateDict, model: Network) -> int:
-    """The number of classes in the weights of `model`, under any of its namings.
+    """The number of classes in the weights of `model`, under any of its namings and any prefix.
 
     Raises:
       ValueError: the bias of the classifier is missing.
     """
-    names = [_naming(model, naming)[1].name(('fc', 'bias')) for naming in namings(model)]
-    arrays = _without_prefix(state_dict)
+    names = [rules_of(model, naming)[1].name(('fc', 'bias')) for naming in namings(model)]
     for name in names:
-        if name in arrays:
-            return arrays[name].shape[0]
+        if found := [n for n in state_dict if f'.{n}'.endswith(f'.{name}')]:
+            return state_dict[min(found, key=len)].shape[0]
     raise ValueError(
         f'The weights have no classifier of {type(model).__name__}: expected '
-        f'{" or ".join(sorted(set(names)))}.'
+        f'{" or ".join(sorted(set(names)))}. Give the number of classes: --num_classes.'
     )
 
 
-def namings(model: Network) -> list[str]:
-    """The namings that `from_torch` and `to_torch` accept for `model`; this package's is last."""
-    return [*model.state_dict_rules(), _OURS]
-
-
-def variable_shapes(model: Network, image_size: int | None = None) -> Any:
-    """Shapes and dtypes of the variables of `model`, without computing them."""
-    size = image_size or (32 if model.stem == 'cifar' else 224)
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
-
-
-def to_numpy(values: 'np.ndarray | torch.Tensor') -> np.ndarray:
-    """Converts a tensor or array to a float32 array."""
-    if hasattr(values, 'detach'):
-        values = values.detach().cpu().float().numpy()
-    return np.asarray(values, np.float32)
-
-
-def _without_prefix(state_dict: StateDict) -> 'dict[str, np.ndarray | torch.Tensor]':
-    """Strips the prefix that torch's DataParallel adds."""
-    return {name.removeprefix('module.'): value for name, value in state_dict.items()}
-
-
-def _flatten(tree: Mapping[str, Any]) -> dict[Path, Any]:
-    return flax.traverse_util.flatten_dict({**tree})
-
-
-def _naming(model: Network, name: str | None) -> tuple[str, NameMapping]:
-    known = {**model.state_dict_rules(), _OURS: NameMapping()}
-    if name is None:
-        name = next(iter(known))
-    if name not in known:
+def to_numpy(values: Any, name: str = 'An array') -> np.ndarray:
+    """Converts a tensor or an array of floating-point numbers to float32; raises ValueError."""
+    tensor = hasattr(values, 'detach')
+    if not (values.is_floating_point() if tensor else jnp.issubdtype(values.dtype, jnp.floating)):
         raise ValueError(
-            f'{type(model).__name__} has no naming {name!r}; choose one of '
-            f'{", ".join(map(repr, known))}.'
+            f'{name} holds no floating-point numbers; expected weights before quantization.'
         )
-    return name, known[name]
+    return values.detach().cpu().float().numpy() if tensor else np.asarray(values, np.float32)
 
 
-def _best(
-    model: Network, naming: str | None, wanted: Iterable[Path], arrays: Mapping[str, Any]
-) -> tuple[str, NameMapping]:
-    """The given naming, or the one with the fewest unmatched names."""
-    if naming is not None:
-        return _naming(model, naming)
-
-    def mismatches(name: str) -> int:
-        rules = _naming(model, name)[1]
-        return len(set(arrays) ^ {rules.name(path[1:]) for path in wanted})
-
-    return _naming(model, min(namings(model), key=mismatches))
+def _without_head(matched: Matched) -> Matched:
+    """Leaves out the classifier, and other layers that the weights have in its place."""
+    _, rules, arrays, paths = matched
+    place = rules.name(('fc', 'bias')).partition('.')[0]
+    kept = {name: path for name, path in paths.items() if path[1] != 'fc'}
+    return matched._replace(
+        arrays={n: a for n, a in arrays.items() if n in kept or n.partition('.')[0] != place},
+        paths=kept,
+    )
 
 
-def _require_same_names(expected: Iterable[str], arrays: Iterable[str], naming: str) -> None:
-    missing = sorted(set(expected) - set(arrays))
-    unexpected = sorted(set(arrays) - set(expected))
+def _require_same_names(matched: Matched, state_dict: StateDict, model: Network) -> None:
+    missing = sorted(matched.paths.keys() - matched.arrays.keys())
+    unexpected = sorted(matched.arrays.keys() - matched.paths.keys())
     if missing or unexpected:
         raise ValueError(
-            f'The weights do not match this network under the naming {naming}. '
-            f'Unexpected: {_list(unexpected)}. Missing: {_list(missing)}. '
-            "Choose the matching model. If only SSA is missing, set init.attention='insert', or "
-            '--insert of tools.convert_torch, whose --ignore skips weights.'
+            f'The weights do not match this network under the naming {matched.naming}. '
+            f'Unexpected: {shortened(unexpected)}. Missing: {shortened(missing)}. '
+            + other_network(state_dict, model, missing, unexpected)
         )
 
 
-def _list(names: Sequence[str]) -> str:
-    shown = ', '.join(names[:10]) or 'none'
-    return f'{shown}, ... ({len(names)} in all)' if len(names) > 10 else shown
-
-
-def _same_layout(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """Whether shapes are equal up to trailing axes of length 1, or one has trailing axes flat."""
-    a, b = (_strip_ones(s) for s in (shape, expected))
-    flat = a[:1] == b[:1] and math.prod(a) == math.prod(b) and 2 in (len(a), len(b))
-    return a == b or flat
-
-
-def _strip_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    while shape[-1:] == (1,):
-        shape = shape[:-1]
-    return shape
+def _require_same_shapes(
+    matched: Matched,
+    shapes: Mapping[str, tuple[int, ...]],
+    state_dict: StateDict,
+    model: Network,
+) -> None:
+    for name, path in matched.paths.items():
+        found = tuple(matched.arrays[name].shape)
+        expected = matched.rules.shape(name, shapes[name])
+        if same_layout(found, expected):
+            continue
+        message = f'{name} has shape {found}, but {type(model).__name__} needs {expected}'
+        if path[1] == 'fc':
+            raise ValueError(other_head(message, found, expected))
+        raise ValueError(f'{message}. {other_network(state_dict, model)}')
 
 
 def _from_torch_layout(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

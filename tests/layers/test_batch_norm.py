@@ -116,3 +116,17 @@ def test_statistics_of_bfloat16_input_are_computed_in_float32():
     exact = (exact - exact.mean((0, 1))) / np.sqrt(exact.var((0, 1)) + 1e-5)
     assert y.dtype == jnp.float32
     np.testing.assert_allclose(y, exact, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ('fast', 'ratio', 'error'),
+    [(True, 1, 4e-6), (True, 10, 3e-4), (False, 10, 6e-6), (False, 100, 8e-5), (False, 1e4, 1e-2)],
+)
+def test_two_passes_are_precise_where_means_exceed_deviations(fast, ratio, error):
+    """The errors of the docstring, fourfold; the oracle is float64."""
+    x = np.random.default_rng(0).normal(ratio, size=(8, 8, 8, 16)).astype(np.float32)
+    exact = np.float64(x) - np.mean(x, (0, 1, 2), np.float64)
+    exact /= np.sqrt(np.mean(exact**2, (0, 1, 2)) + 1e-5)
+    layer = layers.BatchNorm(use_running_average=False, use_fast_variance=fast)
+    found, _ = layer.init_with_output(jax.random.key(0), x)
+    assert np.abs(found - exact).max() < error

@@ -65,6 +65,29 @@ def test_a_recipe_sets_options_of_the_network(tmp_path):
     assert_trees_equal(bits(weights.from_torch(weights.load(out), model)), bits(variables))
 
 
+def test_a_checkpoint_with_prefixes_is_read_and_a_part_is_chosen(resnet, tmp_path, capsys):
+    variables, path = resnet
+    raw = weights.load(path)
+    both = {f'module._orig_mod.{name}': value for name, value in raw.items()}
+    both |= {f'model_ema.{name}': value + (value.ndim > 0) for name, value in raw.items()}
+    file, out = (str(tmp_path / name) for name in ('both.safetensors', 'out.safetensors'))
+    weights.save(file, both)
+    run(model='resnet20', weights=file, out=out)
+    said = ' '.join(capsys.readouterr().out.split())
+    assert 'Stripped the prefix module._orig_mod. of the weights.' in said
+    model = create_model('resnet20', num_classes=7)
+    assert_trees_equal(weights.from_torch(weights.load(out), model), variables)
+    run(model='resnet20', weights=file, out=out, part='model_ema')
+    np.testing.assert_array_equal(weights.load(out)['fc.bias'], raw['fc.bias'] + 1)
+
+
+def test_the_classifier_is_left_out_for_no_classes(resnet, tmp_path):
+    _, path = resnet
+    out = str(tmp_path / 'features.safetensors')
+    run(model='resnet20', weights=path, out=out, num_classes=0)
+    assert not [name for name in weights.load(out) if name.startswith('fc.')]
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

@@ -172,8 +172,31 @@ def test_a_new_head_leaves_the_other_layers(trained, tiny):
     assert (state.params['conv1']['kernel'] != fresh.params['conv1']['kernel']).any()
 
     tiny.init.head = 'load'
-    with pytest.raises(ConfigError, match=r'config.init: fc.* has shape .* same num_classes'):
+    with pytest.raises(ConfigError, match=r'config.init: fc.* has 4\. .*init.head=new'):
         load_weights(tiny, setup, fresh)
+
+
+def test_a_choice_among_the_weights_of_a_file_is_announced(trained, tiny, tmp_path):
+    raw = weights.load(trained[1])
+    averaged = {f'ema.{name}': value + (value.ndim > 0) for name, value in raw.items()}
+    tiny.init.weights = str(tmp_path / 'both.safetensors')
+    weights.save(
+        tiny.init.weights, {**averaged, **{f'model.{name}': value for name, value in raw.items()}}
+    )
+    setup = trainer_setup.build(tiny, num_classes=10, num_train_examples=100)
+    found = {}
+    for part in (None, 'ema'):
+        tiny.init.part = part
+        said = []
+        state = load_weights(tiny, setup, setup.init(), said.append)
+        found[part] = np.asarray(state.params['fc']['bias'])
+        if part is None:
+            assert said == [
+                'Stripped the prefix model. of the weights. The file also has averaged weights, '
+                'ema: --config.init.part=ema (--part of tools.convert_torch) takes them.'
+            ]
+    np.testing.assert_array_equal(found[None], raw['fc.bias'])
+    np.testing.assert_array_equal(found['ema'], raw['fc.bias'] + 1)
 
 
 @pytest.mark.parametrize(

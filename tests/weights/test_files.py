@@ -1,11 +1,14 @@
+import gzip
 import resource
 import sys
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from ssanet_jax.weights import load, save
+from ssanet_jax.weights import load, save, torch_file
+from ssanet_jax.weights.convert import to_numpy
 
 
 @pytest.fixture
@@ -129,3 +132,76 @@ def test_a_file_that_would_have_to_be_executed_is_rejected(saved):
     error = RuntimeError('Weights only load failed. Set weights_only=False to run it.')
     with pytest.raises(ValueError, match=r'plain weights \(Weights only load failed\)'):
         load(saved(error))
+
+
+def contents(tmp_path):
+    """Files that are not weights of torch, by kind."""
+    import flax.serialization
+    import h5py
+
+    tree = {'params': {'fc': {'bias': np.ones(2, np.float32)}}}
+    with h5py.File(tmp_path / 'h5', 'w') as file:
+        file['kernel'] = np.ones(3)
+    np.savez(tmp_path / 'x.npz', **{'fc.bias': np.ones(2)})
+    np.save(tmp_path / 'x.npy', np.ones(3))
+    with zipfile.ZipFile(tmp_path / 'keras', 'w') as archive:
+        archive.writestr('config.json', '{}')
+        archive.writestr('model.weights.h5', 'x')
+    return {
+        'flax': flax.serialization.to_bytes(tree),
+        'HDF5': (tmp_path / 'h5').read_bytes(),
+        'Keras model': (tmp_path / 'keras').read_bytes(),
+        'NumPy archive': (tmp_path / 'x.npz').read_bytes(),
+        'NumPy array': (tmp_path / 'x.npy').read_bytes(),
+        'Git LFS': b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n',
+        'web page': b'<!DOCTYPE html><html>Sign in</html>',
+        'gzip': gzip.compress(b'weights'),
+    }
+
+
+@pytest.mark.parametrize('name', ['weights.pth', 'weights.safetensors', 'weights.h5', 'weights'])
+def test_files_of_other_kinds_are_named(tmp_path, name):
+    for kind, content in contents(tmp_path).items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=kind) as error:
+            load(path)
+        assert '\n' not in str(error.value)
+
+
+def test_a_numpy_archive_is_converted_as_the_message_says(arrays, tmp_path):
+    np.savez(tmp_path / 'x.npz', **arrays)
+    with pytest.raises(
+        ValueError, match=r"weights\.save\('weights\.safetensors', dict\(numpy\.load"
+    ):
+        load(tmp_path / 'x.npz')
+    save(tmp_path / 'weights.safetensors', dict(np.load(tmp_path / 'x.npz')))
+    assert load(tmp_path / 'weights.safetensors').keys() == arrays.keys()
+
+
+@pytest.mark.parametrize('name', ['model.bin', 'model.pth', 'model', 'model.st'])
+def test_safetensors_are_recognized_under_any_name(arrays, tmp_path, name):
+    save(tmp_path / 'x.safetensors', arrays)
+    (tmp_path / 'x.safetensors').rename(tmp_path / name)
+    assert load(tmp_path / name).keys() == arrays.keys()
+
+
+def test_bfloat16_safetensors_are_read(tmp_path):
+    import ml_dtypes
+
+    path = tmp_path / 'x.safetensors'
+    save(path, {'fc.bias': np.array([0.5, -1.5], ml_dtypes.bfloat16)})
+    np.testing.assert_array_equal(to_numpy(load(path)['fc.bias']), np.float32([0.5, -1.5]))
+
+
+def test_a_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'is not a file; .* It is a folder; .*--workdir='):
+        load(tmp_path)
+
+
+def test_the_reason_of_torch_is_kept_without_its_advice():
+    advice = 'Weights only load failed. Re-run it with `weights_only` False, if trusted source.\n\n'
+    cause = 'Trying to load unsupported GLOBAL posix.system whose module posix is blocked.'
+    error = ValueError(f'{advice}{cause}\n\nCheck the documentation of torch.load.')
+    assert torch_file._reason(error) == cause.rstrip('.')
+    assert torch_file._reason(EOFError()) == 'EOFError'
