@@ -32,6 +32,10 @@ def or_auto(check: Check) -> Check:
     return Check(f'{check.meaning}, or -1', lambda v: v == -1 or check.holds(v))
 
 
+def one_of(*values: str) -> Check:
+    return Check(f'of {", ".join(values[:-1])} or {values[-1]}', lambda v: v in values)
+
+
 FRACTION = Check('at least 0 and below 1', lambda v: 0 <= v < 1)
 IS_SET = Check('other than None', lambda v: v is not None)
 

@@ -15,6 +15,7 @@ from ssanet_jax.config.field import (
     between,
     or_auto,
 )
+from ssanet_jax.config.recipe_fields import RECIPE
 
 # Upper bounds are where memory, or an int32, would run out.
 _STEPS = or_auto(at_least(1))
@@ -64,6 +65,12 @@ _RUN = (
     Field('max_bad_steps', 0, 'Consecutive non-finite steps to skip before stopping.', at_least(0)),
     Field('loss', 'cross_entropy', 'Training loss, a name in ssanet_jax.training.losses.LOSSES.'),
     Field('label_smoothing', 0.0, 'Probability spread evenly over all classes.', FRACTION),
+    Field('target_threshold', None,
+          'Probability above which a class becomes a full target, with mixed labels; unset: none.',
+          FRACTION, kind=float, only_with={'loss': 'binary_cross_entropy'}),
+    Field('micro_batches', 1,
+          "Parts of each device's batch whose gradients are computed one after the other.",
+          between(1, 2**16)),
 )
 
 _FOLDER = {'dataset.name': 'folder'}
@@ -172,36 +179,6 @@ _INIT = (
     Field('init.head', 'load', "'load': from init.weights. 'new': random, for other classes.",
           choices=('load', 'new'), only_with={'init.weights': IS_SET}),
 )
-
-_SGD, _ADAMW = {'optimizer.name': 'sgd'}, {'optimizer.name': 'adamw'}
-_STEPWISE = {'optimizer.schedule': 'step'}
-_OPTIMIZER = (
-    Field('optimizer.name', 'sgd', 'Optimizer.', choices=('sgd', 'adamw')),
-    Field('optimizer.learning_rate', 0.1,
-          'Peak learning rate for reference_batch_size; scales linearly with batch_size.',
-          above(0)),
-    Field('optimizer.reference_batch_size', 128, 'See learning_rate.', at_least(1)),
-    Field('optimizer.momentum', 0.9, 'Momentum.', FRACTION, only_with=_SGD),
-    Field('optimizer.nesterov', False, 'Nesterov momentum.', only_with=_SGD),
-    Field('optimizer.b1', 0.9, 'Decay of the first moment.', FRACTION, only_with=_ADAMW),
-    Field('optimizer.b2', 0.999, 'Decay of the second moment.', FRACTION, only_with=_ADAMW),
-    Field('optimizer.weight_decay', 1e-4,
-          'L2 added to the gradient with sgd; decoupled with adamw.', at_least(0)),
-    Field('optimizer.decay_parameters', 'all',
-          "Parameters with weight decay; 'kernels' excludes biases and BatchNorm.",
-          choices=('all', 'kernels')),
-    Field('optimizer.schedule', 'step', 'Learning rate schedule.',
-          choices=('step', 'cosine', 'constant')),
-    Field('optimizer.warmup_epochs', 0.0, 'Epochs of linear warm-up from 0.', at_least(0)),
-    Field('optimizer.decay_epochs', (30.0, 60.0, 90.0),
-          'Epochs at which the learning rate is multiplied by decay_factor.',
-          Check('rising', lambda v: list(v) == sorted(set(v)) and min(v, default=1) > 0),
-          only_with=_STEPWISE),
-    Field('optimizer.decay_factor', 0.1, 'See decay_epochs.', above(0), only_with=_STEPWISE),
-    Field('optimizer.train_only', (),
-          "Patterns of parameters to train, as ('*/ssa/*',), while others are frozen; empty: all.",
-          kind=tuple[str, ...]),
-)
 # fmt: on
 
-FIELDS = {f.name: f for f in (*_RUN, *_DATASET, *_MODEL, *ATTENTION_FIELDS, *_INIT, *_OPTIMIZER)}
+FIELDS = {f.name: f for f in (*_RUN, *_DATASET, *_MODEL, *ATTENTION_FIELDS, *_INIT, *RECIPE)}

@@ -34,7 +34,7 @@ def make_plan(config: ConfigDict, num_train_examples: int) -> TrainPlan:
     """Computes the plan of a config; call it after the overrides.
 
     Raises:
-      ConfigError: the warm-up is not shorter than the run, or the profile starts after it.
+      ConfigError: the warm-up and the cool-down fill the run, or the profile starts after it.
     """
     epoch = Fraction(num_train_examples, config.batch_size)
     steps = config.num_train_steps
@@ -45,6 +45,13 @@ def make_plan(config: ConfigDict, num_train_examples: int) -> TrainPlan:
         raise ConfigError(
             f'config.optimizer.warmup_epochs={config.optimizer.warmup_epochs} are {warmup} steps, '
             f'but the run has {steps}; shorten the warm-up or lengthen the run.'
+        )
+    cooldown = round(config.optimizer.cooldown_epochs * epoch)
+    if warmup + cooldown >= steps:
+        raise ConfigError(
+            f'config.optimizer.cooldown_epochs={config.optimizer.cooldown_epochs} are {cooldown} '
+            f'steps, but the run has {steps - warmup} after its warm-up; shorten the cool-down or '
+            'lengthen the run.'
         )
     every = config.eval_every_steps if config.eval_every_steps > 0 else epoch
     save = config.checkpoint_every_steps if config.checkpoint_every_steps > 0 else every

@@ -23,6 +23,7 @@ def check(config: ConfigDict) -> None:
     for name, field in FIELDS.items():
         field.verify(values[name])
     _check_decay(values)
+    _check_knots(values)
     _check_sizes(values)
 
 
@@ -49,6 +50,15 @@ def _check_decay(values: Mapping[str, Any]) -> None:
         raise ConfigError(
             f'config.optimizer.decay_epochs={decays} begins inside the warm-up of {warmup} '
             'epochs; decay later, or shorten optimizer.warmup_epochs.'
+        )
+
+
+def _check_knots(values: Mapping[str, Any]) -> None:
+    epochs, factors = values['optimizer.knot_epochs'], values['optimizer.knot_factors']
+    if len(epochs) != len(factors):
+        raise ConfigError(
+            f'config.optimizer.knot_epochs={epochs} and knot_factors={factors} differ in length; '
+            'give one factor for each epoch.'
         )
 
 
@@ -104,7 +114,8 @@ def changed_fields(config: ConfigDict, saved: Mapping[str, Any]) -> tuple[list[s
         if before.get(name) != now.get(name)
     }
     resumable = {name for name, field in FIELDS.items() if field.resumable}
-    if now['optimizer.schedule'] == 'cosine':  # Its learning rates depend on the length.
+    depend_on_length = now['optimizer.schedule'] in ('cosine', 'polynomial') or now['ema.horizon']
+    if depend_on_length:
         resumable -= {'num_epochs', 'num_train_steps'}
     harmless = [text for name, text in changed.items() if name in resumable]
     return [text for text in changed.values() if text not in harmless], harmless
@@ -127,15 +138,21 @@ def check_same_model(config: ConfigDict, saved: Mapping[str, Any]) -> None:
 
 
 def check_batch_size(config: ConfigDict, num_devices: int) -> None:
-    """Checks that training images split evenly over the devices; raises ConfigError."""
-    size = config.batch_size
-    if size % num_devices:
-        below = size // num_devices * num_devices
-        fits = [str(n) for n in (below, below + num_devices) if n > 0]
+    """Checks that training images split evenly over devices and micro-batches.
+
+    Raises:
+      ConfigError: naming the nearest sizes that do.
+    """
+    size, parts = config.batch_size, config.micro_batches
+    unit = num_devices * parts
+    if size % unit:
+        below = size // unit * unit
+        fits = [str(n) for n in (below, below + unit) if n > 0]
         verb = 'sizes that fit are' if len(fits) > 1 else 'size that fits is'
+        each = f', each in {parts} micro-batches' if parts > 1 else ''
         raise ConfigError(
-            f'config.batch_size={size} cannot be split over {num_devices} devices. It counts '
-            f'images on all devices together; the nearest {verb} {" and ".join(fits)}.'
+            f'config.batch_size={size} cannot be split over {num_devices} devices{each}. It '
+            f'counts images on all devices together; the nearest {verb} {" and ".join(fits)}.'
         )
 
 

@@ -81,7 +81,8 @@ def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: i
         loss=setup.loss,
         preprocess=setup.preprocess,
         mesh=setup.mesh,
-        dropout_seed=config.seed,
+        mixing=setup.mixing,
+        seed=config.seed,
     )
     learning_rate = float(setup.schedule(step - 1))
     print(f'Step {step:,}: loss {diagnosis.loss:.4g}, learning rate {learning_rate:.4g}.')

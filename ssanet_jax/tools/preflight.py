@@ -60,6 +60,8 @@ def main() -> None:
     check_compiler(target.kind)
 
     def compile_step(step: Step, images: int) -> StepCost | TooLarge:
+        if step == 'train':
+            images = math.ceil(images / config.micro_batches) * config.micro_batches
         request = Request(config, target.topology, step, images, sizes.num_classes, sizes.num_train)
         return compile_with_progress(request, target.kind)
 

@@ -44,7 +44,8 @@ def load_trained(workdir: epath.PathLike, checkpoint: str = 'best') -> TrainedMo
 
     Args:
       workdir: of a finished or running run of main.py.
-      checkpoint: 'best', 'latest' or a step.
+      checkpoint: 'best', 'latest' or a step. A run with config.ema has averages of its variables,
+        which are loaded unless ':raw' follows, as in 'best:raw'.
 
     Raises:
       ConfigError: there is no run or no such checkpoint, or classes.json does not fit.
@@ -52,8 +53,16 @@ def load_trained(workdir: epath.PathLike, checkpoint: str = 'best') -> TrainedMo
     """
     folder = Workdir(workdir)
     config = with_defaults(folder.read_config())
+    which, colon, variant = checkpoint.partition(':')
+    if colon and (variant != 'raw' or not config.ema.horizon):
+        raise ConfigError(
+            f'--checkpoint={checkpoint} is not known; write :raw for the variables of a run with '
+            f'config.ema.horizon, whose averages --checkpoint={which} chooses.'
+        )
     step, variables = read_checkpoint(
-        folder, checkpoint, lambda reader, step: (step, reader.restore_variables(step))
+        folder,
+        which,
+        lambda reader, step: (step, reader.restore_variables(step, raw=bool(colon))),
     )
     classes = folder.read_classes()
     num_classes = _num_classes(variables, folder, classes)

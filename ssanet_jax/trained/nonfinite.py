@@ -14,7 +14,9 @@ from jax.sharding import PartitionSpec as P
 from ssanet_jax.analysis.interception import on_call
 from ssanet_jax.trained.inspection import ArrayStats, Edge, Inspector, array_stats
 from ssanet_jax.training.losses import LossFn
-from ssanet_jax.training.steps import DATA_AXIS, DeviceBatch, Preprocess, TrainState, dropout_key
+from ssanet_jax.training.mixing import MixFn
+from ssanet_jax.training.objective import DATA_AXIS, DeviceBatch, Objective, Preprocess
+from ssanet_jax.training.steps import TrainState
 
 
 class Culprit(NamedTuple):
@@ -62,28 +64,23 @@ def first_nonfinite(
     loss: LossFn,
     preprocess: Preprocess,
     mesh: Mesh,
-    dropout_seed: int = 0,
+    mixing: MixFn | None = None,
+    seed: int = 0,
 ) -> Diagnosis:
     """Computes the loss and gradient of `steps.train_step` and inspects every module.
 
     The culprit is the first edge that is not finite in the order of computation, or for gradients
     in the reverse order. XLA fuses this program differently: results differ from training by
-    rounding.
+    rounding. Micro-batches are inspected as one batch, so their dropout and statistics differ too.
 
     Args:
       state: before the step.
       batch: of the step; may be sharded over `mesh`.
-      model, loss, preprocess, mesh, dropout_seed: as in training.
+      model, loss, preprocess, mesh, mixing, seed: as in training.
     """
     inspector = Inspector()
-    step = partial(
-        _step,
-        model=model,
-        loss=loss,
-        preprocess=preprocess,
-        dropout_seed=dropout_seed,
-        inspector=inspector,
-    )
+    objective = Objective(model, loss, preprocess, mixing, seed)
+    step = partial(_step, objective=objective, inspector=inspector)
     mapped = jax.shard_map(
         step, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(), check_vma=False
     )
@@ -103,27 +100,17 @@ def _step(
     state: TrainState,
     batch: DeviceBatch,
     *,
-    model: nn.Module,
-    loss: LossFn,
-    preprocess: Preprocess,
-    dropout_seed: int,
+    objective: Objective,
     inspector: Inspector,
 ) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
     """The mean loss, its gradient, and counts [E, 2] of the edges and of their gradients."""
-    key = dropout_key(dropout_seed, state.step)
+    paired = objective.with_partners(batch)
 
     def total_loss(params: Any, probes: jax.Array | None) -> tuple[jax.Array, Any]:
         inspector.start(probes)
         with on_call(inspector, method=None):
-            logits, _ = model.apply(
-                {'params': params, 'batch_stats': state.batch_stats},
-                preprocess(batch['image']),
-                train=True,
-                mutable=['batch_stats'],
-                rngs={'dropout': key},
-            )
-        losses = loss(jnp.asarray(logits), batch['label']).astype(jnp.float32)
-        total = jnp.sum(losses, where=batch['mask'])
+            losses, *_ = objective(params, state.batch_stats, paired, state.step)
+        total = jnp.sum(losses.astype(jnp.float32), where=batch['mask'])
         return total, (total, jnp.stack(inspector.counts))
 
     jax.eval_shape(total_loss, state.params, None)  # to count the probes

@@ -237,13 +237,17 @@ class CheckpointReader:
         with self._reading(step):
             return self._manager.item_metadata(step).tree
 
-    def restore_variables(self, step: int) -> dict[str, Any]:
-        """'params' and 'batch_stats' of `step`, on one device, for any number that saved them."""
+    def restore_variables(self, step: int, *, raw: bool = False) -> dict[str, Any]:
+        """'params' and 'batch_stats' of `step`, on one device, for any number that saved them.
+
+        Their averages where the run has any, unless asked for the `raw` ones.
+        """
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = self._abstract(self._metadata(step), sharding)
         with self._reading(step):
             state, _ = self._manager.restore(step, args=checkpoint_integrity.Restore(abstract))
-        return {name: state[name] for name in ('params', 'batch_stats') if state[name]}
+        variables = state if raw else state.get('ema', state)
+        return {name: variables[name] for name in ('params', 'batch_stats') if variables[name]}
 
     def _name(self, step: int) -> str:
         return f'The checkpoint of step {step} in {self.directory}'

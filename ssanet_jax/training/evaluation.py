@@ -32,13 +32,19 @@ def evaluate(
     state: TrainState,
     before_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Means over every example of `config.dataset.eval_split`, each counted once."""
-    total = setup.zero_metrics()
+    """Means over every example of `config.dataset.eval_split`, each counted once.
+
+    Of a state with averages, those are evaluated, and the raw variables as 'raw/top1' etc.
+    """
+    totals = {prefix: setup.zero_metrics() for prefix in state.evaluated}
     batches = data.eval_batches(config, config.dataset.eval_split)
     for batch in to_devices(batches, setup.mesh):
         before_batch()
-        total = setup.eval_step(state, batch, total)
-    return total.means()
+        for prefix, variant in state.evaluated.items():
+            totals[prefix] = setup.eval_step(variant, batch, totals[prefix])
+    means = {f'{p}{name}': v for p, total in totals.items() for name, v in total.means().items()}
+    means.pop('raw/num_examples', None)
+    return means
 
 
 @lossy_output()

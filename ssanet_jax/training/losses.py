@@ -1,8 +1,13 @@
-"""Per-example losses: logits [N, K] and labels [N] to [N], in float32."""
+"""Per-example losses: logits [N, K] and targets to [N], in float32.
+
+Targets are a label int [N] per example, or mixed: `label` with probability `weight` [N], else
+`other`. A dense row [K] exists on the device only, inside the losses that need one.
+"""
 
 import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +15,7 @@ import optax
 
 from ssanet_jax.errors import ConfigError
 
-LossFn = Callable[[jax.Array, jax.Array], jax.Array]
+LossFn = Callable[..., jax.Array]  # of logits, label, and of mixed targets also other, weight
 
 
 def cross_entropy(
@@ -35,30 +40,98 @@ def cross_entropy(
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(one_hot, label_smoothing))
 
 
-# The choices of `config.loss`. A loss with an argument `label_smoothing` gets the config's.
-LOSSES: dict[str, Callable[..., jax.Array]] = {'cross_entropy': cross_entropy}
+def binary_cross_entropy(
+    logits: jax.Array,
+    label: jax.Array,
+    other: jax.Array | None = None,
+    weight: jax.Array | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    target_threshold: float | None = None,
+) -> jax.Array:
+    """Binary cross-entropy per example, the mean over classes of that of sigmoid(logits).
+
+        mean_k -(q[k] log sigmoid(logits[k]) + (1 - q[k]) log sigmoid(-logits[k]))
+
+    q is that of `cross_entropy`, mixed: weight * q(label) + (1 - weight) * q(other). With a
+    threshold it becomes 1 where it exceeds it and 0 elsewhere: an image mixed of two has both
+    labels in full (Wightman et al. 2021, section 3.1). As timm's BinaryCrossEntropy, whose mean is
+    over classes too, so values are small: log 2 without training, whatever K.
+
+    Args:
+      logits: [N, K].
+      label, other: int [N]; without `other`, all weight is on `label`.
+      weight: of `label`, [N] in [0, 1].
+      label_smoothing: in [0, 1).
+      target_threshold: in [0, 1), or None.
+
+    Returns:
+      [N], dtype of logits.
+    """
+
+    def smoothed(labels: jax.Array) -> jax.Array:  # [N, K]
+        one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+        return optax.smooth_labels(one_hot, label_smoothing)
+
+    target = smoothed(label)
+    if other is not None and weight is not None:
+        share = weight[:, None].astype(logits.dtype)
+        target = share * target + (1 - share) * smoothed(other)
+    if target_threshold is not None:
+        target = (target > target_threshold).astype(logits.dtype)
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, target), axis=-1)
 
 
-def make_loss(name: str, *, label_smoothing: float = 0.0) -> LossFn:
+def on_mixed_targets(loss: LossFn) -> LossFn:
+    """Extends a loss of labels to mixed targets, unless it takes them itself.
+
+    weight * loss(logits, label) + (1 - weight) * loss(logits, other), which equals the loss of
+    the mixed target if the loss is linear in it, as cross-entropies are (Zhang et al. 2018).
+    """
+    if 'other' in inspect.signature(loss).parameters:
+        return loss
+
+    def mixed(
+        logits: jax.Array, label: jax.Array, other: jax.Array, weight: jax.Array
+    ) -> jax.Array:
+        weight = weight.astype(logits.dtype)
+        return weight * loss(logits, label) + (1 - weight) * loss(logits, other)
+
+    return mixed
+
+
+# The choices of `config.loss`. A loss gets those of the config's options that it has arguments for.
+LOSSES: dict[str, Callable[..., jax.Array]] = {
+    'cross_entropy': cross_entropy,
+    'binary_cross_entropy': binary_cross_entropy,
+}
+
+
+def make_loss(
+    name: str, *, label_smoothing: float = 0.0, target_threshold: float | None = None
+) -> LossFn:
     """Looks up a training loss.
 
     Raises:
-      ConfigError: `LOSSES` has no such name, or the loss does not take label smoothing.
+      ConfigError: `LOSSES` has no such name, or the loss does not take an option that is set.
     """
     if name not in LOSSES:
         raise ConfigError(
             f'config.loss={name!r} is not known; choose one of {", ".join(LOSSES)}, or add yours '
             'to ssanet_jax.training.losses.LOSSES in the recipe.'
         )
-    loss = LOSSES[name]
-    if not label_smoothing:
-        return loss
-    if 'label_smoothing' not in inspect.signature(loss).parameters:
-        raise ConfigError(
-            f'config.label_smoothing={label_smoothing} has no effect with config.loss={name!r}; '
-            'set it to 0.'
-        )
-    return partial(loss, label_smoothing=label_smoothing)
+    loss, options = LOSSES[name], dict[str, Any]()
+    if label_smoothing:
+        options['label_smoothing'] = label_smoothing
+    if target_threshold is not None:
+        options['target_threshold'] = target_threshold
+    for option, value in options.items():
+        if option not in inspect.signature(loss).parameters:
+            unset = 'set it to 0' if option == 'label_smoothing' else 'leave it unset'
+            raise ConfigError(
+                f'config.{option}={value} has no effect with config.loss={name!r}; {unset}.'
+            )
+    return partial(loss, **options) if options else loss
 
 
 def evaluation_loss(logits: jax.Array, label: jax.Array) -> jax.Array:

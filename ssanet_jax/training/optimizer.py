@@ -1,40 +1,67 @@
 """Learning rate schedules and optimizers, composed from optax."""
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+import optax.contrib
 from ml_collections import ConfigDict
+from optax.contrib import MuonDimensionNumbers
 
 from ssanet_jax.config import TrainPlan
 from ssanet_jax.errors import ConfigError, nearest
 
+Part: TypeAlias = optax.GradientTransformation
+
 
 def make_schedule(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
-    """Maps a step to its learning rate: linear warm-up from 0, then `config.schedule`.
+    """Maps a step to its learning rate: linear warm-up, then `config.schedule`.
 
-    'step' counts its epochs from the start of training, warm-up included; 'cosine' falls
-    from the end of the warm-up toward 0, which it would reach one step after the last.
+    'step' and 'piecewise' count their epochs from the start of training, warm-up included. 'cosine'
+    and 'polynomial' fall from the end of the warm-up toward the floor, which they would reach one
+    step after the last, or at the cool-down, which stays there.
 
     Args:
       config: `config.optimizer`.
       plan: gives the peak, and epochs in steps.
     """
     peak = plan.peak_learning_rate
-    warmup = round(config.warmup_epochs * plan.steps_per_epoch)
+    warmup, cooldown = (
+        round(epochs * plan.steps_per_epoch)
+        for epochs in (config.warmup_epochs, config.cooldown_epochs)
+    )
+    length = plan.num_train_steps - warmup - cooldown
     decays = {
         'constant': lambda: optax.constant_schedule(peak),
-        'cosine': lambda: optax.cosine_decay_schedule(peak, plan.num_train_steps - warmup),
+        'cosine': lambda: optax.cosine_decay_schedule(peak, length, config.floor),
+        'polynomial': lambda: optax.polynomial_schedule(
+            peak, config.floor * peak, config.power, length
+        ),
         'step': lambda: optax.piecewise_constant_schedule(peak, _decays(config, plan, warmup)),
+        'piecewise': lambda: _interpolated(config, plan, warmup),
     }
     decay = decays[config.schedule]()
     if not warmup:
         return decay
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup])
+    rise = optax.linear_schedule(config.warmup_start * peak, peak, warmup)
+    return optax.join_schedules([rise, decay], [warmup])
+
+
+def _interpolated(config: ConfigDict, plan: TrainPlan, warmup: int) -> optax.Schedule:
+    """Straight lines between the knots, and constant beyond them, by step after the warm-up."""
+    steps = np.array([float(epoch * plan.steps_per_epoch) for epoch in config.knot_epochs])
+    rates = np.asarray(config.knot_factors, np.float32) * np.float32(plan.peak_learning_rate)
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.asarray(count, jnp.float32)
+        return jnp.interp(step, (steps - warmup).astype(np.float32), rates)
+
+    return schedule
 
 
 def _decays(config: ConfigDict, plan: TrainPlan, warmup: int) -> dict[int, float]:
@@ -72,11 +99,7 @@ def scale_by_step_schedule(
 def make_optimizer(
     config: ConfigDict, schedule: optax.Schedule
 ) -> optax.GradientTransformationExtraArgs:
-    """Builds the optimizer of `config.optimizer`; its `update` needs an argument `step`.
-
-    SGD adds weight decay to the gradient before momentum, as torch does and as the
-    released recipes assume; AdamW decouples it.
-    """
+    """Builds the optimizer of `config.optimizer`; its `update` needs an argument `step`."""
     if config.train_only:
         rest = config.copy_and_resolve_references()
         rest.train_only = ()
@@ -84,13 +107,78 @@ def make_optimizer(
             {True: make_optimizer(rest, schedule), False: optax.set_to_zero()},
             partial(trainable, patterns=config.train_only),
         )
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     mask = {'all': None, 'kernels': kernels}[config.decay_parameters]
     decay = optax.add_decayed_weights(config.weight_decay, mask)
-    if config.name == 'adamw':
-        parts = optax.scale_by_adam(config.b1, config.b2), decay
-    else:
-        parts = decay, optax.trace(config.momentum, config.nesterov)
-    return optax.chain(*parts, scale_by_step_schedule(schedule))
+    parts = OPTIMIZERS[config.name](config, decay, scale_by_step_schedule(schedule))
+    return optax.chain(*clip, *parts)
+
+
+def _sgd(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
+    """Decay is added to the gradient before momentum, as in torch and the released recipes."""
+    return [decay, optax.trace(config.momentum, config.nesterov), rate]
+
+
+def _adamw(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
+    return [optax.scale_by_adam(config.b1, config.b2), decay, rate]
+
+
+def _lamb(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
+    """`optax.lamb`; only layers that are decayed are adapted, as in timm's Lamb."""
+    return [optax.scale_by_adam(config.b1, config.b2, eps=1e-6), decay, _trust(config), rate]
+
+
+def _lars(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
+    """`optax.lars`, whose momentum is of updates times their learning rates."""
+    trace = optax.trace(config.momentum, config.nesterov)
+    return [decay, _trust(config, trust_coefficient=1e-3), rate, trace]
+
+
+def _lion(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
+    return [optax.scale_by_lion(config.b1, config.b2), decay, rate]
+
+
+def _muon(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
+    """`optax.contrib.muon`, with updates as large as AdamW's (Liu et al. 2025, section 2.2).
+
+    Kernels as matrices [kh * kw * C_in, C_out]; AdamW for the rest, and for depthwise kernels.
+    """
+
+    def matrices(params: Any) -> Any:
+        def dimensions(is_kernel: bool, a: jax.Array) -> MuonDimensionNumbers | None:
+            if not is_kernel or a.shape[-2] == 1:
+                return None
+            return MuonDimensionNumbers(tuple(range(a.ndim - 1)), a.ndim - 1)
+
+        return jax.tree.map(dimensions, kernels(params), params)
+
+    direction = optax.contrib.muon(
+        -1.0,  # `rate` has the sign
+        beta=config.momentum,
+        nesterov=config.nesterov,
+        adam_b1=config.b1,
+        adam_b2=config.b2,
+        muon_weight_dimension_numbers=matrices,
+        consistent_rms=0.2,
+    )
+    return [direction, decay, rate]
+
+
+def _trust(config: ConfigDict, **options: float) -> Part:
+    """Scales each layer's update by the norm of its parameters, or those of decayed layers only."""
+    trust = optax.scale_by_trust_ratio(**options)
+    return trust if config.decay_parameters == 'all' else optax.masked(trust, kernels)
+
+
+# Optimizers as parts to chain, of their config, weight decay and learning rate.
+OPTIMIZERS: dict[str, Callable[[ConfigDict, Part, Part], list[Part]]] = {
+    'sgd': _sgd,
+    'adamw': _adamw,
+    'lamb': _lamb,
+    'lars': _lars,
+    'lion': _lion,
+    'muon': _muon,
+}
 
 
 def trainable(params: Any, *, patterns: Sequence[str]) -> Any:

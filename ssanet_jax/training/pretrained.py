@@ -1,7 +1,5 @@
 """Initial weights of a run from the file of `config.init`."""
 
-import dataclasses
-
 import jax
 from ml_collections import ConfigDict
 
@@ -45,9 +43,7 @@ def load_weights(
             )
     except (ImportError, OSError, ValueError) as error:
         raise ConfigError(f'config.init: {error}') from error
-    loaded = jax.tree.map(
-        lambda old, new: jax.device_put(new, old.sharding),
-        state.variables,
-        {'batch_stats': {}, **variables},
+    new = {'batch_stats': {}, **variables}
+    return state.map_variables(
+        lambda old: jax.tree.map(lambda a, b: jax.device_put(b, a.sharding), old, new)
     )
-    return dataclasses.replace(state, **loaded)

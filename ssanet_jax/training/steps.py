@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import flax.linen as nn
 import flax.struct
@@ -17,13 +17,15 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from ssanet_jax.training.accumulation import accumulate
 from ssanet_jax.training.losses import LossFn, evaluation_loss
 from ssanet_jax.training.metrics import MetricFn, Metrics
+from ssanet_jax.training.mixing import MixFn
+from ssanet_jax.training.objective import DATA_AXIS, DeviceBatch, Objective, Preprocess
 
-DATA_AXIS = 'data'
-
-DeviceBatch = Mapping[str, jax.Array]
-Preprocess = Callable[[jax.Array], jax.Array]
+VariablesFn = Callable[[dict[str, Any]], Any]
+# Of the state after a step, and whether the step was applied if it may have been skipped.
+AverageFn = Callable[[Any, jax.Array | None], Any]
 
 
 @flax.struct.dataclass
@@ -47,6 +49,15 @@ class TrainState:
         """The variables that `model.apply` takes."""
         return {'params': self.params, 'batch_stats': self.batch_stats}
 
+    @property
+    def evaluated(self) -> Mapping[str, 'TrainState']:
+        """The states to evaluate, by prefix of their metrics; '' is that of the trained network."""
+        return {'': self}
+
+    def map_variables(self, function: VariablesFn) -> Self:
+        """Replaces the variables, and averages of them, by a function of each."""
+        return dataclasses.replace(self, **function(self.variables))
+
 
 def init_state(
     seed: int, *, model: nn.Module, tx: optax.GradientTransformation, image_size: int
@@ -69,12 +80,6 @@ def preprocess(image: jax.Array, *, mean: Sequence[float], std: Sequence[float])
     return image.astype(jnp.float32) * scale - shift
 
 
-def dropout_key(seed: int, step: jax.Array) -> jax.Array:
-    """The dropout key of a step, another on each device; call it inside shard_map over 'data'."""
-    key = jax.random.fold_in(jax.random.key(seed), step)
-    return jax.random.fold_in(key, jax.lax.axis_index(DATA_AXIS))
-
-
 def train_step(
     state: TrainState,
     batch: DeviceBatch,
@@ -84,7 +89,10 @@ def train_step(
     loss: LossFn,
     preprocess: Preprocess,
     metrics: Mapping[str, MetricFn] | None = None,
-    dropout_seed: int = 0,
+    mixing: MixFn | None = None,
+    seed: int = 0,
+    micro_batches: int = 1,
+    average: AverageFn | None = None,
     max_loss: float = math.inf,
     max_bad_steps: int = 0,
     exchange_dtype: jnp.dtype | None = None,
@@ -96,12 +104,12 @@ def train_step(
     Args:
       state: donated by the caller; do not reuse.
       batch: image uint8 [N, H, W, 3], label int32 [N], mask bool [N].
-      model: maps preprocessed images to logits [N, K].
+      model, loss, preprocess, mixing, seed: see `Objective`.
       tx: its `update` gets `step=state.step`, from which `make_optimizer`'s schedules follow.
-      loss: per example, of logits and label.
-      preprocess: maps the uint8 images to the model's input.
-      metrics: per-example functions; by default those of `METRICS`.
-      dropout_seed: dropout is a function of this seed, the step and the device.
+      metrics: per-example functions; by default those of `METRICS`. Of mixed images they get the
+        label with the larger weight.
+      micro_batches: parts of each device's batch whose gradients are computed one after the other.
+      average: updates the averages of the state, as `ema.average`.
       max_loss: a step is bad if its mean loss exceeds this, or its loss or gradient is not finite.
       max_bad_steps: if `tx` is an `optax.apply_if_finite`, the number of consecutive non-finite
         steps that it skips; a skipped step changes nothing but `step`, and is not bad.
@@ -110,45 +118,54 @@ def train_step(
     Returns:
       The next state, and sums over unmasked images, already summed over devices.
     """
-    key = dropout_key(dropout_seed, state.step)
+    objective = Objective(model, loss, preprocess, mixing, seed)
 
-    def total_loss(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
-        logits: Any
-        logits, updates = model.apply(
-            {'params': params, 'batch_stats': state.batch_stats},
-            preprocess(batch['image']),
-            train=True,
-            mutable=['batch_stats'],
-            rngs={'dropout': key},
-        )
-        losses = loss(logits, batch['label'])
-        total = Metrics.of(logits, batch['label'], losses, batch['mask'], metrics)
-        return total.loss, (updates.get('batch_stats', {}), total)
+    def total_loss(
+        params: Any, batch_stats: Any, batch: Mapping[str, Any], part: jax.Array | None
+    ) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        losses, logits, label, stats = objective(params, batch_stats, batch, state.step, part)
+        total = Metrics.of(logits, label, losses, batch['mask'], metrics)
+        return total.loss, (stats, total)
 
-    grads, (batch_stats, total) = jax.grad(total_loss, has_aux=True)(state.params)
+    gradient = partial(jax.grad(total_loss, has_aux=True), state.params)
+    grads, (batch_stats, total) = accumulate(
+        gradient, state.batch_stats, objective.with_partners(batch), micro_batches
+    )
     grads, (batch_stats, sums) = _sum_over_devices(grads, (batch_stats, total.sums), exchange_dtype)
     total = dataclasses.replace(total, sums=sums)
     grads = jax.tree.map(lambda g: g / total.num_examples, grads)
     devices = jax.lax.axis_size(DATA_AXIS)
     batch_stats = jax.tree.map(lambda s: s / devices, batch_stats)
+    next_state, applied = _apply_gradients(state, grads, batch_stats, tx)
+    bad = ~jnp.isfinite(total.loss) | ~jnp.isfinite(optax.tree.norm(grads))
+    if applied is not None:
+        total = jax.tree.map(lambda s: jnp.where(applied, s, jnp.zeros_like(s)), total)
+        bad = next_state.opt_state.notfinite_count > max_bad_steps
+    bad |= total.loss > max_loss * total.num_examples
+    if average is not None:
+        next_state = average(next_state, applied)
+    return next_state, dataclasses.replace(total, bad_step=jnp.where(bad, next_state.step, 0))
+
+
+def _apply_gradients(
+    state: TrainState, grads: Any, batch_stats: Any, tx: optax.GradientTransformation
+) -> tuple[TrainState, jax.Array | None]:
+    """The next state, and whether the step was applied if `tx` is an `optax.apply_if_finite`."""
     update = optax.with_extra_args_support(tx).update
     with jax.numpy_dtype_promotion('standard'):  # optax multiplies counts by floats
         updates, opt_state = update(grads, state.opt_state, state.params, step=state.step)
-    bad = ~jnp.isfinite(total.loss) | ~jnp.isfinite(optax.tree.norm(grads))
+    applied = None
     if isinstance(opt_state, optax.ApplyIfFiniteState):
-        skipped = state.batch_stats, jax.tree.map(jnp.zeros_like, total)
-        batch_stats, total = jax.tree.map(
-            partial(jnp.where, opt_state.last_finite), (batch_stats, total), skipped
-        )
-        bad = opt_state.notfinite_count > max_bad_steps
-    bad |= total.loss > max_loss * total.num_examples
-    next_state = TrainState(
+        applied = opt_state.last_finite
+        batch_stats = jax.tree.map(partial(jnp.where, applied), batch_stats, state.batch_stats)
+    next_state = dataclasses.replace(
+        state,
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
-    return next_state, dataclasses.replace(total, bad_step=jnp.where(bad, next_state.step, 0))
+    return next_state, applied
 
 
 def _sum_over_devices(

@@ -1,6 +1,5 @@
 """Builds what a config describes: the model, the optimizer and the compiled steps."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -22,8 +21,10 @@ from ssanet_jax.models.batch_norm_folding import for_inference
 from ssanet_jax.models.network import ModuleFn
 from ssanet_jax.models.registry import split_name
 from ssanet_jax.training import parallel, steps
-from ssanet_jax.training.losses import LossFn, make_loss
+from ssanet_jax.training.ema import AveragedState, make_average
+from ssanet_jax.training.losses import LossFn, make_loss, on_mixed_targets
 from ssanet_jax.training.metrics import METRICS, MetricFn, Metrics
+from ssanet_jax.training.mixing import MixFn, make_mixing
 from ssanet_jax.training.optimizer import check_train_only, make_optimizer, make_schedule
 from ssanet_jax.training.steps import TrainState, init_state
 from ssanet_jax.weights.convert import variable_shapes
@@ -44,6 +45,8 @@ class TrainerSetup(NamedTuple):
     loss: LossFn
     metrics: Mapping[str, MetricFn]
     preprocess: steps.Preprocess
+    mixing: MixFn | None
+    average: steps.AverageFn | None
     train_step: parallel.TrainStepFn
     eval_step: parallel.EvalStepFn
     zero_metrics: Callable[[], Metrics]
@@ -54,19 +57,21 @@ class TrainerSetup(NamedTuple):
 
     def init(self) -> TrainState:
         """The state before the first step, replicated over the mesh."""
-        init = partial(init_state, model=self.model, tx=self.tx, image_size=self.image_size)
+
+        def init(seed: int) -> TrainState:
+            state = init_state(seed, model=self.model, tx=self.tx, image_size=self.image_size)
+            return AveragedState.start(state) if self.average else state
+
         return jax.jit(init, static_argnums=0, out_shardings=parallel.replicated(self.mesh))(
             self.seed
         )
 
     def for_inference(self, state: TrainState) -> tuple['TrainerSetup', TrainState]:
         """Folds BatchNorms as `for_inference` does: evaluates faster, cannot train."""
-        model, variables = for_inference(self.model, state.variables)
+        model, _ = for_inference(self.model, state.variables)
         eval_step = _eval_step(model, self.preprocess, self.metrics, self.mesh)
-        return (
-            self._replace(model=model, eval_step=eval_step),
-            dataclasses.replace(state, **variables),
-        )
+        folded = state.map_variables(lambda variables: for_inference(self.model, variables)[1])
+        return self._replace(model=model, eval_step=eval_step), folded
 
 
 def build(
@@ -78,6 +83,7 @@ def build(
     loss: LossFn | None = None,
     metrics: Mapping[str, MetricFn] | None = None,
     preprocess: steps.Preprocess | None = None,
+    mixing: MixFn | None = None,
     attention: ModuleFn | None = None,
 ) -> TrainerSetup:
     """Builds what `config`, which has passed `check`, describes.
@@ -91,6 +97,7 @@ def build(
       metrics: per-example functions to compute in addition to those of `METRICS`.
       preprocess: maps uint8 images [N, H, W, 3] to the model's input, on the device; by default
         normalization by `config.dataset.mean` and `std`.
+      mixing: draws how images are mixed, as `mixing.draw`; by default that of `config.mix`.
       attention: see `build_model`.
 
     Raises:
@@ -107,7 +114,14 @@ def build(
     tx: optax.GradientTransformation = make_optimizer(config.optimizer, schedule)
     if config.max_bad_steps:
         tx = optax.apply_if_finite(tx, config.max_bad_steps)
-    loss = loss or make_loss(config.loss, label_smoothing=config.label_smoothing)
+    loss = loss or make_loss(
+        config.loss,
+        label_smoothing=config.label_smoothing,
+        target_threshold=config.target_threshold,
+    )
+    mixing = mixing or make_mixing(config.mix)
+    loss = on_mixed_targets(loss) if mixing else loss
+    average = make_average(config, plan)
     metrics = {**METRICS, **(metrics or {})}
     preprocess = preprocess or build_preprocess(config)
     train_step = partial(
@@ -117,7 +131,10 @@ def build(
         loss=loss,
         preprocess=preprocess,
         metrics=metrics,
-        dropout_seed=config.seed,
+        mixing=mixing,
+        seed=config.seed,
+        micro_batches=config.micro_batches,
+        average=average,
         max_loss=config.max_loss,
         max_bad_steps=config.max_bad_steps,
         exchange_dtype=jnp.dtype(config.exchange_dtype),
@@ -132,6 +149,8 @@ def build(
         loss=loss,
         metrics=metrics,
         preprocess=preprocess,
+        mixing=mixing,
+        average=average,
         train_step=parallel.parallel_train_step(train_step, mesh),
         eval_step=_eval_step(model, preprocess, metrics, mesh),
         zero_metrics=jax.jit(zero_metrics, out_shardings=parallel.replicated(mesh)),

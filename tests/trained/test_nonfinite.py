@@ -69,7 +69,7 @@ def test_a_good_step_has_the_loss_and_gradient_of_training():
         tx=optax.sgd(1.0),
         loss=cross_entropy,
         preprocess=preprocess,
-        dropout_seed=3,
+        seed=3,
     )
     mesh, batch = mesh_of(2), batch_of(4)
     spec = jax.sharding.PartitionSpec
@@ -89,7 +89,7 @@ def test_a_good_step_has_the_loss_and_gradient_of_training():
         loss=cross_entropy,
         preprocess=preprocess,
         mesh=mesh,
-        dropout_seed=3,
+        seed=3,
     )
     assert diagnosis.loss == pytest.approx(float(metrics.loss) / 4, rel=1e-5)
     grads = jax.tree.map(lambda old, new: np.asarray(old) - new, state.params, after.params)

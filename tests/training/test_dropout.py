@@ -46,7 +46,7 @@ def loss_of(step, seed, num_devices=1):
         tx=optax.sgd(0.0),
         loss=cross_entropy,
         preprocess=lambda image: image,
-        dropout_seed=seed,
+        seed=seed,
     )
     step = parallel.parallel_train_step(train_step, mesh_of(num_devices))
     _, metrics = step(state, batch, Metrics.zero())

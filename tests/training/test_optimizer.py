@@ -1,3 +1,5 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,13 @@ import optax
 import pytest
 
 from ssanet_jax.config import base, make_plan
-from ssanet_jax.training.optimizer import make_optimizer, make_schedule
+from ssanet_jax.config.fields import FIELDS
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.training.optimizer import OPTIMIZERS, make_optimizer, make_schedule
+from tests.golden import rule
+from tests.helpers import ROOT, float64
+
+TIMM = json.loads((ROOT / 'tests/golden/recipes.json').read_text())
 
 
 def schedule_of(**settings):
@@ -46,6 +54,48 @@ def test_cosine_schedule_falls_from_the_end_of_the_warm_up():
 def test_constant_schedule_warms_up():
     schedule = schedule_of(schedule='constant', warmup_epochs=1.0)
     assert [float(schedule(step)) for step in (0, 5, 10, 99)] == pytest.approx([0, 0.05, 0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ('name', 'settings'),
+    [
+        ('cosine', {'warmup_start': 0.1, 'floor': 0.02, 'cooldown_epochs': 1.0}),
+        ('polynomial', {'warmup_start': 0.1, 'floor': 0.02, 'power': 2.0}),
+        ('torchvision', {'schedule': 'cosine', 'warmup_start': 0.01}),
+    ],
+)
+def test_schedules_with_warm_up_floor_and_cool_down_equal_those_of_timm_and_torch(name, settings):
+    settings = {'schedule': name, 'warmup_epochs': 2.0, 'learning_rate': 0.5, **settings}
+    schedule = schedule_of(**settings)
+    found = [float(schedule(step)) for step in range(100)]
+    np.testing.assert_allclose(found, TIMM['schedules'][name], rtol=2e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize('warmup', [0.0, 2.0])
+def test_a_piecewise_schedule_interpolates_between_epochs_of_the_run(warmup):
+    """After a warm-up the lines go on as without one."""
+    schedule = schedule_of(
+        schedule='piecewise',
+        warmup_epochs=warmup,
+        knot_epochs=(0.0, 2.0, 9.0),
+        knot_factors=(1e-4, 1.0, 0.1),
+    )
+    for step in range(20 if warmup else 0, 100):
+        expected = 0.1 * np.interp(step / 10, [0, 2, 9], [1e-4, 1, 0.1])
+        assert float(schedule(step)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_ffcvs_schedule_is_a_warm_up_and_a_polynomial():
+    """np.interp([epoch], [0, lr_peak_epoch, epochs], [1e-4, 1, 0]), by step."""
+    schedule = schedule_of(schedule='polynomial', warmup_epochs=2.0, warmup_start=1e-4)
+    for step in range(100):
+        expected = 0.1 * np.interp(step / 10, [0, 2, 10], [1e-4, 1, 0])
+        assert float(schedule(step)) == pytest.approx(expected, rel=1e-5, abs=1e-8)
+
+
+def test_a_warm_up_and_cool_down_that_fill_the_run_are_refused():
+    with pytest.raises(ConfigError, match=r'cooldown_epochs=5.0 are 50 steps, .* 50 after its war'):
+        schedule_of(schedule='cosine', warmup_epochs=5.0, cooldown_epochs=5.0)
 
 
 PARAMS = {'conv1': {'kernel': 1.5}, 'bn1': {'scale': 1.2, 'bias': -0.4}}
@@ -119,3 +169,118 @@ def test_only_parameters_that_match_a_pattern_are_trained():
         return sgd_by_hand(value, gradient, 0.01, False) if path[-1].key == 'kernel' else value
 
     assert found == by_path(expected)
+
+
+def test_every_choice_has_an_optimizer():
+    assert FIELDS['optimizer.name'].choices == tuple(OPTIMIZERS)
+
+
+SHAPES = {'conv1/kernel': (2, 2, 3, 4), 'bn1/scale': (4,), 'fc/bias': (5,)}
+TORCH = {'conv1/kernel': 'conv1.weight', 'bn1/scale': 'bn1.weight', 'fc/bias': 'fc.bias'}
+
+
+def tree_of(prefix=''):
+    """Values of rule.py by path, in this package's layout."""
+    tree = {}
+    for path, shape in SHAPES.items():
+        name = TORCH[path]
+        in_torch = (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape
+        array = rule.weight(prefix + name, in_torch)
+        module, leaf = path.split('/')
+        tree[module] = {leaf: array.transpose(2, 3, 1, 0) if len(shape) == 4 else array}
+    return tree
+
+
+def train(tx, steps=5):
+    """Parameters after some steps with fixed gradients, in float64; `tx` may be an alias."""
+    with float64():
+        params = jax.tree.map(jnp.asarray, tree_of())
+        state, update = tx.init(params), optax.with_extra_args_support(tx).update
+        for step in range(steps):
+            gradient = jax.tree.map(jnp.asarray, tree_of(f'gradient {step} '))
+            updates, state = update(gradient, state, params, step=jnp.int32(step))
+            params = optax.apply_updates(params, updates)
+        return jax.device_get(params)
+
+
+def configured(rate=0.02, **settings):
+    config = base()
+    config.optimizer.update({'weight_decay': 0.1, 'decay_parameters': 'kernels', **settings})
+    return make_optimizer(config.optimizer, optax.constant_schedule(rate))
+
+
+@pytest.mark.parametrize(
+    ('name', 'settings'),
+    [
+        ('lamb', {'name': 'lamb'}),
+        ('lamb clipped', {'name': 'lamb', 'clip_norm': 1.0}),
+        ('lion', {'name': 'lion', 'b2': 0.99}),
+    ],
+)
+def test_lamb_and_lion_equal_those_of_timm(name, settings):
+    """With weight decay, and LAMB's adaptation, of kernels only."""
+    found, expected = train(configured(**settings)), TIMM['optimizers'][name]
+    for path, theirs in TORCH.items():
+        module, leaf = path.split('/')
+        ours = found[module][leaf]
+        ours = ours.transpose(3, 2, 0, 1) if ours.ndim == 4 else ours
+        np.testing.assert_allclose(ours.ravel(), expected[theirs], rtol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'alias'),
+    [
+        ({'name': 'lamb'}, lambda rate: optax.lamb(rate, weight_decay=0.1)),
+        ({'name': 'lars'}, lambda rate: optax.lars(rate, weight_decay=0.1)),
+        ({'name': 'lion'}, lambda rate: optax.lion(rate, b2=0.999, weight_decay=0.1)),
+        ({'name': 'adamw'}, lambda rate: optax.adamw(rate, weight_decay=0.1)),
+    ],
+    ids=lambda value: value.get('name') if isinstance(value, dict) else '',
+)
+def test_with_decay_of_all_parameters_optimizers_are_those_of_optax(settings, alias):
+    """At a learning rate that falls, which momentum of updates with rates remembers."""
+    schedule = optax.linear_schedule(0.02, 0.0, 10)
+    config = base()
+    config.optimizer.update({'weight_decay': 0.1, **settings})
+    found = train(make_optimizer(config.optimizer, schedule))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, train(alias(schedule))
+    )
+
+
+def muon_by_hand(steps=5, rate=0.02, decay=0.1, beta=0.95):
+    """Jordan's Newton-Schulz iteration of the momentum, as a [12, 4] matrix; no Nesterov."""
+    weight, momentum = tree_of()['conv1']['kernel'].reshape(12, 4), 0.0
+    for step in range(steps):
+        gradient = tree_of(f'gradient {step} ')['conv1']['kernel'].reshape(12, 4)
+        momentum = beta * momentum + (1 - beta) * gradient
+        x = momentum.T / np.linalg.norm(momentum)
+        for _ in range(5):
+            a = x @ x.T
+            x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+        weight = weight - rate * (0.2 * np.sqrt(12) * x.T + decay * weight)
+    return weight
+
+
+def test_muon_orthogonalizes_kernels_and_leaves_the_rest_to_adamw():
+    settings = {'momentum': 0.95, 'decay_parameters': 'kernels'}
+    found = train(configured(name='muon', **settings))
+    np.testing.assert_allclose(found['conv1']['kernel'].reshape(12, 4), muon_by_hand(), rtol=1e-5)
+    adamw = train(configured(name='adamw'))
+    for module in ('bn1', 'fc'):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found[module], adamw[module]
+        )
+
+
+def test_gradients_are_clipped_to_a_norm_of_all_of_those_trained_together():
+    def norm(**settings):
+        before, after = tree_of(), train(configured(weight_decay=0.0, **settings), steps=1)
+        moved = jax.tree.map(lambda a, b: np.asarray(a - b) / 0.02, before, after)
+        return float(np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(moved))))
+
+    whole = norm()
+    assert whole > 2
+    assert norm(clip_norm=1.5) == pytest.approx(1.5, rel=1e-6)
+    assert norm(clip_norm=2 * whole) == pytest.approx(whole, rel=1e-6)
+    assert norm(clip_norm=0.5, train_only=('*/scale',)) == pytest.approx(0.5, rel=1e-6)
