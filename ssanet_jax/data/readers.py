@@ -21,6 +21,7 @@ from ssanet_jax.data.sources import (
     EncodedBatch,
     HostShard,
     RandomAccess,
+    apart,
 )
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
@@ -124,7 +125,7 @@ class TfRecords:
         self.size = builder.info.splits[split].num_examples
 
     def training(
-        self, *, seed: int, batch_size: int, start_step: int, share: HostShard
+        self, *, seed: int, batch_size: int, start_step: int, share: HostShard, repeats: int = 1
     ) -> Iterator[EncodedBatch]:
         part = self._part(share)
         rows = np.diff(share.bounds(batch_size)).item()
@@ -136,10 +137,17 @@ class TfRecords:
                 (), (seed, 2 * epoch + 1), maxval=2**62, dtype=tf.int64
             )
             records = records.shuffle(self._shuffle_buffer, seed=order)
-            return records.map(lambda number, record: (number, epoch, record))
+            if repeats == 1:
+                return records.map(lambda number, record: (number, epoch, record))
+            passes = tf.data.Dataset.range(epoch * repeats, (epoch + 1) * repeats)
+            records = records.flat_map(
+                lambda number, record: passes.map(lambda e: (number, e, record))
+            )
+            return records.take(part.size)
 
         epochs = tf.data.Dataset.range(first_epoch, _FOREVER)
-        return _batches(epochs.flat_map(epoch_records).skip(skipped))
+        records = epochs.flat_map(epoch_records).skip(skipped)
+        return _batches(_apart(records, rows, repeats) if repeats > 1 else records)
 
     def evaluation(self, share: HostShard) -> Iterator[EncodedBatch]:
         records = self._part(share).records(file_seed=None)
@@ -198,6 +206,13 @@ class _Part:
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
+
+
+def _apart(records: tf.data.Dataset, rows: int, repeats: int) -> tf.data.Dataset:
+    """Brings the repeats of an example apart within each `rows` records, see `sources.apart`."""
+    order = apart(rows, repeats)
+    batches = records.batch(rows)
+    return batches.map(lambda *columns: tuple(tf.gather(c, order) for c in columns)).unbatch()
 
 
 def _batches(records: tf.data.Dataset) -> Iterator[EncodedBatch]:
