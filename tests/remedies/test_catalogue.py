@@ -55,6 +55,14 @@ BY_HAND = {
     'make them with data.file_batches': 'an argument',
     'drop --nopreprocessing': 'an argument',
     'Compute in {}': 'an argument',
+    'choose another.': 'any file or folder',
+    'Move their folders away': 'files',
+    'Repair or remove them, or go on': 'tests/training/test_data_check.py',
+    # Other hosts are started.
+    'Start every host with the same command': 'other hosts',
+    'start all hosts again': 'other hosts',
+    'Start all hosts with the same': 'other hosts',
+    'Start it, or correct --coordinator': 'other hosts',
     # Commands that run for long, or only say what to run again.
     'Lower the learning rate and run the study': 'days of training',
     'Check that commit out': 'another commit',
