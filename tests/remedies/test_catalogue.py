@@ -32,7 +32,7 @@ BY_HAND = {
     'Check the disk': 'a failing disk',
     'Remove it and run the study again': 'days of training',
     'free some space': 'a full disk',
-    # A package is installed; test_names checks the extra.
+    # A package is installed; a test below checks its extra.
     'pip install': 'a package',
     # Another folder, file, host or network is chosen, which may be any.
     'Pass other files': 'any files',
@@ -47,7 +47,8 @@ BY_HAND = {
     'choose a run of a network with attention': 'any such run',
     'choose a network with attention': 'any such network',
     'Choose another format, or add the rule': 'code',
-    'Choose the matching model': 'other weights',
+    'Give the number of classes: --num_classes': 'other weights',
+    'give more of the name': 'a longer name',
     'make both equal except for SSA': 'other weights',
     # The message is about an argument of a Python function and says its type.
     'pass images or batches': 'an argument',
