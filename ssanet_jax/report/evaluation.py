@@ -1,6 +1,5 @@
 """Evaluates a run once: logits, loss and rank of every image, and the images of highest loss."""
 
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax import data
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import printable
 from ssanet_jax.trained.load import TrainedModel
 from ssanet_jax.trained.prediction import Predictor
 from ssanet_jax.training.losses import evaluation_loss
@@ -36,8 +36,7 @@ class Evaluation(NamedTuple):
       hardest: the decodable images of highest loss, in descending order.
       sample: evenly spaced decodable images, for statistics too expensive to compute on all.
       num_train: number of training images.
-      names: of every image: the path of its file, where images are files, or else '#' and its
-        position.
+      names: of every image: its file in a folder of images, or else '#' and its position.
     """
 
     logits: np.ndarray
@@ -104,10 +103,10 @@ def evaluate_trained(trained: TrainedModel, *, hardest: int, sample: int) -> Eva
 def _names(config: ConfigDict, count: int) -> list[str]:
     if config.dataset.name != 'folder':
         return [f'#{position}' for position in range(count)]
-    from ssanet_jax.data.builders import open_source  # imports TensorFlow
+    from ssanet_jax.data.builders import open_builder  # imports TensorFlow
 
-    source = open_source(config.dataset, config.dataset.eval_split)
-    return [os.path.relpath(source.name(n), config.dataset.data_dir) for n in range(count)]
+    files = open_builder(config.dataset).chosen(config.dataset.eval_split)
+    return [printable(file.name) for file in files]
 
 
 def _eval_config(trained: TrainedModel) -> tuple[ConfigDict, data.DatasetInfo]:

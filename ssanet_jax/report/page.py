@@ -87,6 +87,7 @@ def _page(folder: Workdir, checkpoint: str) -> str:
         trained = load_trained(folder, checkpoint)
         try:
             evaluation = evaluate_trained(trained, hardest=_HARDEST, sample=_SAMPLE)
+            notes += _left_out(config)
         except ConfigError as error:
             notes.append(f'Sections that need the evaluation images are omitted: {error}')
     else:
@@ -154,6 +155,15 @@ def _image_sections(
         'calibration': sections.calibration_section(logits, label),
         'gates': sections.gates_section(trained, evaluation),
     }
+
+
+def _left_out(config: ConfigDict) -> list[str]:
+    """What a folder of images holds that is no example."""
+    if config.dataset.name != 'folder':
+        return []
+    from ssanet_jax.data import builders, findings  # import TensorFlow
+
+    return findings.left_out_sentence(builders.open_builder(config.dataset).left_out)
 
 
 def _bad_names(evaluation: Evaluation) -> str:

@@ -32,7 +32,7 @@ BY_HAND = {
     'Check the disk': 'a failing disk',
     'Remove it and run the study again': 'days of training',
     'free some space': 'a full disk',
-    # A package is installed; test_names checks the extra.
+    # A package is installed; a test below checks its extra.
     'pip install': 'a package',
     # Another folder, file, host or network is chosen, which may be any.
     'Pass other files': 'any files',
@@ -47,7 +47,8 @@ BY_HAND = {
     'choose a run of a network with attention': 'any such run',
     'choose a network with attention': 'any such network',
     'Choose another format, or add the rule': 'code',
-    'Choose the matching model': 'other weights',
+    'Give the number of classes: --num_classes': 'other weights',
+    'give more of the name': 'a longer name',
     'make both equal except for SSA': 'other weights',
     # The message is about an argument of a Python function and says its type.
     'pass images or batches': 'an argument',
@@ -55,6 +56,14 @@ BY_HAND = {
     'make them with data.file_batches': 'an argument',
     'drop --nopreprocessing': 'an argument',
     'Compute in {}': 'an argument',
+    'choose another.': 'any file or folder',
+    'Move their folders away': 'files',
+    'Repair or remove them, or go on': 'tests/training/test_data_check.py',
+    # Other hosts are started.
+    'Start every host with the same command': 'other hosts',
+    'start all hosts again': 'other hosts',
+    'Start all hosts with the same': 'other hosts',
+    'Start it, or correct --coordinator': 'other hosts',
     # Commands that run for long, or only say what to run again.
     'Lower the learning rate and run the study': 'days of training',
     'Check that commit out': 'another commit',

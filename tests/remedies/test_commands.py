@@ -4,6 +4,7 @@ import io
 import re
 import shlex
 import shutil
+import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.export.export import require_packages
 from ssanet_jax.study.definition import Study, Variant, load_study
 from ssanet_jax.tools import cli, export, gates, input_files, prepare, report, summary
-from ssanet_jax.training import hosts
+from ssanet_jax.training import hosts, rendezvous
 from tests import fabricate
 from tests.helpers import ROOT, load_config, own_flags, run_tool
 from tests.remedies.helpers import after, listed, refused
@@ -153,6 +154,16 @@ def test_files_are_written_where_the_message_says(tmp_path):
     deep.parent.mkdir()
     gates._check_out(deep)
 
+
+@pytest.fixture
+def of_export():
+    flags = ['export', '--workdir=w', '--format=saved_model', '--out=x']
+    with own_flags(export):
+        cli.parse(flags)
+        yield
+
+
+def test_exports_are_written_where_the_message_says(of_export, tmp_path):
     out = tmp_path / 'out'
     out.mkdir()
     refused('exists; choose a new folder', export._check_out, out)
@@ -162,6 +173,8 @@ def test_files_are_written_where_the_message_says(tmp_path):
     (tmp_path / 'other.failed').rmdir()
     export._check_out(tmp_path / 'other')
     refused('is not a folder; create it first', export._check_out, tmp_path / 'a' / 'b')
+    refused('SavedModel from it; choose another name', export._check_out, tmp_path / 'a*')
+    export._check_out(tmp_path / 'a')
 
 
 def test_the_formats_that_are_listed_exist():
@@ -198,6 +211,24 @@ def test_the_datasets_and_splits_that_are_named_exist(data_dir):
     for split in (*names, re.search('like "(.*)"', message)[1]):
         assert builders.split_size(builder, split) > 0
     refused('is empty; choose another', builders.split_size, builder, 'train[:0]')
+
+
+def test_the_address_and_the_numbers_of_hosts_that_are_named_work(monkeypatch):
+    meet = partial(rendezvous.meet, num_processes=1, process_id=0, timeout=9)
+    message = refused('is not HOST:PORT, as ', meet, 'localhost')
+    with socket.create_server(('', 0)) as taken:
+        refused('cannot be opened here', meet, f'localhost:{taken.getsockname()[1]}')
+    assert after('HOST:PORT, as ', message) == '10.0.0.1:8476'
+    filled = []
+    monkeypatch.setattr(rendezvous._Registry, 'fill', lambda self, *given: filled.append(given[0]))
+    meet('10.0.0.1:8476')
+    assert filled == [8476]
+
+    registry, other = rendezvous._Registry(3), SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr(registry, '_alive', lambda: {1})
+    refused('--num_processes is ', registry._register, other, 2, 4)
+    message = refused('give each its own, from 0 to ', registry._register, other, 1, 3)
+    registry._register(other, int(after('from 0 to ', message)), 3)
 
 
 def test_as_many_hosts_as_examples_work():

@@ -131,6 +131,11 @@ def flags(tmp_path, data_dir):
     return [*flags, '--config.optimizer.schedule=constant']
 
 
+def test_a_workdir_with_another_name_works(tmp_path):
+    refused('; choose another name', Workdir(tmp_path / 'a\\b').check_name)
+    Workdir(tmp_path / 'a[b]').check_name()
+
+
 @pytest.mark.slow
 def test_a_frozen_network_is_trained_with_the_flag_that_is_advised(flags):
     frozen = '--config.optimizer.train_only=("fc/*",)'

@@ -1,5 +1,7 @@
 """Images are named by their files where they are files."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ def test_hard_and_undecodable_images_of_a_folder_have_the_names_of_their_files(t
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
     (tmp_path / 'validation/b/cut.png').write_bytes(path.read_bytes()[:-40])
+    (tmp_path / 'train/a/notes.txt').write_text('no image')
     config = base()
     config.dataset.update(
         {
@@ -42,6 +45,8 @@ def test_hard_and_undecodable_images_of_a_folder_have_the_names_of_their_files(t
         np.testing.assert_array_equal(Image.open(tmp_path / example.name), shown)
         assert example.name.startswith(f'validation/{example.label}/photo ')
     assert page._bad_names(found) == 'validation/b/cut.png'
+    (left_out,) = page._left_out(config)
+    assert re.fullmatch(r'Left out: .*, 1 \(train/a/notes\.txt\)\.', left_out)
 
 
 def test_other_images_have_their_position(fabricated):
