@@ -6,7 +6,6 @@ from sklearn.datasets import load_digits
 from ssanet_jax import data
 from ssanet_jax.data.builders import open_builder
 from ssanet_jax.data.datasets.digits import Digits
-from ssanet_jax.data.datasets.digits import Digits
 from ssanet_jax.data.datasets.fashion_mnist import read_idx
 from ssanet_jax.errors import ConfigError
 from tests import fabricate
@@ -86,18 +85,6 @@ def test_an_idx_file_shorter_than_its_header_says_is_refused(tmp_path):
     path.write_bytes(gzip.compress(b'\0\0\x08\x01\0\0\0\x05abc'))
     with pytest.raises(ValueError, match='should hold 5 bytes for shape'):
         read_idx(path)
-
-
-def test_data_that_another_start_prepares_at_the_same_time_are_used(digits, tmp_path, monkeypatch):
-    prepare = Digits.download_and_prepare
-
-    def late(self, **options):
-        prepare(Digits(data_dir=tmp_path))  # the other start
-        raise FileExistsError('already exists')
-
-    monkeypatch.setattr(Digits, 'download_and_prepare', late)
-    digits.dataset.data_dir = str(tmp_path)
-    assert data.dataset_info(digits).num_train == 1437
 
 
 PREPARE = r'Prepare it once with: python -m ssanet_jax\.tools\.prepare '
