@@ -11,6 +11,7 @@ from PIL import Image
 
 from ssanet_jax import data
 from ssanet_jax.data import findings
+from ssanet_jax.data.formats import SUFFIXES
 from ssanet_jax.data.scan import scan_split
 from ssanet_jax.errors import ConfigError
 from tests import fabricate
@@ -59,6 +60,15 @@ def test_a_file_that_cannot_be_read_is_one_of_them(trees, tmp_path):
     path.unlink()
     (row,) = findings.bad_table(CLASSES, [scan_split(trees, 'train')]).rows
     assert row[2:] == (str(path), 'It cannot be read: No such file or directory.')
+
+
+def test_every_format_that_is_listed_can_be_decoded(trees, tmp_path):
+    folder, image = tmp_path / 'trees' / 'train' / 'ash', Image.new('RGB', (20, 10), 'red')
+    for suffix in SUFFIXES:
+        image.save(folder / f'{suffix[1:]}{suffix}', {'.jfif': 'JPEG', '.jpe': 'JPEG'}.get(suffix))
+    scan = scan_split(trees, 'train')
+    assert scan.bad == {}
+    assert (scan.sides == (10, 20)).all(axis=1).sum() == len(SUFFIXES)
 
 
 def test_files_of_the_same_content_are_found_by_harm(trees, tmp_path):
