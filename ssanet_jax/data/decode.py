@@ -18,7 +18,14 @@ from ssanet_jax.data import jpeg, jpeg_segments
 from ssanet_jax.data.augmentation import augment
 from ssanet_jax.data.crops import center_window, crop_windows, draw_padded, reduced_windows
 from ssanet_jax.data.formats import BadImageError
-from ssanet_jax.data.images import check_bytes, check_pixels, decode_image, may_end_early, reason
+from ssanet_jax.data.images import (
+    TRUNCATED,
+    check_bytes,
+    check_pixels,
+    decode_image,
+    may_end_early,
+    reason,
+)
 from ssanet_jax.data.orientation import stored_windows, upright, upright_sides
 
 _JPEG = b'\xff\xd8\xff'
@@ -181,7 +188,10 @@ def _decode_windows(
     for i, part in enumerate(jpeg.decode_windows(encoded, windows, halvings)):
         image = part.numpy()
         if may_end_early(image):
-            decode_image(files[i], spec.dataset)  # raises if it is truncated
+            noisy = tf.constant([jpeg_segments.with_noise(files[i])])
+            (again,) = jpeg.decode_windows(noisy, windows[i : i + 1], halvings[i : i + 1])
+            if not np.array_equal(image, again):
+                raise BadImageError(TRUNCATED)
         _resize(upright(image, tags[i]), draws[i], out[i], spec.dataset)
 
 

@@ -38,7 +38,7 @@ warnings.filterwarnings('ignore', module=r'PIL\.')  # about damaged files: error
 
 _MAX_SIDE = 2**16 - 1  # a JPEG's
 _JPEG_END, _TAIL = b'\xff\xd9', 64  # bytes that most files end within
-_TRUNCATED = 'It is truncated.'
+TRUNCATED = 'It is truncated.'
 _ROWS = 64  # composed at a time
 # Pixels of blocks that a JPEG does not hold, from RGB or gray and from CMYK.
 _MISSING = {bytes([level] * 3) for level in (128, 64, 63)}
@@ -132,7 +132,7 @@ def reason(error: Exception, file: bytes = b'') -> str:
     if formats.image_format(file) == 'JPEG' and not (
         jpeg_segments.has_end(file) and jpeg_segments.has_all_scans(file)
     ):
-        return _TRUNCATED
+        return TRUNCATED
     text = getattr(error, 'message', str(error)).partition('\n\t [[')[0]
     text = re.sub(r'\{\{.*?\}\}|\[Op:.*?\]| name: *$', '', text.rpartition('\n\n')[2])
     return ' '.join(text.split())[:200] or type(error).__name__
@@ -152,7 +152,7 @@ def _format(file: bytes, dataset: ConfigDict) -> str:
 
 def _decode_jpeg(file: bytes, dataset: ConfigDict) -> np.ndarray:
     if _JPEG_END not in file[-_TAIL:] and not jpeg_segments.has_end(file):
-        raise BadImageError(_TRUNCATED)
+        raise BadImageError(TRUNCATED)
     encoded = tf.constant(file)
     check_pixels(tf.io.extract_jpeg_shape(encoded).numpy()[None, :2], dataset)
     image = _decode_exactly(encoded)
@@ -160,7 +160,7 @@ def _decode_jpeg(file: bytes, dataset: ConfigDict) -> np.ndarray:
         may_end_early(image)
         and not np.array_equal(image, _decode_exactly(jpeg_segments.with_noise(file)))
     ):
-        raise BadImageError(_TRUNCATED)
+        raise BadImageError(TRUNCATED)
     return upright(image, jpeg_segments.orientation(file))
 
 
