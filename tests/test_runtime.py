@@ -108,13 +108,17 @@ def test_a_missing_device_is_one_line(monkeypatch, platform, error, reason):
         raise error
 
     monkeypatch.setattr(jax, 'devices', devices)
-    monkeypatch.setitem(jax.config.values, 'jax_platforms', platform)
-    message = runtime.missing_device()
+    before = jax.config.jax_platforms
+    try:
+        jax.config.update('jax_platforms', platform)
+        message = runtime.missing_device()
+        jax.config.update('jax_platforms', None)
+        with pytest.raises(type(error)):
+            runtime.missing_device()
+    finally:
+        jax.config.update('jax_platforms', before)
     assert message.startswith(f'JAX_PLATFORMS={platform}: JAX has no such device {reason} Unset it')
     assert '\n' not in message
-    monkeypatch.setitem(jax.config.values, 'jax_platforms', '')
-    with pytest.raises(type(error)):
-        runtime.missing_device()
 
 
 def test_a_device_that_is_there_is_not_missing():

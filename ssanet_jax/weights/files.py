@@ -60,7 +60,8 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None
         raise ValueError(f'{path} must end in .safetensors.')
     with atomic_write(path) as temporary:
         # save_file would create a file that only its owner can read.
-        temporary.write_bytes(serialize({**arrays}, metadata={'format': 'pt'}))
+        plain = {name: np.asarray(array) for name, array in arrays.items()}
+        temporary.write_bytes(serialize(plain, metadata={'format': 'pt'}))
 
 
 def _load_safetensors(path: str) -> dict[str, np.ndarray]:

@@ -66,7 +66,7 @@ def test_what_has_another_prefix_is_ignored_and_named(arrays):
 @pytest.mark.parametrize('prefix', ['', 'model.'])
 @pytest.mark.parametrize('averaged', ['ema_model.module.', 'ema.', 'swa_model.'])
 def test_an_averaged_copy_among_the_names_is_a_choice(arrays, prefix, averaged, tmp_path):
-    other = {name: -value for name, value in arrays.items()}
+    other = {name: np.asarray(-value) for name, value in arrays.items()}
     both = {**with_prefix(averaged, other), **with_prefix(prefix, arrays)}
     found, said = read(both)
     assert_trees_equal(bits(found), bits(read(arrays)[0]))
@@ -79,7 +79,7 @@ def test_an_averaged_copy_among_the_names_is_a_choice(arrays, prefix, averaged, 
 
 
 def test_two_networks_are_refused_until_one_is_named(arrays, tmp_path):
-    other = {name: -value for name, value in arrays.items()}
+    other = {name: np.asarray(-value) for name, value in arrays.items()}
     both = {**with_prefix('module.encoder_q.', arrays), **with_prefix('module.encoder_k.', other)}
     message = r'several networks: module\.encoder_q, module\.encoder_k\. .*part=module\.encoder_q '
     with pytest.raises(ValueError, match=message):
