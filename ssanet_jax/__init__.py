@@ -35,7 +35,8 @@ def load_trained(workdir: str, checkpoint: str = 'best') -> 'TrainedModel':
 
     Args:
       workdir: of a run of main.py.
-      checkpoint: 'best', 'latest' or a step.
+      checkpoint: 'best', 'latest' or a step; with ':raw', as in 'best:raw', the weights of the last
+        step rather than their averages, in a run with config.ema.
 
     Raises:
       ConfigError: there is no run, or no such checkpoint.

@@ -104,7 +104,6 @@ def optimizers() -> dict[str, dict]:
     """Parameters after some steps; only the kernel is decayed."""
     found = {}
     for name, (kind, options) in {
-        'lamb': (Lamb, {'max_grad_norm': None}),
         'lamb clipped': (Lamb, {'max_grad_norm': 1.0}),
         'lion': (Lion, {'betas': (0.9, 0.99)}),
     }.items():
