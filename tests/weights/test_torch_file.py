@@ -106,13 +106,13 @@ def test_a_whole_model_names_the_remedy(saved):
 
 def test_a_torchscript_program_names_a_remedy_that_works(tmp_path):
     path = tmp_path / 'script.pt'
-    torch.jit.script(torch.nn.Conv2d(3, 2, 1)).save(path)
+    torch.jit.script(torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1))).save(path)
     with pytest.raises(
         ValueError, match=r'TorchScript program: .*torch\.jit\.load\(FILE\)\.state_d'
     ):
         weights.load(path)
     torch.save(torch.jit.load(path).state_dict(), tmp_path / 'weights.pth')
-    assert list(weights.load(tmp_path / 'weights.pth')) == ['weight', 'bias']
+    assert list(weights.load(tmp_path / 'weights.pth')) == ['0.weight', '0.bias']
 
 
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16', 'float64'])
