@@ -3,6 +3,9 @@
 import dataclasses
 import functools
 import math
+import os
+import subprocess
+import sys
 from functools import partial
 
 import flax.traverse_util
@@ -14,6 +17,7 @@ import pytest
 from ssanet_jax import attention, layers
 from ssanet_jax.attention import ATTENTION
 from tests.attention.oracle import quick_jit, shapes_of
+from tests.helpers import ROOT
 
 SHAPE = (2, 5, 4, 64)
 CLASSES = {kind: layers.unwrap_partial(ATTENTION[kind]) for kind in sorted(ATTENTION)}
@@ -192,3 +196,25 @@ def result(block):
         return variables, jax.vmap(step, (None, 0), axis_name='batch')(variables, x)
 
     return run(x)
+
+
+@pytest.mark.slow
+def test_tests_are_collected_with_one_more_block_and_network():
+    """As docs/extending.md adds them: a new line must not break what lists all."""
+    program = """
+from functools import partial
+from ssanet_jax.attention import ATTENTION, SSABlock
+from ssanet_jax.models.registry import NETWORKS
+ATTENTION['magnitude'] = SSABlock
+NETWORKS['plain6'] = NETWORKS['resnet8']
+import tests.attention.test_all
+import tests.attention.test_transforms
+import tests.layers.test_by_value
+import tests.models.test_edges
+import tests.models.test_network
+import tests.models.test_registry
+import tests.weights.test_names
+import tests.weights.test_remedies
+"""
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+    subprocess.run([sys.executable, '-c', program], cwd=ROOT, env=environment, check=True)

@@ -17,12 +17,12 @@ from ssanet_jax.models.batch_norm_folding import fold_batch_norm
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.metrics import Metrics
 from tests.attention.oracle import quick_jit
-from tests.models.test_network import SMALL, init_quickly, small
+from tests.models.test_network import ONCE, init_quickly, small
 
 QUICK = ('resnet18', 'resnet50', 'vgg16_bn', 'mobilenet_v1')
 PAIRS = [
     pytest.param(name, kind, marks=() if name in QUICK else pytest.mark.slow)
-    for name, kind in zip(SMALL, sorted(ATTENTION), strict=True)
+    for kind, name in sorted(ONCE)
 ]
 
 
