@@ -1,6 +1,5 @@
 """Process-wide settings: devices, TensorFlow, the cache of compiled programs, stop signals."""
 
-import contextlib
 import functools
 import hashlib
 import logging
@@ -10,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +104,10 @@ def _replace_unreadable_programs() -> None:
     add = LRUCache.put
 
     def replace(self: Any, key: str, value: bytes) -> None:
-        evicts = self.eviction_enabled
-        timeout = self.lock_timeout_secs
-        with self.lock.acquire(timeout=timeout) if evicts else contextlib.nullcontext():
+        wait = self.lock_timeout_secs if self.eviction_enabled else None
+        with nullcontext() if wait is None else self.lock.acquire(timeout=wait):
             (self.path / f'{key}-cache').unlink(missing_ok=True)
-            names = {path.name for path in self.path.iterdir()} if evicts else ()
+            names = {path.name for path in self.path.iterdir()} if self.eviction_enabled else ()
             for name in names:
                 if name.endswith('-cache') and f'{name.removesuffix("cache")}atime' not in names:
                     (self.path / name).unlink()

@@ -60,11 +60,11 @@ def test_the_cache_can_be_turned_off(tmp_path):
     assert not programs(tmp_path)
 
 
-@pytest.fixture
-def cache(tmp_path):
+@pytest.fixture(params=[1 << 20, -1], ids=['limited', 'unlimited'])
+def cache(request, tmp_path):
     """A cache of programs as `enable_compilation_cache` leaves it."""
     runtime._replace_unreadable_programs()
-    return LRUCache(str(tmp_path), max_size=1 << 20)
+    return LRUCache(str(tmp_path), max_size=request.param)
 
 
 def test_a_program_that_was_half_written_is_replaced(cache, tmp_path):
@@ -74,6 +74,7 @@ def test_a_program_that_was_half_written_is_replaced(cache, tmp_path):
     assert cache.get('jit_step') == b'whole'
 
 
+@pytest.mark.parametrize('cache', [1 << 20], indirect=True)
 def test_a_program_whose_write_was_killed_does_not_stop_others_from_being_cached(cache, tmp_path):
     cache.put('jit_good', b'good')
     (tmp_path / 'jit_killed-cache').write_bytes(b'ha')
