@@ -142,7 +142,7 @@ def test_a_frozen_network_is_trained_with_the_flag_that_is_advised(flags):
     assert main(*flags, frozen, '--config.num_train_steps=2').returncode == 0
     flags.append('--config.num_train_steps=4')
     advised = main(*flags)
-    assert (advised.returncode, advised.stderr.count('\n')) == (2, 1)
+    assert (advised.returncode, advised.stderr.count('\n')) == (2, 1), advised.stderr
     allowed = main(*flags, re.search(r'or pass (--\w+)\.', advised.stderr)[1])
     assert allowed.returncode == 0, allowed.stderr
     assert 'it starts anew' in allowed.stdout
