@@ -13,6 +13,8 @@ from ssanet_jax.training import evaluation, loop
 from ssanet_jax.training.workdir import Workdir
 from tests.helpers import KilledError, assert_trees_equal, reproducible, stop_after
 
+pytestmark = pytest.mark.slow
+
 
 def recipe(config):
     """Six steps of a ResNet-8 with everything on."""
