@@ -5,6 +5,7 @@ docs/config.md are all made from this table.
 """
 
 from ssanet_jax.config.attention_fields import ATTENTION_FIELDS
+from ssanet_jax.config.augmentation_fields import AUGMENTATION_FIELDS
 from ssanet_jax.config.field import (
     FRACTION,
     IS_SET,
@@ -135,6 +136,7 @@ _DATASET = (
     Field('dataset.bad_eval_images', 'error',
           "Undecodable images in evaluation: 'error' stops, 'incorrect' counts them as such.",
           choices=('error', 'incorrect'), resumable=True),
+    *AUGMENTATION_FIELDS,
 )
 
 _MODEL = (

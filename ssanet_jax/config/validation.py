@@ -69,6 +69,11 @@ def _check_sizes(values: Mapping[str, Any]) -> None:
             f'config.dataset.crop_padding={padding} allows crops without a pixel of the image; '
             f'choose less than config.dataset.image_size={size}.'
         )
+    if values['dataset.cutout'] >= size:
+        raise ConfigError(
+            f'config.dataset.cutout={values["dataset.cutout"]} erases whole crops; choose less '
+            f'than config.dataset.image_size={size}.'
+        )
     for name in ('batch_size', 'eval_batch_size'):
         if values[name] * size**2 > _MAX_PIXELS:
             raise ConfigError(

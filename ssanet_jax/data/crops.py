@@ -86,7 +86,7 @@ def draw_padded(keys: np.ndarray, seed: int, num_examples: int, padding: int) ->
     return draws
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=16)
 def _padded_crops(seed: int, epoch: int, num_examples: int, padding: int) -> np.ndarray:
     """The crops of all examples in one epoch, int64 [num_examples, 3]."""
     rng = np.random.default_rng((seed, epoch))

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from ssanet_jax.data import jpeg, jpeg_segments
+from ssanet_jax.data.augmentation import augment
 from ssanet_jax.data.crops import center_window, crop_windows, draw_padded, reduced_windows
 from ssanet_jax.data.formats import BadImageError
 from ssanet_jax.data.images import check_bytes, check_pixels, decode_image, may_end_early, reason
@@ -35,7 +36,7 @@ class DecodeSpec(NamedTuple):
     Attributes:
       dataset: `config.dataset`; reads `image_size`, the limits, and the options of `crop`.
       crop: 'resized' and 'padded' are random, 'center' and 'whole' are not.
-      seed: of the random crops.
+      seed: of the random crops and their augmentation.
       num_examples: size of the split; for 'padded' only.
     """
 
@@ -48,7 +49,7 @@ class DecodeSpec(NamedTuple):
 def decode(
     files: Sequence[bytes], keys: np.ndarray, out: np.ndarray, spec: DecodeSpec
 ) -> dict[int, str]:
-    """Decodes and crops files into `out`; each crop depends only on its file and key.
+    """Decodes, crops and augments files into `out`; each row depends only on its file and key.
 
     For 'resized', JPEGs are decoded inside the crop only, with the fast integer DCT and without
     smoothing the color planes. A crop of at least twice the size of `out` is decoded at half (a
@@ -58,7 +59,7 @@ def decode(
     Args:
       files: of the formats of `decode_image`, turned and composed on white as it does.
       keys: int64 [n, 2], epoch and number of each example; with `spec.seed` they determine
-        the random crops.
+        the random crops and their augmentation.
       out: uint8 [n, size, size, 3], written; black where a file cannot be decoded.
       spec: the crop and its options.
 
@@ -80,6 +81,8 @@ def decode(
             except _ERRORS as error:
                 out[row] = 0
                 bad[row] = reason(error, files[row])
+    if spec.crop in ('resized', 'padded'):
+        augment(out, keys, spec.dataset, spec.seed, skip=bad)
     return bad
 
 

@@ -151,7 +151,11 @@ def _train_from_disk(config: ConfigDict, start_step: int, share: HostShard) -> I
     spec = DecodeSpec(dataset, dataset.train_crop, config.seed, source.size)
     bad = BadImages(source, dataset)
     encoded = source.training(
-        seed=config.seed, batch_size=config.batch_size, start_step=start_step, share=share
+        seed=config.seed,
+        batch_size=config.batch_size,
+        start_step=start_step,
+        share=share,
+        repeats=dataset.repeats,
     )
     start, stop = share.bounds(config.batch_size)
     for decoded in decode_batches(_readable(encoded, source, dataset), spec, stop - start):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssanet_jax.data.augmentation import augment
 from ssanet_jax.data.bad_images import BadImages
 from ssanet_jax.data.decode import DecodeSpec, crop, crop_padded, decode, decode_whole, draw
 from ssanet_jax.data.sources import EncodedBatch, HostShard, num_threads, training_examples
@@ -64,8 +65,10 @@ def train_images(
             seed=spec.seed,
             batch_size=batch_size,
             share=share,
+            repeats=spec.dataset.repeats,
         )
-        draws = draw(np.stack([epoch, number], axis=1), spec)
+        keys = np.stack([epoch, number], axis=1)
+        draws = draw(keys, spec)
         out = np.empty((rows, size, size, 3), np.uint8)
         images = (split.images[n] for n in number.tolist())
         if spec.crop == 'padded':
@@ -73,6 +76,7 @@ def train_images(
         else:
             for image, place, square in zip(images, draws, out, strict=True):
                 crop(image, place, square, spec)
+        augment(out, keys, spec.dataset, spec.seed)
         yield out, split.labels[number]
 
 

@@ -3,6 +3,7 @@
 The first two read by number, in any order; tfrecord files are read from front to back.
 """
 
+import functools
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from ssanet_jax.data.sources import (
     EncodedBatch,
     HostShard,
     RandomAccess,
+    apart,
 )
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
@@ -124,7 +126,7 @@ class TfRecords:
         self.size = builder.info.splits[split].num_examples
 
     def training(
-        self, *, seed: int, batch_size: int, start_step: int, share: HostShard
+        self, *, seed: int, batch_size: int, start_step: int, share: HostShard, repeats: int = 1
     ) -> Iterator[EncodedBatch]:
         part = self._part(share)
         rows = np.diff(share.bounds(batch_size)).item()
@@ -136,10 +138,23 @@ class TfRecords:
                 (), (seed, 2 * epoch + 1), maxval=2**62, dtype=tf.int64
             )
             records = records.shuffle(self._shuffle_buffer, seed=order)
-            return records.map(lambda number, record: (number, epoch, record))
+            if repeats == 1:
+                return records.map(lambda number, record: (number, epoch, record))
+            return records.flat_map(functools.partial(repeated, epoch)).take(part.size)
+
+        def repeated(epoch: tf.Tensor, number: tf.Tensor, record: tf.Tensor) -> tf.data.Dataset:
+            epochs = epoch * repeats + tf.range(repeats, dtype=tf.int64)
+            return tf.data.Dataset.from_tensor_slices(epochs).map(lambda e: (number, e, record))
 
         epochs = tf.data.Dataset.range(first_epoch, _FOREVER)
-        return _batches(epochs.flat_map(epoch_records).skip(skipped))
+        records = epochs.flat_map(epoch_records).skip(skipped)
+        if repeats > 1:
+            rows_apart = apart(rows, repeats)
+            records = records.batch(rows).map(
+                lambda *columns: tuple(tf.gather(column, rows_apart) for column in columns)
+            )
+            records = records.unbatch()
+        return _batches(records)
 
     def evaluation(self, share: HostShard) -> Iterator[EncodedBatch]:
         records = self._part(share).records(file_seed=None)

@@ -59,7 +59,7 @@ class EncodedBatch:
     files: Sequence[bytes]  # m encoded images
     label: np.ndarray  # int64 [m]
     number: np.ndarray  # int64 [m], position in the split as it is stored
-    epoch: np.ndarray  # int64 [m]
+    epoch: np.ndarray  # int64 [m]; with repeats, epoch * repeats + the number of the repeat
 
     def __len__(self) -> int:
         return len(self.label)
@@ -80,9 +80,12 @@ class Source(Protocol):
     size: int
 
     def training(
-        self, *, seed: int, batch_size: int, start_step: int, share: HostShard
+        self, *, seed: int, batch_size: int, start_step: int, share: HostShard, repeats: int = 1
     ) -> Iterator[EncodedBatch]:
-        """Yields this host's share of the shuffled batches from `start_step` on, endlessly."""
+        """Yields this host's share of the shuffled batches from `start_step` on, endlessly.
+
+        Each example comes `repeats` times in a row of the stream that is cut into batches.
+        """
 
     def evaluation(self, share: HostShard) -> Iterator[EncodedBatch]:
         """Yields this host's contiguous part once, in stored order."""
@@ -108,7 +111,7 @@ class RandomAccess:
         raise NotImplementedError
 
     def training(
-        self, *, seed: int, batch_size: int, start_step: int, share: HostShard
+        self, *, seed: int, batch_size: int, start_step: int, share: HostShard, repeats: int = 1
     ) -> Iterator[EncodedBatch]:
         def read(start: int) -> EncodedBatch:
             return self._batch(
@@ -118,6 +121,7 @@ class RandomAccess:
                     seed=seed,
                     batch_size=batch_size,
                     share=share,
+                    repeats=repeats,
                 )
             )
 
@@ -142,16 +146,35 @@ class RandomAccess:
 
 
 def training_examples(
-    index: np.ndarray, *, size: int, seed: int, batch_size: int, share: HostShard
+    index: np.ndarray,
+    *,
+    size: int,
+    seed: int,
+    batch_size: int,
+    share: HostShard,
+    repeats: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns number and epoch, both int64 [m], of this host's training examples `index` [m].
 
-    The stream of all hosts is one permutation of range(size) per epoch, cut into batches.
+    The stream of all hosts is one permutation of range(size) per epoch, cut into batches. With
+    `repeats`, an epoch is as long but has each of its first examples `repeats` times in a row, and
+    the epochs returned are epoch * repeats + the number of the repeat (Hoffer et al. 2020,
+    https://arxiv.org/abs/1901.09335; the order of timm's RepeatAugSampler).
     """
     first, stop = share.bounds(batch_size)
     step, row = np.divmod(index, stop - first)
-    epoch, place = np.divmod(step * batch_size + first + row, size)
-    return shuffled(place, seed, epoch, size), epoch
+    place_in_batch = apart(batch_size, repeats)[first + row]
+    epoch, place = np.divmod(step * batch_size + place_in_batch, size)
+    place, repeat = np.divmod(place, repeats)
+    return shuffled(place, seed, epoch, size), epoch * repeats + repeat
+
+
+def apart(total: int, repeats: int) -> np.ndarray:
+    """Reorders range(total) to bring `repeats` neighbors apart, to different devices: 0 3 1 4 2 5.
+
+    Returns int64 [total]: 0, repeats, 2 * repeats, ..., then 1, repeats + 1, and so on.
+    """
+    return np.concatenate([np.arange(first, total, repeats) for first in range(repeats)])
 
 
 def shuffled(place: np.ndarray, seed: int, epoch: np.ndarray, size: int) -> np.ndarray:

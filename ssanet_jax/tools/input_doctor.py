@@ -110,6 +110,7 @@ def measure_input(config: ConfigDict, seconds: float) -> tuple[float, float]:
             batch_size=config.batch_size,
             start_step=0,
             share=data.HostShard(0, 1),
+            repeats=config.dataset.repeats,
         )
 
     read = throughput((len(batch) for batch in encoded()), seconds)
