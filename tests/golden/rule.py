@@ -3,7 +3,7 @@
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,28 @@ def images(size: int = SIZE) -> np.ndarray:
 def labels() -> np.ndarray:
     """int32 [N]."""
     return np.arange(BATCH, dtype=np.int32) * 3 % CLASSES
+
+
+def pictures() -> list[np.ndarray]:
+    """uint8 [H, W, 3] each: noise, pale noise, a gradient, one color, and a dot in the dark."""
+    rng = np.random.default_rng(0)
+    gradient = np.add.outer(np.add.outer(np.arange(48) * 2, np.arange(40) * 3), [0, 20, 40])
+    dark = rng.integers(0, 4, (33, 40, 3), np.uint8)
+    dark[20, 30] = 255
+    return [
+        rng.integers(0, 256, (40, 40, 3), np.uint8),
+        rng.integers(100, 180, (40, 33, 3), np.uint8),
+        gradient.astype(np.uint8),
+        np.full((24, 24, 3), [10, 200, 90], np.uint8),
+        dark,
+    ]
+
+
+def pixels_digest(images: Iterable[np.ndarray]) -> str:
+    """The first 64 bits of the SHA-256 of arrays uint8."""
+    return hashlib.sha256(b''.join(np.ascontiguousarray(i).tobytes() for i in images)).hexdigest()[
+        :16
+    ]
 
 
 def digest(values: np.ndarray) -> list[float]:

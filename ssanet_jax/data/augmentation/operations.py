@@ -58,7 +58,7 @@ def hue(image: Image.Image, turns: float, _: Sampling) -> Image.Image:
 
 OPERATIONS: dict[str, Operation] = {
     'identity': lambda image, value, _: image,
-    'autocontrast': lambda image, value, _: ImageOps.autocontrast(image),
+    'auto_contrast': lambda image, value, _: ImageOps.autocontrast(image),
     'equalize': lambda image, value, _: ImageOps.equalize(image),
     'invert': lambda image, value, _: ImageOps.invert(image),
     'posterize': lambda image, bits, _: ImageOps.posterize(image, int(bits)),

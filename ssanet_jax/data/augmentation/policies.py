@@ -37,7 +37,7 @@ def _factor(level: float, sign: int) -> float:
 
 # timm's increasing operations, with their values for a level of 0 to 1 and a random sign.
 RAND_VALUES: dict[str, Callable[[float, int], float]] = {
-    'autocontrast': _unused,
+    'auto_contrast': _unused,
     'equalize': _unused,
     'invert': _unused,
     'rotate': lambda level, sign: sign * (level * 30),
@@ -86,7 +86,11 @@ class RandAugment:
 
 
 def _bins(last: float) -> list[float]:
-    return np.linspace(0, last, 31, dtype=np.float32).tolist()
+    """31 values from 0 to `last`, rounded as by torch.linspace: 15.999999 is a shift of 15."""
+    number, end = np.arange(31), float(np.float32(last))
+    step = float(np.float32(end / 30))
+    values = np.where(number < 15, number * step, end - (30 - number) * step)
+    return values.astype(np.float32).tolist()
 
 
 def _signed(values: list[float]) -> list[float]:
@@ -110,7 +114,7 @@ WIDE_VALUES: dict[str, list[float]] = {
     'sharpness': _FACTORS,
     'posterize': [float(8 - round(number / 5)) for number in range(31)],
     'solarize': [255 - value for value in _bins(255)],
-    'autocontrast': [0.0],
+    'auto_contrast': [0.0],
     'equalize': [0.0],
 }
 
