@@ -3,9 +3,13 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import cv2
+import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 Color = tuple[int, int, int]
+
+_SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13  # ImageFilter.SMOOTH
 
 
 class Sampling(NamedTuple):
@@ -49,6 +53,14 @@ def solarize_add(image: Image.Image, added: float, _: Sampling) -> Image.Image:
     return image.point(table * 3)
 
 
+def sharpness(image: Image.Image, factor: float, _: Sampling) -> Image.Image:
+    """Blends an image with a smooth one: ImageEnhance.Sharpness in less than half the time."""
+    sharp = np.asarray(image)
+    smooth = sharp.copy()
+    smooth[1:-1, 1:-1] = cv2.filter2D(sharp, -1, _SMOOTH)[1:-1, 1:-1]
+    return Image.blend(Image.fromarray(smooth), image, factor)
+
+
 def hue(image: Image.Image, turns: float, _: Sampling) -> Image.Image:
     """Turns all hues by `turns`, -0.5 to 0.5, in steps of 1 / 255."""
     hues, *others = image.convert('HSV').split()
@@ -67,7 +79,7 @@ OPERATIONS: dict[str, Operation] = {
     'brightness': lambda image, factor, _: ImageEnhance.Brightness(image).enhance(factor),
     'contrast': lambda image, factor, _: ImageEnhance.Contrast(image).enhance(factor),
     'color': lambda image, factor, _: ImageEnhance.Color(image).enhance(factor),
-    'sharpness': lambda image, factor, _: ImageEnhance.Sharpness(image).enhance(factor),
+    'sharpness': sharpness,
     'hue': hue,
     'rotate': rotate,
     'shear_x': shear_x,
