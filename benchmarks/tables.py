@@ -196,6 +196,14 @@ def input_choices(result: dict[str, Any]) -> str:
     return markdown(['bytes in memory', 'images/s', 'gray levels from Pillow'], rows)
 
 
+def augmentation(result: dict[str, Any]) -> str:
+    rows = [
+        (name, *(rates(values[key]) for key in ('cpu_ms_per_image', 'cpu_rate_ratio')))
+        for name, values in result['contenders'].items()
+    ]
+    return markdown(['crops', 'CPU ms per image', 'rate relative to plain, same round'], rows)
+
+
 def predictions(result: dict[str, Any]) -> str:
     rows = []
     for run in result['runs']:
@@ -224,6 +232,7 @@ def main() -> None:
     for document, tables in {
         'performance.md': TABLES,
         'data.md': DATA_TABLES,
+        'augmentation.md': {'augmentation': ('augmentation.json', augmentation)},
         'trained.md': {'predictions': ('predictions.json', predictions)},
     }.items():
         blocks = {}
