@@ -3,7 +3,6 @@
 The first two read by number, in any order; tfrecord files are read from front to back.
 """
 
-import functools
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -140,21 +139,15 @@ class TfRecords:
             records = records.shuffle(self._shuffle_buffer, seed=order)
             if repeats == 1:
                 return records.map(lambda number, record: (number, epoch, record))
-            return records.flat_map(functools.partial(repeated, epoch)).take(part.size)
-
-        def repeated(epoch: tf.Tensor, number: tf.Tensor, record: tf.Tensor) -> tf.data.Dataset:
-            epochs = epoch * repeats + tf.range(repeats, dtype=tf.int64)
-            return tf.data.Dataset.from_tensor_slices(epochs).map(lambda e: (number, e, record))
+            passes = tf.data.Dataset.range(epoch * repeats, (epoch + 1) * repeats)
+            records = records.flat_map(
+                lambda number, record: passes.map(lambda e: (number, e, record))
+            )
+            return records.take(part.size)
 
         epochs = tf.data.Dataset.range(first_epoch, _FOREVER)
         records = epochs.flat_map(epoch_records).skip(skipped)
-        if repeats > 1:
-            rows_apart = apart(rows, repeats)
-            records = records.batch(rows).map(
-                lambda *columns: tuple(tf.gather(column, rows_apart) for column in columns)
-            )
-            records = records.unbatch()
-        return _batches(records)
+        return _batches(_apart(records, rows, repeats) if repeats > 1 else records)
 
     def evaluation(self, share: HostShard) -> Iterator[EncodedBatch]:
         records = self._part(share).records(file_seed=None)
@@ -213,6 +206,13 @@ class _Part:
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
+
+
+def _apart(records: tf.data.Dataset, rows: int, repeats: int) -> tf.data.Dataset:
+    """Brings the repeats of an example apart within each `rows` records, see `sources.apart`."""
+    order = apart(rows, repeats)
+    batches = records.batch(rows)
+    return batches.map(lambda *columns: tuple(tf.gather(c, order) for c in columns)).unbatch()
 
 
 def _batches(records: tf.data.Dataset) -> Iterator[EncodedBatch]:
