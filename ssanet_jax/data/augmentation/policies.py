@@ -134,8 +134,8 @@ def trivial_augment_wide(image: Image.Image, rng: np.random.Generator) -> Image.
 class ColorJitter:
     """Changes brightness, contrast, saturation and hue in random order: torchvision's ColorJitter.
 
-    Factors are uniform in 1 - strength to 1 + strength, above 0; the hue turns by up to `hue`,
-    0 to 0.5, of a circle. A strength of 0 leaves out its operation.
+    Factors are uniform in 1 - strength to 1 + strength, with strengths of up to 1; the hue turns by
+    up to `hue`, at most half, of a circle. A strength of 0 leaves out its operation.
     """
 
     brightness: float
@@ -148,8 +148,7 @@ class ColorJitter:
         for number in rng.permutation(4).tolist():
             name, strength = strengths[number]
             if strength:
-                low, high = (-strength, strength) if name == 'hue' else (1 - strength, 1 + strength)
-                low = low if name == 'hue' else max(0, low)
-                value = rng.uniform(low, high)
+                center = 0 if name == 'hue' else 1
+                value = rng.uniform(center - strength, center + strength)
                 image = OPERATIONS[name](image, value, Sampling(BILINEAR, _BLACK))
         return image
