@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 
 from ssanet_jax.data.augmentation.erasing import Cutout, RandomErasing
 from ssanet_jax.data.augmentation.operations import OPERATIONS, Sampling
@@ -107,6 +107,31 @@ def test_trivial_augment_equals_torchvisions_when_it_draws_the_same():
         negative ^= 'translate' in names[number]
         draws = [number, place + 31 * negative]
         assert pixels([trivial_augment_wide(picture, Replay(draws))]) == digest
+
+
+PILLOWS = {
+    'auto_contrast': lambda image, _: ImageOps.autocontrast(image),
+    'equalize': lambda image, _: ImageOps.equalize(image),
+    'invert': lambda image, _: ImageOps.invert(image),
+    'posterize': lambda image, bits: ImageOps.posterize(image, bits % 9),
+    'solarize': ImageOps.solarize,
+    'sharpness': lambda image, number: ImageEnhance.Sharpness(image).enhance(number / 100),
+}
+
+
+@pytest.mark.parametrize('name', PILLOWS)
+def test_operations_without_pillow_equal_pillows(name):
+    """Noise between two random levels, of random sizes down to one pixel."""
+    rng = np.random.default_rng(7)
+    for number in range(0, 250, 5):
+        low, high = sorted(rng.integers(0, 257, 2).tolist())
+        sides = rng.integers(1, 60, 2)
+        image = rng.integers(low, max(high, low + 1), (*sides, 3)).clip(0, 255).astype(np.uint8)
+        image = Image.fromarray(image)
+        value = {'posterize': number % 9, 'sharpness': number / 100}.get(name, number)
+        np.testing.assert_array_equal(
+            OPERATIONS[name](image, value, BLACK_OUTSIDE), PILLOWS[name](image, number)
+        )
 
 
 def test_color_jitter_equals_torchvisions_when_it_draws_the_same():

@@ -1,14 +1,19 @@
-"""Operations on RGB images of Pillow, each with one value, as timm and torchvision define them."""
+"""Operations on RGB images of Pillow, each with one value, as timm and torchvision define them.
+
+Pillow does the geometry and the blending. Tables of values are NumPy's and applied by OpenCV, since
+Pillow makes them in Python, which takes longer than to apply them and blocks other threads.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance
 
 Color = tuple[int, int, int]
 
+_LEVELS = np.arange(256)
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13  # ImageFilter.SMOOTH
 
 
@@ -47,10 +52,44 @@ def rotate(image: Image.Image, degrees: float, sampling: Sampling) -> Image.Imag
     return image.rotate(degrees, sampling.resample, fillcolor=sampling.fill)
 
 
+def auto_contrast(image: Image.Image, *_: object) -> Image.Image:
+    """Stretches each channel linearly to 0..255: ImageOps.autocontrast."""
+    tables = [_LEVELS] * 3
+    for channel, (low, high) in enumerate(image.getextrema()):  # type: ignore[misc]
+        if high > low:
+            scale = 255 / (high - low)
+            tables[channel] = np.trunc(_LEVELS * scale - low * scale)
+    return _look_up(image, np.stack(tables, axis=1))
+
+
+def equalize(image: Image.Image, *_: object) -> Image.Image:
+    """Makes the histogram of each channel nearly flat: ImageOps.equalize."""
+    tables = [_LEVELS] * 3
+    for channel, counts in enumerate(np.reshape(image.histogram(), (3, 256))):
+        step = (counts.sum() - counts[counts > 0][-1]) // 255
+        if step:
+            below = np.cumsum(counts) - counts
+            tables[channel] = (step // 2 + below) // step
+    return _look_up(image, np.stack(tables, axis=1))
+
+
+def invert(image: Image.Image, *_: object) -> Image.Image:
+    return _look_up(image, 255 - _LEVELS)
+
+
+def posterize(image: Image.Image, bits: float, _: Sampling) -> Image.Image:
+    """Keeps the upper `bits` bits."""
+    return _look_up(image, _LEVELS & -(2 ** (8 - int(bits))))
+
+
+def solarize(image: Image.Image, threshold: float, _: Sampling) -> Image.Image:
+    """Inverts values from `threshold` on."""
+    return _look_up(image, np.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS))
+
+
 def solarize_add(image: Image.Image, added: float, _: Sampling) -> Image.Image:
     """Adds `added` to values below 128."""
-    table = [min(255, value + int(added)) if value < 128 else value for value in range(256)]
-    return image.point(table * 3)
+    return _look_up(image, np.where(_LEVELS < 128, _LEVELS + int(added), _LEVELS))
 
 
 def sharpness(image: Image.Image, factor: float, _: Sampling) -> Image.Image:
@@ -63,18 +102,18 @@ def sharpness(image: Image.Image, factor: float, _: Sampling) -> Image.Image:
 
 def hue(image: Image.Image, turns: float, _: Sampling) -> Image.Image:
     """Turns all hues by `turns`, -0.5 to 0.5, in steps of 1 / 255."""
-    hues, *others = image.convert('HSV').split()
-    turned = hues.point([(value + int(turns * 255)) % 256 for value in range(256)])
-    return Image.merge('HSV', (turned, *others)).convert('RGB')
+    pixels = np.array(image.convert('HSV'))
+    pixels[..., 0] += np.uint8(int(turns * 255) % 256)
+    return Image.frombytes('HSV', image.size, pixels).convert('RGB')
 
 
 OPERATIONS: dict[str, Operation] = {
-    'identity': lambda image, value, _: image,
-    'auto_contrast': lambda image, value, _: ImageOps.autocontrast(image),
-    'equalize': lambda image, value, _: ImageOps.equalize(image),
-    'invert': lambda image, value, _: ImageOps.invert(image),
-    'posterize': lambda image, bits, _: ImageOps.posterize(image, int(bits)),
-    'solarize': lambda image, threshold, _: ImageOps.solarize(image, threshold),  # type: ignore[arg-type]
+    'identity': lambda image, *_: image,
+    'auto_contrast': auto_contrast,
+    'equalize': equalize,
+    'invert': invert,
+    'posterize': posterize,
+    'solarize': solarize,
     'solarize_add': solarize_add,
     'brightness': lambda image, factor, _: ImageEnhance.Brightness(image).enhance(factor),
     'contrast': lambda image, factor, _: ImageEnhance.Contrast(image).enhance(factor),
@@ -102,3 +141,9 @@ def _for_shift(pixels: float, sampling: Sampling) -> Sampling:
     """Interpolation does nothing at whole pixels but takes ten times as long."""
     nearest = sampling._replace(resample=Image.Resampling.NEAREST)
     return nearest if pixels == int(pixels) else sampling
+
+
+def _look_up(image: Image.Image, table: np.ndarray) -> Image.Image:
+    """Replaces values by those of a table [256], or one for each channel [256, 3]."""
+    clipped = np.clip(table, 0, 255).astype(np.uint8)
+    return Image.fromarray(cv2.LUT(np.asarray(image), clipped.reshape(1, 256, -1)))
