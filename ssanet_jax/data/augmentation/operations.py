@@ -55,7 +55,7 @@ def rotate(image: Image.Image, degrees: float, sampling: Sampling) -> Image.Imag
 def auto_contrast(image: Image.Image, *_: object) -> Image.Image:
     """Stretches each channel linearly to 0..255: ImageOps.autocontrast."""
     tables = [_LEVELS] * 3
-    for channel, (low, high) in enumerate(image.getextrema()):  # type: ignore[misc]
+    for channel, (low, high) in enumerate(np.reshape(image.getextrema(), (3, 2)).tolist()):
         if high > low:
             scale = 255 / (high - low)
             tables[channel] = np.trunc(_LEVELS * scale - low * scale)
