@@ -43,7 +43,7 @@ def main() -> None:
     photo = Image.fromarray(load_sample_image('china.jpg')).resize(
         (SIZE, SIZE), box=(0, 0, 427, 427)
     )
-    cells = [*operations(photo), *policies(np.asarray(photo))]
+    cells = [*operations(photo), *policies(photo)]
     mpl.use('Agg')
     rows = -(-len(cells) // COLUMNS)
     size = (1.3 * COLUMNS, 1.5 * rows)
@@ -57,7 +57,7 @@ def main() -> None:
     print(f'Written to {path}')
 
 
-def operations(photo: Image.Image) -> list[tuple[str, Image.Image]]:
+def operations(photo: np.ndarray) -> list[tuple[str, np.ndarray]]:
     sampling = Sampling(Image.Resampling.BICUBIC, (124, 116, 104))
     return [
         (f'{name}\n{value or ""}', OPERATIONS[name](photo, value, sampling))

@@ -1,7 +1,7 @@
 """Operations on images uint8 [H, W, 3], each with one value, as timm and torchvision define them.
 
-Pillow does the geometry. Tables of values are NumPy's and applied by OpenCV, since Pillow makes them
-in Python, which takes longer than to apply them and blocks other threads.
+Pillow does the geometry. Tables of values are NumPy's and applied by OpenCV, since Pillow makes
+them in Python, which takes longer than to apply them and blocks other threads.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,8 @@ def rotate(image: np.ndarray, degrees: float, sampling: Sampling) -> np.ndarray:
 def auto_contrast(image: np.ndarray, *_: object) -> np.ndarray:
     """Stretches each channel linearly to 0..255: ImageOps.autocontrast."""
     tables = [_LEVELS] * 3
-    for channel, (low, high) in enumerate(Image.fromarray(image).getextrema()):
+    extrema = np.reshape(Image.fromarray(image).getextrema(), (3, 2))
+    for channel, (low, high) in enumerate(extrema.tolist()):
         if high > low:
             scale = 255 / (high - low)
             tables[channel] = np.trunc(_LEVELS * scale - low * scale)
