@@ -40,9 +40,8 @@ def main() -> None:
     )
     parser.add_argument('--out', type=Path, required=True, help='JPEG file to write')
     path = parser.parse_args().out
-    photo = Image.fromarray(load_sample_image('china.jpg')).resize(
-        (SIZE, SIZE), box=(0, 0, 427, 427)
-    )
+    whole = Image.fromarray(load_sample_image('china.jpg'))
+    photo = np.asarray(whole.resize((SIZE, SIZE), box=(0, 0, 427, 427)))
     cells = [*operations(photo), *policies(photo)]
     mpl.use('Agg')
     rows = -(-len(cells) // COLUMNS)
