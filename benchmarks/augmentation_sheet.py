@@ -40,10 +40,9 @@ def main() -> None:
     )
     parser.add_argument('--out', type=Path, required=True, help='JPEG file to write')
     path = parser.parse_args().out
-    photo = Image.fromarray(load_sample_image('china.jpg')).resize(
-        (SIZE, SIZE), box=(0, 0, 427, 427)
-    )
-    cells = [*operations(photo), *policies(np.asarray(photo))]
+    whole = Image.fromarray(load_sample_image('china.jpg'))
+    photo = np.asarray(whole.resize((SIZE, SIZE), box=(0, 0, 427, 427)))
+    cells = [*operations(photo), *policies(photo)]
     mpl.use('Agg')
     rows = -(-len(cells) // COLUMNS)
     size = (1.3 * COLUMNS, 1.5 * rows)
@@ -57,7 +56,7 @@ def main() -> None:
     print(f'Written to {path}')
 
 
-def operations(photo: Image.Image) -> list[tuple[str, Image.Image]]:
+def operations(photo: np.ndarray) -> list[tuple[str, np.ndarray]]:
     sampling = Sampling(Image.Resampling.BICUBIC, (124, 116, 104))
     return [
         (f'{name}\n{value or ""}', OPERATIONS[name](photo, value, sampling))

@@ -149,26 +149,27 @@ def test_repeats_of_a_batch_are_on_different_devices(repeats):
 def test_each_example_comes_as_often_as_asked_with_different_crops(
     storage, digits, digits_tfrecord
 ):
-    """1,437 = 3 x 479: an epoch of three steps has a third of the digits.
+    """120 = 3 x 40: an epoch of three steps has a third of the digits.
 
     With 9 places, the three crops of a digit are 9 * (1 - (8/9)**3) = 2.68 different ones.
     """
     if storage == 'tfrecord':
         digits.dataset.update(data_dir=str(digits_tfrecord), in_memory=False)
-    digits.batch_size, digits.dataset.repeats = 479, 3
+    digits.dataset.train_split = 'train[:120]'
+    digits.batch_size, digits.dataset.repeats = 40, 3
     digits.dataset.update(crop_padding=1, flip=False)
     padded = first(digits, 5)
     np.testing.assert_array_equal(first(digits, 3, start_step=2), padded[2:])
-    crops = np.concatenate(padded[:3]).reshape(1437, -1)
-    assert abs(len(np.unique(crops, axis=0)) / 479 - 2.68) < 0.1
+    crops = np.concatenate(padded[:3]).reshape(120, -1)
+    assert abs(len(np.unique(crops, axis=0)) / 40 - 2.68) < 0.25
 
     digits.dataset.crop_padding = 0
     plain = first(digits, 3)
-    images = np.concatenate(plain).reshape(1437, -1)
+    images = np.concatenate(plain).reshape(120, -1)
     assert set(np.unique(images, axis=0, return_counts=True)[1] % 3) == {0}
     for batch in plain:
         thirds = [{image.tobytes() for image in part} for part in np.array_split(batch, 3)]
-        assert len(thirds[0] & thirds[1] & thirds[2]) > 150
+        assert len(thirds[0] & thirds[1] & thirds[2]) >= 12
 
 
 @pytest.mark.parametrize(

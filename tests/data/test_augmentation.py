@@ -25,7 +25,7 @@ from tests.helpers import ROOT
 
 GOLDEN = json.loads((ROOT / 'tests/golden/augmentation.json').read_text())
 FILL = tuple(GOLDEN['fill'])
-PICTURES = [Image.fromarray(image) for image in rule.pictures()]
+PICTURES = rule.pictures()
 BLACK_OUTSIDE = Sampling(BILINEAR, (0, 0, 0))
 
 
@@ -36,7 +36,7 @@ def ours(name):
 
 
 def pixels(images):
-    return rule.pixels_digest(map(np.asarray, images))
+    return rule.pixels_digest(images)
 
 
 class Replay:
@@ -116,6 +116,8 @@ PILLOWS = {
     'posterize': lambda image, bits: ImageOps.posterize(image, bits % 9),
     'solarize': ImageOps.solarize,
     'sharpness': lambda image, number: ImageEnhance.Sharpness(image).enhance(number / 100),
+    'brightness': lambda image, number: ImageEnhance.Brightness(image).enhance(number / 100),
+    'contrast': lambda image, number: ImageEnhance.Contrast(image).enhance(number / 100),
 }
 
 
@@ -127,10 +129,11 @@ def test_operations_without_pillow_equal_pillows(name):
         low, high = sorted(rng.integers(0, 257, 2).tolist())
         sides = rng.integers(1, 60, 2)
         image = rng.integers(low, max(high, low + 1), (*sides, 3)).clip(0, 255).astype(np.uint8)
-        image = Image.fromarray(image)
-        value = {'posterize': number % 9, 'sharpness': number / 100}.get(name, number)
+        value = number / 100 if name in ('sharpness', 'brightness', 'contrast') else number
+        value = number % 9 if name == 'posterize' else value
         np.testing.assert_array_equal(
-            OPERATIONS[name](image, value, BLACK_OUTSIDE), PILLOWS[name](image, number)
+            OPERATIONS[name](image, value, BLACK_OUTSIDE),
+            PILLOWS[name](Image.fromarray(image), number),
         )
 
 

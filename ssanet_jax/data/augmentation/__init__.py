@@ -4,7 +4,6 @@ from collections.abc import Collection
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 from ssanet_jax.data.augmentation.erasing import Cutout, RandomErasing
 from ssanet_jax.data.augmentation.policies import ColorJitter, Policy, make_policy
@@ -46,10 +45,7 @@ def augment(
         if row in skip:
             continue
         rng = np.random.default_rng((seed, epoch, number, _STREAM))
-        if policies:
-            image = Image.fromarray(images[row])
-            for policy in policies:
-                image = policy(image, rng)
-            images[row] = np.asarray(image)
+        for policy in policies:
+            images[row] = policy(images[row], rng)
         for erase in erasers:
             erase(images[row], rng)

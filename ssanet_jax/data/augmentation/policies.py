@@ -9,7 +9,7 @@ from PIL import Image
 from ssanet_jax.config.augmentation_fields import RAND_AUGMENT
 from ssanet_jax.data.augmentation.operations import OPERATIONS, Color, Sampling
 
-Policy = Callable[[Image.Image, np.random.Generator], Image.Image]
+Policy = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 _BLACK = (0, 0, 0)
@@ -73,7 +73,7 @@ class RandAugment:
     std: float
     fill: Color
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         names = list(RAND_VALUES)
         for number in rng.integers(len(names), size=2).tolist():
             skipped, negative = rng.random(2) > 0.5
@@ -119,7 +119,7 @@ WIDE_VALUES: dict[str, list[float]] = {
 }
 
 
-def trivial_augment_wide(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def trivial_augment_wide(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Applies one random operation with a random value: torchvision's TrivialAugmentWide.
 
     Bilinear and black outside the image, as in torchvision's recipes
@@ -143,7 +143,7 @@ class ColorJitter:
     color: float
     hue: float
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         strengths = list(dataclasses.asdict(self).items())
         for number in rng.permutation(4).tolist():
             name, strength = strengths[number]
