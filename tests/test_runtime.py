@@ -158,3 +158,11 @@ def test_commands_do_without_the_device_or_end_in_one_line(
     if done.returncode:
         assert done.returncode == 2
         assert f'JAX_PLATFORMS={platform}: JAX has no such device here' in done.stderr
+
+
+def test_a_cache_without_a_limit_of_its_size_is_written(tmp_path):
+    """That of JAX_COMPILATION_CACHE_DIR, which has no lock."""
+    runtime._replace_unreadable_programs()
+    cache = LRUCache(str(tmp_path), max_size=-1)
+    cache.put('key', b'program')
+    assert cache.get('key') == b'program'
