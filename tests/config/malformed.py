@@ -144,6 +144,8 @@ LINES = [
 
 # A value outside of the range or the choices of each field.
 OUT_OF_RANGE = {
+    'dataset.validation_share': '1',
+    'dataset.split_seed': '-1',
     'seed': '-1',
     'batch_size': '1048577',
     'eval_batch_size': '0',
