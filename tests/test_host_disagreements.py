@@ -205,14 +205,14 @@ def test_a_host_that_cannot_write_its_part_of_a_checkpoint_ends_all(tmp_path, pr
     flags = ('--config.checkpoint_every_steps=10', '--config.num_train_steps=100000')
     flags += ('--config.eval_every_steps=100000',)
     processes = start_hosts(2, tmp_path, prepared, *flags, last={'limits': limit})
-    wait_for(processes[0], 'step 10/100,000  train')
+    wait_for(processes[0], 'step 10/100000  train')
     reason = f'The checkpoint of step 10 in {tmp_path}/checkpoints could not be written: '
     assert_all_end(processes, 74, reason, seconds=BOUND_S)
 
 
 def test_a_second_signal_ends_a_host_whose_other_hangs(tmp_path, prepared):
     processes = start_hosts(2, tmp_path, prepared, '--config.num_train_steps=100000')
-    wait_for(processes[0], 'step 20/100,000  train')
+    wait_for(processes[0], 'step 20/100000  train')
     processes[1].send_signal(signal.SIGSTOP)
     time.sleep(2)
     for _ in range(2):
