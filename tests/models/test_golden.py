@@ -110,7 +110,8 @@ class Golden:
 @pytest.fixture
 def golden(monkeypatch):
     """Makes a `Golden`."""
-    monkeypatch.setattr(convert, 'to_numpy', np.asarray)  # would round to float32
+    # It would round to float32.
+    monkeypatch.setattr(convert, 'to_numpy', lambda values, name: np.asarray(values))
     caffe = {'caffe': caffe_names.NAMING}
     monkeypatch.setattr(ResidualAttentionNetwork, 'state_dict_rules', lambda self: caffe)
     return Golden
