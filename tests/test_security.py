@@ -31,7 +31,7 @@ TEXTS = [
         p
         for folder in ('docs', 'launch', 'notebooks')
         for p in ROOT.glob(f'{folder}/*')
-        if p.is_file() and p.suffix != '.png'
+        if p.is_file() and p.suffix not in ('.jpg', '.png')
     ),
 ]
 
@@ -276,7 +276,8 @@ def test_hostile_safetensors_are_one_line_errors(tmp_path, kind):
     path.write_bytes(safetensors({'a': tensor(0, 16)}))
     assert weights.load(path)['a'].shape == (4,)
     path.write_bytes(SAFETENSORS[kind])
-    with pytest.raises(ValueError, match='is not a complete safetensors file') as raised:
+    reason = 'weights.safetensors' if kind == 'pickle' else 'is not a complete safetensors file'
+    with pytest.raises((ValueError, ImportError), match=reason) as raised:
         weights.load(path)
     assert '\n' not in str(raised.value)
     assert len(str(raised.value)) < 500

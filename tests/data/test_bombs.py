@@ -318,9 +318,9 @@ def test_a_large_file_of_a_folder_is_not_read_completely(folder, monkeypatch):
         file.truncate(2**40)  # takes no room
     folder.dataset.max_image_bytes = 2**16
     lengths = []
-    read = readers._read
+    read = readers.read_file
     monkeypatch.setattr(
-        readers, '_read', lambda *args: lengths.append(len(read(*args))) or read(*args)
+        readers, 'read_file', lambda *args: lengths.append(len(read(*args))) or read(*args)
     )
     with pytest.raises(ConfigError, match=r'ash/3\.jpg cannot be decoded: It has over 65,536 byte'):
         list(data.eval_batches(folder, 'train'))

@@ -310,12 +310,13 @@ def affine_map(h, weight, bias):
     return AffineMap(h, jnp.mean(h.astype(weight.dtype), axis=(1, 2)), weight, bias)
 
 
-def test_folded_ssa_starts_as_the_identity_bit_for_bit():
+def test_folded_ssa_starts_as_the_identity_up_to_rounding():
     block = FoldedSSA(gate_scale=2.0, zero_init=True, num_groups=2)
     h = jnp.asarray(images(2, 3, 4, 6, dtype=np.float32))
     folded = affine_map(h, RNG.normal(size=(6, 4)).astype(np.float32), np.ones(4, np.float32))
     y, _ = block.init_with_output(jax.random.key(0), folded, train=False)
-    np.testing.assert_array_equal(y, folded.value())
+    # Some processors round the two products over K differently.
+    np.testing.assert_allclose(y, folded.value(), rtol=1e-6, atol=1e-6)
 
 
 def test_an_attention_without_a_name_gets_the_same_one_in_both_forms():

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -116,7 +115,8 @@ def test_a_recipe_as_the_message_describes_it_works(text, phrase, right, tmp_pat
     parsed(f'--config={path}{right or ""}', '--workdir=a')
 
 
-def test_evaluation_takes_the_checkpoint(tmp_path):
+def test_evaluation_takes_the_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(hosts, 'connect', lambda *_: None)
     run = partial(run_tool, main, DIGITS, f'--workdir={tmp_path}/none', '--checkpoint=latest')
     refused('has no effect without --mode=eval', run)
     with pytest.raises(ConfigError, match='name the workdir of a run'):
@@ -125,7 +125,8 @@ def test_evaluation_takes_the_checkpoint(tmp_path):
 
 def test_all_or_none_of_the_flags_of_a_host_work(monkeypatch):
     started = []
-    monkeypatch.setattr(jax.distributed, 'initialize', lambda *args, **_: started.append(args))
+    monkeypatch.setattr(hosts.rendezvous, 'meet', lambda *args: None)
+    monkeypatch.setattr(hosts, '_initialize', lambda **args: started.append(tuple(args.values())))
     refused('Give all three or none', hosts.connect, None, 2, 0)
     refused('hosts count from 0', hosts.connect, 'a:1', 2, 2)
     hosts.connect(None, None, None)
@@ -299,7 +300,7 @@ def test_weights_are_written_and_read_with_the_suffixes_that_are_named(tmp_path)
     path = tmp_path / f'x{re.search("end in (.safetensors)", message)[1]}'
     weights.save(path, arrays)
     other = tmp_path / 'x.weights'
-    other.write_bytes(path.read_bytes())
+    other.write_bytes(b'neither')
     message = refused('is not a known kind of weight file; ', weights.load, other)
     assert path.suffix in message
     assert weights.load(path)['a'].shape == (3,)

@@ -83,7 +83,12 @@ def test_the_checkpoints_that_are_named_exist(run):
         message = refused(' is damaged: ', checkpoints.find, '5')
         (other,) = listed('there are ', message)
         assert checkpoints.find(other) == 3
-        refused('Use the config that it was trained with', checkpoints.restore, 3, {'step': 1})
+        refused(
+            'Use the config that it was trained with',
+            checkpoints.restore,
+            3,
+            {'step': jnp.zeros(2)},
+        )
         assert checkpoints.restore(3, tree(0))
 
 
@@ -106,7 +111,7 @@ def test_damaged_files_of_a_run_are_restored_or_removed(run):
     ):
         text = path.read_text()
         path.write_text('{')
-        message = refused('cannot be read: ', read)
+        message = refused(' is damaged: ', read)
         assert message.endswith(f'Restore a copy, or {otherwise}.')
         path.write_text(text)
         assert read()

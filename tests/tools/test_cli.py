@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import signal
 import subprocess
 import sys
 from logging import LogRecord
@@ -61,22 +60,6 @@ def test_a_signal_during_a_destructor_ends_the_process(obeys, name, code):
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert ran.returncode == code
     assert ('run the same command to resume' in ran.stderr) == obeys
-
-
-def test_a_terminal_that_is_closed_before_training_ends_the_process_unless_ignored():
-    before = signal.getsignal(signal.SIGHUP)
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    others = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        cli.obey_interrupts()
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        cli.obey_interrupts()
-        assert signal.getsignal(signal.SIGHUP) is cli._interrupted
-    finally:
-        for number, handler in others.items():
-            signal.signal(number, handler)
-    assert signal.getsignal(signal.SIGHUP) is before
 
 
 def test_names_in_log_records_are_escaped(tmp_path):

@@ -220,5 +220,5 @@ def test_an_unreadable_file_of_weights_stops_the_run_before_the_workdir_is_creat
 
 def test_a_pattern_without_a_match_is_refused(tiny):
     tiny.optimizer.train_only = ('*/ssa/*',)
-    with pytest.raises(ConfigError, match=r"'\*/ssa/\*', which matches no parameter; .* layer3_0"):
+    with pytest.raises(ConfigError, match=r"'\*/ssa/\*', which matches no parameter; nearest: "):
         trainer_setup.build(tiny, num_classes=10, num_train_examples=100)
