@@ -87,7 +87,7 @@ _DATASET = (
     Field('dataset.eval_split', 'validation', 'TFDS split to evaluate on.'),
     Field('dataset.validation_share', 0.2,
           'Share of each class to evaluate on where a folder has no validation images.',
-          Check('above 0 and below 1', lambda v: 0 < v < 1), only_with=_FOLDER),
+          Check('above 0, below 1', lambda v: 0 < v < 1), only_with=_FOLDER),
     Field('dataset.split_seed', 0, 'Seed of that choice; config.seed does not change it.',
           at_least(0), only_with=_FOLDER),
     Field('dataset.check_images', True,

@@ -25,6 +25,7 @@ OFFERS = re.compile(
 
 # Remedies that a test cannot apply, and why: a person, a machine or other files are needed.
 BY_HAND = {
+    'set it in the recipe': 'references of a recipe',
     # Files are restored, repaired or removed by a person.
     'Repair them.': 'files',
     'restore a copy': 'files',

@@ -62,6 +62,7 @@ def test_variants_share_initial_values_and_batches(study_file):
     np.testing.assert_array_equal(batches['none']['image'], batches['ssa']['image'])
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_record(study_file, tmp_path):
     folder, study = StudyFolder(tmp_path / 'killed'), load_study(study_file)
     code = (
