@@ -86,7 +86,7 @@ def test_it_listens_on_loopback_only(address):
 
 def test_a_file_above_the_limit_is_refused(address):
     for size, status in ((MAX_UPLOAD_MB * 10**6 + 1, 413), (1000, 200)):
-        files = {'files': ('large.png', bytes(size))}
+        files = {'files': ('upload.png', bytes(size))}
         reply = httpx.post(f'{address}/gradio_api/upload', files=files, timeout=60)
         assert reply.status_code == status
 
