@@ -66,6 +66,7 @@ def test_a_named_block_has_the_options_of_the_page(monkeypatch):
     assert f'--config.{option.name}' in page
 
 
+@pytest.mark.slow
 def test_a_custom_block_loss_metric_and_evaluator_train_as_the_page_says(
     digits, tmp_path, monkeypatch
 ):

@@ -49,6 +49,7 @@ def execute(monkeypatch, tmp_path, data_dir):
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')  # when the kernel starts
 
 
+@pytest.mark.slow
 def test_quickstart_runs_on_the_digits(execute):
     printed, pictures = execute(
         'quickstart', {'num_epochs = 8.0': 'num_epochs = 2.0'}, SSANET_DATASET='digits'

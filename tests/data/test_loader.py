@@ -197,6 +197,7 @@ def test_the_number_of_threads_changes_no_image(imagenet):
     assert_equal(first(imagenet, 3), alone)
 
 
+@pytest.mark.slow
 def test_an_interpreter_exits_with_batches_in_flight(imagenet, imagenet_tfrecord):
     """Also: importing the package neither imports TensorFlow nor changes OpenCV's threads."""
     code = (

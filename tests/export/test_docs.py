@@ -53,6 +53,7 @@ def execute(code, folder, hidden):
 
 
 @pytest.mark.parametrize('title', CODE)
+@pytest.mark.slow
 def test_documented_code_computes_the_logits_of_the_checkpoint(
     title, trained, small, images, exported, logits_of, tmp_path
 ):

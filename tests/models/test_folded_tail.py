@@ -144,6 +144,7 @@ def test_a_freshly_made_block_is_the_same_in_both_forms(attention):
 
 @pytest.mark.parametrize('value', [0.0, 1e4])
 @attentions
+@pytest.mark.slow
 def test_constant_inputs_have_finite_gradients(attention, value):
     x = np.full((2, 4, 4, 8), value, np.float32)
     module = block('folded', attention, stride=1)

@@ -192,7 +192,13 @@ class Zero(nn.Module):
 
 
 @pytest.mark.parametrize(
-    'name', ['resnet18', 'preact_resnet50', 'mobilenet_v2', 'residual_attention56']
+    'name',
+    [
+        'resnet18',
+        pytest.param('preact_resnet50', marks=pytest.mark.slow),
+        'mobilenet_v2',
+        pytest.param('residual_attention56', marks=pytest.mark.slow),
+    ],
 )
 def test_a_block_after_the_sum_gets_the_sum(name):
     """A block that returns zeros leaves nothing after the sum, and the shortcut before it."""

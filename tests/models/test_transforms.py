@@ -36,7 +36,10 @@ def gradients(model, state, x):
     return quick_jit(jax.grad(loss, has_aux=True))(state['params'])
 
 
-@pytest.mark.parametrize(('block', 'tail'), [(BasicBlock, 'plain'), (Bottleneck, 'folded')])
+@pytest.mark.parametrize(
+    ('block', 'tail'),
+    [pytest.param(BasicBlock, 'plain', marks=pytest.mark.slow), (Bottleneck, 'folded')],
+)
 def test_a_resnet_of_rematerialized_blocks_computes_the_same_step(block, tail):
     plain = create_model('ssa_resnet18', block=block, tail=tail, dtype=jnp.float64, **SMALL)
     remat = plain.clone(block=nn.remat(block, static_argnums=(2,)))

@@ -188,6 +188,7 @@ def test_a_full_disk_is_refused_beforehand(tmp_path):
         module._check_disk(epath.Path(tmp_path / 'new'), 10**15)
 
 
+@pytest.mark.slow
 def test_show_batch_draws_a_grid(imagenet_dir, tmp_path):
     result = tool(
         'show_batch', '--config=configs/imagenet_ssa50.py', f'--out={tmp_path / "batch.png"}',

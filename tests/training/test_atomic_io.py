@@ -101,6 +101,7 @@ def test_saving_a_step_again_waits_for_it_and_repeats_what_failed(tmp_path, monk
             checkpoints.save(3, tree(3), wait=True)
 
 
+@pytest.mark.slow
 def test_a_stop_during_an_evaluation_reports_that_the_save_in_progress_failed(
     short, tmp_path, monkeypatch
 ):

@@ -128,6 +128,7 @@ def test_a_closed_terminal_stops_a_run_unless_started_by_nohup(before, stops, mo
         sys.stderr.close()
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_at_once(tmp_path, data_dir):
     process = start(tmp_path, data_dir)
     wait_for(process, 'step 10/300  train')
