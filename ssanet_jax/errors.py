@@ -11,7 +11,7 @@ class ConfigError(ValueError):
 
 
 class DataFileError(ConfigError):
-    """Files of the data that must be repaired or removed; a run goes on once they are.
+    """Data files that must be repaired or removed before the run can continue.
 
     Attributes:
       files: their names, as printed.

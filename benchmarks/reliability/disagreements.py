@@ -1,4 +1,4 @@
-"""Two hosts that do not agree, or of which one cannot go on: all must end, with one reason."""
+"""Two hosts that disagree, or one of which fails: both must exit, for the same reason."""
 
 import re
 import resource

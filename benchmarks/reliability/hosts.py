@@ -8,9 +8,8 @@ other must exit with code 69, or be aborted by JAX's runtime, with a reason on s
 restarted with the same commands, and the run must end exactly as an uninterrupted run of two
 processes.
 
-Before that, hosts that differ in one thing each, and such of which one is stopped or cannot write,
-must all end within 60 seconds with the same code and reason: see disagreements.py. With --count=0
-only these are tried.
+First, disagreements.py starts two hosts that disagree, or one of which is stopped or cannot write.
+Both must exit within 60 seconds with the same code and reason. --count=0 runs only these cases.
 """
 
 import random

@@ -17,7 +17,7 @@ def flatten_pixels(x: jax.Array) -> jax.Array:
 
 
 def require_examples(x: jax.Array) -> None:
-    """Raises ValueError if x has no values of which BatchNorm could take statistics."""
+    """Raises ValueError if x is empty, since BatchNorm needs values for its statistics."""
     if x.size == 0:
         raise ValueError(
             f'BatchNorm has no statistics of an empty batch, of shape {x.shape}; skip such batches '

@@ -256,7 +256,9 @@ def photos(tmp_path):
 
 
 def test_bad_images_count_as_incorrect_with_the_flag_that_is_named(photos):
-    evaluate = lambda: list(data.eval_batches(photos, 'validation'))  # noqa: E731
+    def evaluate():
+        return list(data.eval_batches(photos, 'validation'))
+
     message = refused('Repair it, or count such images', evaluate)
     field, value = after('--config.', message).split('=')
     photos.update_from_flattened_dict({field: value})

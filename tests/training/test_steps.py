@@ -161,7 +161,9 @@ def test_metrics_of_mixed_images_count_the_likelier_label():
 
 
 def test_averages_follow_every_step():
-    decay = lambda step: jnp.where(step == 0, 0.0, 0.75)  # noqa: E731
+    def decay(step):
+        return jnp.where(step == 0, 0.0, 0.75)
+
     state, expected = None, None
     for number in range(4):
         if number == 0:

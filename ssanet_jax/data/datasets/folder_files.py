@@ -12,8 +12,10 @@ from ssanet_jax.data.formats import SUFFIXES
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
 
-# Listed so that they are named, rather than counted among files that are not images.
-_UNSUPPORTED = frozenset('.arw .cr2 .dng .heic .heif .jp2 .jxl .nef .psd .svg'.split())  # noqa: SIM905
+# Images in formats that cannot be decoded; the reason says to convert them.
+_UNSUPPORTED = frozenset(
+    ['.arw', '.cr2', '.dng', '.heic', '.heif', '.jp2', '.jxl', '.nef', '.psd', '.svg']
+)
 # Of Windows, macOS and network disks; all names that begin with a dot are ignored too.
 _SYSTEM = frozenset(
     {
@@ -44,7 +46,7 @@ class File(NamedTuple):
 def image_files(root: str) -> tuple[list[File], dict[str, list[str]]]:
     """Returns the images below `root`, sorted, and the names left out by reason.
 
-    Whether a file is an image is told by its suffix; nothing is opened.
+    The suffix decides whether a file is an image; no file is opened.
 
     Raises:
       ConfigError: a folder cannot be listed.
