@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -23,19 +22,24 @@ class Trace:
     def __init__(self, config: ConfigDict, folder: epath.Path):
         self._first = config.profile_start_step
         self._end = self._first + config.profile_num_steps - 1
-        self._folder = os.fspath(folder)
+        self._folder = folder
         self._running = False
 
     def before(self, step: int) -> None:
         """Call before training step `step`."""
         if step == self._first:
-            self._running = _or_warn(partial(jax.profiler.start_trace, self._folder))
+            self._running = _or_warn(self._start)
 
     def after(self, step: int, result: Any) -> None:
         """Call after that step, with what it returned."""
         if self._running and step >= self._end:
             jax.block_until_ready(result)
             self.__exit__()
+
+    def _start(self) -> None:
+        # First, since a trace that JAX cannot write stays open, and no other can be started.
+        self._folder.mkdir(parents=True, exist_ok=True)
+        jax.profiler.start_trace(os.fspath(self._folder))
 
     def __enter__(self) -> 'Trace':
         return self

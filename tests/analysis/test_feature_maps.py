@@ -67,7 +67,9 @@ def test_the_error_for_an_unknown_name_lists_the_nearest(network):
         feature_maps(model, variables, images, ['layr1_0'])
 
 
-@pytest.mark.parametrize('name', ['densenet121', 'mobilenet_v2', 'vgg16_bn'])
+@pytest.mark.parametrize(
+    'name', [pytest.param('densenet121', marks=pytest.mark.slow), 'mobilenet_v2', 'vgg16_bn']
+)
 def test_every_convolution_of_any_network_has_a_map(name):
     model = create_model(name, num_classes=5)
     image = jnp.zeros((1, 64, 64, 3))

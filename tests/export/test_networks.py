@@ -35,6 +35,8 @@ CASES = [
     ('ge_resnet20', 8, {'stage_sizes': (1,), 'attention_options': {'extent': 2}}),
 ]
 
+QUICK = (0, 1, 2, 7, 8, 12)  # exported without the mark slow
+
 
 def test_the_cases_cover_every_family_and_attention():
     models = [create_model(name, num_classes=10, **options) for name, _, options in CASES]
@@ -44,7 +46,11 @@ def test_the_cases_cover_every_family_and_attention():
 
 
 @pytest.mark.parametrize(
-    ('name', 'size', 'options'), CASES, ids=[f'{i}_{case[0]}' for i, case in enumerate(CASES)]
+    ('name', 'size', 'options'),
+    [
+        pytest.param(*case, id=f'{i}_{case[0]}', marks=() if i in QUICK else pytest.mark.slow)
+        for i, case in enumerate(CASES)
+    ],
 )
 def test_exported_networks_keep_their_logits(name, size, options, tmp_path):
     model = create_model(name, num_classes=10, **options)

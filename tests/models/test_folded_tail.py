@@ -104,7 +104,11 @@ def test_folded_and_plain_have_one_tangent_and_one_second_derivative():
 
 @pytest.mark.parametrize(
     ('kind', 'groups', 'fast'),
-    [('none', None, True), ('none', [[0, 1], [2, 3]], False), ('ssa sum 1', None, False)],
+    [
+        pytest.param('none', None, True, marks=pytest.mark.slow),
+        pytest.param('none', [[0, 1], [2, 3]], False, marks=pytest.mark.slow),
+        ('ssa sum 1', None, False),
+    ],
     ids=str,
 )
 def test_folded_and_plain_share_statistics_over_devices_alike(kind, groups, fast):
@@ -153,7 +157,7 @@ def test_constant_inputs_have_finite_gradients(attention, value):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result))
 
 
-@pytest.mark.parametrize('kind', ['none', 'ssa sum 1'])
+@pytest.mark.parametrize('kind', [pytest.param('none', marks=pytest.mark.slow), 'ssa sum 1'])
 @pytest.mark.parametrize(
     ('dtype', 'mean', 'most'),
     [(np.float32, 0.5, 1e-5), (np.float32, 300.0, 1e-3), (jnp.bfloat16, 0.5, 5e-2)],
@@ -219,7 +223,10 @@ def test_auto_folds_where_there_are_pixels_to_save():
 
 @pytest.mark.parametrize(
     'attention',
-    [partial(SSABlock, squeeze='max', name='ssa'), partial(SEBlock, ratio=4, name='se')],
+    [
+        pytest.param(partial(SSABlock, squeeze='max', name='ssa'), marks=pytest.mark.slow),
+        partial(SEBlock, ratio=4, name='se'),
+    ],
     ids=['ssa max', 'se'],
 )
 def test_attention_that_cannot_be_folded_is_plain_or_refused(attention):

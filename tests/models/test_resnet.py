@@ -46,7 +46,12 @@ def test_zero_init_residual_starts_every_block_as_the_identity():
 
 
 @pytest.mark.parametrize(
-    'name', ['resnet18', 'ssa_resnet18', 'se_resnet18', 'ssa_resnet20', 'ssa_resnet50']
+    'name',
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ('resnet18', 'se_resnet18')),
+        'ssa_resnet20',
+        'ssa_resnet50',
+    ],
 )
 def test_every_parameter_gets_a_gradient(name):
     model = create_model(name, num_classes=10, stem='cifar', stage_sizes=(1, 1), width=16)

@@ -66,7 +66,7 @@ class Deep(nn.Module):
         return scan(lambda block, x, _: (block(x, train), None))(self.block, x, None)[0]
 
 
-@pytest.mark.parametrize('tail', ['plain', 'folded'])
+@pytest.mark.parametrize('tail', [pytest.param('plain', marks=pytest.mark.slow), 'folded'])
 def test_a_scan_over_residual_blocks_applies_one_after_the_other(tail):
     block = Bottleneck(width=2, attention=partial(SSABlock, name='ssa'), tail=tail)
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 8))
@@ -96,7 +96,11 @@ def test_a_scan_over_residual_blocks_applies_one_after_the_other(tail):
             {'tail': 'plain', 'width': 4, 'stage_sizes': (1,)},
             marks=pytest.mark.slow,
         ),
-        ('ssa_resnet50', {'tail': 'folded', 'width': 4, 'stage_sizes': (1,)}),
+        pytest.param(
+            'ssa_resnet50',
+            {'tail': 'folded', 'width': 4, 'stage_sizes': (1,)},
+            marks=pytest.mark.slow,
+        ),
         pytest.param('preact_resnet18', {'width': 4}, marks=pytest.mark.slow),
         pytest.param('mobilenet_v1', {'width': 4}, marks=pytest.mark.slow),
         pytest.param(
@@ -122,7 +126,10 @@ def test_forward_mode_equals_reverse_mode(name, options):
         assert_close(hessian, quick_jit(jax.grad(jax.grad(loss)))(0.0))
 
 
-@pytest.mark.parametrize('name', ['ssa_resnet20', 'se_densenet121', 'cbam_mobilenet_v2'])
+@pytest.mark.parametrize(
+    'name',
+    ['ssa_resnet20', pytest.param('se_densenet121', marks=pytest.mark.slow), 'cbam_mobilenet_v2'],
+)
 def test_train_can_be_an_attribute_or_a_positional_argument_of_a_network(name):
     model = create_model(name, num_classes=3, stem='cifar')
     x = images(1, 16, 16).astype(np.float32)

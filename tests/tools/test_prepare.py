@@ -177,6 +177,7 @@ def test_a_mistake_has_a_one_line_error(arguments, message, tmp_path):
     assert '\n' not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_an_invalid_flag_has_a_one_line_error_and_exit_code_2():
     result = tool('prepare', '--dataset=digits', '--file_format=riegeli')
     assert (result.returncode, result.stderr.count('\n')) == (2, 1), result.stderr

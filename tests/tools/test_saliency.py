@@ -237,6 +237,7 @@ def test_a_network_without_maps_is_refused_and_nothing_is_written(
     assert not (tmp_path / 'new').exists()
 
 
+@pytest.mark.slow
 def test_the_code_in_the_docs_runs(trained_digits, tmp_path, monkeypatch):
     """docs/saliency.md, in order, on a run of a few steps."""
     page = (ROOT / 'docs/saliency.md').read_text()

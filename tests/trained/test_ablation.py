@@ -133,7 +133,9 @@ def mean_loss(variables, y, label):
     return -scipy.special.log_softmax(logits, axis=1)[np.arange(len(y)), label].mean()
 
 
-@pytest.mark.parametrize('kind', ['ca', 'gssa', 'se'])
+@pytest.mark.parametrize(
+    'kind', ['ca', *(pytest.param(kind, marks=pytest.mark.slow) for kind in ('gssa', 'se'))]
+)
 def test_gates_of_any_shape_are_replaced(kind):
     model, variables, batch = small(kind)
     image, label = batch['image'], batch['label']

@@ -131,6 +131,7 @@ def test_the_planted_module_is_named(path, value, module, kind):
     assert diagnosis.backward is None
 
 
+@pytest.mark.slow
 def test_a_bad_value_on_one_of_several_devices_is_found_and_counted():
     """The images of the second device overflow at the first convolution's only large weight."""
     image = batch_of(4)['image']
@@ -157,6 +158,7 @@ def test_non_finite_images_blame_no_module():
     assert diagnosis.edges[0].values.nonfinite > 0
 
 
+@pytest.mark.slow
 def test_non_finite_running_statistics_blame_no_module():
     """Training does not read them."""
     diagnosis = diagnose(network(), plant('batch_stats/bn1/var', np.inf))

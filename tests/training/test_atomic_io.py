@@ -187,6 +187,10 @@ def test_a_run_without_a_place_for_events_or_traces_goes_on(tmp_path, monkeypatc
         trace.before(1)
         trace.after(1, jnp.zeros(1))
     assert caplog.text.count('The profiler trace could not be written: ') == 1
+    with Trace(config, epath.Path(tmp_path / 'profile')) as trace:
+        trace.before(1)
+        trace.after(1, jnp.zeros(1))
+    assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
 
 
 def test_the_next_run_removes_what_a_killed_write_left(tmp_path):
