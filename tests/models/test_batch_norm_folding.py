@@ -12,7 +12,8 @@ from ssanet_jax.attention import SpatialBlock
 from ssanet_jax.config import base
 from ssanet_jax.models.batch_norm_folding import fold_batch_norm, for_inference
 from ssanet_jax.models.mobilenet import Stage
-from ssanet_jax.models.resnet import BasicBlock, Bottleneck, ResidualBlock, ResNet
+from ssanet_jax.models.residual_block import BasicBlock, Bottleneck, ResidualBlock
+from ssanet_jax.models.resnet import ResNet
 from ssanet_jax.trained.load import TrainedModel
 from ssanet_jax.trained.prediction import Predictor
 
