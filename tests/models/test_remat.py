@@ -37,18 +37,15 @@ def variables(model, x):
     return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), x)
 
 
-@pytest.mark.parametrize(
-    'name',
-    ['resnet50', *(pytest.param(n, marks=pytest.mark.slow) for n in SMALL if n != 'resnet50')],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SMALL)
 def test_a_step_of_rematerialized_stages_is_the_same(name):
-    """With dropout, whose keys must not change."""
-    options = {'width': 4, 'stage_sizes': (2,)} if name == 'resnet50' else {}
-    plain = small(name, 'ssa', dtype=jnp.float64, dropout=0.5).clone(**options)
+    """With dropout, whose draws must not change."""
+    plain = small(name, 'ssa', dtype=jnp.float64, dropout=0.5)
     if hasattr(plain, 'stochastic_depth'):
         plain = plain.clone(stochastic_depth=0.5)
     remat = plain.clone(remat=tuple(range(1, len(plain.blocks) + 1)))
-    x = np.random.default_rng(0).normal(size=(4, 8, 8, 3))
+    x = np.random.default_rng(0).normal(size=(4, 16, 16, 3))
     with float64():
         state = quick_jit(partial(plain.init, train=False))(jax.random.key(0), x)
         state = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), state)
@@ -65,15 +62,14 @@ def test_every_block_of_the_chosen_stages_is_rematerialized_in_training_alone(na
     assert variables(remat, x) == state  # names and shapes
 
     def program(model, train):
-        apply = partial(model.apply, train=train, mutable=['batch_stats'])
-        return jax.make_jaxpr(lambda *args: apply(*args, rngs={'dropout': jax.random.key(0)}))(
-            state, x
-        )
+        rngs = {'dropout': jax.random.key(0)}
+        apply = partial(model.apply, train=train, mutable=['batch_stats'], rngs=rngs)
+        return jax.make_jaxpr(apply)(state, x)
 
-    assert 'remat' not in {eqn.primitive.name for eqn in program(plain, True).eqns}
-    names = [eqn.primitive.name for eqn in program(remat, True).eqns]
+    kinds = [eqn.primitive.name for eqn in program(remat, True).eqns]
     # The four units of an attention module are rematerialized together.
-    assert names.count('remat2') == {'residual_attention56': 2}.get(name, plain.blocks[0])
+    assert kinds.count('remat2') == {'residual_attention56': 2}.get(name, plain.blocks[0])
+    assert 'remat2' not in str(program(plain, True))
     assert str(program(remat, False)) == str(program(plain, False))
 
 
@@ -82,11 +78,11 @@ def test_rematerialized_stages_need_less_memory():
 
     def temporaries(remat):
         model = create_model(
-            'preact_resnet18', num_classes=5, stage_sizes=(6,), width=8, stem='cifar', remat=remat
+            'vgg11_bn', num_classes=5, stage_sizes=(6,), widths=(16,), stem='cifar', remat=remat
         )
         state = variables(model, x)
         step = jax.jit(lambda state, x: step_of(model, state, x)(state['params']))
         compiled = step.lower(state, x).compile(KEEP_BARRIERS)
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert temporaries((1,)) < 0.8 * temporaries(None)
+    assert temporaries((1,)) < 0.6 * temporaries(None)
