@@ -111,6 +111,7 @@ def evaluate(
 def cost(study: Study, variant: str) -> dict[str, int]:
     """Parameters and MACs of a variant, and memory of its training step in bytes."""
     config = study.run_config(variant, study.seeds[0])
+    config.dataset.initial_size = -1  # the largest images need most memory
     info = data.dataset_info(config)
     setup = trainer_setup.build(
         config,
@@ -118,7 +119,7 @@ def cost(study: Study, variant: str) -> dict[str, int]:
         num_train_examples=info.num_train,
         attention=study.variants[variant].attention,
     )
-    counts = model_cost(setup.model, setup.image_size)
+    counts = model_cost(setup.model, setup.eval_size)
     batch = next(data.train_batches(config))
     step: Any = setup.train_step
     shapes = jax.eval_shape(lambda: (setup.init(), batch, setup.zero_metrics()))

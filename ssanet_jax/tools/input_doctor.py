@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ssanet_jax import data, runtime
+from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.config.validation import check_batch_size
 from ssanet_jax.data.builders import open_source, prepare_command
 from ssanet_jax.data.decode import DecodeSpec
@@ -49,6 +50,7 @@ class Rates(NamedTuple):
 
 def main() -> None:
     config = cli.recipe()
+    config.dataset.initial_size = -1  # measures the largest images
     runtime.start_tensorflow()
     check_batch_size(config, jax.device_count())
     info = data.dataset_info(config)
@@ -223,7 +225,8 @@ def advice(config: ConfigDict, hint: str) -> list[str]:
         return settings
     if 0 < dataset.num_threads < num_cores():
         settings.append('--config.dataset.num_threads=-1 would use all cores.')
-    side = 3 * math.ceil(dataset.image_size / dataset.eval_crop_pct) // 2
+    size = max(dataset.image_size, eval_size(dataset))
+    side = 3 * math.ceil(size / dataset.eval_crop_pct) // 2
     if dataset.name != 'folder' and not re.search(r'_\d+px', dataset.name):
         settings.append(
             f'Smaller files decode faster; {prepare_command(dataset)} --max_side={side} makes a '

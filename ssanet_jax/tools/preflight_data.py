@@ -52,6 +52,17 @@ def dataset_sizes(config: ConfigDict) -> Sizes:
     return Sizes(num_classes, num_train, num_eval)
 
 
+def size_notes(config: ConfigDict) -> list[str]:
+    """Sentences on the sizes that the numbers of training steps stand for, if they differ."""
+    size, first = config.dataset.image_size, config.dataset.initial_size
+    if not 0 < first < size:
+        return []
+    return [
+        f'Training images grow from {first} to {size} pixels. All numbers are for {size}, those of '
+        'the schedule too: most memory, and more time than smaller images need.'
+    ]
+
+
 def host_decode_rate(config: ConfigDict) -> float | None:
     """Images per second that one host core prepares; None if not measured for such a dataset."""
     if FLAGS.decode_rate:

@@ -80,7 +80,7 @@ def evaluate_checkpoint(
     title = (
         f'{config.model.name}, step {step}, on {config.dataset.name} {config.dataset.eval_split}'
     )
-    rows = terminal.cost_rows(model_cost(setup.model, setup.image_size))
+    rows = terminal.cost_rows(model_cost(setup.model, setup.eval_size), setup.eval_size)
     terminal.print_table(terminal.make_console(), title, {'': metrics}, rows)
     return metrics
 

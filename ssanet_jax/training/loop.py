@@ -117,6 +117,7 @@ def train_and_evaluate(
             run_history.record(config, info, folder, start or 0)
         terminal.announce(console, config, setup, info, state, notes)
         stack.enter_context(data_files.remembering_bad_files(config.dataset, folder))
+        setup.compile_ahead(config, state, total)
         batches = train_batches(config, start_step=start or 0)
         state = _train(
             config, setup, state, total, batches, evaluators or {}, checkpoints, folder, console
