@@ -18,7 +18,7 @@ from ssanet_jax.study.definition import Study
 from ssanet_jax.study.folder import RunRecord, StudyFolder
 from ssanet_jax.training import loop, trainer_setup
 from ssanet_jax.training.lock import Lock
-from ssanet_jax.training.steps import TrainState
+from ssanet_jax.training.steps import TrainState, predict
 from ssanet_jax.training.trainer_setup import TrainerSetup
 from ssanet_jax.training.workdir import Workdir
 
@@ -93,7 +93,7 @@ def evaluate(
 
     @jax.jit
     def log_softmax(variables: Any, images: jax.Array) -> jax.Array:
-        logits: Any = setup.model.apply(variables, setup.preprocess(images), train=False)
+        logits = predict(variables, images, setup.model, setup.preprocess, flip=setup.eval_flip)
         return jax.nn.log_softmax(logits.astype(jnp.float32))
 
     clean, labels, predicted, first = [], [], [], 0
