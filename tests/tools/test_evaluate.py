@@ -26,7 +26,7 @@ from ssanet_jax.training.checkpoint import Checkpoints
 from ssanet_jax.training.model import build_model
 from tests.export.fabricated import random_variables
 from tests.fabricate import imagenet_archives, tar_bytes
-from tests.helpers import load_config, run_tool
+from tests.helpers import ROOT, load_config, run_tool
 
 LABELS = tfds.core.tfds_path('datasets/imagenet2012/labels.txt')
 WORDNET = LABELS.read_text().split()
@@ -287,7 +287,8 @@ def test_subsets_are_the_published_ones():
 
 
 @pytest.mark.parametrize('name', sorted(BENCHMARKS))
-def test_tfds_has_every_set(name):
+def test_tfds_and_the_page_have_every_set(name):
+    assert f'`{name}`' in (ROOT / 'docs/evaluation.md').read_text()
     for dataset in BENCHMARKS[name].parts.values():
         builder, _, config = dataset.partition('/')
         known = tfds.builder_cls(builder).builder_configs
