@@ -173,6 +173,15 @@ def test_the_bound_of_a_schedule():
     assert written['steps']['train']['bound_images_per_second'] == pytest.approx(4000)
 
 
+def test_numbers_for_images_that_grow_are_those_of_the_largest():
+    dataset = {'image_size': 12, 'initial_size': 8, 'train_crop': 'resized', 'eval_size': 16}
+    config, result = found(dataset=dataset)
+    assert 'for the schedule at 12 pixels.' in verdict(config, result)
+    assert table(config, result, {}).notes[0].startswith('Training images grow from 8 to 12 pixels')
+    config, result = found()
+    assert not any('grow' in note for note in table(config, result, {}).notes)
+
+
 @pytest.mark.parametrize(('rate', 'cores'), [(999.0, 5), (1001.0, 4), (None, None)])
 def test_host_cores_keep_up_with_the_bound(rate, cores):
     """The bound is 64 images in 16 ms, 4,000 images/s."""

@@ -20,6 +20,7 @@ from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.model import build_model
 from ssanet_jax.training.steps import TrainState
 from tests.helpers import KilledError, assert_trees_equal, mesh_of, reproducible, stop_after
+from tests.host_processes import finish, start_hosts
 
 
 def growing(config):
@@ -143,6 +144,23 @@ def test_a_run_killed_around_a_change_of_size_resumes_bit_for_bit(digits, whole,
     resumed = loop.train_and_evaluate(digits, tmp_path)
     assert_trees_equal(jax.device_get(resumed), state)
     assert reproducible(tmp_path) == reproducible(workdir)
+
+
+@pytest.mark.slow
+def test_two_hosts_change_the_size_in_the_same_step(tmp_path, data_dir):
+    flags = ['train_split=train[:640]', 'train_crop=resized', 'initial_size=8', 'image_size=12']
+    flags += ['growth_multiple=2', 'growth_epochs=(0, 2)', 'eval_size=16', 'eval_flip=True']
+    flags = ['--config.num_train_steps=30', *(f'--config.dataset.{flag}' for flag in flags)]
+    found = []
+    for hosts in (1, 2):
+        workdir = tmp_path / str(hosts)
+        outputs, _ = finish(start_hosts(hosts, workdir, data_dir, *flags), 0)
+        assert any('Training images grow: 8, 10, 12 pixels.' in output for output in outputs)
+        found.append(reproducible(workdir))
+    one, two = found
+    assert [line['step'] for line in two] == [line['step'] for line in one]
+    for line, expected in zip(two, one, strict=True):
+        assert line['loss'] == pytest.approx(expected['loss'], rel=1e-3)
 
 
 @pytest.mark.slow
