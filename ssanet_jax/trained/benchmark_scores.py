@@ -107,8 +107,7 @@ def evaluate_part(
       batch_size: images per batch; results do not depend on it.
       advance: called with the number of images of each batch.
 
-    Raises:
-      ConfigError, RunError: the dataset cannot be read.
+    Raises ConfigError or RunError if the dataset cannot be read.
     """
     from ssanet_jax.data.labelled import labelled_files
 
@@ -125,8 +124,8 @@ def evaluate_part(
         correct = np.zeros(logits.shape, bool)
         for row in range(len(correct)):
             correct[row, waiting.popleft()] = True
-        chosen = logits[:, part.columns], correct[:, part.columns]
-        scores.append(score(*chosen, list(batch.bad)))
+        columns = part.columns
+        scores.append(score(logits[:, columns], correct[:, columns], list(batch.bad)))
         advance(len(batch.image))
     return add(scores)
 

@@ -87,11 +87,6 @@ def batch_shapes(batch_size: int, image_size: int, mesh: Mesh) -> dict[str, jax.
     }
 
 
-def compile_step(step: Any, *arguments: Any) -> None:
-    """Compiles a step for arrays like `arguments`; calls with such find it in the cache of jit."""
-    step.lower(*arguments).compile()
-
-
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of an array that every device of the mesh holds."""
     return NamedSharding(mesh, P())

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -81,14 +81,15 @@ class TrainerSetup(NamedTuple):
     def compile_ahead(self, config: ConfigDict, state: TrainState, total: Metrics) -> None:
         """Compiles the training step for images of all sizes from that of `state` on.
 
-        Does nothing for one size, which the first step compiles. If the largest images exceed the
-        memory, the run ends here rather than after many epochs.
+        Does nothing for one size, which the first step compiles. A TPU's compiler refuses here, and
+        not after many epochs, what exceeds the memory.
         """
+        step: Any = self.train_step
         sizes = train_sizes(config.dataset, self.plan, int(state.step))
         if len(sizes) > 1:
             for size in sizes:
                 batch = parallel.batch_shapes(config.batch_size, size, self.mesh)
-                parallel.compile_step(self.train_step, state, batch, total)
+                step.lower(state, batch, total).compile()  # calls find it in the cache of jit
 
 
 def build(
