@@ -6,6 +6,7 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
+from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.errors import ConfigError
 
 FLAGS = flags.FLAGS
@@ -53,14 +54,17 @@ def dataset_sizes(config: ConfigDict) -> Sizes:
 
 
 def size_notes(config: ConfigDict) -> list[str]:
-    """Sentences on the sizes that the numbers of training steps stand for, if they differ."""
+    """Sentences on the sizes that the numbers stand for, where images differ in size."""
     size, first = config.dataset.image_size, config.dataset.initial_size
-    if not 0 < first < size:
-        return []
-    return [
-        f'Training images grow from {first} to {size} pixels. All numbers are for {size}, those of '
-        'the schedule too: most memory, and more time than smaller images need.'
-    ]
+    notes = []
+    if eval_size(config.dataset) != size:
+        notes.append(f'Images of the evaluation step have {eval_size(config.dataset)} pixels.')
+    if 0 < first < size:
+        notes.append(
+            f'Training images grow from {first} to {size} pixels. All numbers are for {size}, '
+            'those of the schedule too: most memory, and more time than smaller images need.'
+        )
+    return notes
 
 
 def host_decode_rate(config: ConfigDict) -> float | None:

@@ -177,9 +177,11 @@ def test_numbers_for_images_that_grow_are_those_of_the_largest():
     dataset = {'image_size': 12, 'initial_size': 8, 'train_crop': 'resized', 'eval_size': 16}
     config, result = found(dataset=dataset)
     assert 'for the schedule at 12 pixels.' in verdict(config, result)
-    assert table(config, result, {}).notes[0].startswith('Training images grow from 8 to 12 pixels')
+    evaluation, growth = table(config, result, {}).notes[:2]
+    assert evaluation == 'Images of the evaluation step have 16 pixels.'
+    assert growth.startswith('Training images grow from 8 to 12 pixels. All numbers are for 12')
     config, result = found()
-    assert not any('grow' in note for note in table(config, result, {}).notes)
+    assert not any('pixels' in note for note in table(config, result, {}).notes)
 
 
 @pytest.mark.parametrize(('rate', 'cores'), [(999.0, 5), (1001.0, 4), (None, None)])
