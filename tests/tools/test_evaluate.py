@@ -13,7 +13,7 @@ from PIL import Image
 
 from ssanet_jax import data
 from ssanet_jax.data.builders import class_names
-from ssanet_jax.data.images import decode_image
+from ssanet_jax.data.decoding.images import decode_image
 from ssanet_jax.data.labelled import labelled_files
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import evaluate as module
@@ -22,7 +22,7 @@ from ssanet_jax.trained.benchmark_scores import Score, evaluate_part, open_part,
 from ssanet_jax.trained.benchmarks import BENCHMARKS, Benchmark
 from ssanet_jax.trained.load import load_trained
 from ssanet_jax.trained.prediction import Predictor
-from ssanet_jax.training.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
 from ssanet_jax.training.model import build_model
 from tests.export.fabricated import random_variables
 from tests.fabricate import imagenet_archives, tar_bytes
