@@ -38,7 +38,7 @@ def main() -> None:
     config = cli.recipe()  # before TensorFlow loads, which takes seconds
     if FLAGS.mode == 'train' and FLAGS['checkpoint'].present:
         raise ConfigError('--checkpoint has no effect without --mode=eval; leave it out.')
-    from ssanet_jax.training import hosts
+    from ssanet_jax.training.multihost import hosts
 
     hosts.connect(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
     runtime.start_tensorflow()

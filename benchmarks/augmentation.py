@@ -16,7 +16,7 @@ from common import machine, spread, write
 from input import in_memory
 
 from ssanet_jax.config import base
-from ssanet_jax.data.decode import DecodeSpec
+from ssanet_jax.data.decoding.decode import DecodeSpec
 
 BATCH_SIZE = 128
 CONTENDERS: dict[str, dict[str, Any]] = {

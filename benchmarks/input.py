@@ -33,10 +33,11 @@ from PIL import Image
 
 from ssanet_jax import data
 from ssanet_jax.config import base, cifar
-from ssanet_jax.data import jpeg, loader, memory
+from ssanet_jax.data import loader, memory
 from ssanet_jax.data.builders import open_source
-from ssanet_jax.data.crops import crop_windows
-from ssanet_jax.data.decode import DecodeSpec, decode, draw
+from ssanet_jax.data.decoding import jpeg
+from ssanet_jax.data.decoding.crops import crop_windows
+from ssanet_jax.data.decoding.decode import DecodeSpec, decode, draw
 from ssanet_jax.data.sources import READ_SIZE, EncodedBatch
 
 

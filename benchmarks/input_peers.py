@@ -16,7 +16,7 @@ from PIL import Image
 
 from ssanet_jax.config import base
 from ssanet_jax.data.builders import find_builder
-from ssanet_jax.data.crops import crop_windows
+from ssanet_jax.data.decoding.crops import crop_windows
 from ssanet_jax.data.sources import num_cores
 
 Images = Iterator[np.ndarray]  # batches

@@ -27,7 +27,7 @@ from PIL import Image
 
 from ssanet_jax.config import with_defaults
 from ssanet_jax.data.builders import open_builder
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.storage.workdir import Workdir
 
 
 def write_images(dataset, folder: Path) -> np.ndarray:

@@ -22,7 +22,7 @@ from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.steps import TrainState, init_state
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.storage.workdir import Workdir
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,7 +17,7 @@ from ssanet_jax.attention import ATTENTION
 from ssanet_jax.config import attention_fields
 from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.training import losses, metrics, trainer_setup
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import ROOT, assert_trees_equal
 
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]

@@ -190,7 +190,7 @@ def test_a_signal_ends_all_hosts_while_one_waits_at_a_barrier(tmp_path, prepared
 
 
 def test_a_host_that_does_not_come_to_a_barrier_is_named_by_all(tmp_path, prepared):
-    short = 'from ssanet_jax.training import hosts\nhosts.WAIT_TIMEOUT_S = 20'
+    short = 'from ssanet_jax.training.multihost import hosts\nhosts.WAIT_TIMEOUT_S = 20'
     processes = start_hosts(
         2, tmp_path, prepared, program=patched(short), last={'program': patched(LATE)}
     )

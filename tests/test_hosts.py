@@ -24,7 +24,8 @@ _TWO_HOSTS = """
 import sys, time
 from ssanet_jax.errors import ConfigError, HostLostError, RunError
 from ssanet_jax.tools import cli
-from ssanet_jax.training import agreement, hosts, shared_end
+from ssanet_jax.training import agreement
+from ssanet_jax.training.multihost import hosts, shared_end
 
 shared_end._GRACE_S = 0.1
 address, host = sys.argv.pop(1), int(sys.argv.pop(1))

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from ssanet_jax.analysis.macs import Cost
 from ssanet_jax.tables import FORMATS, Column, Table, csv_cell, markdown, show, si_format
-from ssanet_jax.training.console import Progress, cost_rows, print_table, say
+from ssanet_jax.training.monitoring.console import Progress, cost_rows, print_table, say
 
 
 @pytest.mark.parametrize(

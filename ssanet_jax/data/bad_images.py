@@ -8,7 +8,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from ssanet_jax.data.decode import DecodeSpec, decode
+from ssanet_jax.data.decoding.decode import DecodeSpec, decode
 from ssanet_jax.data.sources import EncodedBatch, Source
 from ssanet_jax.errors import ConfigError, DataFileError
 

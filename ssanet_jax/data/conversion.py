@@ -20,7 +20,7 @@ from tensorflow_datasets.core.file_adapters import FileFormat
 from tensorflow_datasets.core.utils import py_utils
 
 from ssanet_jax.config import base
-from ssanet_jax.data.images import decode_image, image_sides
+from ssanet_jax.data.decoding.images import decode_image, image_sides
 from ssanet_jax.errors import ConfigError
 
 _LIMITS = base().dataset

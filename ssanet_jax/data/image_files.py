@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from ssanet_jax.data.decode import DecodeSpec
+from ssanet_jax.data.decoding.decode import DecodeSpec
 from ssanet_jax.data.loader import decode_batches
 from ssanet_jax.data.readers import read_file
 from ssanet_jax.data.sources import READ_SIZE, EncodedBatch

@@ -17,8 +17,8 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from ssanet_jax.data import memory
 from ssanet_jax.data.bad_images import BadImages
 from ssanet_jax.data.builders import open_builder, open_source, prepare_command, split_size
-from ssanet_jax.data.decode import DecodeSpec, decode
-from ssanet_jax.data.jpeg import GROUP
+from ssanet_jax.data.decoding.decode import DecodeSpec, decode
+from ssanet_jax.data.decoding.jpeg import GROUP
 from ssanet_jax.data.read_errors import check_labels, readable
 from ssanet_jax.data.sources import (
     BATCHES_AHEAD,

@@ -13,7 +13,14 @@ import numpy as np
 
 from ssanet_jax.data.augmentation import augment
 from ssanet_jax.data.bad_images import BadImages
-from ssanet_jax.data.decode import DecodeSpec, crop, crop_padded, decode, decode_whole, draw
+from ssanet_jax.data.decoding.decode import (
+    DecodeSpec,
+    crop,
+    crop_padded,
+    decode,
+    decode_whole,
+    draw,
+)
 from ssanet_jax.data.sources import EncodedBatch, HostShard, num_threads, training_examples
 from ssanet_jax.errors import ConfigError
 

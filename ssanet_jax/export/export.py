@@ -15,7 +15,7 @@ from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.export import parity, program
 from ssanet_jax.trained.load import TrainedModel
-from ssanet_jax.training.atomic_io import check_room
+from ssanet_jax.training.storage.atomic_io import check_room
 
 
 class ExportFormat(NamedTuple):

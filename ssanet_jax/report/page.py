@@ -21,7 +21,7 @@ from ssanet_jax.report.charts import curve_charts
 from ssanet_jax.report.evaluation import Evaluation, evaluate_trained
 from ssanet_jax.report.header import make_header
 from ssanet_jax.trained.load import TrainedModel, load_trained
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.storage.workdir import Workdir
 from ssanet_jax.version import __version__
 
 _HARDEST = 24  # images shown
@@ -161,7 +161,8 @@ def _left_out(config: ConfigDict) -> list[str]:
     """What a folder of images holds that is no example."""
     if config.dataset.name != 'folder':
         return []
-    from ssanet_jax.data import builders, findings  # import TensorFlow
+    from ssanet_jax.data import builders
+    from ssanet_jax.data.checks import findings  # import TensorFlow
 
     return findings.left_out_sentence(builders.open_builder(config.dataset).left_out)
 

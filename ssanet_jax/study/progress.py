@@ -8,7 +8,7 @@ from rich.console import Console
 from ssanet_jax.config import make_plan
 from ssanet_jax.study.definition import Study
 from ssanet_jax.study.folder import StudyFolder
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.storage.workdir import Workdir
 
 
 class Progress:

@@ -17,10 +17,10 @@ from ssanet_jax.study.corruptions import CORRUPTIONS
 from ssanet_jax.study.definition import Study
 from ssanet_jax.study.folder import RunRecord, StudyFolder
 from ssanet_jax.training import loop, trainer_setup
-from ssanet_jax.training.lock import Lock
 from ssanet_jax.training.steps import TrainState
+from ssanet_jax.training.storage.lock import Lock
+from ssanet_jax.training.storage.workdir import Workdir
 from ssanet_jax.training.trainer_setup import TrainerSetup
-from ssanet_jax.training.workdir import Workdir
 
 
 def run(study: Study, variant: str, seed: int, folder: StudyFolder) -> RunRecord | None:

@@ -22,7 +22,7 @@ from ssanet_jax.tables import FORMATS, Table, show
 from ssanet_jax.tools import cli
 
 if TYPE_CHECKING:
-    from ssanet_jax.data.scan import Scan
+    from ssanet_jax.data.checks.scan import Scan
 
 FLAGS = flags.FLAGS
 
@@ -73,8 +73,8 @@ def main() -> None:
 
 def check(dataset: ConfigDict) -> DataCheck:
     """Decodes both splits of `config.dataset`; raises ConfigError as `data.dataset_info`."""
-    from ssanet_jax.data import findings
     from ssanet_jax.data.builders import open_builder
+    from ssanet_jax.data.checks import findings
     from ssanet_jax.data.datasets.image_folder import ImageFolder
 
     builder = open_builder(dataset)
@@ -106,7 +106,7 @@ def check(dataset: ConfigDict) -> DataCheck:
 
 def _scan(dataset: ConfigDict) -> 'dict[str, Scan]':
     from ssanet_jax.data.builders import open_builder, split_size
-    from ssanet_jax.data.scan import scan_split
+    from ssanet_jax.data.checks.scan import scan_split
 
     splits = dict.fromkeys([dataset.train_split, dataset.eval_split])
     total = sum(split_size(open_builder(dataset), split) for split in splits)

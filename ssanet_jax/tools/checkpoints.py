@@ -26,8 +26,8 @@ from ssanet_jax.tables import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli
 
 if TYPE_CHECKING:
-    from ssanet_jax.training.checkpoint_reader import CheckpointReader
-    from ssanet_jax.training.workdir import Workdir
+    from ssanet_jax.training.checkpoints.reader import CheckpointReader
+    from ssanet_jax.training.storage.workdir import Workdir
 
 FLAGS = flags.FLAGS
 
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
     for name in ('format', 'keep', 'checkpoint', 'out'):
         if FLAGS[name].present and name not in _VERBS[verb]:
             raise ConfigError(f'--{name} has no effect with {verb}; omit it.')
-    from ssanet_jax.training.workdir import Workdir
+    from ssanet_jax.training.storage.workdir import Workdir
 
     workdir = Workdir(FLAGS.workdir)
     workdir.read_config()  # raises where there is no run
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _list(workdir: 'Workdir') -> None:
-    from ssanet_jax.training.checkpoint_reader import CheckpointReader
+    from ssanet_jax.training.checkpoints.reader import CheckpointReader
 
     rows = []
     with CheckpointReader(workdir) as checkpoints:
@@ -104,7 +104,7 @@ def _size(folder: epath.Path) -> int:
 
 
 def _verify(workdir: 'Workdir') -> None:
-    from ssanet_jax.training.checkpoint_reader import CheckpointReader
+    from ssanet_jax.training.checkpoints.reader import CheckpointReader
 
     steps, damaged = workdir.checkpoint_steps(), 0
     with CheckpointReader(workdir) as checkpoints:
@@ -120,7 +120,7 @@ def _verify(workdir: 'Workdir') -> None:
 
 
 def _prune(workdir: 'Workdir') -> None:
-    from ssanet_jax.training.checkpoint import Checkpoints
+    from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
 
     if FLAGS.keep is None:
         raise ConfigError('Usage: checkpoints prune --workdir=... --keep=NUMBER_OF_NEWEST.')
@@ -134,10 +134,10 @@ def _join(steps: list[int]) -> str:
 
 
 def _export(workdir: 'Workdir') -> None:
-    from ssanet_jax.training.atomic_io import write_text
-    from ssanet_jax.training.checkpoint_integrity import damage
-    from ssanet_jax.training.checkpoint_reader import read_checkpoint
-    from ssanet_jax.training.workdir import Workdir
+    from ssanet_jax.training.checkpoints.integrity import damage
+    from ssanet_jax.training.checkpoints.reader import read_checkpoint
+    from ssanet_jax.training.storage.atomic_io import write_text
+    from ssanet_jax.training.storage.workdir import Workdir
 
     if not FLAGS.out:
         raise ConfigError('Usage: checkpoints export --workdir=... --out=NEW_WORKDIR.')

@@ -29,7 +29,7 @@ from ssanet_jax.errors import (
 from ssanet_jax.output import lossy, open_standard_streams, print_error, printable
 from ssanet_jax.runtime import StopSignals
 from ssanet_jax.tools.recipes import RecipeParser, with_config_of_workdir
-from ssanet_jax.training import hosts
+from ssanet_jax.training.multihost import hosts
 
 flags.disclaim_key_flags()  # --help lists flags defined here as those of the command
 

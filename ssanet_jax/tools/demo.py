@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 
 from ssanet_jax import runtime
-from ssanet_jax.data.formats import SUFFIXES
+from ssanet_jax.data.decoding.formats import SUFFIXES
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 

@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
         raise ConfigError('--preprocessing has no effect with --format=safetensors; omit it.')
     files = input_files.find(arguments) if arguments else None
     from ssanet_jax.trained.load import load_trained
-    from ssanet_jax.training.workdir import Workdir
+    from ssanet_jax.training.storage.workdir import Workdir
 
     Workdir(FLAGS.workdir).read_config()  # raises where there is no run
     from ssanet_jax import export

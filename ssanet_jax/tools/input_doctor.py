@@ -22,7 +22,7 @@ from rich.table import Table
 from ssanet_jax import data, runtime
 from ssanet_jax.config.validation import check_batch_size
 from ssanet_jax.data.builders import open_source, prepare_command
-from ssanet_jax.data.decode import DecodeSpec
+from ssanet_jax.data.decoding.decode import DecodeSpec
 from ssanet_jax.data.loader import decode_batches
 from ssanet_jax.data.sources import READ_SIZE, num_cores
 from ssanet_jax.errors import ConfigError

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssanet_jax.data.formats import SUFFIXES, image_format
+from ssanet_jax.data.decoding.formats import SUFFIXES, image_format
 from ssanet_jax.errors import ConfigError
 
 _SUFFIXES = SUFFIXES | {'.heic'}  # which is not decoded, but reported

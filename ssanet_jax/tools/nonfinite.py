@@ -43,7 +43,7 @@ _SQUARE_OVERFLOWS = math.sqrt(float(jnp.finfo(jnp.float32).max))
 def main() -> None:
     folder = epath.Path(FLAGS.workdir)
     from ssanet_jax.config import with_defaults
-    from ssanet_jax.training.workdir import Workdir
+    from ssanet_jax.training.storage.workdir import Workdir
 
     config = with_defaults(Workdir(folder).read_config())  # before TensorFlow loads
     runtime.start_tensorflow()
@@ -55,8 +55,9 @@ def main() -> None:
 def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: int) -> None:
     """Trains from `checkpoint` to the first bad step and prints its diagnosis."""
     from ssanet_jax import data
-    from ssanet_jax.training import run_history, trainer_setup
-    from ssanet_jax.training.workdir import Workdir
+    from ssanet_jax.training import trainer_setup
+    from ssanet_jax.training.storage import run_history
+    from ssanet_jax.training.storage.workdir import Workdir
 
     info = data.dataset_info(config)
     setup = trainer_setup.build(
@@ -100,9 +101,9 @@ def _restore(
     config: ConfigDict, setup: 'TrainerSetup', folder: epath.Path, checkpoint: str
 ) -> 'TrainState':
     """The state of a checkpoint; the initial one for 'latest' in a run without checkpoints."""
-    from ssanet_jax.training.checkpoint_reader import read_checkpoint
+    from ssanet_jax.training.checkpoints.reader import read_checkpoint
     from ssanet_jax.training.pretrained import load_weights
-    from ssanet_jax.training.workdir import Workdir
+    from ssanet_jax.training.storage.workdir import Workdir
 
     state = setup.init()
     if Workdir(folder).checkpoint_steps() or checkpoint != 'latest':

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.config import with_defaults
 from ssanet_jax.config.validation import check_names
 from ssanet_jax.errors import ConfigError, one_line
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.storage.workdir import Workdir
 
 
 class RecipeParser(flags.ArgumentParser):

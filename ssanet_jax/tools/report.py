@@ -23,7 +23,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    from ssanet_jax.training.workdir import Workdir
+    from ssanet_jax.training.storage.workdir import Workdir
 
     Workdir(FLAGS.workdir).read_config()  # before TensorFlow loads
     runtime.start_tensorflow()

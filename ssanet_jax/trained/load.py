@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 from ssanet_jax.config import with_defaults
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network
-from ssanet_jax.training.checkpoint_reader import read_checkpoint
+from ssanet_jax.training.checkpoints.reader import read_checkpoint
 from ssanet_jax.training.steps import Preprocess
+from ssanet_jax.training.storage.workdir import Workdir
 from ssanet_jax.training.trainer_setup import build_model, build_preprocess
-from ssanet_jax.training.workdir import Workdir
 
 
 class TrainedModel(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.saliency_scores import box_mask
-from ssanet_jax.data.crops import center_window
+from ssanet_jax.data.decoding.crops import center_window
 from ssanet_jax.errors import ConfigError
 
 _FAR = 1e9  # pixels
@@ -93,7 +93,7 @@ def image_sides(file: Path | bytes, dataset: ConfigDict) -> tuple[int, int]:
     Raises:
       ValueError: they cannot be read.
     """
-    from ssanet_jax.data import images  # imports TensorFlow
+    from ssanet_jax.data.decoding import images  # imports TensorFlow
 
     try:
         if isinstance(file, Path):

@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from ssanet_jax.config import flatten
 from ssanet_jax.config.fields import FIELDS
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training import hosts
-from ssanet_jax.training.run_history import versions
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.multihost import hosts
+from ssanet_jax.training.storage.run_history import versions
+from ssanet_jax.training.storage.workdir import Workdir
 from ssanet_jax.version import __version__
 
 if TYPE_CHECKING:  # it imports TensorFlow

@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ssanet_jax.data.builders import open_builder
+from ssanet_jax.data.checks.findings import count_warnings, left_out_sentence
+from ssanet_jax.data.checks.scan import scan_split
 from ssanet_jax.data.datasets.image_folder import ImageFolder
-from ssanet_jax.data.findings import count_warnings, left_out_sentence
-from ssanet_jax.data.scan import scan_split
 from ssanet_jax.errors import DataFileError
 from ssanet_jax.output import printable
-from ssanet_jax.training import data_files
-from ssanet_jax.training.console import say
-from ssanet_jax.training.data_files import DataFile, some
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.monitoring.console import say
+from ssanet_jax.training.storage import data_files
+from ssanet_jax.training.storage.data_files import DataFile, some
+from ssanet_jax.training.storage.workdir import Workdir
 
 _LISTED = 200  # bad images
 

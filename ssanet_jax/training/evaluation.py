@@ -12,16 +12,17 @@ from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.config.validation import check, check_same_model
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import lossy_output
-from ssanet_jax.training import agreement, hosts, trainer_setup
-from ssanet_jax.training import console as terminal
-from ssanet_jax.training.atomic_io import write_json
-from ssanet_jax.training.checkpoint_reader import read_checkpoint
-from ssanet_jax.training.hosts import raise_on_all_hosts
+from ssanet_jax.training import agreement, trainer_setup
+from ssanet_jax.training.checkpoints.reader import read_checkpoint
+from ssanet_jax.training.monitoring import console as terminal
+from ssanet_jax.training.multihost import hosts
+from ssanet_jax.training.multihost.hosts import raise_on_all_hosts
 from ssanet_jax.training.parallel import to_devices
 from ssanet_jax.training.pretrained import load_weights
 from ssanet_jax.training.steps import TrainState
+from ssanet_jax.training.storage.atomic_io import write_json
+from ssanet_jax.training.storage.workdir import Workdir, finite
 from ssanet_jax.training.trainer_setup import TrainerSetup
-from ssanet_jax.training.workdir import Workdir, finite
 
 BuildFn = Callable[..., TrainerSetup]  # as trainer_setup.build
 

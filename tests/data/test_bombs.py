@@ -14,7 +14,7 @@ from PIL import Image, features
 
 from ssanet_jax import data
 from ssanet_jax.data import conversion, readers
-from ssanet_jax.data.decode import DecodeSpec, decode
+from ssanet_jax.data.decoding.decode import DecodeSpec, decode
 from ssanet_jax.errors import ConfigError
 from tests import fabricate
 from tests.helpers import ROOT
@@ -210,7 +210,7 @@ PROGRAM = f"""
 import json, resource, sys
 import numpy as np
 from ssanet_jax.config import base
-from ssanet_jax.data.decode import DecodeSpec, decode
+from ssanet_jax.data.decoding.decode import DecodeSpec, decode
 
 good, hostile, bombs = (
     {{name: bytes.fromhex(file) for name, file in files.items()}} for files in json.load(sys.stdin)

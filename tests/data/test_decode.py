@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssanet_jax.data.crops import crop_windows
-from ssanet_jax.data.decode import DecodeSpec, decode, draw
+from ssanet_jax.data.decoding.crops import crop_windows
+from ssanet_jax.data.decoding.decode import DecodeSpec, decode, draw
 from tests import fabricate
 
 

@@ -10,9 +10,9 @@ import tensorflow as tf
 from PIL import Image
 
 from ssanet_jax import data
-from ssanet_jax.data import findings
-from ssanet_jax.data.formats import SUFFIXES
-from ssanet_jax.data.scan import scan_split
+from ssanet_jax.data.checks import findings
+from ssanet_jax.data.checks.scan import scan_split
+from ssanet_jax.data.decoding.formats import SUFFIXES
 from ssanet_jax.errors import ConfigError
 from tests import fabricate
 from tests.helpers import load_config

@@ -9,11 +9,11 @@ from PIL import Image, ImageOps, features
 from sklearn.datasets import load_sample_images
 
 from ssanet_jax.config import base
-from ssanet_jax.data import formats, jpeg_segments
-from ssanet_jax.data.crops import crop_windows
-from ssanet_jax.data.decode import DecodeSpec, decode, draw
-from ssanet_jax.data.images import decode_image, image_sides
-from ssanet_jax.data.orientation import stored_windows, upright, upright_sides
+from ssanet_jax.data.decoding import formats, jpeg_segments
+from ssanet_jax.data.decoding.crops import crop_windows
+from ssanet_jax.data.decoding.decode import DecodeSpec, decode, draw
+from ssanet_jax.data.decoding.images import decode_image, image_sides
+from ssanet_jax.data.decoding.orientation import stored_windows, upright, upright_sides
 
 LOSSLESS = {
     'PNG': {}, 'WEBP': {'lossless': True, 'exact': True}, 'TIFF': {}, 'AVIF': {'quality': 100},

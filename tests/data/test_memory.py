@@ -7,8 +7,8 @@ from PIL import Image
 
 from ssanet_jax import data
 from ssanet_jax.data import HostShard
-from ssanet_jax.data.crops import draw_padded
 from ssanet_jax.data.datasets.digits import Digits
+from ssanet_jax.data.decoding.crops import draw_padded
 
 
 def first(config, number, **kwargs):

@@ -24,7 +24,7 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.export.export import require_packages
 from ssanet_jax.study.definition import Study, Variant, load_study
 from ssanet_jax.tools import cli, export, gates, input_files, prepare, report, summary
-from ssanet_jax.training import hosts, rendezvous
+from ssanet_jax.training.multihost import hosts, rendezvous
 from tests import fabricate
 from tests.helpers import ROOT, load_config, own_flags, run_tool
 from tests.remedies.helpers import after, listed, refused

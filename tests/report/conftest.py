@@ -13,9 +13,11 @@ from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.config import with_defaults
 from ssanet_jax.report import evaluation, page
 from ssanet_jax.trained.load import TrainedModel, load_trained
-from ssanet_jax.training import console, loop, run_history, trainer_setup
-from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.workdir import Workdir, metrics_line
+from ssanet_jax.training import loop, trainer_setup
+from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.monitoring import console
+from ssanet_jax.training.storage import run_history
+from ssanet_jax.training.storage.workdir import Workdir, metrics_line
 from tests.browser import chromium  # noqa: F401
 from tests.helpers import load_config
 from tests.report.runs import Brightness, random_state, without_checkpoint

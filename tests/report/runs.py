@@ -13,7 +13,7 @@ from etils import epath
 
 from ssanet_jax.training.parallel import replicated
 from ssanet_jax.training.steps import init_state
-from ssanet_jax.training.workdir import metrics_line
+from ssanet_jax.training.storage.workdir import metrics_line
 
 
 def random_state(setup, step, seed):

@@ -16,7 +16,7 @@ from ssanet_jax import data
 from ssanet_jax.study import load_study, runner, supervisor
 from ssanet_jax.study.folder import StudyFolder
 from ssanet_jax.training import trainer_setup
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import ROOT
 
 TINY = """

@@ -7,10 +7,10 @@ import pytest
 
 from ssanet_jax.errors import ConfigError, WorkdirInUseError
 from ssanet_jax.tools import checkpoints as module
-from ssanet_jax.training import checkpoint_integrity
-from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.checkpoint_reader import CheckpointReader
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.checkpoints import integrity
+from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoints.reader import CheckpointReader
+from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import assert_trees_equal, run_tool
 
 
@@ -69,13 +69,13 @@ def test_a_damaged_checkpoint_is_named_and_exits_with_1(workdir, capsys):
 def test_a_checkpoint_that_the_run_deletes_meanwhile_is_not_called_damaged(
     workdir, capsys, tmp_path, monkeypatch
 ):
-    digest = checkpoint_integrity._digest
+    digest = integrity._digest
 
     def deleted(path):
         shutil.rmtree(workdir / 'checkpoints' / '2', ignore_errors=True)
         return digest(path)
 
-    monkeypatch.setattr(checkpoint_integrity, '_digest', deleted)
+    monkeypatch.setattr(integrity, '_digest', deleted)
     with pytest.raises(SystemExit, match='0'):
         tool('verify', f'--workdir={workdir}')
     assert '2: deleted meanwhile by the run' in capsys.readouterr().out

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training import agreement, hosts, parallel
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training import agreement, parallel
+from ssanet_jax.training.multihost import hosts
+from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import load_config
 
 

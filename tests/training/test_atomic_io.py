@@ -14,18 +14,15 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from ssanet_jax.errors import SaveError
-from ssanet_jax.training import (
-    atomic_io,
-    checkpoint_integrity,
-    loop,
-    metric_log,
-    trainer_setup,
-)
-from ssanet_jax.training.atomic_io import AtomicAppender
-from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.metric_log import MetricsLog
-from ssanet_jax.training.profiling import Trace
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training import loop, trainer_setup
+from ssanet_jax.training.checkpoints import integrity
+from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.monitoring import metric_log
+from ssanet_jax.training.monitoring.metric_log import MetricsLog
+from ssanet_jax.training.monitoring.profiling import Trace
+from ssanet_jax.training.storage import atomic_io
+from ssanet_jax.training.storage.atomic_io import AtomicAppender
+from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import assert_trees_equal, mesh_of
 
 
@@ -36,7 +33,7 @@ def hasty(monkeypatch):
 
 def full_disk(monkeypatch, times):
     """Makes the last write of a checkpoint fail `times` times, in Orbax's thread."""
-    real, left = checkpoint_integrity._digests, [times]
+    real, left = integrity._digests, [times]
 
     def digests(folder):
         if left[0]:
@@ -44,7 +41,7 @@ def full_disk(monkeypatch, times):
             raise OSError(errno.ENOSPC, 'No space left on device')
         return real(folder)
 
-    monkeypatch.setattr(checkpoint_integrity, '_digests', digests)
+    monkeypatch.setattr(integrity, '_digests', digests)
 
 
 def tree(step):
@@ -118,7 +115,7 @@ def test_a_stop_during_an_evaluation_reports_that_the_save_in_progress_failed(
         time.sleep(0.2)  # a thread listens
         return {}
 
-    monkeypatch.setattr(checkpoint_integrity, '_digests', full)
+    monkeypatch.setattr(integrity, '_digests', full)
     with pytest.raises(SaveError, match=r'The checkpoint of step 1 in .* No space left on device'):
         loop.train_and_evaluate(
             short,

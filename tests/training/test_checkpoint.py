@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training import checkpoint_integrity
-from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.checkpoint_reader import CheckpointReader
-from ssanet_jax.training.retention import quality
+from ssanet_jax.training.checkpoints import integrity
+from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoints.reader import CheckpointReader
+from ssanet_jax.training.checkpoints.retention import quality
 from tests.helpers import assert_trees_equal
 
 
@@ -110,7 +110,7 @@ def test_a_failed_save_at_the_end_does_not_hide_the_error_that_ended_the_run(tmp
     def full(folder):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(checkpoint_integrity, '_digests', full)
+    monkeypatch.setattr(integrity, '_digests', full)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, tree(1))
     checkpoints.__exit__(KeyError, KeyError(), None)

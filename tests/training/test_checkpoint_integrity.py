@@ -6,9 +6,10 @@ import shutil
 import pytest
 
 from ssanet_jax.errors import ConfigError, RunError, SaveError
-from ssanet_jax.training import atomic_io, checkpoint_integrity
-from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.checkpoint_reader import CheckpointReader
+from ssanet_jax.training.checkpoints import integrity
+from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoints.reader import CheckpointReader
+from ssanet_jax.training.storage import atomic_io
 from tests.helpers import assert_trees_equal
 from tests.training.test_checkpoint import good_checkpoints, tree
 
@@ -102,7 +103,7 @@ def raises(error):
 def test_a_checkpoint_that_cannot_be_read_now_stays_where_it_is(number, tmp_path, monkeypatch):
     good_checkpoints(tmp_path, 1, 2)
     with Checkpoints(tmp_path) as checkpoints:
-        monkeypatch.setattr(checkpoint_integrity, '_digest', raises(OSError(number, 'later')))
+        monkeypatch.setattr(integrity, '_digest', raises(OSError(number, 'later')))
         with pytest.raises(RunError, match=r'checkpoints/2 cannot be read: .* Nothing was changed'):
             checkpoints.newest_good()
         monkeypatch.undo()
@@ -121,7 +122,7 @@ def test_older_checkpoints_stay_until_the_new_one_is_known_to_be_readable(tmp_pa
     good_checkpoints(tmp_path, 1)
     with Checkpoints(tmp_path) as checkpoints:
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint_integrity.LiteralPath, 'glob', lambda *_: iter(()))
+            patch.setattr(integrity.LiteralPath, 'glob', lambda *_: iter(()))
             with pytest.raises(SaveError, match=r'step 2 .*: it does not read back: NOT_FOUND'):
                 checkpoints.save(2, tree(2), wait=True)
         assert checkpoints.steps() == [1]

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ssanet_jax.errors import ConfigError, RunError
-from ssanet_jax.training import checkpoint_integrity, checkpoint_reader
-from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.checkpoint_reader import CheckpointReader, read_checkpoint
+from ssanet_jax.training.checkpoints import integrity, reader
+from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoints.reader import CheckpointReader, read_checkpoint
 from tests.helpers import assert_trees_equal
 from tests.training.test_checkpoint import evaluate, evaluation, good_checkpoints, tree
 from tests.training.test_checkpoint_integrity import raises
@@ -34,22 +34,22 @@ def test_a_checkpoint_that_is_deleted_while_it_is_verified_is_not_called_damaged
     tmp_path, monkeypatch
 ):
     good_checkpoints(tmp_path, 1, 2)
-    digest = checkpoint_integrity._digest
+    digest = integrity._digest
 
     def deleted(path):
         shutil.rmtree(tmp_path / 'checkpoints' / '2', ignore_errors=True)
         return digest(path)
 
-    monkeypatch.setattr(checkpoint_integrity, '_digest', deleted)
+    monkeypatch.setattr(integrity, '_digest', deleted)
     assert read_checkpoint(tmp_path, 'best', lambda reader, step: step) == 1
     with pytest.raises(ConfigError, match=r'--checkpoint=2 is not in'):
         read_checkpoint(tmp_path, '2', lambda reader, step: step)
 
 
 def test_a_run_that_deletes_faster_than_one_can_read_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint_reader, '_RETRY_S', 0.0)
+    monkeypatch.setattr(reader, '_RETRY_S', 0.0)
     good_checkpoints(tmp_path, 1)
-    read = raises(checkpoint_reader.DeletedError('It was deleted.'))
+    read = raises(reader.DeletedError('It was deleted.'))
     with pytest.raises(RunError, match='a run trains there and keeps few checkpoints'):
         read_checkpoint(tmp_path, 'latest', read)
 

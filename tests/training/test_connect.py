@@ -1,7 +1,7 @@
 import pytest
 
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training import hosts
+from ssanet_jax.training.multihost import hosts
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from ssanet_jax import data
 from ssanet_jax.data.datasets.digits import Digits
 from ssanet_jax.data.datasets.image_folder import open_folder
 from ssanet_jax.errors import ConfigError, DataFileError
-from ssanet_jax.training import data_check, data_files, run_history
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training import data_check
+from ssanet_jax.training.storage import data_files, run_history
+from ssanet_jax.training.storage.workdir import Workdir
 from tests import fabricate
 from tests.helpers import load_config
 
@@ -139,13 +140,13 @@ def test_replaced_images_are_noted_and_copies_are_not(config, root, workdir):
 
 def test_unchanged_images_are_not_decoded_again(config, workdir, monkeypatch):
     start(config, workdir)
-    monkeypatch.setattr('ssanet_jax.data.scan.decode_whole', None)
+    monkeypatch.setattr('ssanet_jax.data.checks.scan.decode_whole', None)
     start(config, workdir, step=5)
 
 
 def test_images_may_go_unchecked(config, root, workdir, monkeypatch):
     config.dataset.check_images = False
-    monkeypatch.setattr('ssanet_jax.data.scan.decode_whole', None)
+    monkeypatch.setattr('ssanet_jax.data.checks.scan.decode_whole', None)
     start(config, workdir)
     (root / 'train' / 'ash' / '1.jpg').write_bytes(b'')
     assert '1 data files were replaced' in start(config, workdir, step=5)[0]

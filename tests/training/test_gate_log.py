@@ -14,10 +14,11 @@ from tensorboard.util.tensor_util import make_ndarray
 from ssanet_jax import data, feature_maps
 from ssanet_jax.config.validation import changed_fields
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training import console, loop, parallel, trainer_setup
-from ssanet_jax.training.gate_log import GateLog
-from ssanet_jax.training.metric_log import MetricsLog
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training import loop, parallel, trainer_setup
+from ssanet_jax.training.monitoring import console
+from ssanet_jax.training.monitoring.gate_log import GateLog
+from ssanet_jax.training.monitoring.metric_log import MetricsLog
+from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import KilledError, assert_trees_equal, reproducible, stop_after
 from tests.report.runs import random_state
 from tests.test_hosts import finish, start_hosts

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import pytest
 
 from ssanet_jax.errors import ConfigError, RunError, SaveError, WorkdirInUseError
-from ssanet_jax.training import checkpoint_integrity, lock, loop
-from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.lock import Lock
-from ssanet_jax.training.metric_log import MetricsLog
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training import loop
+from ssanet_jax.training.checkpoints import integrity
+from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.monitoring.metric_log import MetricsLog
+from ssanet_jax.training.storage import lock
+from ssanet_jax.training.storage.lock import Lock
+from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import KilledError, assert_trees_equal
 
 TREE = {'kernel': jnp.zeros(3)}
@@ -104,7 +106,7 @@ def test_a_save_that_fails_because_the_folder_was_taken_leaves_the_saves_of_the_
         (tmp_path / 'run/checkpoints/1.orbax-checkpoint-tmp').mkdir(parents=True)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint_integrity, '_digests', taken)
+    monkeypatch.setattr(integrity, '_digests', taken)
     with workdir.lock(), pytest.raises(SaveError, match='no longer belongs to this run'):
         Checkpoints(workdir).save(1, TREE, wait=True)
     assert (tmp_path / 'run/checkpoints/1.orbax-checkpoint-tmp').exists()

@@ -12,9 +12,9 @@ import pytest
 
 from ssanet_jax.errors import ConfigError, WorkdirInUseError
 from ssanet_jax.training import evaluation, loop
-from ssanet_jax.training.checkpoint import Checkpoints
-from ssanet_jax.training.metric_log import MetricsLog
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.monitoring.metric_log import MetricsLog
+from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import KilledError, assert_trees_equal, reproducible, stop_after
 from tests.training.conftest import short_config
 

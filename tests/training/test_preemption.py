@@ -10,9 +10,9 @@ import time
 import pytest
 
 from ssanet_jax.training import loop
-from ssanet_jax.training.checkpoint_reader import CheckpointReader
-from ssanet_jax.training.preemption import PreemptionHandler
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.checkpoints.reader import CheckpointReader
+from ssanet_jax.training.multihost.preemption import PreemptionHandler
+from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import ROOT, assert_trees_equal
 
 

@@ -10,7 +10,7 @@ import pytest
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.trained.load import load_trained
 from ssanet_jax.training import evaluation, loop
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import KilledError, assert_trees_equal, reproducible, stop_after
 
 pytestmark = pytest.mark.slow

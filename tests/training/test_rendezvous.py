@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ssanet_jax.errors import ConfigError, HostLostError
-from ssanet_jax.training import rendezvous
+from ssanet_jax.training.multihost import rendezvous
 
 
 def free_port():

@@ -7,8 +7,8 @@ from ssanet_jax.config import TrainPlan
 from ssanet_jax.config.validation import changed_fields
 from ssanet_jax.data import DatasetInfo
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training.run_history import check_nothing_lost, check_same_run, record
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.storage.run_history import check_nothing_lost, check_same_run, record
+from ssanet_jax.training.storage.workdir import Workdir
 
 # Saves at 10, 20, 25, 30, ... and evaluates at 25, 50, ...
 PLAN = TrainPlan(Fraction(25), 100, Fraction(25), 10, 0.1)

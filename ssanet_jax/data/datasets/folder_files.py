@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
-from ssanet_jax.data.formats import SUFFIXES
+from ssanet_jax.data.decoding.formats import SUFFIXES
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
 

@@ -10,10 +10,12 @@ from absl import logging
 from etils import epath
 
 from ssanet_jax.errors import ConfigError, SaveError
-from ssanet_jax.training import agreement, checkpoint_integrity, hosts
-from ssanet_jax.training.atomic_io import check_room, retry_with_backoff, write_error
-from ssanet_jax.training.checkpoint_reader import CheckpointReader, listed
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training import agreement
+from ssanet_jax.training.checkpoints import integrity
+from ssanet_jax.training.checkpoints.reader import CheckpointReader, listed
+from ssanet_jax.training.multihost import hosts
+from ssanet_jax.training.storage.atomic_io import check_room, retry_with_backoff, write_error
+from ssanet_jax.training.storage.workdir import Workdir
 
 
 class Checkpoints(CheckpointReader):
@@ -71,7 +73,7 @@ class Checkpoints(CheckpointReader):
             check_room(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
             try:
                 if step not in self._manager.all_steps():
-                    self._manager.save(step, args=checkpoint_integrity.Save(tree, step=step))
+                    self._manager.save(step, args=integrity.Save(tree, step=step))
                     self._saving = step
                 if wait:
                     self._manager.wait_until_finished()
@@ -124,7 +126,7 @@ class Checkpoints(CheckpointReader):
             self._workdir.check_lock()
             with contextlib.suppress(Exception):
                 self._manager.close()
-            checkpoint_integrity.remove_unfinished(self.directory)
+            integrity.remove_unfinished(self.directory)
             self._manager = self._open()
 
     def evaluated(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -179,12 +181,12 @@ class Checkpoints(CheckpointReader):
           ConfigError: all are damaged, or hosts see different ones.
           RunError: they cannot be read now.
         """
-        find = partial(checkpoint_integrity.newest_good, self._workdir, self.damage)
+        find = partial(integrity.newest_good, self._workdir, self.damage)
         good, damaged = hosts.raise_on_all_hosts(find)
         what = f'the newest checkpoint in {self._workdir}'
         agreement.check_same({what: good}, what)
         for step in [step for step in self.evaluations if step > (good or 0)]:
             del self.evaluations[step]
-        hosts.raise_on_all_hosts(partial(checkpoint_integrity.tidy, self._workdir, list(damaged)))
+        hosts.raise_on_all_hosts(partial(integrity.tidy, self._workdir, list(damaged)))
         self._manager.reload()
         return good, damaged

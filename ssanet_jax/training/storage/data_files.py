@@ -13,12 +13,12 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from ssanet_jax.data.builders import open_builder
-from ssanet_jax.data.dataset_files import dataset_files, sample_digest, status
+from ssanet_jax.data.checks.dataset_files import dataset_files, sample_digest, status
 from ssanet_jax.data.datasets.image_folder import ImageFolder
 from ssanet_jax.errors import DataFileError
 from ssanet_jax.output import printable
-from ssanet_jax.training.atomic_io import write_text
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.storage.atomic_io import write_text
+from ssanet_jax.training.storage.workdir import Workdir
 
 _READERS = 16  # threads; the files may be far away
 _SHOWN = 3  # names in a sentence

@@ -19,9 +19,9 @@ from PIL import (
     features,
 )
 
-from ssanet_jax.data import formats, jpeg_segments
-from ssanet_jax.data.formats import BadImageError
-from ssanet_jax.data.orientation import upright, upright_sides
+from ssanet_jax.data.decoding import formats, jpeg_segments
+from ssanet_jax.data.decoding.formats import BadImageError
+from ssanet_jax.data.decoding.orientation import upright, upright_sides
 
 # Not Image.open, whose limit of pixels is one for the process.
 _PILLOW: dict[str, type[ImageFile.ImageFile]] = {

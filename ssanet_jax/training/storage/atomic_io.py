@@ -15,7 +15,7 @@ from etils import epath
 
 from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.errors import SaveError
-from ssanet_jax.training import hosts
+from ssanet_jax.training.multihost import hosts
 
 RETRY_DELAYS_S = (5.0, 10.0, 20.0, 40.0)
 

@@ -13,8 +13,8 @@ from jax._src import distributed  # the only way to JAX's key-value store and ba
 
 from ssanet_jax.errors import ConfigError, HostLostError, RunError
 from ssanet_jax.output import print_error
-from ssanet_jax.training import rendezvous
-from ssanet_jax.training.shared_end import SharedEnd
+from ssanet_jax.training.multihost import rendezvous
+from ssanet_jax.training.multihost.shared_end import SharedEnd
 
 T = TypeVar('T')
 

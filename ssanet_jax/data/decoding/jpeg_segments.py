@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ssanet_jax.data.formats import exif_orientation
+from ssanet_jax.data.decoding.formats import exif_orientation
 
 _EXIF = b'Exif\0\0'
 _SOS, _EOI, _APP1 = 0xDA, 0xD9, 0xE1

@@ -15,8 +15,8 @@ from etils import epath
 from etils.epath.gpath import PosixGPath
 
 from ssanet_jax.errors import ConfigError, SaveError, one_line
-from ssanet_jax.training.file_reading import cannot_read_now, error_number
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.storage.file_reading import cannot_read_now, error_number
+from ssanet_jax.training.storage.workdir import Workdir
 
 _NAME = 'checksums.json'
 _ITEM = 'default'  # Orbax's name for the only item of a checkpoint

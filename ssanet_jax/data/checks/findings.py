@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ssanet_jax.data.checks.scan import Scan
 from ssanet_jax.data.datasets.folder_files import HIDDEN
-from ssanet_jax.data.scan import Scan
 from ssanet_jax.output import printable
 from ssanet_jax.tables import Column, Table, thousands
 

@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from ssanet_jax.errors import StoppedError
 from ssanet_jax.output import lossy
 from ssanet_jax.runtime import StopSignals
-from ssanet_jax.training import hosts
+from ssanet_jax.training.multihost import hosts
 
 
 class PreemptionHandler:

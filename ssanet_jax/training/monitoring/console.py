@@ -19,12 +19,12 @@ from ssanet_jax.data import DatasetInfo
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
 from ssanet_jax.tables import si_format
-from ssanet_jax.training.atomic_io import write_json
+from ssanet_jax.training.checkpoints.retention import quality
 from ssanet_jax.training.optimizer import trainable
-from ssanet_jax.training.retention import quality
 from ssanet_jax.training.steps import TrainState
+from ssanet_jax.training.storage.atomic_io import write_json
+from ssanet_jax.training.storage.workdir import Workdir, finite
 from ssanet_jax.training.trainer_setup import TrainerSetup
-from ssanet_jax.training.workdir import Workdir, finite
 
 
 def make_console() -> Console:

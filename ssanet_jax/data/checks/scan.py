@@ -9,7 +9,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from ssanet_jax.data.builders import open_builder, open_source, prepare_command
-from ssanet_jax.data.decode import decode_whole
+from ssanet_jax.data.decoding.decode import decode_whole
 from ssanet_jax.data.read_errors import readable
 from ssanet_jax.data.readers import Folder
 from ssanet_jax.data.sources import HostShard, Source, num_threads, read_ahead

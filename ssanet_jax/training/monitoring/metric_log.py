@@ -11,8 +11,8 @@ from absl import logging
 from clu import metric_writers
 
 from ssanet_jax.errors import one_line
-from ssanet_jax.training.atomic_io import AtomicAppender
-from ssanet_jax.training.workdir import Workdir, metrics_line
+from ssanet_jax.training.storage.atomic_io import AtomicAppender
+from ssanet_jax.training.storage.workdir import Workdir, metrics_line
 
 T = TypeVar('T')
 

@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from ssanet_jax.config import TrainPlan
 from ssanet_jax.config.validation import changed_fields
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training.atomic_io import write_json
 from ssanet_jax.training.parallel import batch_norm_images
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.storage.atomic_io import write_json
+from ssanet_jax.training.storage.workdir import Workdir
 from ssanet_jax.version import __version__
 
 if TYPE_CHECKING:  # it imports TensorFlow
@@ -59,7 +59,7 @@ def check_same_run(
             'repeated and others skipped'
         )
     if before := workdir.read_starts()[-1:]:
-        from ssanet_jax.training import data_files  # imports TensorFlow
+        from ssanet_jax.training.storage import data_files  # imports TensorFlow
 
         now = _environment(0, info)
         notes += _changes(before[0], now)

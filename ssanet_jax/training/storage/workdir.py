@@ -11,9 +11,9 @@ from etils import epath
 
 from ssanet_jax.errors import ConfigError, one_line
 from ssanet_jax.output import printable
-from ssanet_jax.training.atomic_io import write_text
-from ssanet_jax.training.file_reading import list_names, read_text
-from ssanet_jax.training.lock import Lock
+from ssanet_jax.training.storage.atomic_io import write_text
+from ssanet_jax.training.storage.file_reading import list_names, read_text
+from ssanet_jax.training.storage.lock import Lock
 
 
 class Workdir:

@@ -5,8 +5,8 @@ from rich.console import Console
 
 from ssanet_jax.analysis.gate_moments import GateMoments
 from ssanet_jax.analysis.gates import summarize, tally_gates
-from ssanet_jax.training.console import say
-from ssanet_jax.training.metric_log import MetricsLog
+from ssanet_jax.training.monitoring.console import say
+from ssanet_jax.training.monitoring.metric_log import MetricsLog
 from ssanet_jax.training.parallel import replicated
 from ssanet_jax.training.steps import DeviceBatch, TrainState
 from ssanet_jax.training.trainer_setup import TrainerSetup

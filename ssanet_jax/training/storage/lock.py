@@ -13,7 +13,7 @@ from absl import logging
 from etils import epath
 
 from ssanet_jax.errors import ConfigError, SaveError, WorkdirInUseError
-from ssanet_jax.training.file_reading import MISSING
+from ssanet_jax.training.storage.file_reading import MISSING
 
 # Errors of file systems that do not support locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)

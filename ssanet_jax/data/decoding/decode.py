@@ -14,11 +14,11 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 from PIL import Image
 
-from ssanet_jax.data import jpeg, jpeg_segments
 from ssanet_jax.data.augmentation import augment
-from ssanet_jax.data.crops import center_window, crop_windows, draw_padded, reduced_windows
-from ssanet_jax.data.formats import BadImageError
-from ssanet_jax.data.images import (
+from ssanet_jax.data.decoding import jpeg, jpeg_segments
+from ssanet_jax.data.decoding.crops import center_window, crop_windows, draw_padded, reduced_windows
+from ssanet_jax.data.decoding.formats import BadImageError
+from ssanet_jax.data.decoding.images import (
     TRUNCATED,
     check_bytes,
     check_pixels,
@@ -26,7 +26,7 @@ from ssanet_jax.data.images import (
     may_end_early,
     reason,
 )
-from ssanet_jax.data.orientation import stored_windows, upright, upright_sides
+from ssanet_jax.data.decoding.orientation import stored_windows, upright, upright_sides
 
 _JPEG = b'\xff\xd8\xff'
 _PIL = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ssanet_jax.data.crops import ATTEMPTS
+from ssanet_jax.data.decoding.crops import ATTEMPTS
 
 GROUP = 64  # files per call, at most
 MAX_HALVINGS = 3  # of the resolution; libjpeg's limit

@@ -12,12 +12,12 @@ from absl import logging
 from etils import epath
 
 from ssanet_jax.errors import ConfigError, RunError, nearest, one_line
-from ssanet_jax.training import checkpoint_integrity
-from ssanet_jax.training.checkpoint_integrity import shapes
-from ssanet_jax.training.retention import Retention
-from ssanet_jax.training.save_barrier import SaveBarrier
+from ssanet_jax.training.checkpoints import integrity
+from ssanet_jax.training.checkpoints.integrity import shapes
+from ssanet_jax.training.checkpoints.retention import Retention
+from ssanet_jax.training.checkpoints.save_barrier import SaveBarrier
 from ssanet_jax.training.steps import TrainState
-from ssanet_jax.training.workdir import Workdir
+from ssanet_jax.training.storage.workdir import Workdir
 
 Tree = TypeVar('Tree')
 T = TypeVar('T')
@@ -83,7 +83,7 @@ class CheckpointReader:
             logging.set_verbosity(logging.ERROR)
         manager = ocp.CheckpointManager(
             self.directory,
-            item_handlers=checkpoint_integrity.CheckedHandler(),
+            item_handlers=integrity.CheckedHandler(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._retention,
                 todelete_subdir=self._workdir.pruned.name,
@@ -148,12 +148,12 @@ class CheckpointReader:
 
     def damage(self, step: int) -> str:
         """Describes how a checkpoint's files differ from what was written; '' if they do not."""
-        if reason := checkpoint_integrity.damage(self.directory / str(step)):
+        if reason := integrity.damage(self.directory / str(step)):
             return reason
         try:
             self._manager.metadata(step)
         except Exception as error:  # Orbax's, about files outside its item's folder
-            checkpoint_integrity.check_permanent(self.directory / str(step), error)
+            integrity.check_permanent(self.directory / str(step), error)
             return f'its metadata cannot be read ({one_line(error)}).'
         return ''
 
@@ -171,7 +171,7 @@ class CheckpointReader:
             raise
         except Exception as error:  # Orbax's and TensorStore's, of any kind
             self.check_exists(step)
-            checkpoint_integrity.check_permanent(self.directory / str(step), error)
+            integrity.check_permanent(self.directory / str(step), error)
             raise
 
     def restore(self, step: int, like: Tree) -> Tree:
@@ -189,7 +189,7 @@ class CheckpointReader:
                 f'{difference}. Use the config that it was trained with.'
             )
         with self._reading(step):
-            return self._manager.restore(step, args=checkpoint_integrity.Restore(abstract))
+            return self._manager.restore(step, args=integrity.Restore(abstract))
 
     def fits(self, step: int, like: Tree) -> bool:
         """Whether the tree saved at `step` has the names, shapes and dtypes of `like`."""
@@ -245,7 +245,7 @@ class CheckpointReader:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = self._abstract(self._metadata(step), sharding)
         with self._reading(step):
-            state, _ = self._manager.restore(step, args=checkpoint_integrity.Restore(abstract))
+            state, _ = self._manager.restore(step, args=integrity.Restore(abstract))
         variables = state if raw else state.get('ema', state)
         return {name: variables[name] for name in ('params', 'batch_stats') if variables[name]}
 

@@ -1,0 +1,1 @@
+"""What a dataset holds: scans of every image, findings and changes of files."""

@@ -1,0 +1,1 @@
+"""What a run shows: terminal, metrics, gate statistics and profiler traces."""

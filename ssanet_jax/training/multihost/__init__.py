@@ -1,0 +1,1 @@
+"""Hosts of one run: how they meet, exchange values and end together."""

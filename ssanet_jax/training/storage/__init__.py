@@ -1,0 +1,1 @@
+"""Files of a workdir: their names, lock, atomic writes and reads."""
