@@ -7,7 +7,7 @@ WORKDIR ?= runs/$(subst _ssa20,,$(notdir $(basename $(CONFIG))))
 BIN      = $(VENV)/bin
 LOCK     = pip compile --universal pyproject.toml --no-annotate --generate-hashes \
   --custom-compile-command 'make lock'
-RELIABILITY ?= kills corruption signals hosts soak
+RELIABILITY ?= kills corruption signals hosts soak faults
 
 .PHONY: help setup setup-test train test test-slow test-all lint lock audit reliability results clean
 
@@ -59,7 +59,7 @@ audit: setup  ## Check the versions in requirements-test.txt for known vulnerabi
 	$(BIN)/uv tool run --python $(BIN)/python pip-audit --strict --disable-pip \
 	  --requirement requirements-test.txt
 
-reliability: setup  ## Inject faults into runs and compare their results (1.5 hours on two cores).
+reliability: setup  ## Inject faults into runs and compare their results (two hours on two cores).
 	@failed=; for part in $(RELIABILITY); do \
 	  $(BIN)/python benchmarks/reliability/$$part.py \
 	    --out=benchmarks/results/reliability/$$part.json || failed="$$failed $$part"; \
