@@ -6,7 +6,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import jax
@@ -118,13 +118,30 @@ def check_permanent(checkpoint: epath.Path, error: Exception) -> None:
         raise cannot_read_now(checkpoint, error) from error
 
 
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """{'0/params/conv1/kernel': leaf, ...} of a tree of arrays, metadata or shapes, in order."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_array)
+    return {_name(path): leaf for path, leaf in leaves}
+
+
+def fill(tree: Any, leaves: Mapping[str, Any]) -> Any:
+    """`tree` with each leaf replaced by the one of its name in `leaves`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: leaves[_name(path)], tree, is_leaf=_is_array
+    )
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, 'dtype')
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
 def shapes(tree: Any) -> dict[str, str]:
-    """{'0/params/conv1/kernel': 'float32[3,3,3,16]', ...} of arrays, metadata or shapes."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, 'dtype'))
-    return {
-        jax.tree_util.keystr(path, simple=True, separator='/'): f'{leaf.dtype}{list(leaf.shape)}'
-        for path, leaf in leaves
-    }
+    """{'0/params/conv1/kernel': 'float32[3,3,3,16]', ...} of a tree as in `named_leaves`."""
+    return {name: f'{leaf.dtype}{list(leaf.shape)}' for name, leaf in named_leaves(tree).items()}
 
 
 def newest_good(

@@ -188,8 +188,11 @@ class CheckpointReader:
                 f'{self._name(step)} is of another model, optimizer or set of metrics: '
                 f'{difference}. Use the config that it was trained with.'
             )
+        # By name: states of optimizers without arrays leave different trees behind.
+        as_saved = integrity.fill(self._metadata(step), integrity.named_leaves(abstract))
         with self._reading(step):
-            return self._manager.restore(step, args=integrity.Restore(abstract))
+            saved = self._manager.restore(step, args=integrity.Restore(as_saved))
+        return integrity.fill(like, integrity.named_leaves(saved))
 
     def fits(self, step: int, like: Tree) -> bool:
         """Whether the tree saved at `step` has the names, shapes and dtypes of `like`."""

@@ -206,8 +206,9 @@ def print_table(
     rows: Mapping[str, str],
 ) -> None:
     """Prints evaluations side by side, then one line for each of `rows`."""
-    title_text = Text(printable(title))
-    table = Table(title=title_text, title_justify='left', show_header=len(columns) > 1)
+    # Not the table's own title, which would be wrapped at its width.
+    console.print(Text(printable(title), style='table.title'), soft_wrap=True)
+    table = Table(show_header=len(columns) > 1)
     table.add_column('')
     for column in columns:
         table.add_column(column, justify='right')
