@@ -7,7 +7,7 @@ WORKDIR ?= runs/$(subst _ssa20,,$(notdir $(basename $(CONFIG))))
 BIN      = $(VENV)/bin
 LOCK     = pip compile --universal pyproject.toml --no-annotate --generate-hashes \
   --custom-compile-command 'make lock'
-RELIABILITY ?= kills corruption signals hosts soak
+RELIABILITY ?= kills corruption signals hosts soak faults
 
 .PHONY: help setup setup-test train test test-slow test-all lint lock audit reliability results clean
 
@@ -20,7 +20,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed (TensorFlow, which reads the data, supports none newer); $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
 	@echo "Installing into $(VENV), 2.5 GB, a few minutes the first time ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
@@ -28,7 +28,7 @@ setup-test: $(VENV)/installed-test  ## Install what the tests, notebooks, export
 
 $(VENV)/installed-test: requirements-test.txt $(VENV)/installed
 	@echo "Installing the test requirements ..."
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --requirement requirements-test.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-test.txt
 	@sh tests/install_browser.sh
 	@touch $@
 
@@ -59,7 +59,7 @@ audit: setup  ## Check the versions in requirements-test.txt for known vulnerabi
 	$(BIN)/uv tool run --python $(BIN)/python pip-audit --strict --disable-pip \
 	  --requirement requirements-test.txt
 
-reliability: setup  ## Inject faults into runs and compare their results (1.5 hours on two cores).
+reliability: setup  ## Inject faults into runs and compare their results (two hours on two cores).
 	@failed=; for part in $(RELIABILITY); do \
 	  $(BIN)/python benchmarks/reliability/$$part.py \
 	    --out=benchmarks/results/reliability/$$part.json || failed="$$failed $$part"; \

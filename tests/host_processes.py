@@ -15,9 +15,7 @@ def free_port():
         return free.getsockname()[1]
 
 
-def start(
-    workdir, data_dir, devices, *flags, root=ROOT, limits=None, program=('main.py',), **environment
-):
+def start(workdir, data_dir, devices, *flags, root=ROOT, program=('main.py',), **environment):
     environment = {
         **os.environ,
         'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
@@ -34,7 +32,6 @@ def start(
             '--config.model.name=ssa_resnet8', *flags,
         ],
         cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=limits,
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import re
-import resource
 import shutil
 import signal
 import socket
@@ -65,7 +64,7 @@ def other_weights(folder, prepared):
         variables = jax.jit(functools.partial(model.init, train=False))(
             jax.random.key(seed), np.zeros((1, 8, 8, 3), np.float32)
         )
-        weights.save(folder / f'{name}.safetensors', weights.to_torch(variables, model))
+        weights.save(folder / f'{name}.safetensors', weights.to_arrays(variables, model))
     flag = f'--config.init.weights={folder}/{{}}.safetensors'
     different = r'the checksum of params/\S+ is \w+ on {} and \w+ on {}'
     return {'flags': [flag.format('last')]}, [flag.format('all')], different
@@ -199,12 +198,14 @@ def test_a_host_that_does_not_come_to_a_barrier_is_named_by_all(tmp_path, prepar
     assert_all_end(processes, 69, reason, seconds=BOUND_S, of=0)
 
 
+SMALL_FILES = 'import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))'
+
+
 def test_a_host_that_cannot_write_its_part_of_a_checkpoint_ends_all(tmp_path, prepared):
     """The size of its files is limited; the next save, which would notice, is far away."""
-    limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (64, 64))
     flags = ('--config.checkpoint_every_steps=10', '--config.num_train_steps=100000')
     flags += ('--config.eval_every_steps=100000',)
-    processes = start_hosts(2, tmp_path, prepared, *flags, last={'limits': limit})
+    processes = start_hosts(2, tmp_path, prepared, *flags, last={'program': patched(SMALL_FILES)})
     wait_for(processes[0], 'step 10/100000  train')
     reason = f'The checkpoint of step 10 in {tmp_path}/checkpoints could not be written: '
     assert_all_end(processes, 74, reason, seconds=BOUND_S)

@@ -26,7 +26,7 @@ def test_si_format_has_four_digits_and_no_exponent(value, text):
 def test_the_table_of_a_run_has_no_exponent():
     """The cost of VGG-16 at 224 x 224."""
     cost = Cost(138_357_544, 15_470_264_320, 0, 0)
-    assert cost_rows(cost)['MACs'] == '15.47 G'
+    assert cost_rows(cost, 224)['MACs'] == '15.47 G at 224x224'
 
 
 NAMES = ['[red]x[/red]', 'a:100:b', '50 %s', 'a|b', '\x1b]0;title\x07', 'two\nlines']

@@ -94,6 +94,16 @@ def disagreements(result: dict[str, Any]) -> str:
     return f'\n\n{table}\n\n{passed} of {len(tried)} ended in time with one reason.'
 
 
+def faults(result: dict[str, Any]) -> str:
+    rows = []
+    for (kind,), group in grouped(result['trials'], 'kind'):
+        passed, skipped = (sum(t['outcome'] == o for t in group) for o in ('passed', 'skipped'))
+        rows.append((kind, f'{len(group) - skipped}', f'{passed}'))
+    tried, passed = (sum(int(row[i]) for row in rows) for i in (1, 2))
+    table = markdown(['kind', 'tries', 'passed'], [*rows, ('total', f'{tried}', f'{passed}')])
+    return f'{table}\n\nTests of packages that were not installed are left out.'
+
+
 def soak(result: dict[str, Any]) -> str:
     names = {
         'rss_mb': 'memory (RSS), MiB',
@@ -143,6 +153,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     'signals': signals,
     'hosts': hosts,
     'soak': soak,
+    'faults': faults,
 }
 
 

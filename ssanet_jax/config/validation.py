@@ -25,6 +25,7 @@ def check(config: ConfigDict) -> None:
     _check_decay(values)
     _check_knots(values)
     _check_sizes(values)
+    _check_growth(values)
 
 
 def check_names(config: ConfigDict) -> dict[str, Any]:
@@ -74,12 +75,36 @@ def _check_sizes(values: Mapping[str, Any]) -> None:
             f'config.dataset.cutout={values["dataset.cutout"]} erases whole crops; choose less '
             f'than config.dataset.image_size={size}.'
         )
-    for name in ('batch_size', 'eval_batch_size'):
-        if values[name] * size**2 > _MAX_PIXELS:
+    eval_size = values['dataset.eval_size'] if values['dataset.eval_size'] > 0 else size
+    evaluated = 'eval_batch_size' if values['eval_batch_size'] > 0 else 'batch_size'
+    for name, side in (('batch_size', size), (evaluated, eval_size)):
+        if values[name] * side**2 > _MAX_PIXELS:
             raise ConfigError(
-                f'config.{name}={values[name]} images of {size} x {size} pixels exceed 2**36 '
-                f'pixels; choose at most {_MAX_PIXELS // size**2} images, or smaller ones.'
+                f'config.{name}={values[name]} images of {side} x {side} pixels exceed 2**36 '
+                f'pixels; choose at most {_MAX_PIXELS // side**2} images, or smaller ones.'
             )
+
+
+def _check_growth(values: Mapping[str, Any]) -> None:
+    first, last = values['dataset.initial_size'], values['dataset.image_size']
+    if first < 0:
+        return
+    if values['dataset.train_crop'] == 'padded':
+        raise ConfigError(
+            f"config.dataset.initial_size={first} needs config.dataset.train_crop='resized', but "
+            "it is 'padded', whose crops have the size of the stored images; choose 'resized', or "
+            'leave initial_size at -1.'
+        )
+    if first > last:
+        raise ConfigError(
+            f'config.dataset.initial_size={first} exceeds config.dataset.image_size={last}, but '
+            'training images grow; choose a smaller initial_size.'
+        )
+    if values['dataset.cutout'] >= first:
+        raise ConfigError(
+            f'config.dataset.cutout={values["dataset.cutout"]} erases whole crops of the first '
+            f'epochs; choose less than config.dataset.initial_size={first}.'
+        )
 
 
 def check_overrides(config: ConfigDict, overridden: Iterable[str]) -> None:

@@ -55,11 +55,16 @@ def dataset_info(config: ConfigDict) -> DatasetInfo:
         num_train=split_size(builder, config.dataset.train_split),
         num_eval=split_size(builder, config.dataset.eval_split),
         num_classes=label.num_classes,
-        class_names=tuple(_imagenet_names().get(name, name) for name in label.names),
+        class_names=class_names(label),
         order=_order(config.dataset, builder),
         hint=_hint(config.dataset, builder),
         fingerprint=_fingerprint(builder),
     )
+
+
+def class_names(label: tfds.features.ClassLabel) -> tuple[str, ...]:
+    """The names of classes, those of ImageNet in English."""
+    return tuple(_imagenet_names().get(name, name) for name in label.names)
 
 
 @functools.cache

@@ -46,10 +46,11 @@ def file_batches(
     start = 0
     encoded = _read_all(files, dataset.max_image_bytes + 1, seen, unreadable)
     for decoded in decode_batches(encoded, DecodeSpec(dataset, dataset.eval_crop), batch_size):
-        stop = start + len(decoded.image)
+        count = len(decoded.image)
         reasons = {row: unreadable.get(start + row, why) for row, why in decoded.bad.items()}
-        yield FileBatch(seen[start:stop], decoded.image, reasons)
-        start = stop
+        yield FileBatch(seen[:count], decoded.image, reasons)
+        del seen[:count]
+        start += count
 
 
 def _read_all(

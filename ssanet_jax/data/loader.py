@@ -5,6 +5,7 @@ their batch. Threads share the work; TensorFlow, OpenCV and Pillow do it without
 """
 
 import functools
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +15,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from ssanet_jax.config.sizes import eval_size, sizes_from
 from ssanet_jax.data import memory
 from ssanet_jax.data.bad_images import BadImages
 from ssanet_jax.data.builders import open_builder, open_source, prepare_command, split_size
 from ssanet_jax.data.decoding.decode import DecodeSpec, decode
 from ssanet_jax.data.decoding.jpeg import GROUP
+from ssanet_jax.data.padding import Batch, pad
 from ssanet_jax.data.read_errors import check_labels, readable
 from ssanet_jax.data.sources import (
     BATCHES_AHEAD,
@@ -28,10 +31,6 @@ from ssanet_jax.data.sources import (
     num_threads,
 )
 
-# A host's share: image uint8 [n, H, W, 3], label int32 [n] (-1: no class is correct) and mask
-# bool [n], False in padding.
-Batch = dict[str, np.ndarray]
-
 
 def train_batches(
     config: ConfigDict, *, start_step: int = 0, share: HostShard | None = None
@@ -39,9 +38,9 @@ def train_batches(
     """Yields this host's share of the training batches from `start_step` on, endlessly.
 
     Batch k is a pure function of (seed, k): the examples are one endless stream, each epoch a
-    permutation of the split, cut into pieces of `config.batch_size`. Stopping anywhere and
-    starting there again gives the same batches, on any number of hosts unless tfrecord files are
-    streamed.
+    permutation of the split, cut into pieces of `config.batch_size`. The size of its images is
+    `train_size` in the epoch of its first example. Stopping anywhere and starting there again gives
+    the same batches, on any number of hosts unless tfrecord files are streamed.
 
     Args:
       config: reads `seed`, `batch_size` and `dataset`.
@@ -85,7 +84,8 @@ def eval_batches(
     share = share or HostShard.of_this_host()
     dataset = config.dataset
     batch_size = config.eval_batch_size if config.eval_batch_size > 0 else config.batch_size
-    rows = _round_up(batch_size, share.num_hosts * jax.local_device_count()) // share.num_hosts
+    devices = jax.local_device_count()
+    rows = -(-batch_size // (share.num_hosts * devices)) * devices
     largest_share = -(-split_size(open_builder(dataset), split) // share.num_hosts)
     batches: Iterator[Batch]
     if dataset.in_memory:
@@ -93,7 +93,7 @@ def eval_batches(
         batches = (_batch(*pair) for pair in memory.eval_images(loaded, share, rows))
     else:
         batches = _eval_from_disk(config, split, share, rows)
-    return _pad(batches, rows, -(-largest_share // rows), dataset.image_size)
+    return pad(batches, rows, -(-largest_share // rows), eval_size(dataset))
 
 
 class DecodedBatch(NamedTuple):
@@ -116,20 +116,24 @@ class DecodedBatch(NamedTuple):
 
 
 def decode_batches(
-    encoded: Iterator[EncodedBatch], spec: DecodeSpec, rows: int
+    encoded: Iterator[EncodedBatch],
+    spec: DecodeSpec,
+    rows: int,
+    sizes: Iterable[int] | None = None,
 ) -> Iterator[DecodedBatch]:
     """Yields batches of `rows` images, the last one shorter, in order; BATCHES_AHEAD in advance.
 
-    `spec.dataset.num_threads` threads decode; TensorFlow adds its own.
+    `sizes` are those of each batch, by default `spec.size` of all. `spec.dataset.num_threads`
+    threads decode; TensorFlow adds its own.
     """
-    size = spec.dataset.image_size
     # TensorFlow decodes a group of random resized crops in parallel, all else one by one.
     most = GROUP if spec.crop == 'resized' else GROUP // 8
     in_flight: deque[tuple[DecodedBatch, list[Future[dict[int, str]]]]] = deque()
     threads = num_threads(spec.dataset.num_threads)
     with ThreadPoolExecutor(threads, thread_name_prefix='decode') as pool:
         try:
-            for parts in _cut(encoded, rows, most):
+            sizes = itertools.repeat(spec.size) if sizes is None else sizes
+            for parts, size in zip(_cut(encoded, rows, most), sizes, strict=False):
                 image = np.empty((sum(map(len, parts)), size, size, 3), np.uint8)
                 tasks, start = [], 0
                 for part in parts:
@@ -158,7 +162,9 @@ def _train_from_disk(config: ConfigDict, start_step: int, share: HostShard) -> I
         repeats=dataset.repeats,
     )
     start, stop = share.bounds(config.batch_size)
-    for decoded in decode_batches(_readable(encoded, source, dataset), spec, stop - start):
+    encoded = _readable(encoded, source, dataset)
+    sizes = sizes_from(dataset, start_step, config.batch_size, source.size)
+    for decoded in decode_batches(encoded, spec, stop - start, sizes):
         yield _batch(decoded.image, bad.replace(decoded, spec))
 
 
@@ -218,30 +224,3 @@ def _finished(decoded: DecodedBatch, tasks: list[Future[dict[int, str]]]) -> Dec
 
 def _batch(image: np.ndarray, label: np.ndarray) -> Batch:
     return {'image': image, 'label': label.astype(np.int32), 'mask': np.ones(len(label), bool)}
-
-
-def _pad(batches: Iterable[Batch], rows: int, num_batches: int, image_size: int) -> Iterator[Batch]:
-    """Yields exactly `num_batches` batches of `rows`; padding has `mask` False.
-
-    Every host makes the same number of batches of the same shape, even with fewer examples.
-    """
-    iterator = iter(batches)
-    for _ in range(num_batches):
-        batch = next(iterator, None) or _empty_batch(0, image_size)
-        missing = rows - len(batch['mask'])
-        if missing:
-            padding = _empty_batch(missing, image_size)
-            batch = {name: np.concatenate([batch[name], padding[name]]) for name in batch}
-        yield batch
-
-
-def _empty_batch(rows: int, image_size: int) -> Batch:
-    return {
-        'image': np.zeros((rows, image_size, image_size, 3), np.uint8),
-        'label': np.zeros(rows, np.int32),
-        'mask': np.zeros(rows, bool),
-    }
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple

@@ -1,16 +1,17 @@
 """Small splits decoded once and kept in memory.
 
 Images are stored as the crop needs them: resized to image_size for 'padded' crops, at their
-original sizes for 'resized' ones, and already cropped for evaluation.
+original sizes for 'resized' ones, whatever the size of the crop, and already cropped for
+evaluation.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
+from ssanet_jax.config.sizes import sizes_from
 from ssanet_jax.data.augmentation import augment
 from ssanet_jax.data.bad_images import BadImages
 from ssanet_jax.data.decoding.decode import (
@@ -62,10 +63,10 @@ def train_images(
     split: Split, spec: DecodeSpec, *, batch_size: int, start_step: int, share: HostShard
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (images uint8 [n, size, size, 3], labels int32 [n]) of each batch, endlessly."""
-    size = spec.dataset.image_size
     first, stop = share.bounds(batch_size)
     rows = stop - first
-    for step in itertools.count(start_step):
+    sizes = sizes_from(spec.dataset, start_step, batch_size, len(split.labels))
+    for step, size in enumerate(sizes, start_step):
         number, epoch = training_examples(
             np.arange(step * rows, (step + 1) * rows),
             size=len(split.labels),
@@ -121,7 +122,7 @@ def _decode_at_own_size(
 def _decode_resized(
     batches: Sequence[EncodedBatch], spec: DecodeSpec, pool: ThreadPoolExecutor
 ) -> tuple[np.ndarray, list[dict[int, str]]]:
-    size, padding = spec.dataset.image_size, 0
+    size, padding = spec.size, 0
     if spec.crop == 'padded':
         spec, padding = spec._replace(crop='whole'), spec.dataset.crop_padding
     side = size + 2 * padding

@@ -4,12 +4,15 @@ import errno
 import os
 import re
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from ssanet_jax.data.sources import EncodedBatch, Source
 from ssanet_jax.errors import ConfigError, DataFileError, RunError
+
+T = TypeVar('T')
 
 _TRANSIENT = (
     tf.errors.UnavailableError,
@@ -44,12 +47,10 @@ def _sentence(text: str) -> str:
     return f'{text[:300].rstrip(". ")}.'
 
 
-def readable(
-    encoded: Iterator[EncodedBatch], path: object, prepare_command: str
-) -> Iterator[EncodedBatch]:
-    """Passes `encoded` on, read from `path`; turns errors into a ConfigError or RunError."""
+def readable(examples: Iterator[T], path: object, prepare_command: str) -> Iterator[T]:
+    """Passes `examples` on, read from `path`; turns errors into a ConfigError or RunError."""
     try:
-        yield from encoded
+        yield from examples
     except (tf.errors.OpError, RuntimeError, OSError) as error:  # RuntimeError: array_record's
         remedy = (
             f'restore it from a copy, or remove {path} and prepare it again with: {prepare_command}'

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network
 from ssanet_jax.models.batch_norm_folding import for_inference
@@ -63,7 +64,7 @@ class Program:
 def as_trained(trained: TrainedModel, *, preprocessing: bool) -> Program:
     """The network of the checkpoint, in the dtype it was trained in."""
     preprocess = trained.preprocess if preprocessing else None
-    size = trained.config.dataset.image_size
+    size = eval_size(trained.config.dataset)
     return Program(trained.model, trained.variables, preprocess, size)
 
 
@@ -120,7 +121,7 @@ def describe(
 
 def _resize_rule(dataset: ConfigDict) -> str:
     """Describes how evaluation turns, resizes and crops an image file."""
-    size, decoded = dataset.image_size, 'turned upright by its Exif orientation, on white; '
+    size, decoded = eval_size(dataset), 'turned upright by its Exif orientation, on white; '
     if dataset.eval_crop == 'whole':
         return f'{decoded}the whole image resized to {size} x {size}, bilinear, antialiased'
     short = round(size / dataset.eval_crop_pct)

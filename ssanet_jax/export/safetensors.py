@@ -17,7 +17,7 @@ from ssanet_jax.export.parity import LoadedFn
 from ssanet_jax.export.program import Program, as_trained, read_metadata
 from ssanet_jax.models import Network
 from ssanet_jax.trained.load import TrainedModel
-from ssanet_jax.training.trainer_setup import build_model
+from ssanet_jax.training.model import build_model
 
 FILE = 'model.safetensors'
 

@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ssanet_jax import data
+from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
 from ssanet_jax.trained.load import TrainedModel
@@ -148,5 +149,5 @@ def _join(parts: list[Examples]) -> Examples:
 
 
 def _no_images(config: ConfigDict) -> Examples:
-    size = config.dataset.image_size
+    size = eval_size(config.dataset)
     return Examples(np.zeros(0, np.int64), np.zeros((0, size, size, 3), np.uint8))

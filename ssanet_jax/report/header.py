@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.macs import LayerCost, total_cost
+from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.report.evaluation import Evaluation
 from ssanet_jax.tables import si_format
 from ssanet_jax.trained.load import TrainedModel
@@ -109,7 +110,7 @@ def _network_facts(
             ('classes', f'{len(trained.classes):,}'),
         ]
     if layers:
-        cost, size = total_cost(layers), config.dataset.image_size
+        cost, size = total_cost(layers), eval_size(config.dataset)
         facts += [
             ('parameters', f'{cost.parameters:,}'),
             ('MACs', f'{si_format(cost.macs)} at {size}x{size}'),

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.analysis.macs import layer_costs
 from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.config import with_defaults
+from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
 from ssanet_jax.report import classes, curves, sections, tables
@@ -94,12 +95,12 @@ def _page(folder: Workdir, checkpoint: str) -> str:
         notes.append('There is no checkpoint to evaluate yet.')
     epoch = evaluation.num_train / config.batch_size if evaluation else None
     epoch = epoch or curves.steps_per_epoch(config, lines)
-    layers = layer_costs(trained.model, config.dataset.image_size) if trained else []
+    layers = layer_costs(trained.model, eval_size(config.dataset)) if trained else []
     content = {
         'header': make_header(config, trained, evaluation, lines, layers, starts, epoch),
         'curves': _curves(config, lines, epoch),
         'images': _image_sections(trained, evaluation, notes) if trained and evaluation else {},
-        'cost': tables.cost_table(layers, config.dataset.image_size) if layers else None,
+        'cost': tables.cost_table(layers, eval_size(config.dataset)) if layers else None,
         'config': tables.config_tables(config),
         'starts': tables.starts_table(starts) if starts else None,
         'notes': notes,

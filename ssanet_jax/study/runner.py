@@ -17,7 +17,7 @@ from ssanet_jax.study.corruptions import CORRUPTIONS
 from ssanet_jax.study.definition import Study
 from ssanet_jax.study.folder import RunRecord, StudyFolder
 from ssanet_jax.training import loop, trainer_setup
-from ssanet_jax.training.steps import TrainState
+from ssanet_jax.training.steps import TrainState, predict
 from ssanet_jax.training.storage.lock import Lock
 from ssanet_jax.training.storage.workdir import Workdir
 from ssanet_jax.training.trainer_setup import TrainerSetup
@@ -93,7 +93,7 @@ def evaluate(
 
     @jax.jit
     def log_softmax(variables: Any, images: jax.Array) -> jax.Array:
-        logits: Any = setup.model.apply(variables, setup.preprocess(images), train=False)
+        logits = predict(variables, images, setup.model, setup.preprocess, flip=setup.eval_flip)
         return jax.nn.log_softmax(logits.astype(jnp.float32))
 
     clean, labels, predicted, first = [], [], [], 0
@@ -111,6 +111,7 @@ def evaluate(
 def cost(study: Study, variant: str) -> dict[str, int]:
     """Parameters and MACs of a variant, and memory of its training step in bytes."""
     config = study.run_config(variant, study.seeds[0])
+    config.dataset.initial_size = -1  # the largest images need most memory
     info = data.dataset_info(config)
     setup = trainer_setup.build(
         config,
@@ -118,7 +119,7 @@ def cost(study: Study, variant: str) -> dict[str, int]:
         num_train_examples=info.num_train,
         attention=study.variants[variant].attention,
     )
-    counts = model_cost(setup.model, setup.image_size)
+    counts = model_cost(setup.model, setup.eval_size)
     batch = next(data.train_batches(config))
     step: Any = setup.train_step
     shapes = jax.eval_shape(lambda: (setup.init(), batch, setup.zero_metrics()))

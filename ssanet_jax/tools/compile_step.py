@@ -6,15 +6,16 @@ that process: it reads a `Request` and prints the result of `compile_apart`, bot
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
@@ -24,7 +25,8 @@ from ssanet_jax.analysis.schedule import Exchange, estimated_cycles, exchanges, 
 from ssanet_jax.config import with_defaults
 from ssanet_jax.errors import ConfigError, RunError, one_line
 from ssanet_jax.targets import compile_environment, find_topology
-from ssanet_jax.training import trainer_setup
+from ssanet_jax.targets.device_type import DeviceType
+from ssanet_jax.training import parallel, trainer_setup
 from ssanet_jax.training.steps import DATA_AXIS
 
 Step = Literal['train', 'eval']
@@ -122,6 +124,12 @@ def compile_apart(request: Request) -> StepCost | TooLarge:
     return cost._replace(exchanges=[Exchange(*exchange) for exchange in cost.exchanges])
 
 
+def versions_of(kind: DeviceType) -> dict[str, str]:
+    """Versions of what a compiled program depends on."""
+    names = ('jax', 'flax', kind.compiler.replace('_', '-'))
+    return {'python': platform.python_version(), **{n: metadata.version(n) for n in names}}
+
+
 def _encode(request: Request) -> bytes:
     config = json.loads(request.config.to_json_best_effort())
     return json.dumps(request._replace(config=config)._asdict()).encode()
@@ -181,15 +189,10 @@ def compile_step(request: Request) -> StepCost:
         mesh=mesh,
     )
     step: Any = {'train': setup.train_step, 'eval': setup.eval_step}[request.step]
-    size, count = setup.image_size, request.images * num_devices
-    batch = {
-        'image': jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8),
-        'label': jax.ShapeDtypeStruct((count,), jnp.int32),
-        'mask': jax.ShapeDtypeStruct((count,), bool),
-    }
+    size = {'train': setup.image_size, 'eval': setup.eval_size}[request.step]
     traced = step.trace(
         _placed(jax.eval_shape(setup.init), NamedSharding(mesh, P())),
-        _placed(batch, NamedSharding(mesh, P(DATA_AXIS))),
+        parallel.batch_shapes(request.images * num_devices, size, mesh),
         _placed(jax.eval_shape(setup.zero_metrics), NamedSharding(mesh, P())),
     )
     start = time.perf_counter()

@@ -134,7 +134,7 @@ def _from_run() -> Converted:
 
 
 def _from_recipe(state_dict: StateDict) -> Converted:
-    from ssanet_jax.training.trainer_setup import build_model  # needs optax
+    from ssanet_jax.training.model import build_model  # needs optax
 
     config = cli.recipe()
     model, size = build_model(config, num_classes=1), config.dataset.image_size

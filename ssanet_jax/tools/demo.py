@@ -21,6 +21,7 @@ import numpy as np
 from absl import flags
 
 from ssanet_jax import runtime
+from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.data.decoding.formats import SUFFIXES
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
@@ -156,7 +157,7 @@ def _page(trained: 'TrainedModel') -> 'gradio.Blocks':
     from ssanet_jax.trained.prediction import Predictor
 
     predictor, dataset = Predictor(trained, batch_size=1), trained.config.dataset
-    title, size = f'{trained.config.model.name} on {dataset.name}', dataset.image_size
+    title, size = f'{trained.config.model.name} on {dataset.name}', eval_size(dataset)
 
     def answer(path: str | None) -> tuple[dict[str, float] | None, list[tuple], str]:
         """Probabilities by class, captioned pictures and a note on the image in a file."""

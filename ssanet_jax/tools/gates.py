@@ -23,6 +23,7 @@ from rich.progress import Progress
 
 from ssanet_jax import runtime
 from ssanet_jax.analysis.gates import GateStatistics, find_gates
+from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import FORMATS, show
 from ssanet_jax.tools import cli
@@ -57,7 +58,7 @@ def main() -> None:
     trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
     name, dataset = trained.config.model.name, trained.config.dataset
     try:
-        find_gates(trained.model, dataset.image_size)
+        find_gates(trained.model, eval_size(dataset))
     except ValueError as error:
         raise ConfigError(f'{name} has no gates; choose a run of a network with attention.') from (
             error

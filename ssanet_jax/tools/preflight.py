@@ -33,7 +33,14 @@ from ssanet_jax.targets.bound import Bound, bound
 from ssanet_jax.targets.device_type import DeviceType
 from ssanet_jax.tools import cli
 from ssanet_jax.tools.batch_search import Attempt, largest_batch
-from ssanet_jax.tools.compile_step import Request, Step, StepCost, TooLarge, compile_apart
+from ssanet_jax.tools.compile_step import (
+    Request,
+    Step,
+    StepCost,
+    TooLarge,
+    compile_apart,
+    versions_of,
+)
 from ssanet_jax.tools.preflight_data import Sizes, dataset_sizes, host_decode_rate
 from ssanet_jax.tools.preflight_report import (
     Preflight,
@@ -44,7 +51,6 @@ from ssanet_jax.tools.preflight_report import (
     plural,
     table,
     verdict,
-    versions_of,
 )
 
 FLAGS = flags.FLAGS

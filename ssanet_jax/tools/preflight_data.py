@@ -6,6 +6,7 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
+from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.errors import ConfigError
 
 FLAGS = flags.FLAGS
@@ -50,6 +51,20 @@ def dataset_sizes(config: ConfigDict) -> Sizes:
         )
     num_eval = FLAGS.num_eval_examples or splits.get(dataset.eval_split)
     return Sizes(num_classes, num_train, num_eval)
+
+
+def size_notes(config: ConfigDict) -> list[str]:
+    """Sentences on the sizes that the numbers stand for, where images differ in size."""
+    size, first = config.dataset.image_size, config.dataset.initial_size
+    notes = []
+    if eval_size(config.dataset) != size:
+        notes.append(f'Images of the evaluation step have {eval_size(config.dataset)} pixels.')
+    if 0 < first < size:
+        notes.append(
+            f'Training images grow from {first} to {size} pixels. All numbers are for {size}, '
+            'those of the schedule too: most memory, and more time than smaller images need.'
+        )
+    return notes
 
 
 def host_decode_rate(config: ConfigDict) -> float | None:

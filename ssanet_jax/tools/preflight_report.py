@@ -2,9 +2,7 @@
 
 import json
 import math
-import platform
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -14,6 +12,7 @@ from ssanet_jax.targets.bound import Bound
 from ssanet_jax.targets.device_type import DeviceType
 from ssanet_jax.tools.batch_search import Attempt
 from ssanet_jax.tools.compile_step import Step, StepCost
+from ssanet_jax.tools.preflight_data import size_notes
 
 
 class Target(NamedTuple):
@@ -63,15 +62,15 @@ def verdict(config: ConfigDict, found: Preflight) -> str:
     kind, topology, num_devices = found.target
     cost, limit = found.costs['train'], found.bounds['train']
     rate = config.batch_size / limit.seconds
-    larger = ''
-    if len(found.batches) > 1:
-        larger = f'; the largest batch that was compiled and fits has {found.largest_batch}'
+    larger = f'; the largest batch that was compiled and fits has {found.largest_batch}'
+    larger = larger if len(found.batches) > 1 else ''
     return (
         f'Compiles and fits {topology}: {binary(cost.memory)} of {binary(kind.usable_memory)} on a '
         f'device with {found.images["train"]} images{larger}. Bound, not a measurement: '
         f'{_duration(limit.seconds)} a step ({limit.limited_by}), at most {rate:,.0f} '
         f'images/s on {num_devices} {plural("device", num_devices)}, at least '
-        f'{found.device_hours:,.3g} device-hours for the schedule.'
+        f'{found.device_hours:,.3g} device-hours for the schedule at '
+        f'{config.dataset.image_size} pixels.'
     )
 
 
@@ -107,7 +106,7 @@ def table(config: ConfigDict, found: Preflight, versions: dict[str, str]) -> Tab
         f'{config.batch_size} on {found.target.topology} '
         f'({found.target.num_devices} {plural("device", found.target.num_devices)})'
     )
-    return Table(title, columns, rows, _notes(found, versions))
+    return Table(title, columns, rows, [*size_notes(config), *_notes(found, versions)])
 
 
 def _rows(target: Target) -> dict[str, Callable[[int, StepCost, Bound], str]]:
@@ -217,12 +216,6 @@ def data(config: ConfigDict, found: Preflight, versions: dict[str, str]) -> dict
         'decode_images_per_second_per_core': found.decode_rate,
         'host_cores': found.host_cores,
     }
-
-
-def versions_of(kind: DeviceType) -> dict[str, str]:
-    """Versions of what a compiled program depends on."""
-    names = ('jax', 'flax', kind.compiler.replace('_', '-'))
-    return {'python': platform.python_version(), **{n: metadata.version(n) for n in names}}
 
 
 def binary(size: float) -> str:

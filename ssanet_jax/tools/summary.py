@@ -20,6 +20,7 @@ from absl import flags
 from ssanet_jax import runtime
 from ssanet_jax.analysis.macs import LayerCost, layer_costs, total_cost
 from ssanet_jax.attention import ATTENTION
+from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.layers import unwrap_partial
 from ssanet_jax.models import Network, create_model
@@ -121,10 +122,10 @@ def _from_flags() -> tuple[Network, str, int]:
 
 
 def _from_recipe() -> tuple[Network, str, int]:
-    from ssanet_jax.training.trainer_setup import build_model  # which needs optax
+    from ssanet_jax.training.model import build_model  # which needs optax
 
     config = cli.recipe()
-    return build_model(config, FLAGS.num_classes), config.model.name, config.dataset.image_size
+    return build_model(config, FLAGS.num_classes), config.model.name, eval_size(config.dataset)
 
 
 def _check_flags() -> None:

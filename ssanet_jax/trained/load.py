@@ -11,9 +11,10 @@ from ssanet_jax.config import with_defaults
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network
 from ssanet_jax.training.checkpoints.reader import read_checkpoint
+from ssanet_jax.training.model import build_model
 from ssanet_jax.training.steps import Preprocess
 from ssanet_jax.training.storage.workdir import Workdir
-from ssanet_jax.training.trainer_setup import build_model, build_preprocess
+from ssanet_jax.training.trainer_setup import build_preprocess
 
 
 class TrainedModel(NamedTuple):

@@ -8,10 +8,11 @@ import scipy.special
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.models.batch_norm_folding import for_inference
 from ssanet_jax.trained.load import TrainedModel
 from ssanet_jax.training.parallel import local_mesh, replicated
-from ssanet_jax.training.steps import DATA_AXIS
+from ssanet_jax.training.steps import DATA_AXIS, predict
 
 
 class Guess(NamedTuple):
@@ -37,10 +38,10 @@ class Predictor:
         self._sharding = NamedSharding(mesh, P(DATA_AXIS))
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._classes = trained.classes
-        size = trained.config.dataset.image_size
+        size = eval_size(trained.config.dataset)
         self._shape = (size, size, 3)
-        preprocess = trained.preprocess
-        self._logits = jax.jit(lambda v, image: model.apply(v, preprocess(image), train=False))
+        preprocess, flip = trained.preprocess, trained.config.dataset.eval_flip
+        self._logits = jax.jit(lambda v, image: predict(v, image, model, preprocess, flip=flip))
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Float32 [N, K] of uint8 images [N, size, size, 3], as from `data.file_batches`.

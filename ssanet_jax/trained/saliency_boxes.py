@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.saliency_scores import box_mask
+from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.data.decoding.crops import center_window
 from ssanet_jax.errors import ConfigError
 
@@ -146,7 +147,7 @@ def to_evaluation(
       Bool [size, size], the pixels whose center is in a box; None if there are none, because the
       boxes are cropped away or too small.
     """
-    size, shown = dataset.image_size, np.array([[0, 0], [height, width]])
+    size, shown = eval_size(dataset), np.array([[0, 0], [height, width]])
     if dataset.eval_crop == 'center':
         shown = center_window((height, width), size, dataset.eval_crop_pct)
     corner, sides = shown[0], shown[1] - shown[0]

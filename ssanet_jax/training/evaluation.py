@@ -68,6 +68,7 @@ def evaluate_checkpoint(
     Raises:
       ConfigError: there is no such checkpoint, or the config is invalid or of another model.
     """
+    agreement.check_same_start(config, f'evaluate {checkpoint}')
     folder = Workdir(workdir)
     if checkpoint == 'init':
         setup, state, step = *_initial(config, build), 0
@@ -81,7 +82,7 @@ def evaluate_checkpoint(
     title = (
         f'{config.model.name}, step {step}, on {config.dataset.name} {config.dataset.eval_split}'
     )
-    rows = terminal.cost_rows(model_cost(setup.model, setup.image_size))
+    rows = terminal.cost_rows(model_cost(setup.model, setup.eval_size), setup.eval_size)
     terminal.print_table(terminal.make_console(), title, {'': metrics}, rows)
     return metrics
 
@@ -90,7 +91,7 @@ def _restore(
     config: ConfigDict, workdir: Workdir, checkpoint: str, build: BuildFn
 ) -> tuple[TrainerSetup, TrainState, int]:
     check_same_model(config, workdir.read_config())
-    setup, _ = set_up(config, build, f'evaluate {checkpoint}')
+    setup, _ = set_up(config, build)
     like = setup.init()
     return read_checkpoint(
         workdir, checkpoint, lambda reader, step: (setup, reader.restore_state(step, like), step)
@@ -102,21 +103,18 @@ def _initial(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, TrainSta
         raise ConfigError('--checkpoint=init needs --config.init.weights=FILE; it is not set.')
     if config.init.head == 'new':
         raise ConfigError("config.init.head='new' would evaluate a random layer; train it first.")
-    setup, _ = set_up(config, build, 'evaluate init')
+    setup, _ = set_up(config, build)
     say = partial(terminal.make_console().print, soft_wrap=True, highlight=False, markup=False)
     return setup, load_weights(config, setup, setup.init(), say)
 
 
-def set_up(
-    config: ConfigDict, build: BuildFn, command: str
-) -> tuple[TrainerSetup, data.DatasetInfo]:
+def set_up(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, data.DatasetInfo]:
     """Checks the config, reads the dataset's sizes and builds the model and the steps.
 
     Raises:
-      ConfigError: the config is invalid, or several hosts disagree on it, the command or the data.
+      ConfigError: the config is invalid, or several hosts disagree on the data.
     """
     check(config)
-    agreement.check_same_start(config, command)
     if hosts.several():  # The first host prepares small datasets before the others open them.
         raise_on_all_hosts(lambda: data.dataset_info(config) if jax.process_index() == 0 else None)
     setup, info = raise_on_all_hosts(partial(_build, config, build))

@@ -73,7 +73,8 @@ def train_and_evaluate(
       ConfigError: the config is invalid, or does not fit the data, the devices or the workdir.
       RunError: the run ended before its last step; see `ssanet_jax.errors`.
     """
-    setup, info = set_up(config, build, 'train')
+    agreement.check_same_start(config, 'train')
+    setup, info = set_up(config, build)
     check_batch_size(config, setup.mesh.size)
     folder, console = Workdir(workdir), terminal.make_console()
     with contextlib.ExitStack() as stack:
@@ -118,6 +119,7 @@ def train_and_evaluate(
             run_history.record(config, info, folder, start or 0)
         terminal.announce(console, config, setup, info, state, notes)
         stack.enter_context(data_files.remembering_bad_files(config.dataset, folder))
+        setup.compile_ahead(config, state, total)
         batches = train_batches(config, start_step=start or 0)
         state = _train(
             config, setup, state, total, batches, evaluators or {}, checkpoints, folder, console

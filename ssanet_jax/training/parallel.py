@@ -73,6 +73,20 @@ def parallel_eval_step(step: Callable[..., Metrics], mesh: Mesh) -> EvalStepFn:
     return jax.jit(evaluate, donate_argnums=2)
 
 
+def batch_shapes(batch_size: int, image_size: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """The global arrays of a batch, as from `to_devices`, without their values."""
+    arrays = {
+        'image': ((batch_size, image_size, image_size, 3), np.uint8),
+        'label': ((batch_size,), np.int32),
+        'mask': ((batch_size,), bool),
+    }
+    sharding = NamedSharding(mesh, P(DATA_AXIS))
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        for name, (shape, dtype) in arrays.items()
+    }
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of an array that every device of the mesh holds."""
     return NamedSharding(mesh, P())

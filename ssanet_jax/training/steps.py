@@ -191,6 +191,26 @@ def _sum_over_devices(
     return jax.tree.map(lambda g, dtype: g.astype(dtype), grads, dtypes), others
 
 
+def predict(
+    variables: Mapping[str, Any],
+    image: jax.Array,
+    model: nn.Module,
+    preprocess: Preprocess,
+    *,
+    flip: bool = False,
+) -> jax.Array:
+    """Logits [N, K] of uint8 images [N, H, W, 3], in inference mode.
+
+    With `flip`, they are the mean of the logits of an image and of its mirror image.
+    """
+    x = preprocess(image)
+    logits: Any = model.apply(variables, x, train=False)
+    if flip:
+        mirrored: Any = model.apply(variables, x[:, :, ::-1], train=False)
+        logits = (logits + mirrored) / 2
+    return logits
+
+
 def eval_step(
     state: TrainState,
     batch: DeviceBatch,
@@ -198,6 +218,7 @@ def eval_step(
     model: nn.Module,
     preprocess: Preprocess,
     metrics: Mapping[str, MetricFn] | None = None,
+    flip: bool = False,
 ) -> Metrics:
     """Sums of the cross-entropy and of `metrics` over all devices' unmasked images.
 
@@ -205,7 +226,7 @@ def eval_step(
     image that could not be decoded has label -1 and counts as an incorrect, uniform guess.
     """
     label = batch['label']
-    logits: Any = model.apply(state.variables, preprocess(batch['image']), train=False)
+    logits = predict(state.variables, batch['image'], model, preprocess, flip=flip)
     losses = evaluation_loss(logits, label)
     total = Metrics.of(logits, label, losses, batch['mask'], metrics)
     return dataclasses.replace(total, sums=jax.lax.psum(total.sums, DATA_AXIS))

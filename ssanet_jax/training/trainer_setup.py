@@ -12,19 +12,19 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.gates import GateShape, find_gates
-from ssanet_jax.config import TrainPlan, base, make_plan
-from ssanet_jax.config.fields import FIELDS
+from ssanet_jax.config import TrainPlan, make_plan
+from ssanet_jax.config.sizes import eval_size, train_sizes
 from ssanet_jax.config.validation import check_batch_norm_group_size
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.models import Network, create_model
+from ssanet_jax.models import Network
 from ssanet_jax.models.batch_norm_folding import for_inference
 from ssanet_jax.models.network import ModuleFn
-from ssanet_jax.models.registry import split_name
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.ema import AveragedState, make_average
 from ssanet_jax.training.losses import LossFn, make_loss, on_mixed_targets
 from ssanet_jax.training.metrics import METRICS, MetricFn, Metrics
 from ssanet_jax.training.mixing import MixFn, make_mixing
+from ssanet_jax.training.model import build_model
 from ssanet_jax.training.optimizer import check_train_only, make_optimizer, make_schedule
 from ssanet_jax.training.steps import TrainState, init_state
 from ssanet_jax.weights.convert import variable_shapes
@@ -34,6 +34,9 @@ class TrainerSetup(NamedTuple):
     """Everything that the training loop calls; none of it changes during training.
 
     Attributes:
+      image_size: height and width of training images; of the largest if they grow.
+      eval_size: height and width of images in evaluation.
+      eval_flip: whether evaluation takes the mean over an image and its mirror image.
       gates: the gates whose statistics are logged.
     """
 
@@ -52,6 +55,8 @@ class TrainerSetup(NamedTuple):
     zero_metrics: Callable[[], Metrics]
     seed: int
     image_size: int
+    eval_size: int
+    eval_flip: bool
     dtype: jnp.dtype
     gates: dict[str, GateShape]
 
@@ -69,9 +74,22 @@ class TrainerSetup(NamedTuple):
     def for_inference(self, state: TrainState) -> tuple['TrainerSetup', TrainState]:
         """Folds BatchNorms as `for_inference` does: evaluates faster, cannot train."""
         model, _ = for_inference(self.model, state.variables)
-        eval_step = _eval_step(model, self.preprocess, self.metrics, self.mesh)
+        eval_step = _eval_step(model, self.preprocess, self.metrics, self.mesh, self.eval_flip)
         folded = state.map_variables(lambda variables: for_inference(self.model, variables)[1])
         return self._replace(model=model, eval_step=eval_step), folded
+
+    def compile_ahead(self, config: ConfigDict, state: TrainState, total: Metrics) -> None:
+        """Compiles the training step for images of all sizes from that of `state` on.
+
+        Does nothing for one size, which the first step compiles. A TPU's compiler refuses here, and
+        not after many epochs, what exceeds the memory.
+        """
+        step: Any = self.train_step
+        sizes = train_sizes(config.dataset, self.plan, int(state.step))
+        if len(sizes) > 1:
+            for size in sizes:
+                batch = parallel.batch_shapes(config.batch_size, size, self.mesh)
+                step.lower(state, batch, total).compile()  # calls find it in the cache of jit
 
 
 def build(
@@ -152,10 +170,12 @@ def build(
         mixing=mixing,
         average=average,
         train_step=parallel.parallel_train_step(train_step, mesh),
-        eval_step=_eval_step(model, preprocess, metrics, mesh),
+        eval_step=_eval_step(model, preprocess, metrics, mesh, config.dataset.eval_flip),
         zero_metrics=jax.jit(zero_metrics, out_shardings=parallel.replicated(mesh)),
         seed=config.seed,
         image_size=config.dataset.image_size,
+        eval_size=eval_size(config.dataset),
+        eval_flip=config.dataset.eval_flip,
         dtype=jnp.dtype(config.dtype),
         gates=_gates(config, model) if config.log_gates else {},
     )
@@ -189,57 +209,7 @@ def _eval_step(
     preprocess: steps.Preprocess,
     metrics: Mapping[str, MetricFn],
     mesh: Mesh,
+    flip: bool,
 ) -> parallel.EvalStepFn:
-    step = partial(steps.eval_step, model=model, preprocess=preprocess, metrics=metrics)
+    step = partial(steps.eval_step, model=model, preprocess=preprocess, metrics=metrics, flip=flip)
     return parallel.parallel_eval_step(step, mesh)
-
-
-def build_model(
-    config: ConfigDict,
-    num_classes: int,
-    mesh: Mesh | None = None,
-    attention: ModuleFn | None = None,
-) -> Network:
-    """Builds the network of `config.model`.
-
-    Args:
-      config: of the run.
-      num_classes: outputs of the network.
-      mesh: whose devices share BatchNorm statistics; without one, statistics are local.
-      attention: makes the attention blocks, for a config.model.name without an attention prefix.
-
-    Raises:
-      ConfigError: `create_model` refuses the options, or they do not fit the image size.
-    """
-    model, defaults = config.model, base().model
-    size = config.dataset.image_size
-    names = [n.removeprefix('model.') for n, field in FIELDS.items() if field.network_option]
-    options = {name: model[name] for name in names if model[name] != defaults[name]}
-    if attention is not None:
-        options['attention'] = attention
-    try:
-        kind, _ = split_name(model.name)
-        network = create_model(
-            model.name,
-            num_classes=num_classes,
-            dtype=jnp.dtype(config.dtype),
-            attention_options=model[kind].to_dict() if kind else None,
-            norm_options=_norm_options(model, mesh),
-            **options,
-        )
-        # Shapes only: finds options that do not fit, such as groups that do not divide channels.
-        jax.eval_shape(
-            partial(network.init, train=False), jax.random.key(0), jnp.zeros((1, size, size, 3))
-        )
-    except ValueError as error:
-        raise ConfigError(f'config.model: {error}') from error
-    return network
-
-
-def _norm_options(model: ConfigDict, mesh: Mesh | None) -> dict[str, Any]:
-    options = {'momentum': model.batch_norm_momentum}
-    if mesh is not None:
-        options |= parallel.batch_norm_axis(model.batch_norm_group_size, mesh.size)
-    if model.batch_norm_epsilon is not None:
-        options['epsilon'] = model.batch_norm_epsilon
-    return options

@@ -1,5 +1,7 @@
 """Malformed command lines, recipes and values, each with the expected error message."""
 
+GROWING = ['--config.dataset.train_crop=resized', '--config.dataset.initial_size=6']
+
 # After --config={recipe} --workdir={workdir}; the message is a regular expression.
 FLAGS = [
     (['--batch_size=3'], r'--batch_size does not exist; nearest: config\.batch_size, config.eval'),
@@ -41,6 +43,23 @@ FLAGS = [
     (['--config.dataset.crop_area=(0.5, 1)'], "crop_area.*no effect with .*train_crop='padded'"),
     (['--config.dataset.shuffle_buffer=9'], 'buffer=9 has no effect with .*in_memory=True'),
     (['--config.dataset.crop_padding=8'], 'crop_padding=8 .* choose less than .*image_size=8'),
+    (
+        ['--config.dataset.initial_size=6'],
+        "needs .*train_crop='resized', but it is 'padded'",
+    ),
+    (
+        ['--config.dataset.train_crop=resized', '--config.dataset.initial_size=12'],
+        'initial_size=12 exceeds .*image_size=8, but training images grow; choose a smaller',
+    ),
+    (
+        [*GROWING, '--config.dataset.cutout=6'],
+        'cutout=6 erases whole crops of the first epochs; choose less than .*initial_size=6',
+    ),
+    (
+        ['--config.dataset.growth_multiple=2'],
+        'set config.dataset.initial_size to a value',
+    ),
+    (['--config.dataset.eval_size=4096', '--config.eval_batch_size=5000'], 'at most 4096 images'),
     (
         ['--config.optimizer.decay_factor=0.5'],
         "decay_factor=0.5 .* set config.optimizer.schedule to 'step'",
@@ -169,6 +188,10 @@ OUT_OF_RANGE = {
     'mix.switch': '1.5',
     'ema.horizon': '2',
     'dataset.image_size': '0',
+    'dataset.eval_size': '0',
+    'dataset.initial_size': '5000',
+    'dataset.growth_epochs': '(2.0, 2.0)',
+    'dataset.growth_multiple': '0',
     'dataset.train_crop': 'random',
     'dataset.crop_padding': '-1',
     'dataset.crop_area': '(0.5, 2)',

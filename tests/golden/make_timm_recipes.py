@@ -177,7 +177,7 @@ def training() -> dict:
     kernels = [p for p in names.values() if p.ndim > 1]
     rest = [p for p in names.values() if p.ndim <= 1]
     optimizer = Lamb(
-        [{'params': kernels}, {'params': rest, 'weight_decay': 0.0}], lr=5e-3, weight_decay=0.02
+        [{'params': kernels}, {'params': rest, 'weight_decay': 0.0}], lr=5e-4, weight_decay=0.02
     )
     loss_of = BinaryCrossEntropy(smoothing=0.0, target_threshold=0.2)
     ema = ModelEmaV3(model, decay=0.9)

@@ -23,7 +23,8 @@ from ssanet_jax.data.readers import TfRecords
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.export.export import require_packages
 from ssanet_jax.study.definition import Study, Variant, load_study
-from ssanet_jax.tools import cli, export, gates, input_files, prepare, report, summary
+from ssanet_jax.tools import cli, evaluate, export, gates, input_files, prepare, report, summary
+from ssanet_jax.trained.benchmarks import BENCHMARKS
 from ssanet_jax.training.multihost import hosts, rendezvous
 from tests import fabricate
 from tests.helpers import ROOT, load_config, own_flags, run_tool
@@ -53,6 +54,13 @@ def test_a_flag_that_is_given_once_or_with_its_value_or_left_out_works():
     parsed(DIGITS, '--workdir=a', '--checkpoint=best')
     message = refused('times; give it once', run_tool, report, '--workdir=a', '--workdir=b')
     assert message == '--workdir is given 2 times; give it once.'
+
+
+def test_the_test_sets_that_are_named_exist():
+    message = refused('is not known; nearest: ', evaluate.choose, ['imagenet_w'])
+    assert evaluate.choose(listed('nearest: ', message))
+    message = refused('--on has no value; name some of ', evaluate.choose, [])
+    assert list(evaluate.choose(listed('name some of ', message))) == list(BENCHMARKS)
 
 
 @pytest.mark.parametrize('flag', ['--batch_size=3', '--work_dir=x', '--seed=1', '--help_me'])

@@ -63,6 +63,7 @@ def _unwanted(name, wanted):
     if isinstance(wanted, Check):
         refused_ones = [value for value in field.choices if not wanted.holds(value)]
         known = {'profile_start_step': -1, 'init.weights': None, 'model.name': 'resnet50'}
+        known['dataset.initial_size'] = -1
         return known.get(name, refused_ones[0] if refused_ones else 0.0)
     others = [value for value in field.choices if value != wanted]
     if others or isinstance(wanted, bool):
@@ -177,6 +178,28 @@ def test_a_padding_below_the_image_size_is_allowed():
     )
     config.dataset.crop_padding = int(size) - 1
     check(config)
+
+
+def test_sizes_that_grow_are_allowed_as_the_messages_say():
+    config = having(dataset__train_crop='padded', dataset__initial_size=160)
+    refused("'padded', whose crops have the size", check, config)
+    check(having(dataset__train_crop='resized', dataset__initial_size=160))
+    check(having(dataset__train_crop='padded', dataset__initial_size=-1))
+    refused('choose a smaller initial_size', check, having(dataset__initial_size=225))
+    config = having(dataset__initial_size=160, dataset__cutout=160)
+    size = after('initial_size=', refused('erases whole crops of the first', check, config))
+    config.dataset.cutout = int(size) - 2  # even
+    check(config)
+
+
+def test_a_network_whose_parameters_depend_on_the_size_has_one_size():
+    config = having(model__name='ge_resnet20', model__ge__gather='conv', dataset__image_size=16)
+    config.dataset.eval_size = 8
+    refused('depend on the size of its images; leave', build_model, config, 10)
+    config.dataset.eval_size = -1
+    build_model(config, 10)
+    config.dataset.eval_size, config.model.name = 8, 'se_resnet20'
+    build_model(config, 10)
 
 
 def test_as_many_images_as_are_named_fit():

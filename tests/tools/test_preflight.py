@@ -173,6 +173,17 @@ def test_the_bound_of_a_schedule():
     assert written['steps']['train']['bound_images_per_second'] == pytest.approx(4000)
 
 
+def test_numbers_for_images_that_grow_are_those_of_the_largest():
+    dataset = {'image_size': 12, 'initial_size': 8, 'train_crop': 'resized', 'eval_size': 16}
+    config, result = found(dataset=dataset)
+    assert 'for the schedule at 12 pixels.' in verdict(config, result)
+    evaluation, growth = table(config, result, {}).notes[:2]
+    assert evaluation == 'Images of the evaluation step have 16 pixels.'
+    assert growth.startswith('Training images grow from 8 to 12 pixels. All numbers are for 12')
+    config, result = found()
+    assert not any('pixels' in note for note in table(config, result, {}).notes)
+
+
 @pytest.mark.parametrize(('rate', 'cores'), [(999.0, 5), (1001.0, 4), (None, None)])
 def test_host_cores_keep_up_with_the_bound(rate, cores):
     """The bound is 64 images in 16 ms, 4,000 images/s."""

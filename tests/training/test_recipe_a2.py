@@ -1,4 +1,4 @@
-"""Nine steps with recipe A2 of "ResNet strikes back" equal those of timm's parts, in float64."""
+"""Twenty steps with recipe A2 of "ResNet strikes back" equal those of timm's parts, in float64."""
 
 import json
 
@@ -29,7 +29,7 @@ def draws():
     box = mixing.box(jnp.asarray(0.35), 10, 20, 32, 32)
     blended = jnp.full((32, 32), 0.35), jnp.asarray(0.35)
     cut = 1.0 - box, jnp.mean(1.0 - box)
-    return [cut if step % 2 else blended for step in range(9)]
+    return [cut if step % 2 else blended for step in range(20)]
 
 
 def initial(plain, tx):
@@ -49,10 +49,10 @@ def initial(plain, tx):
 
 
 @pytest.mark.slow
-def test_nine_steps_of_recipe_a2_equal_those_of_timm(monkeypatch):
-    """Losses of binary cross-entropy of mixed targets above 0.2, and LAMB.
+def test_twenty_steps_of_recipe_a2_equal_those_of_timm(monkeypatch):
+    """Binary cross-entropy of mixed targets above 0.2, LAMB, and averaged weights.
 
-    From the tenth of recipes.json's twenty steps on, they are apart by more than 1e-6.
+    At a tenth of the recipe's learning rate: at 5e-3, rounding grows threefold per step here.
     """
     monkeypatch.setattr(
         convert, 'to_numpy', lambda value, *_: np.asarray(value)
@@ -60,7 +60,7 @@ def test_nine_steps_of_recipe_a2_equal_those_of_timm(monkeypatch):
     config = base().optimizer
     config.update({'name': 'lamb', 'decay_parameters': 'kernels'})
     config.update({'weight_decay': 0.02, 'clip_norm': 1.0})
-    tx = make_optimizer(config, optax.constant_schedule(5e-3))
+    tx = make_optimizer(config, optax.constant_schedule(5e-4))
     plain = create_model('resnet18', num_classes=rule.CLASSES)
 
     def step(state, batch, share, weight):
@@ -93,4 +93,8 @@ def test_nine_steps_of_recipe_a2_equal_those_of_timm(monkeypatch):
             }
             state, metrics = train(state, batch, *draw)
             losses.append(float(metrics.loss) / rule.BATCH)
-    np.testing.assert_allclose(losses, TIMM['losses'][:9], rtol=1e-6)
+    np.testing.assert_allclose(losses, TIMM['losses'], rtol=1e-6)
+    for variables, name in ((state.variables, 'parameters'), (state.ema, 'averages')):
+        arrays = to_arrays(jax.device_get(variables), plain, naming='timm')
+        for key, expected in TIMM[name].items():
+            np.testing.assert_allclose(rule.digest(arrays[key]), expected, rtol=1e-6, atol=1e-9)

@@ -69,7 +69,7 @@ def test_averages_and_raw_weights_are_evaluated_side_by_side(digits, whole):
     last = [line for line in Workdir(workdir).read_metrics() if line['split'] == 'eval'][-1]
     assert last.keys() >= {'loss', 'top1', 'top5', 'raw/loss', 'raw/top1', 'raw/top5'}
     assert 'raw/num_examples' not in last
-    setup, _ = evaluation.set_up(recipe(digits), loop.trainer_setup.build, 'evaluate')
+    setup, _ = evaluation.set_up(recipe(digits), loop.trainer_setup.build)
     plain = {'raw/': state.evaluated['raw/'], '': state.evaluated['']}
     for prefix, variant in plain.items():
         means = evaluation.evaluate(digits, setup, variant)
@@ -109,7 +109,7 @@ def test_a_checkpoint_has_averages_only_where_they_are_on(whole, trained_digits)
 
 
 def test_weights_given_to_a_run_are_also_its_first_averages(digits, whole):
-    setup, _ = evaluation.set_up(recipe(digits), loop.trainer_setup.build, 'evaluate')
+    setup, _ = evaluation.set_up(recipe(digits), loop.trainer_setup.build)
     state = setup.init()
     doubled = state.map_variables(lambda v: jax.tree.map(lambda a: 2 * a, v))
     assert_trees_equal(doubled.ema, doubled.variables)

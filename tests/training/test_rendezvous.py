@@ -55,7 +55,14 @@ def test_hosts_that_expect_different_numbers_are_all_refused(first):
     )
 
 
-def test_two_hosts_of_one_number_are_all_refused():
+def test_a_host_that_comes_after_a_refusal_is_told_too():
+    first, *others = outcomes((4, 0), (5, 3), (4, 1), (4, 2), between=0.5)
+    assert str(first).startswith('The hosts disagree: --num_processes is 4 on host 0 and 5 on host')
+    assert_one_reason(others, ConfigError, str(first))
+
+
+def test_two_hosts_of_one_number_are_all_refused(monkeypatch):
+    monkeypatch.setattr(rendezvous, '_REFUSAL_S', 1)
     assert_one_reason(
         outcomes((3, 0), (3, 1), (3, 1)),
         ConfigError,

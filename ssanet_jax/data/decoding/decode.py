@@ -14,6 +14,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 from PIL import Image
 
+from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.data.augmentation import augment
 from ssanet_jax.data.decoding import jpeg, jpeg_segments
 from ssanet_jax.data.decoding.crops import center_window, crop_windows, draw_padded, reduced_windows
@@ -41,7 +42,7 @@ class DecodeSpec(NamedTuple):
     """Options of decoding and cropping.
 
     Attributes:
-      dataset: `config.dataset`; reads `image_size`, the limits, and the options of `crop`.
+      dataset: `config.dataset`; reads the sizes, the limits, and the options of `crop`.
       crop: 'resized' and 'padded' are random, 'center' and 'whole' are not.
       seed: of the random crops and their augmentation.
       num_examples: size of the split; for 'padded' only.
@@ -51,6 +52,12 @@ class DecodeSpec(NamedTuple):
     crop: str
     seed: int = 0
     num_examples: int = 0
+
+    @property
+    def size(self) -> int:
+        """Height and width of the crops; of random ones, the largest."""
+        random = self.crop in ('resized', 'padded')
+        return self.dataset.image_size if random else eval_size(self.dataset)
 
 
 def decode(

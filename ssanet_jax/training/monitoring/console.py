@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ssanet_jax.analysis.macs import Cost, count_tails, model_cost
+from ssanet_jax.config.sizes import train_sizes
 from ssanet_jax.data import DatasetInfo
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
@@ -66,6 +67,10 @@ def announce(
         sizes = np.array([leaf.size for leaf in jax.tree.leaves(state.params)])
         chosen = sizes[np.array(jax.tree.leaves(marks))]
         lines.append(f'Training {chosen.sum():,} of {sizes.sum():,} parameters.')
+    growing = train_sizes(config.dataset, setup.plan, int(state.step))
+    if len(growing) > 1:
+        pixels = ', '.join(map(str, growing))
+        lines.append(f'Training images grow: {pixels} pixels. All steps are compiled first.')
     if info.hint:
         lines.append(info.hint)
     if state.step > 0:
@@ -141,13 +146,13 @@ def describe(values: Mapping[str, float]) -> str:
 
 def finish(console: Console, config: ConfigDict, setup: TrainerSetup, workdir: Workdir) -> None:
     """Writes summary.json, and prints a table and the paths of the files that the run left."""
-    cost = model_cost(setup.model, setup.image_size)
+    cost = model_cost(setup.model, setup.eval_size)
     tails = count_tails(setup.model, setup.image_size, config.batch_size // setup.mesh.size)
     summary: dict[str, Any] = write_summary(workdir, cost, tails)
     columns = {
         f'{name} (step {summary[name]["step"]})': summary[name] for name in ('final', 'best')
     }
-    rows = cost_rows(cost, summary['images_per_second'])
+    rows = cost_rows(cost, setup.eval_size, summary['images_per_second'])
     if sum(tails.values()):
         rows['blocks folded'] = f'{tails["folded"]} of {sum(tails.values())}'
     print_table(console, f'{config.model.name} on {config.dataset.name}', columns, rows)
@@ -201,8 +206,9 @@ def print_table(
     rows: Mapping[str, str],
 ) -> None:
     """Prints evaluations side by side, then one line for each of `rows`."""
-    title_text = Text(printable(title))
-    table = Table(title=title_text, title_justify='left', show_header=len(columns) > 1)
+    # Not the table's own title, which would be wrapped at its width.
+    console.print(Text(printable(title), style='table.title'), soft_wrap=True)
+    table = Table(show_header=len(columns) > 1)
     table.add_column('')
     for column in columns:
         table.add_column(column, justify='right')
@@ -219,11 +225,11 @@ def print_table(
     console.print(table)
 
 
-def cost_rows(cost: Cost, throughput: float | None = None) -> dict[str, str]:
-    """Rows of a table about the model, below its evaluations."""
+def cost_rows(cost: Cost, size: int, throughput: float | None = None) -> dict[str, str]:
+    """Rows of a table about the model, below its evaluations at `size` pixels."""
     rows = {'images/s, training': f'{throughput:,.0f}'} if throughput else {}
     return {
         **rows,
         'parameters': f'{cost.parameters:,}',
-        'MACs': si_format(cost.macs),
+        'MACs': f'{si_format(cost.macs)} at {size}x{size}',
     }

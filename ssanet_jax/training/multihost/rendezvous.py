@@ -17,6 +17,7 @@ from ssanet_jax.errors import ConfigError, HostLostError
 
 _LINE = 4096  # bytes at most
 _HELLO_TIMEOUT_S = 5.0
+_REFUSAL_S = 20.0
 _RETRY_S = 0.5
 
 
@@ -57,6 +58,7 @@ class _Registry:
 
     def __init__(self, num_processes: int):
         self._num_processes = num_processes
+        self._refusal: ConfigError | None = None
         self._connections: dict[int, socket.socket] = {}
 
     def fill(self, port: int, deadline: float, timeout: float) -> None:
@@ -79,6 +81,8 @@ class _Registry:
             try:
                 connection, _ = server.accept()
             except TimeoutError as error:
+                if self._refusal:
+                    break
                 raise HostLostError(
                     f'Waited {timeout:.0f} s for the hosts with --process_id '
                     f'{", ".join(map(str, sorted(missing)))}, which did not start. Start all hosts '
@@ -88,6 +92,10 @@ class _Registry:
                 self._register(connection, *hello)
             else:  # something else that looks at open ports
                 connection.close()
+            if self._refusal:  # wait for the other hosts a little, to tell them too
+                deadline = min(deadline, time.monotonic() + _REFUSAL_S)
+        if self._refusal:
+            raise self._refusal
 
     def _alive(self) -> set[int]:
         """The hosts whose connection is open; a host that was restarted may check in again."""
@@ -101,12 +109,12 @@ class _Registry:
         twice = process_id == 0 or process_id in self._alive()
         self._connections[-process_id if twice else process_id] = connection
         if num_processes != self._num_processes:
-            raise ConfigError(
+            self._refusal = ConfigError(
                 f'The hosts disagree: --num_processes is {self._num_processes} on host 0 and '
                 f'{num_processes} on host {process_id}. Start every host with the same number.'
             )
-        if twice:
-            raise ConfigError(
+        elif twice:
+            self._refusal = ConfigError(
                 f'Two hosts have --process_id={process_id}; give each its own, from 0 to '
                 f'{num_processes - 1}.'
             )
