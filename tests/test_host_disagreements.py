@@ -175,7 +175,7 @@ def assert_all_end(processes, code, reason, seconds, of=1):
 
 
 LATE = """
-from ssanet_jax.training import agreement
+from ssanet_jax.training.multihost import agreement
 agreement.check_same_data = lambda info: (print("late", flush=True), time.sleep(600))
 """
 

@@ -24,7 +24,7 @@ _TWO_HOSTS = """
 import sys, time
 from ssanet_jax.errors import ConfigError, HostLostError, RunError
 from ssanet_jax.tools import cli
-from ssanet_jax.training import agreement
+from ssanet_jax.training.multihost import agreement
 from ssanet_jax.training.multihost import hosts, shared_end
 
 shared_end._GRACE_S = 0.1

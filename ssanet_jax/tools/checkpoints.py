@@ -120,7 +120,7 @@ def _verify(workdir: 'Workdir') -> None:
 
 
 def _prune(workdir: 'Workdir') -> None:
-    from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+    from ssanet_jax.training.checkpoints.writer import Checkpoints
 
     if FLAGS.keep is None:
         raise ConfigError('Usage: checkpoints prune --workdir=... --keep=NUMBER_OF_NEWEST.')

@@ -12,10 +12,10 @@ from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.config.validation import check, check_same_model
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import lossy_output
-from ssanet_jax.training import agreement, trainer_setup
+from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.checkpoints.reader import read_checkpoint
 from ssanet_jax.training.monitoring import console as terminal
-from ssanet_jax.training.multihost import hosts
+from ssanet_jax.training.multihost import agreement, hosts
 from ssanet_jax.training.multihost.hosts import raise_on_all_hosts
 from ssanet_jax.training.parallel import to_devices
 from ssanet_jax.training.pretrained import load_weights

@@ -18,15 +18,16 @@ from ssanet_jax.config import is_due
 from ssanet_jax.config.validation import check_batch_size
 from ssanet_jax.errors import ConfigError, DivergedError
 from ssanet_jax.output import lossy_output
-from ssanet_jax.training import agreement, data_check, trainer_setup
-from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training import data_check, trainer_setup
 from ssanet_jax.training.checkpoints.reader import CheckpointReader
+from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.evaluation import BuildFn, evaluate, set_up
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.monitoring import console as terminal
 from ssanet_jax.training.monitoring.gate_log import GateLog
 from ssanet_jax.training.monitoring.metric_log import MetricsLog
 from ssanet_jax.training.monitoring.profiling import Stopwatch, Trace
+from ssanet_jax.training.multihost import agreement
 from ssanet_jax.training.multihost.hosts import raise_on_all_hosts
 from ssanet_jax.training.multihost.preemption import PreemptionHandler
 from ssanet_jax.training.parallel import to_devices

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.trainer_setup import build_model
 from tests.helpers import load_config
 

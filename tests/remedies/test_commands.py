@@ -235,9 +235,16 @@ def test_the_address_and_the_numbers_of_hosts_that_are_named_work(monkeypatch):
 
     registry, other = rendezvous._Registry(3), SimpleNamespace(close=lambda: None)
     monkeypatch.setattr(registry, '_alive', lambda: {1})
-    refused('--num_processes is ', registry._register, other, 2, 4)
-    message = refused('give each its own, from 0 to ', registry._register, other, 1, 3)
-    registry._register(other, int(after('from 0 to ', message)), 3)
+
+    def register(*hello):
+        registry.refusal = None
+        registry._register(other, *hello)
+        if registry.refusal:
+            raise registry.refusal
+
+    refused('--num_processes is ', register, 2, 4)
+    message = refused('give each its own, from 0 to ', register, 1, 3)
+    register(int(after('from 0 to ', message)), 3)
 
 
 def test_as_many_hosts_as_examples_work():

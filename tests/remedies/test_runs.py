@@ -12,8 +12,8 @@ import pytest
 from ssanet_jax.config import TrainPlan
 from ssanet_jax.config.validation import check_same_model
 from ssanet_jax.data import DatasetInfo
-from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
 from ssanet_jax.training.checkpoints.reader import CheckpointReader
+from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.storage import run_history
 from ssanet_jax.training.storage.workdir import Workdir, metrics_line
 from tests.helpers import load_config

@@ -14,7 +14,7 @@ from ssanet_jax.config import with_defaults
 from ssanet_jax.report import evaluation, page
 from ssanet_jax.trained.load import TrainedModel, load_trained
 from ssanet_jax.training import loop, trainer_setup
-from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.monitoring import console
 from ssanet_jax.training.storage import run_history
 from ssanet_jax.training.storage.workdir import Workdir, metrics_line

@@ -8,8 +8,8 @@ import pytest
 from ssanet_jax.errors import ConfigError, WorkdirInUseError
 from ssanet_jax.tools import checkpoints as module
 from ssanet_jax.training.checkpoints import integrity
-from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
 from ssanet_jax.training.checkpoints.reader import CheckpointReader
+from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import assert_trees_equal, run_tool
 

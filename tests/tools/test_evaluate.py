@@ -22,7 +22,7 @@ from ssanet_jax.trained.benchmark_scores import Score, evaluate_part, open_part,
 from ssanet_jax.trained.benchmarks import BENCHMARKS, Benchmark
 from ssanet_jax.trained.load import load_trained
 from ssanet_jax.trained.prediction import Predictor
-from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.model import build_model
 from tests.export.fabricated import random_variables
 from tests.fabricate import imagenet_archives, tar_bytes

@@ -14,7 +14,7 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import gates as module
 from ssanet_jax.trained import load
 from ssanet_jax.training import trainer_setup
-from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoints.writer import Checkpoints
 from tests.helpers import load_config, run_tool
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training import agreement, parallel
-from ssanet_jax.training.multihost import hosts
+from ssanet_jax.training import parallel
+from ssanet_jax.training.multihost import agreement, hosts
 from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import load_config
 

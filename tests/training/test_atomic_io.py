@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.errors import SaveError
 from ssanet_jax.training import loop, trainer_setup
 from ssanet_jax.training.checkpoints import integrity
-from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.monitoring import metric_log
 from ssanet_jax.training.monitoring.metric_log import MetricsLog
 from ssanet_jax.training.monitoring.profiling import Trace

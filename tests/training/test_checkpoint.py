@@ -9,9 +9,9 @@ import pytest
 
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.training.checkpoints import integrity
-from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
 from ssanet_jax.training.checkpoints.reader import CheckpointReader
 from ssanet_jax.training.checkpoints.retention import quality
+from ssanet_jax.training.checkpoints.writer import Checkpoints
 from tests.helpers import assert_trees_equal
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from ssanet_jax.errors import ConfigError, RunError, SaveError
 from ssanet_jax.training.checkpoints import integrity
-from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
 from ssanet_jax.training.checkpoints.reader import CheckpointReader
+from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.storage import atomic_io
 from tests.helpers import assert_trees_equal
 from tests.training.test_checkpoint import good_checkpoints, tree

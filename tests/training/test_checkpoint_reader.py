@@ -9,8 +9,8 @@ import pytest
 
 from ssanet_jax.errors import ConfigError, RunError
 from ssanet_jax.training.checkpoints import integrity, reader
-from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
 from ssanet_jax.training.checkpoints.reader import CheckpointReader, read_checkpoint
+from ssanet_jax.training.checkpoints.writer import Checkpoints
 from tests.helpers import assert_trees_equal
 from tests.training.test_checkpoint import evaluate, evaluation, good_checkpoints, tree
 from tests.training.test_checkpoint_integrity import raises

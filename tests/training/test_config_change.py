@@ -7,7 +7,7 @@ import pytest
 
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.training import loop
-from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.steps import TrainState
 from tests.helpers import assert_trees_equal, load_config
 

@@ -10,7 +10,7 @@ import pytest
 from ssanet_jax.errors import ConfigError, RunError, SaveError, WorkdirInUseError
 from ssanet_jax.training import loop
 from ssanet_jax.training.checkpoints import integrity
-from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.monitoring.metric_log import MetricsLog
 from ssanet_jax.training.storage import lock
 from ssanet_jax.training.storage.lock import Lock

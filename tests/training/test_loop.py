@@ -12,7 +12,7 @@ import pytest
 
 from ssanet_jax.errors import ConfigError, WorkdirInUseError
 from ssanet_jax.training import evaluation, loop
-from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.monitoring.metric_log import MetricsLog
 from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import KilledError, assert_trees_equal, reproducible, stop_after

@@ -12,7 +12,7 @@ import pytest
 from ssanet_jax import create_model, data
 from ssanet_jax.models.residual_block import Bottleneck
 from ssanet_jax.training import parallel, steps
-from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
+from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.steps import init_state

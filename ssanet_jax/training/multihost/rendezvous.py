@@ -58,7 +58,7 @@ class _Registry:
 
     def __init__(self, num_processes: int):
         self._num_processes = num_processes
-        self._refusal: ConfigError | None = None
+        self.refusal: ConfigError | None = None
         self._connections: dict[int, socket.socket] = {}
 
     def fill(self, port: int, deadline: float, timeout: float) -> None:
@@ -81,7 +81,7 @@ class _Registry:
             try:
                 connection, _ = server.accept()
             except TimeoutError as error:
-                if self._refusal:
+                if self.refusal:
                     break
                 raise HostLostError(
                     f'Waited {timeout:.0f} s for the hosts with --process_id '
@@ -92,10 +92,10 @@ class _Registry:
                 self._register(connection, *hello)
             else:  # something else that looks at open ports
                 connection.close()
-            if self._refusal:  # wait for the other hosts a little, to tell them too
+            if self.refusal:  # wait for the other hosts a little, to tell them too
                 deadline = min(deadline, time.monotonic() + _REFUSAL_S)
-        if self._refusal:
-            raise self._refusal
+        if self.refusal:
+            raise self.refusal
 
     def _alive(self) -> set[int]:
         """The hosts whose connection is open; a host that was restarted may check in again."""
@@ -109,12 +109,12 @@ class _Registry:
         twice = process_id == 0 or process_id in self._alive()
         self._connections[-process_id if twice else process_id] = connection
         if num_processes != self._num_processes:
-            self._refusal = ConfigError(
+            self.refusal = ConfigError(
                 f'The hosts disagree: --num_processes is {self._num_processes} on host 0 and '
                 f'{num_processes} on host {process_id}. Start every host with the same number.'
             )
         elif twice:
-            self._refusal = ConfigError(
+            self.refusal = ConfigError(
                 f'Two hosts have --process_id={process_id}; give each its own, from 0 to '
                 f'{num_processes - 1}.'
             )

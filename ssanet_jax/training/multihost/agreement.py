@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # it imports TensorFlow
     from ssanet_jax.data import DatasetInfo
 
 VISIBLE_WITHIN_S = 20  # a file of another host, on a shared file system
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[2]
 _SHOWN = 3  # differences in a message
 # Settings of JAX that change what is computed.
 _JAX_SETTINGS = (

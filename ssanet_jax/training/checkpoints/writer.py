@@ -10,10 +10,9 @@ from absl import logging
 from etils import epath
 
 from ssanet_jax.errors import ConfigError, SaveError
-from ssanet_jax.training import agreement
 from ssanet_jax.training.checkpoints import integrity
 from ssanet_jax.training.checkpoints.reader import CheckpointReader, listed
-from ssanet_jax.training.multihost import hosts
+from ssanet_jax.training.multihost import agreement, hosts
 from ssanet_jax.training.storage.atomic_io import check_room, retry_with_backoff, write_error
 from ssanet_jax.training.storage.workdir import Workdir
 
