@@ -26,7 +26,7 @@ from ssanet_jax.analysis.jaxpr_macs import equations, macs_of
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.layers import unwrap_partial
 from ssanet_jax.models.folded_tail import FoldedTail, plain_form
-from ssanet_jax.models.resnet import ResidualBlock
+from ssanet_jax.models.residual_block import ResidualBlock
 
 Shape = tuple[int, ...]
 

@@ -8,9 +8,11 @@ from ssanet_jax.layers.conv_pool import (
     max_pool,
     max_pool_ceil,
     mean_pool,
+    mean_pool_ceil,
     pointwise_conv,
     relu,
 )
+from ssanet_jax.layers.drop_path import drop_path
 from ssanet_jax.layers.feature_map import (
     flatten_pixels,
     reduction_dtype,
@@ -25,11 +27,13 @@ __all__ = [
     'batch_norm',
     'by_value',
     'conv',
+    'drop_path',
     'flatten_pixels',
     'he_normal',
     'max_pool',
     'max_pool_ceil',
     'mean_pool',
+    'mean_pool_ceil',
     'pointwise_conv',
     'reduction_dtype',
     'relu',

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 
 from ssanet_jax.layers.feature_map import flatten_pixels
 
+Padding = Sequence[tuple[int, int]]
+
 he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
@@ -155,20 +157,31 @@ def max_pool_ceil(x: jax.Array, size: int) -> jax.Array:
 
     [N, H, W, C] -> [N, ceil((H - size) / 2) + 1, ..., C], as Caffe does, and torch with ceil_mode.
     """
-    counts = [max(-(-(length - size) // 2), 0) + 1 for length in x.shape[1:3]]
-    padding = [
-        (0, max(2 * (count - 1) + size - length, 0))
-        for count, length in zip(counts, x.shape[1:3], strict=True)
-    ]
+    padding = _ceil_padding(x, size)
     return nn.max_pool(x, window_shape=(size, size), strides=(2, 2), padding=padding)
 
 
 def mean_pool(x: jax.Array, size: int, *, stride: int, pad: int = 0) -> jax.Array:
     """The means of `size` x `size` windows of x [N, H, W, C]; padding is excluded."""
+    return _mean_pool(x, size, stride, [(pad, pad), (pad, pad)])
 
+
+def mean_pool_ceil(x: jax.Array, size: int) -> jax.Array:
+    """The means of the windows of `max_pool_ceil`; pixels past the edge are excluded."""
+    return _mean_pool(x, size, 2, _ceil_padding(x, size))
+
+
+def _mean_pool(x: jax.Array, size: int, stride: int, padding: Padding) -> jax.Array:
     def sums(x: jax.Array) -> jax.Array:
-        return nn.pool(
-            x, 0.0, jax.lax.add, (size, size), (stride, stride), ((pad, pad), (pad, pad))
-        )
+        return nn.pool(x, 0.0, jax.lax.add, (size, size), (stride, stride), padding)
 
     return sums(x) / sums(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
+
+
+def _ceil_padding(x: jax.Array, size: int) -> Padding:
+    """Pads x [N, H, W, C] at the end so that windows at stride 2 cover every pixel."""
+    counts = [max(-(-(length - size) // 2), 0) + 1 for length in x.shape[1:3]]
+    return [
+        (0, max(2 * (count - 1) + size - length, 0))
+        for count, length in zip(counts, x.shape[1:3], strict=True)
+    ]

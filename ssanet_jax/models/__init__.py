@@ -8,7 +8,8 @@ from ssanet_jax.models.network import ConvNorm, Network
 from ssanet_jax.models.preact_resnet import PreActResNet
 from ssanet_jax.models.registry import create_model, model_names
 from ssanet_jax.models.residual_attention import ResidualAttentionNetwork
-from ssanet_jax.models.resnet import BasicBlock, Bottleneck, ResNet
+from ssanet_jax.models.residual_block import BasicBlock, Bottleneck
+from ssanet_jax.models.resnet import ResNet
 from ssanet_jax.models.vgg import VGG
 
 __all__ = [

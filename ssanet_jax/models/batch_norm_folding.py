@@ -12,7 +12,8 @@ from ssanet_jax import layers
 from ssanet_jax.models.googlenet import GoogLeNet
 from ssanet_jax.models.mobilenet import MobileNet, MobileNetV2
 from ssanet_jax.models.network import Network
-from ssanet_jax.models.resnet import BasicBlock, Bottleneck, ResNet
+from ssanet_jax.models.residual_block import BasicBlock, Bottleneck
+from ssanet_jax.models.resnet import ResNet
 from ssanet_jax.models.vgg import VGG
 
 # Networks in which a convolution feeds every BatchNorm, except those of attention.

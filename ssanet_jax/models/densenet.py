@@ -92,12 +92,13 @@ class DenseNet(Network, kw_only=True):
             x = layers.max_pool(x)
         for stage, size in enumerate(self.stage_sizes, start=1):
             for index in range(size):
-                x = DenseLayer(
+                block = DenseLayer(
                     self.growth,
                     attention=self.attention_at(stage, index),
                     norm=self.norm,
                     name=f'denseblock{stage}_denselayer{index + 1}',
-                )(x, train=train)
+                )
+                x = self.block_at(stage, block, train=train)(x)
             if stage < len(self.stage_sizes):
                 x = Transition(norm=self.norm, name=f'transition{stage}')(x, train=train)
         return nn.relu(layers.batch_norm(x, train=train, name='norm5', norm=self.norm))

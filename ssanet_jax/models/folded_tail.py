@@ -102,6 +102,7 @@ class FoldedTail(nn.Module):
       norm: makes a `layers.BatchNorm`, or a `layers.FoldedBatchNorm`.
       norm_options: further options of `norm`, such as `scale_init`.
       conv, bn: names of the submodules that hold W and the BatchNorm.
+      drop_rate: see `layers.drop_path`, of what is added to the shortcut.
 
     In float32 its output is exact to 1e-6 of its norm where h is a ReLU's output, and to 1e-5
     where means of h exceed deviations 140 times. The plain form, which squares before it
@@ -122,6 +123,7 @@ class FoldedTail(nn.Module):
     norm_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     conv: str = 'conv3'
     bn: str = 'bn3'
+    drop_rate: float = 0.0
 
     @nn.compact
     def __call__(self, h: jax.Array, shortcut: jax.Array, *, train: bool) -> jax.Array:
@@ -136,7 +138,7 @@ class FoldedTail(nn.Module):
             **self.norm_options,
         )
         y = y.value() if self.attention is None else folded_ssa(self.attention)(y, train)
-        return layers.relu(y + shortcut)
+        return layers.relu(layers.drop_path(y, self.drop_rate, train=train) + shortcut)
 
 
 def fold(

@@ -90,12 +90,13 @@ class GoogLeNet(Network, kw_only=True):
             if stage > 1:
                 x = layers.max_pool_ceil(x, 3 if stage == 2 else 2)
             for index, widths in enumerate(modules):
-                x = Inception(
+                block = Inception(
                     widths,
                     attention=self.attention_at(stage, index),
                     norm=self.norm,
                     name=f'inception{stage + 2}{"abcdefgh"[index]}',
-                )(x, train=train)
+                )
+                x = self.block_at(stage, block, train=train)(x)
         return x
 
     def _stem(self, x: jax.Array, *, train: bool) -> jax.Array:

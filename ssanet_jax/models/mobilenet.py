@@ -7,6 +7,7 @@ version 2 is at the end of the branch, before the sum.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -101,13 +102,14 @@ class MobileNet(Network, kw_only=True):
         )
         for stage, size in enumerate(self.stage_sizes, start=1):
             for index in range(size):
-                x = SeparableConv(
+                block = SeparableConv(
                     self.width * 2**stage,
                     stride=2 if stage > 1 and index == 0 else 1,
                     attention=self.attention_at(stage, index),
                     norm=self.norm,
                     name=f'layer{stage}_{index}',
-                )(x, train=train)
+                )
+                x = self.block_at(stage, block, train=train)(x)
         return x
 
 
@@ -121,6 +123,8 @@ class InvertedResidual(nn.Module):
       attention: makes the block of the slot, or None.
       attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
+      drop_rate: probability to drop the branch of an example in training, see `layers.drop_path`;
+        of no effect without a shortcut.
       train: use batch statistics; this or the argument of `__call__` is given.
     """
 
@@ -130,6 +134,7 @@ class InvertedResidual(nn.Module):
     attention: ModuleFn | None = None
     attention_position: Place = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
+    drop_rate: float = 0.0
     train: bool | None = None
 
     @nn.compact
@@ -137,21 +142,14 @@ class InvertedResidual(nn.Module):
         train = nn.merge_param('train', self.train, train)
         before, after = by_position(self.attention, self.attention_position)
         hidden, y = x.shape[-1] * self.expansion, x
+        conv = partial(ConvNorm, act=nn.relu6, norm=self.norm)
         if self.expansion != 1:
-            y = ConvNorm(hidden, 1, act=nn.relu6, norm=self.norm, name='expand')(y, train=train)
-        y = ConvNorm(
-            hidden,
-            3,
-            self.stride,
-            depthwise=True,
-            act=nn.relu6,
-            norm=self.norm,
-            name='depthwise',
-        )(y, train=train)
-        y = ConvNorm(self.features, 1, act=None, norm=self.norm, attention=before, name='project')(
-            y, train=train
-        )
-        return apply_attention(after, x + y if x.shape == y.shape else y, train=train)
+            y = conv(hidden, 1, name='expand')(y, train=train)
+        y = conv(hidden, 3, self.stride, depthwise=True, name='depthwise')(y, train=train)
+        y = conv(self.features, 1, act=None, attention=before, name='project')(y, train=train)
+        if x.shape == y.shape:
+            y = x + layers.drop_path(y, self.drop_rate, train=train)
+        return apply_attention(after, y, train=train)
 
 
 class Stage(NamedTuple):
@@ -230,15 +228,17 @@ class MobileNetV2(ResidualNetwork, kw_only=True):
         )
         for number, stage in enumerate(self.stages, start=1):
             for index in range(stage.size):
-                x = InvertedResidual(
+                block = InvertedResidual(
                     stage.features,
                     stage.expansion,
                     stride=1 if index > 0 or (cifar and number == 2) else stage.stride,
                     attention=self.attention_at(number, index),
                     attention_position=self.attention_position,
                     norm=self.norm,
+                    drop_rate=self.drop_rate_at(number, index),
                     name=f'layer{number}_{index}',
-                )(x, train=train)
+                )
+                x = self.block_at(number, block, train=train)(x)
         return ConvNorm(self.head_width, 1, act=nn.relu6, norm=self.norm, name='head')(
             x, train=train
         )

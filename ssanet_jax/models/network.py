@@ -1,7 +1,8 @@
 """Base classes of the networks: options, attention slots and head."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, ClassVar, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,7 @@ from ssanet_jax import layers
 from ssanet_jax.models.name_mapping import NameMapping
 
 ModuleFn = Callable[..., nn.Module]
-Stem = Literal['imagenet', 'cifar']
+Stem = Literal['imagenet', 'cifar', 'deep']
 Place = Literal['pre_residual', 'post_residual']
 
 torch_linear = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
@@ -26,12 +27,15 @@ class Network(layers.ValueModule, kw_only=True):
 
     Attributes:
       num_classes: length of the logits; 0: no last layer.
-      stem: 'imagenet', or 'cifar', which does not downsample.
+      stem: one of `stems`: 'imagenet', 'cifar', which does not downsample, or 'deep', three 3x3
+        convolutions for the first one of 7x7 (He et al. 2018, https://arxiv.org/abs/1812.01187).
       attention: makes the block of each slot, called as block(x, train=train), or None. Give it a
         name: `partial(SSABlock, name='ssa')`.
       attention_stages: stages with attention, counted from 1; None: all.
       attention_blocks: blocks of those stages with attention, counted from 0, or from the end by
         -1, -2, ...; None: all.
+      remat: stages, from 1, whose blocks keep only their inputs for the gradient and compute the
+        rest again, as `jax.checkpoint`; None: none.
       norm: makes each BatchNorm.
       dropout: rate before the last layer; above 0, training needs rngs={'dropout': key}.
       dtype: of the computation; parameters and statistics are float32.
@@ -43,11 +47,14 @@ class Network(layers.ValueModule, kw_only=True):
       TypeError: the input is not floating-point.
     """
 
+    stems: ClassVar[tuple[Stem, ...]] = ('imagenet', 'cifar')
+
     num_classes: int
     stem: Stem = 'imagenet'
     attention: ModuleFn | None = None
     attention_stages: Sequence[int] | None = None
     attention_blocks: Sequence[int] | None = None
+    remat: Sequence[int] | None = None
     norm: ModuleFn = layers.BatchNorm
     dropout: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
@@ -95,6 +102,14 @@ class Network(layers.ValueModule, kw_only=True):
             return x
         return nn.Dropout(self.dropout, deterministic=not train, name=name)(x)
 
+    def block_at(
+        self, stage: int, block: nn.Module, *, train: bool
+    ) -> Callable[[jax.Array], jax.Array]:
+        """`block` as a function of x; in training rematerialized if `stage` is in `remat`."""
+        if not train or stage not in (self.remat or ()):
+            return lambda x: block(x, train)
+        return partial(nn.remat(lambda block, x: block(x, train)), block)
+
     def attention_at(self, stage: int, index: int) -> ModuleFn | None:
         """Attention of block `index`, from 0, of `stage`, from 1, or None."""
         if self.attention_stages is not None and stage not in self.attention_stages:
@@ -110,24 +125,26 @@ class Network(layers.ValueModule, kw_only=True):
             raise ValueError(
                 f'{kind}(num_classes={self.num_classes}) must be 0, for features, or above.'
             )
-        if self.stem not in get_args(Stem):
+        if self.stem not in self.stems:
             raise ValueError(
-                f"{kind}(stem={self.stem!r}) is not known; choose 'imagenet' or 'cifar'."
+                f'{kind}(stem={self.stem!r}) is not known; choose '
+                f'{" or ".join(map(repr, self.stems))}.'
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f'{kind}(dropout={self.dropout}) must be at least 0 and below 1.')
-        for option in ('attention_stages', 'attention_blocks'):
+        for option in ('attention_stages', 'attention_blocks', 'remat'):
             value: Any = getattr(self, option)
             if value is not None and not (isinstance(value, Sequence) and value):
                 raise ValueError(
                     f'{kind}({option}={value!r}) must be a tuple of numbers, as (3, 4), or None.'
                 )
         stages = range(1, len(self.blocks) + 1)
-        for stage in self.attention_stages or ():
-            if stage not in stages:
+        for option in ('attention_stages', 'remat'):
+            chosen = tuple(getattr(self, option) or ())
+            for stage in sorted({*chosen} - {*stages}):
                 raise ValueError(
-                    f'{kind}(attention_stages={tuple(self.attention_stages or ())}) names stage '
-                    f'{stage}; the stages are {", ".join(map(str, stages))}.'
+                    f'{kind}({option}={chosen}) names stage {stage}; the stages are '
+                    f'{", ".join(map(str, stages))}.'
                 )
         longest = max(self.blocks[stage - 1] for stage in self.attention_stages or stages)
         for index in self.attention_blocks or ():
@@ -145,9 +162,25 @@ class ResidualNetwork(Network, kw_only=True):
     Attributes:
       attention_position: 'pre_residual', at the end of the residual branch (the SSANet and SE
         papers), or 'post_residual', after the sum and its ReLU, if any (the SE paper's SE-POST).
+      stochastic_depth: rate at which the last block drops its branch, see `layers.drop_path`; from
+        0 at the first block, rates rise linearly. Above 0, training needs rngs={'dropout': key}.
     """
 
     attention_position: Place = 'pre_residual'
+    stochastic_depth: float = 0.0
+
+    def drop_rate_at(self, stage: int, index: int) -> float:
+        """Stochastic depth's rate of block `index`, from 0, of `stage`, from 1."""
+        before = sum(self.blocks[: stage - 1]) + index
+        return self.stochastic_depth * before / max(sum(self.blocks) - 1, 1)
+
+    def _check(self) -> None:
+        super()._check()
+        if not 0 <= self.stochastic_depth < 1:
+            raise ValueError(
+                f'{type(self).__name__}(stochastic_depth={self.stochastic_depth}) must be at least '
+                '0 and below 1.'
+            )
 
 
 def by_position(

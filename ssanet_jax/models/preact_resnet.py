@@ -27,6 +27,7 @@ class PreActBlock(nn.Module):
       attention: makes the block of the slot, or None.
       attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
+      drop_rate: probability to drop the branch of an example in training, see `layers.drop_path`.
       train: use batch statistics; this or the argument of `__call__` is given.
     """
 
@@ -36,6 +37,7 @@ class PreActBlock(nn.Module):
     attention: ModuleFn | None = None
     attention_position: Place = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
+    drop_rate: float = 0.0
     train: bool | None = None
 
     @nn.compact
@@ -54,9 +56,8 @@ class PreActBlock(nn.Module):
         for number, (size, width, stride) in enumerate(convs, start=1):
             y = y if number == 1 else self._norm_relu(y, number, train=train)
             y = layers.conv(width, size, stride=stride, dtype=x.dtype, name=f'conv{number}')(y)
-        return apply_attention(
-            after, apply_attention(before, y, train=train) + shortcut, train=train
-        )
+        y = layers.drop_path(apply_attention(before, y, train=train), self.drop_rate, train=train)
+        return apply_attention(after, y + shortcut, train=train)
 
     def _norm_relu(self, x: jax.Array, number: int, *, train: bool) -> jax.Array:
         return nn.relu(layers.batch_norm(x, train=train, name=f'norm{number}', norm=self.norm))
@@ -98,13 +99,15 @@ class PreActResNet(ResidualNetwork, kw_only=True):
             x = layers.max_pool(x)
         for stage, size in enumerate(self.stage_sizes, start=1):
             for index in range(size):
-                x = PreActBlock(
+                block = PreActBlock(
                     width=self.width * 2 ** (stage - 1),
                     bottleneck=self.bottleneck,
                     stride=2 if stage > 1 and index == 0 else 1,
                     attention=self.attention_at(stage, index),
                     attention_position=self.attention_position,
                     norm=self.norm,
+                    drop_rate=self.drop_rate_at(stage, index),
                     name=f'layer{stage}_{index}',
-                )(x, train=train)
+                )
+                x = self.block_at(stage, block, train=train)(x)
         return nn.relu(layers.batch_norm(x, train=train, name='norm', norm=self.norm))

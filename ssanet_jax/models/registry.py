@@ -19,7 +19,8 @@ from ssanet_jax.models.mobilenet import MobileNet, MobileNetV2
 from ssanet_jax.models.network import ModuleFn, Network
 from ssanet_jax.models.preact_resnet import PreActResNet
 from ssanet_jax.models.residual_attention import ResidualAttentionNetwork
-from ssanet_jax.models.resnet import BasicBlock, Bottleneck, ResNet, Variant
+from ssanet_jax.models.residual_block import BasicBlock, Bottleneck, Variant
+from ssanet_jax.models.resnet import ResNet
 from ssanet_jax.models.vgg import VGG
 
 _SIZES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -64,6 +65,7 @@ def _thin_preact(
 
 NETWORKS: dict[str, Callable[..., Network]] = {
     **{f'resnet{depth}': _resnet(depth) for depth in _SIZES},
+    'resnet50d': partial(_resnet(50), stem='deep', avg_down=True),
     **{f'resnet{depth}': _thin_resnet(depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
     'resnext50_32x4d': _resnet(50, groups=32, base_width=4),
     'resnext101_32x8d': _resnet(101, groups=32, base_width=8),

@@ -25,6 +25,7 @@ class AttentionModule(nn.Module):
       width: inner channels of the units, a quarter of x's.
       depth: number of times the mask halves its size.
       slots: attention of the units of the trunk and of the last unit.
+      drop_rates: of the same units, see `PreActBlock`.
       attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
       train: use batch statistics; this or the argument of `__call__` is given.
@@ -33,6 +34,7 @@ class AttentionModule(nn.Module):
     width: int
     depth: int
     slots: Sequence[ModuleFn | None]
+    drop_rates: Sequence[float]
     attention_position: Place = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
     train: bool | None = None
@@ -41,8 +43,9 @@ class AttentionModule(nn.Module):
     def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         train = nn.merge_param('train', self.train, train)
         trunk = x
-        for number, slot in enumerate(self.slots[:-1], start=1):
-            trunk = self._unit(trunk, f'trunk_res{number}', slot, train=train)
+        units = list(zip(self.slots, self.drop_rates, strict=True))
+        for number, unit in enumerate(units[:-1], start=1):
+            trunk = self._unit(trunk, f'trunk_res{number}', *unit, train=train)
             if number == 1:
                 first = trunk
         mask = self._mask(first, 1, train=train)
@@ -52,7 +55,7 @@ class AttentionModule(nn.Module):
             )
             mask = layers.conv(4 * self.width, 1, dtype=x.dtype, name=f'mask_linear{number}')(mask)
         fused = trunk * (1 + nn.sigmoid(mask))
-        return self._unit(fused, 'last', self.slots[-1], train=train)
+        return self._unit(fused, 'last', *units[-1], train=train)
 
     def _mask(self, x: jax.Array, level: int, *, train: bool) -> jax.Array:
         """The hourglass from `level` down, [N, H, W, C] to the same shape."""
@@ -66,7 +69,13 @@ class AttentionModule(nn.Module):
         return resize(y, *x.shape[1:3])
 
     def _unit(
-        self, x: jax.Array, name: str, slot: ModuleFn | None = None, *, train: bool
+        self,
+        x: jax.Array,
+        name: str,
+        slot: ModuleFn | None = None,
+        drop_rate: float = 0.0,
+        *,
+        train: bool,
     ) -> jax.Array:
         unit = PreActBlock(
             self.width,
@@ -74,6 +83,7 @@ class AttentionModule(nn.Module):
             attention=slot,
             attention_position=self.attention_position,
             norm=self.norm,
+            drop_rate=drop_rate,
             name=name,
         )
         return unit(x, train=train)
@@ -81,6 +91,8 @@ class AttentionModule(nn.Module):
 
 class ResidualAttentionNetwork(ResidualNetwork, kw_only=True):
     """See `Network`; a stage is a residual unit and attention modules, the last one units alone.
+
+    Stochastic depth is for the units with an attention slot, none of which is in a mask.
 
     Attributes:
       modules: attention modules of every stage before the last.
@@ -106,14 +118,17 @@ class ResidualAttentionNetwork(ResidualNetwork, kw_only=True):
             x = self._unit(x, stage, 0, train=train)
             for number in range(count):
                 first = 1 + number * (_TRUNK + 1)
-                x = AttentionModule(
+                units = range(first, first + _TRUNK + 1)
+                block = AttentionModule(
                     self.width * 2 ** (stage - 1),
                     depth=len(self.modules) + 1 - stage,
-                    slots=[self.attention_at(stage, first + unit) for unit in range(_TRUNK + 1)],
+                    slots=[self.attention_at(stage, unit) for unit in units],
+                    drop_rates=[self.drop_rate_at(stage, unit) for unit in units],
                     attention_position=self.attention_position,
                     norm=self.norm,
                     name=f'attention{stage}_{number}',
-                )(x, train=train)
+                )
+                x = self.block_at(stage, block, train=train)(x)
         for index in range(self.last_units):
             x = self._unit(x, len(self.modules) + 1, index, train=train)
         return nn.relu(layers.batch_norm(x, train=train, name='norm', norm=self.norm))
@@ -126,9 +141,10 @@ class ResidualAttentionNetwork(ResidualNetwork, kw_only=True):
             attention=self.attention_at(stage, index),
             attention_position=self.attention_position,
             norm=self.norm,
+            drop_rate=self.drop_rate_at(stage, index),
             name=f'layer{stage}_{index}',
         )
-        return unit(x, train=train)
+        return self.block_at(stage, unit, train=train)(x)
 
 
 def resize(x: jax.Array, height: int, width: int) -> jax.Array:

@@ -62,14 +62,15 @@ class VGG(Network, kw_only=True):
             zip(self.stage_sizes, self.widths, strict=True), start=1
         ):
             for index in range(size):
-                x = ConvNorm(
+                block = ConvNorm(
                     width,
                     3,
                     bias=True,
                     norm=self.norm,
                     attention=self.attention_at(stage, index),
                     name=f'layer{stage}_{index}',
-                )(x, train=train)
+                )
+                x = self.block_at(stage, block, train=train)(x)
             x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
         return x
 

@@ -59,7 +59,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         'num_classes', None, 'Unset: as the weights have; 0: without the last layer.', lower_bound=0
     )
-    flags.DEFINE_enum('stem', None, ['imagenet', 'cifar'], 'Of --model. Unset: as it has.')
+    flags.DEFINE_enum('stem', None, ['imagenet', 'cifar', 'deep'], 'Of --model. Unset: as it has.')
     flags.DEFINE_bool('insert', False, 'Insert SSA into weights of --model without it.')
     flags.DEFINE_float(
         'gate_scale',

@@ -118,7 +118,7 @@ def _from_flags() -> tuple[Network, str, int]:
     model = create_model(
         FLAGS.model, num_classes=1000 if FLAGS.num_classes is None else FLAGS.num_classes, **options
     )
-    return model, FLAGS.model, FLAGS.image_size or {'imagenet': 224, 'cifar': 32}[model.stem]
+    return model, FLAGS.model, FLAGS.image_size or (32 if model.stem == 'cifar' else 224)
 
 
 def _from_recipe() -> tuple[Network, str, int]:
@@ -153,7 +153,9 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         'num_classes', None, '1000 by default; 0: without the last layer.', lower_bound=0
     )
-    flags.DEFINE_enum('stem', None, ['imagenet', 'cifar'], 'First layers; unset: the usual ones.')
+    flags.DEFINE_enum(
+        'stem', None, ['imagenet', 'cifar', 'deep'], 'First layers; unset: the usual ones.'
+    )
     flags.DEFINE_enum('variant', None, ['v1', 'v1.5'], 'Form of bottlenecks; v1.5 by default.')
 
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from ssanet_jax.analysis.interception import on_call
+from ssanet_jax.models import Network
 from ssanet_jax.trained.inspection import ArrayStats, Edge, Inspector, array_stats
 from ssanet_jax.training.losses import LossFn
 from ssanet_jax.training.mixing import MixFn
@@ -71,7 +72,8 @@ def first_nonfinite(
 
     The culprit is the first edge that is not finite in the order of computation, or for gradients
     in the reverse order. XLA fuses this program differently: results differ from training by
-    rounding. Micro-batches are inspected as one batch, so their dropout and statistics differ too.
+    rounding. Nothing is rematerialized. Micro-batches are inspected as one batch, so their dropout
+    and statistics differ too.
 
     Args:
       state: before the step.
@@ -79,6 +81,8 @@ def first_nonfinite(
       model, loss, preprocess, mesh, mixing, seed: as in training.
     """
     inspector = Inspector()
+    if isinstance(model, Network):
+        model = model.clone(remat=None)  # whose values could not be taken out of it
     objective = Objective(model, loss, preprocess, mixing, seed)
     step = partial(_step, objective=objective, inspector=inspector)
     mapped = jax.shard_map(

@@ -4,10 +4,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
-from typing import Any, get_args
+from typing import Any
 
 from ssanet_jax.attention import ATTENTION
-from ssanet_jax.models.network import Network, Stem
+from ssanet_jax.models.network import Network
 from ssanet_jax.weights.matching import COUNTERS, flatten, match, same_layout, variable_shapes
 from ssanet_jax.weights.sizes import SIZES
 
@@ -53,10 +53,10 @@ def other_network(
         return (
             "Only SSA is missing: set init.attention='insert', or --insert of tools.convert_torch."
         )
-    others = [stem for stem in get_args(Stem) if stem != model.stem]
+    others = [stem for stem in model.stems if stem != model.stem]
     for stem in others if len(names) <= _NAMES_OF_STEM else []:
         if _fits(state_dict, model.clone(stem=stem)):
-            return f'They fit with the other stem: --config.model.stem={stem} (--stem={stem}).'
+            return f'They fit with another stem: --config.model.stem={stem} (--stem={stem}).'
     near = nearest(state_dict)
     what = f'of the size of {" or ".join(near)}' if near else 'not of the size of a network here'
     return (

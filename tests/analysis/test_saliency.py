@@ -16,7 +16,7 @@ from ssanet_jax.analysis.saliency import grad_cam, rescale, saliency_maps
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.models.batch_norm_folding import for_inference
 from ssanet_jax.models.network import Network, apply_attention
-from ssanet_jax.models.resnet import BasicBlock
+from ssanet_jax.models.residual_block import BasicBlock
 from tests.helpers import float64
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)

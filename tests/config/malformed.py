@@ -220,6 +220,7 @@ OUT_OF_RANGE = {
     'model.batch_norm_momentum': '1',
     'model.batch_norm_epsilon': '0',
     'model.dropout': '-0.5',
+    'model.stochastic_depth': '1',
     'model.cbam.kernel_size': '0',
     'model.eca.kernel_size': '-1',
     'model.eca.gamma': '0',

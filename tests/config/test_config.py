@@ -194,6 +194,19 @@ def test_fields_of_the_config_reach_the_network():
     assert model.attention(parent=None).gate_scale == 2
 
 
+def test_fields_of_the_config_reach_a_resnet():
+    model = build_model(
+        with_fields(
+            model__name='ssa_resnet18',
+            model__stem='deep',
+            model__stochastic_depth=0.1,
+            model__remat=(1, 2),
+        ),
+        num_classes=10,
+    )
+    assert (model.stem, model.stochastic_depth, model.remat) == ('deep', 0.1, (1, 2))
+
+
 def test_every_attention_has_its_options_with_its_defaults_in_the_config():
     model = base().model
     assert model.gssa.group_size == 32

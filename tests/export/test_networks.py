@@ -33,6 +33,7 @@ CASES = [
     ('sa_resnet20', 8, {'stage_sizes': (1,)}),
     ('ssa_resnet20', 8, {'stage_sizes': (1,), 'attention_options': {'squeeze': 'max'}}),
     ('ge_resnet20', 8, {'stage_sizes': (1,), 'attention_options': {'extent': 2}}),
+    ('ssa_resnet50d', 36, {'stage_sizes': (1, 1), 'width': 8}),  # means at edges of 9 pixels
 ]
 
 QUICK = (0, 1, 2, 7, 8, 12)  # exported without the mark slow

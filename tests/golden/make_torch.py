@@ -4,7 +4,8 @@
     git clone https://github.com/AmigoCDT/Salient-Net && git -C Salient-Net checkout b7e19f6
     python tests/golden/make_torch.py Salient-Net [NAME ...]
 
-In float64, with the weights and images of rule.py, without dropout: logits in inference mode; then
+In float64, with the weights and images of rule.py, without dropout, and with rule.py's choice of
+examples in place of the random one of stochastic depth (resnet17d): logits in inference mode; then
 the loss, the gradients and the updated running statistics of one training step. Arrays are stored
 as digests. Networks of 17 and 21 layers are those of 50 and 121, with fewer blocks.
 names.json has the shapes of weights by name, and for deeper networks the SHA-256 of such a list;
@@ -19,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
@@ -87,6 +89,7 @@ def computing(models: Callable[[str], ModuleType]) -> dict[str, Make]:
         'densenet121': tv('densenet121'),
         'googlenet': tv('googlenet', dropout=0.0, **googlenet),
         'mobilenet_v2': tv('mobilenet_v2', dropout=0.0),
+        'resnet17d': tm('resnet50d', layers=SMALL, drop_path_rate=0.7),
         'seresnet17': tm('seresnet50', layers=SMALL),
         'seresnet50': tm('seresnet50'),
         'ecaresnet17': attended('resnet50', 'eca', layers=SMALL),
@@ -127,6 +130,7 @@ def only_named(models: Callable[[str], ModuleType]) -> dict[str, Make]:
         **{f'timm {name}': tm(name) for name in both},
         **{f'timm {name}': tm(name) for name in ('mobilenetv1_100', 'mobilenetv2_100')},
         **{f'timm resnetv2_{depth}': tm(f'resnetv2_{depth}') for depth in depths},
+        'timm resnet50d': tm('resnet50d'),
         **{f'timm seresnet{depth}': tm(f'seresnet{depth}') for depth in depths[2:]},
         **{f'timm {a}_resnet18': attended('resnet18', a) for a in ('eca', 'cbam')},
         **{f'timm {a}_resnet50': attended('resnet50', a) for a in ('eca', 'cbam')},
@@ -175,6 +179,11 @@ LISTED = (
 )
 
 
+def draw(mask: torch.Tensor, probability: float) -> torch.Tensor:
+    """Stands for `Tensor.bernoulli_` of shape [N, 1, 1, 1]."""
+    return mask.copy_(torch.from_numpy(rule.kept(probability)))
+
+
 def golden(model: nn.Module, size: int, training: bool) -> dict:
     state = model.state_dict()
     for name, tensor in state.items():
@@ -221,8 +230,8 @@ def main() -> None:
     models = released(arguments.clone)
     for name, make in computing(models).items():
         if not arguments.names or name in arguments.names:
-            size = rule.CIFAR_SIZE if name.startswith('cifar') else rule.SIZE
-            content = golden(make().double(), size, name not in LOGITS_ONLY)
+            with mock.patch('torch.Tensor.bernoulli_', draw):
+                content = golden(make().double(), rule.size(name), name not in LOGITS_ONLY)
             rule.write(HERE / f'{name}.json', {'made_with': versions(), **content})
             print(name, 'loss', content.get('loss'), flush=True)
     if not arguments.names or 'names' in arguments.names:

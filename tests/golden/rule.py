@@ -11,6 +11,7 @@ import numpy as np
 
 BATCH, SIZE, CLASSES = 4, 64, 10
 CIFAR_SIZE = 32  # of the images for networks with CIFAR's stem
+ODD_SIZE = 72  # halved to 9 and 5 pixels
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -23,6 +24,19 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if len(shape) == 1:  # BatchNorm's scale
         return 1 + 0.2 * normal
     return normal * np.sqrt(2 / np.prod(shape[1:]))
+
+
+def size(case: str) -> int:
+    """Height and width of the images for the network of NAME.json."""
+    if case.startswith('cifar'):
+        return CIFAR_SIZE
+    return ODD_SIZE if case == 'resnet17d' else SIZE
+
+
+def kept(probability: float) -> np.ndarray:
+    """Bool [N, 1, 1, 1]: the examples that stochastic depth keeps, in place of a random draw."""
+    rng = np.random.default_rng(round(1e6 * probability))
+    return rng.random((BATCH, 1, 1, 1)) < probability
 
 
 def images(size: int = SIZE) -> np.ndarray:

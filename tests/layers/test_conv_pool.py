@@ -46,6 +46,17 @@ def test_max_pool_and_the_gradient_among_equal_maxima(shape):
     assert_same_function(layers.max_pool, expected, np.round(RNG.normal(size=shape)))
 
 
+@pytest.mark.parametrize('shape', [(2, 4, 6, 3), (2, 7, 4, 3), (1, 1, 5, 2)])
+def test_mean_pool_ceil_averages_the_pixels_that_exist(shape):
+    """NumPy's means of slices, which end at the edge, as torch's with ceil_mode."""
+    x = RNG.normal(size=shape)
+    rows, columns = (range(0, length, 2) for length in shape[1:3])
+    expected = [[x[:, i : i + 2, j : j + 2].mean(axis=(1, 2)) for j in columns] for i in rows]
+    with float64():
+        found = layers.mean_pool_ceil(jnp.asarray(x), 2)
+    np.testing.assert_allclose(found, np.transpose(expected, (2, 0, 1, 3)), rtol=1e-12)
+
+
 @pytest.mark.parametrize('branch', ['_as_matrices', '_as_convolution'])
 @pytest.mark.parametrize('stride', [1, 2])
 def test_a_1x1_convolution_is_the_same_for_every_platform(branch, stride):

@@ -42,7 +42,8 @@ EXACT = [
     ('densenet201', 1000, {}, 20_013_928),
     ('googlenet', 1000, {}, 6_624_904),
     ('mobilenet_v2', 1000, {}, 3_504_872),
-    # timm 1.0.31: resnetv2_18 to _152, mobilenetv1_100
+    # timm 1.0.31: resnet50d, resnetv2_18 to _152, mobilenetv1_100
+    ('resnet50d', 1000, {}, 25_576_264),
     ('preact_resnet18', 1000, {}, 11_687_720),
     ('preact_resnet34', 1000, {}, 21_795_880),
     ('preact_resnet50', 1000, {}, 25_549_352),

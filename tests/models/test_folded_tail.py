@@ -12,7 +12,7 @@ from ssanet_jax.attention import SEBlock
 from ssanet_jax.layers.affine_map import AffineMap
 from ssanet_jax.models.folded_ssa import FoldedSSA
 from ssanet_jax.models.folded_tail import chooses_fold
-from ssanet_jax.models.resnet import Bottleneck, ResidualBlock
+from ssanet_jax.models.residual_block import Bottleneck, ResidualBlock
 from tests.attention.oracle import quick_jit
 from tests.helpers import assert_trees_equal, float64, mesh_of
 

@@ -39,6 +39,7 @@ CASES = {
     'densenet121': ('densenet121', 'torchvision', {}),
     'googlenet': ('googlenet', 'torchvision', {'dropout': 0.0}),
     'mobilenet_v2': ('mobilenet_v2', 'torchvision', {'dropout': 0.0}),
+    'resnet17d': ('resnet50d', 'timm', SMALL | {'stochastic_depth': 0.7}),
     'seresnet17': ('se_resnet50', 'timm', SMALL),
     'seresnet50': ('se_resnet50', 'timm', {}),
     'ecaresnet17': ('eca_resnet50', 'timm', SMALL),
@@ -63,6 +64,7 @@ EXPECTED = {
 # gradients take longest, and the logits of these others.
 QUICK_STEPS = (
     'densenet21',
+    'resnet17d',
     'resnetv2_17',
     'ssanet17',
     'cifar_resnet18',
@@ -95,7 +97,7 @@ class Golden:
         name, self.naming, options = CASES[case]
         plain = create_model(name, num_classes=rule.CLASSES, **options)
         self.model = plain.clone(dtype=jnp.float64)
-        self.size = rule.CIFAR_SIZE if plain.stem == 'cifar' else rule.SIZE
+        self.size = rule.size(case)
         shapes = convert.variable_shapes(plain, self.size)
         empty = jax.tree.map(lambda leaf: np.broadcast_to(np.int8(0), leaf.shape), shapes)
         state_dict = {name: rule.weight(name, a.shape) for name, a in self.named(empty).items()}
@@ -112,6 +114,8 @@ def golden(monkeypatch):
     """Makes a `Golden`."""
     # It would round to float32.
     monkeypatch.setattr(convert, 'to_numpy', lambda values, name: np.asarray(values))
+    # Stochastic depth drops the examples that it drops in the reference.
+    monkeypatch.setattr(jax.random, 'bernoulli', lambda key, p, shape: jnp.array(rule.kept(p)))
     caffe = {'caffe': caffe_names.NAMING}
     monkeypatch.setattr(ResidualAttentionNetwork, 'state_dict_rules', lambda self: caffe)
     return Golden
@@ -191,7 +195,13 @@ def values_of_each_batch_norm(model, variables, images):
     # The folded form calls no BatchNorm.
     plain = model.clone(tail='plain') if hasattr(model, 'tail') else model
     with nn.intercept_methods(record):
-        jax.eval_shape(partial(plain.apply, train=True, mutable=True), variables, images)
+        apply = partial(plain.apply, train=True, mutable=True)
+        jax.eval_shape(
+            lambda *args, key: apply(*args, rngs={'dropout': key}),
+            variables,
+            images,
+            key=jax.random.key(0),
+        )
     return counts
 
 

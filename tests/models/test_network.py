@@ -175,10 +175,13 @@ def test_stages_and_blocks_choose_the_slots(options, filled):
         ({'attention_position': 'inside'}, "choose 'pre_residual' or 'post_residual'"),
         ({'attention_stages': ()}, r'must be a tuple of numbers, as \(3, 4\), or None'),
         ({'attention_blocks': 3}, r'attention_blocks=3\) must be a tuple of numbers'),
+        ({'remat': (1, 4)}, r'remat=\(1, 4\)\) names stage 4; the stages are 1, 2, 3\.'),
+        ({'remat': 3}, r'remat=3\) must be a tuple of numbers'),
         ({'dropout': 1.5}, r'dropout=1\.5\) must be at least 0'),
+        ({'stochastic_depth': 1.0}, r'stochastic_depth=1\.0\) must be at least 0 and below 1'),
     ],
 )
-def test_slots_that_do_not_exist_are_refused(options, message):
+def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         init(create_model('ssa_resnet20', num_classes=5, **options))
 

@@ -75,6 +75,7 @@ def test_vgg_has_batch_norm_whether_its_name_says_so_or_not():
         ('resnet50', {'stm': 'cifar'}, "No option of resnet50 is called 'stm'. Nearest: stem"),
         ('vgg16_bn', {'tail': 'plain'}, "No option of vgg16_bn is called 'tail'"),
         ('ssa_vgg16_bn', {'attention_position': 'post_residual'}, 'No option of ssa_vgg16_bn'),
+        ('densenet121', {'stochastic_depth': 0.1}, 'No option of densenet121'),
         ('resnet18', {'variant': 'v1'}, 'no bottlenecks of that kind; leave it unset'),
         ('densenet121', {'variant': 'v1'}, 'no bottlenecks of that kind; leave it unset'),
         ('resnet50', {'variant': 'v2'}, "choose 'v1' or 'v1.5'"),
@@ -150,5 +151,7 @@ def test_a_custom_attention_takes_the_slot():
 def test_an_imagenet_stem_can_be_had_on_a_thin_network():
     params = shapes(create_model('resnet20', num_classes=10, stem='imagenet'))['params']
     assert params['conv1']['kernel'].shape == (7, 7, 3, 16)
-    with pytest.raises(ValueError, match="choose 'imagenet' or 'cifar'"):
+    with pytest.raises(ValueError, match="choose 'imagenet' or 'cifar' or 'deep'"):
         shapes(create_model('resnet20', num_classes=10, stem='cifr'))
+    with pytest.raises(ValueError, match=r"choose 'imagenet' or 'cifar'\."):
+        shapes(create_model('vgg11_bn', num_classes=10, stem='deep'))

@@ -202,6 +202,11 @@ class Tiny(nn.Module):
         return nn.Dense(5, name='last')(x)
 
 
+def test_a_rematerialized_block_is_inspected_as_any_other():
+    diagnosis = diagnose(network(remat=(1,)), plant('params/layer1_0/conv2/kernel', np.nan))
+    assert diagnosis.forward.path == 'layer1_0/conv2'
+
+
 def test_a_gradient_is_followed_to_a_module_without_parameters():
     diagnosis = diagnose(Tiny('module'))
     assert np.isfinite(diagnosis.loss)

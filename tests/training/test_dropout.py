@@ -10,11 +10,13 @@ import optax
 import pytest
 
 from ssanet_jax import create_model
+from ssanet_jax.analysis.interception import on_call
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.steps import TrainState
 from tests.helpers import mesh_of
+from tests.models.test_network import SMALL, small
 
 
 class Dropped(nn.Module):
@@ -60,6 +62,30 @@ def test_the_same_seed_and_step_drop_the_same():
 def test_another_step_another_seed_and_another_device_drop_something_else():
     losses = [loss_of(7, 3), loss_of(8, 3), loss_of(7, 4), loss_of(7, 3, num_devices=8)]
     assert len(set(losses)) == 4
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_every_network_drops_features_before_its_last_layer(name):
+    assert calls_of(small(name, dropout=0.3))[-2:] == [('drop', 0.3), ('fc', None)]
+
+
+def test_vgg_drops_after_each_hidden_layer():
+    head = [('fc1', None), ('drop_fc1', 0.3), ('fc2', None), ('drop_fc2', 0.3), ('fc', None)]
+    assert calls_of(small('vgg16_bn', dropout=0.3).clone(stem='imagenet'))[-5:] == head
+
+
+def calls_of(model):
+    """Paths of the modules that a training step calls, with their rates of dropout."""
+    calls = []
+
+    def record(call):
+        calls.append((call.path, getattr(call.module, 'rate', None)))
+        return call()
+
+    with on_call(record):
+        images = jnp.ones((1, 16, 16, 3))
+        jax.eval_shape(partial(model.init, train=True), jax.random.key(0), images)
+    return calls
 
 
 @pytest.mark.parametrize('rate', [0.0, 0.9])

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from ssanet_jax import create_model, data
-from ssanet_jax.models.resnet import Bottleneck
+from ssanet_jax.models.residual_block import Bottleneck
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.checkpoints.checkpoint import Checkpoints
 from ssanet_jax.training.losses import cross_entropy

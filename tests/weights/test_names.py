@@ -30,8 +30,9 @@ def same_network(case):
     for theirs, ours in OURS:
         name = name.replace(theirs, ours)
     options = {'attention_options': {'mlp_bias': False}} if name.startswith('cbam') else {}
-    stem = 'cifar' if naming == 'ssanet_cifar' else 'imagenet'
-    return create_model(name, num_classes=rule.CLASSES, stem=stem, **options), naming
+    if naming == 'ssanet_cifar':
+        options['stem'] = 'cifar'
+    return create_model(name, num_classes=rule.CLASSES, **options), naming
 
 
 def shapes_of(variables, model, naming):
@@ -60,6 +61,7 @@ DEEPER = {
     'torchvision resnet50',
     'torchvision resnext50_32x4d',
     'torchvision densenet121',
+    'timm resnet50d',
     'timm resnetv2_50',
     'timm seresnet50',
     'timm cbam_resnet50',
@@ -93,6 +95,7 @@ ONE_OF_A_KIND = (
     'resnet18',
     'resnet20',
     'resnet50',
+    'resnet50d',
     'resnext50_32x4d',
     'preact_resnet18',
     'wide_resnet16_8',
