@@ -6,8 +6,8 @@ The recipe of DeVries and Taylor (2017, arXiv:1708.04552, github.com/uoguelph-ml
 SGD, batches of 128, learning rate 0.1 divided by 5 at epochs 60, 120 and 160, weight decay 5e-4,
 cutout of 16 pixels. Images are normalized by other means and deviations of the same dataset.
 
-Theirs, ResNet-18, mean of five runs: 96.01% top-1, 95.28% without cutout. Ours: not measured
-yet. Without attention: --config.model.name=resnet18; with SE: --config.model.name=se_resnet18.
+Theirs, ResNet-18, mean of five runs: 96.01% top-1, 95.28% without cutout. Ours: not measured yet.
+Other networks: --config.model.name=resnet18 or se_resnet18.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""SSA-ResNet-18 on CIFAR-10 in 30 epochs, for one GPU in minutes.
+"""SSA-ResNet-18 on CIFAR-10 in 30 epochs.
 
     python main.py --config=configs/cifar10_ssa18_30.py --workdir=runs/cifar10_ssa18_30
 
@@ -8,7 +8,7 @@ at epoch 8, 0 at epoch 30, straight lines between; weight decay 5e-4 on everythi
 pixels. He pads by reflection and cuts inside of the image, here with zeros and across its border.
 
 His, a pre-activation ResNet of 8 blocks, one run: 94.14% top-1. Ours: not measured yet.
-Without attention: --config.model.name=resnet18; with SE: --config.model.name=se_resnet18.
+Other networks: --config.model.name=resnet18 or se_resnet18.
 """
 
 from ml_collections import ConfigDict

@@ -13,8 +13,8 @@ also draws the interpolation of each crop; here it is bicubic. After a threshold
 A2, smoothing would have no effect, in timm as here; A1 has none, as in mmpretrain, and so mixed
 labels stay fractions.
 
-Theirs, ResNet-50: 80.4% top-1. Ours: not measured yet. Their networks are here
---config.model.name=resnet50 and --config.model.name=se_resnet50.
+Theirs, ResNet-50: 80.4% top-1. Ours: not measured yet.
+Other networks: --config.model.name=resnet50 or se_resnet50.
 """
 
 from ml_collections import ConfigDict

@@ -12,8 +12,8 @@ A2 that others published (github.com/Alibaba-MIIL/ML_Decoder); gradients clipped
 its Lamb; residual branches that start at 0; warm-up from 1e-4 and decay to 1e-6, per epoch there,
 per step here. timm also draws the interpolation of each crop; here it is bicubic.
 
-Theirs, ResNet-50: 79.8% top-1. Ours: not measured yet. Their networks are here
---config.model.name=resnet50 and --config.model.name=se_resnet50.
+Theirs, ResNet-50: 79.8% top-1. Ours: not measured yet.
+Other networks: --config.model.name=resnet50 or se_resnet50.
 """
 
 from ml_collections import ConfigDict

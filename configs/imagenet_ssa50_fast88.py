@@ -11,8 +11,8 @@ They blur the input of each strided convolution (BlurPool), which this does not 
 layer's bias and the BatchNorms of shortcuts, not decayed here; and train on images stored with at
 most 500 pixels a side. Their resize averages areas; here it is bilinear with antialiasing.
 
-Theirs, ResNet-50: 78.4% top-1. Ours: not measured yet. Their network here, without BlurPool, is
---config.model.name=resnet50; SE is --config.model.name=se_resnet50.
+Theirs, ResNet-50: 78.4% top-1. Ours: not measured yet.
+Other networks: --config.model.name=resnet50 (theirs, without BlurPool) or se_resnet50.
 """
 
 from ml_collections import ConfigDict

@@ -11,8 +11,8 @@ crops per example; averaged weights. Trained at 176 pixels, tested at 224 of a s
 Here the learning rate changes per step, theirs per epoch; the average is updated per step, theirs
 per 32 steps, with the same horizon; the last layer's bias is not decayed.
 
-Theirs, ResNet-50: 80.858% top-1, 95.434% top-5. Ours: not measured yet. Their network here is
---config.model.name=resnet50; SE is --config.model.name=se_resnet50.
+Theirs, ResNet-50: 80.858% top-1, 95.434% top-5. Ours: not measured yet.
+Other networks: --config.model.name=resnet50 or se_resnet50.
 """
 
 from ml_collections import ConfigDict

@@ -14,8 +14,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from common import ROOT
-from trials import Trials, arguments, conclude
+from trials import ROOT, Trials, arguments, conclude
 
 KINDS = {
     'hosts that disagree, hang or fail': (

@@ -8,10 +8,9 @@ step, each alone and all together; prints a table and a verdict. --out also draw
 
 import itertools
 import math
-import re
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from absl import flags
@@ -20,14 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 from ssanet_jax import data, runtime
-from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.config.validation import check_batch_size
-from ssanet_jax.data.builders import open_source, prepare_command
+from ssanet_jax.data.builders import open_source
 from ssanet_jax.data.decoding.decode import DecodeSpec
 from ssanet_jax.data.loader import decode_batches
 from ssanet_jax.data.sources import READ_SIZE, num_cores
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
+from ssanet_jax.tools.input_advice import Rates, advice, verdict
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.parallel import to_devices
 from ssanet_jax.training.trainer_setup import TrainerSetup
@@ -35,17 +34,6 @@ from ssanet_jax.training.trainer_setup import TrainerSetup
 FLAGS = flags.FLAGS
 
 Spans = list[tuple[str, float, float]]  # lane, start, end in seconds
-
-
-class Rates(NamedTuple):
-    """Images per second of each part alone; None for a dataset in memory."""
-
-    read: float | None
-    decode: float | None  # and crop
-    input: float  # everything up to batches in host memory
-    transfer: float
-    step: float
-    together: float
 
 
 def main() -> None:
@@ -179,60 +167,6 @@ def print_table(console: Console, config: ConfigDict, rates: Rates) -> None:
     table.add_section()
     table.add_row('all together', f'{rates.together:,.0f}', f'{rates.together / rates.step:.2f}')
     console.print(table)
-
-
-def verdict(rates: Rates, cores: int, settings: list[str]) -> list[str]:
-    """Names the bottleneck and what would remove it.
-
-    >>> rates = Rates(9000.0, 2000.0, 1800.0, 50000.0, 3000.0, 1750.0)
-    >>> print(*verdict(rates, 2, []))
-    The input is the bottleneck: it delivers 1,800 images/s; the training step could take 3,000
-    (1.7 times as many). Its slowest part is decoding. About 4 cores like these 2 would keep up.
-    """
-    surplus = rates.input / rates.step
-    if rates.transfer < min(rates.input, rates.step):
-        return [
-            f'The transfer to the devices is the bottleneck: {rates.transfer:,.0f} images/s; the '
-            f'training step could take {rates.step:,.0f}.'
-        ]
-    if surplus >= 1:
-        near = ' It is close: other work on these cores may reverse it.' if surplus < 1.2 else ''
-        return [
-            f'The training step is the bottleneck: it takes {rates.step:,.0f} images/s; the input '
-            f'could deliver {rates.input:,.0f} ({surplus:.1f} times as many).{near}'
-        ]
-    lines = [
-        f'The input is the bottleneck: it delivers {rates.input:,.0f} images/s; the training step '
-        f'could take {rates.step:,.0f} ({1 / surplus:.1f} times as many).'
-    ]
-    enough = f'About {math.ceil(cores / surplus)} cores like these {cores} would keep up.'
-    if rates.read is None or rates.decode is None:
-        lines.append(enough)
-    elif rates.read < rates.decode:
-        lines.append('Its slowest part is reading. A faster or local disk would help most.')
-    else:
-        lines.append(f'Its slowest part is decoding. {enough}')
-    return [*lines, *settings]
-
-
-def advice(config: ConfigDict, hint: str) -> list[str]:
-    """Settings that would speed up this recipe's input."""
-    dataset = config.dataset
-    settings: list[str] = []
-    if dataset.train_crop == 'resized' and dataset.antialias:
-        settings.append('--config.dataset.antialias=False resizes several times as fast.')
-    if dataset.in_memory:
-        return settings
-    if 0 < dataset.num_threads < num_cores():
-        settings.append('--config.dataset.num_threads=-1 would use all cores.')
-    size = max(dataset.image_size, eval_size(dataset))
-    side = 3 * math.ceil(size / dataset.eval_crop_pct) // 2
-    if dataset.name != 'folder' and not re.search(r'_\d+px', dataset.name):
-        settings.append(
-            f'Smaller files decode faster; {prepare_command(dataset)} --max_side={side} makes a '
-            'copy of them.'
-        )
-    return [*settings, hint] if hint else settings
 
 
 def draw(spans: Spans, title: str, path: str) -> None:

@@ -6,7 +6,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import jax
@@ -15,6 +15,7 @@ from etils import epath
 from etils.epath.gpath import PosixGPath
 
 from ssanet_jax.errors import ConfigError, SaveError, one_line
+from ssanet_jax.training.checkpoints import trees
 from ssanet_jax.training.storage.file_reading import cannot_read_now, error_number
 from ssanet_jax.training.storage.workdir import Workdir
 
@@ -41,7 +42,7 @@ class CheckedHandler(ocp.StandardCheckpointHandler):
     """
 
     async def async_save(self, directory: Any, *, args: 'Save') -> Any:
-        self._step, self._saved = args.step, shapes(args.item)
+        self._step, self._saved = args.step, trees.shapes(args.item)
         return await super().async_save(directory, args=args)
 
     def finalize(self, directory: epath.Path) -> None:
@@ -53,7 +54,7 @@ class CheckedHandler(ocp.StandardCheckpointHandler):
 
     def _check_readable(self, directory: epath.Path) -> None:
         try:
-            found = shapes(self.metadata(directory).tree)
+            found = trees.shapes(self.metadata(directory).tree)
         except Exception as error:  # Orbax's and TensorStore's, of any kind
             raise OSError(f'it does not read back: {one_line(error)}') from error
         if found != self._saved:
@@ -116,32 +117,6 @@ def check_permanent(checkpoint: epath.Path, error: Exception) -> None:
     """Raises RunError if an error may pass, which is no sign of damage."""
     if error_number(error) not in (None, *_DAMAGE):
         raise cannot_read_now(checkpoint, error) from error
-
-
-def named_leaves(tree: Any) -> dict[str, Any]:
-    """{'0/params/conv1/kernel': leaf, ...} of a tree of arrays, metadata or shapes, in order."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_array)
-    return {_name(path): leaf for path, leaf in leaves}
-
-
-def fill(tree: Any, leaves: Mapping[str, Any]) -> Any:
-    """`tree` with each leaf replaced by the one of its name in `leaves`."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: leaves[_name(path)], tree, is_leaf=_is_array
-    )
-
-
-def _is_array(leaf: Any) -> bool:
-    return hasattr(leaf, 'dtype')
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator='/')
-
-
-def shapes(tree: Any) -> dict[str, str]:
-    """{'0/params/conv1/kernel': 'float32[3,3,3,16]', ...} of a tree as in `named_leaves`."""
-    return {name: f'{leaf.dtype}{list(leaf.shape)}' for name, leaf in named_leaves(tree).items()}
 
 
 def newest_good(

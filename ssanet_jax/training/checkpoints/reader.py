@@ -12,8 +12,7 @@ from absl import logging
 from etils import epath
 
 from ssanet_jax.errors import ConfigError, RunError, nearest, one_line
-from ssanet_jax.training.checkpoints import integrity
-from ssanet_jax.training.checkpoints.integrity import shapes
+from ssanet_jax.training.checkpoints import integrity, trees
 from ssanet_jax.training.checkpoints.retention import Retention
 from ssanet_jax.training.checkpoints.save_barrier import SaveBarrier
 from ssanet_jax.training.steps import TrainState
@@ -183,20 +182,20 @@ class CheckpointReader:
           RunError: it cannot be read now.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        if difference := self._difference(step, abstract):
+        if difference := trees.difference(self._metadata(step), abstract):
             raise ConfigError(
                 f'{self._name(step)} is of another model, optimizer or set of metrics: '
                 f'{difference}. Use the config that it was trained with.'
             )
         # By name: states of optimizers without arrays leave different trees behind.
-        as_saved = integrity.fill(self._metadata(step), integrity.named_leaves(abstract))
+        as_saved = trees.fill(self._metadata(step), trees.named_leaves(abstract))
         with self._reading(step):
             saved = self._manager.restore(step, args=integrity.Restore(as_saved))
-        return integrity.fill(like, integrity.named_leaves(saved))
+        return trees.fill(like, trees.named_leaves(saved))
 
     def fits(self, step: int, like: Tree) -> bool:
         """Whether the tree saved at `step` has the names, shapes and dtypes of `like`."""
-        return not self._difference(step, like)
+        return not trees.difference(self._metadata(step), like)
 
     def model_fits(self, step: int, state: TrainState) -> bool:
         """Whether parameters and statistics saved at `step` have those of `state`."""
@@ -210,31 +209,14 @@ class CheckpointReader:
     def _with_saved_optimizer(self, step: int, like: tuple[TrainState, Any]) -> Any:
         """`like` with abstract arrays of the saved optimizer's state and sums in their places."""
         (saved, sums), sharding = self._metadata(step), jax.tree.leaves(like)[0].sharding
-        saved, sums = self._abstract((saved['opt_state'], sums), sharding)
+        saved, sums = trees.abstract((saved['opt_state'], sums), sharding)
         return dataclasses.replace(like[0], opt_state=saved), sums
-
-    def _difference(self, step: int, like: Any) -> str:
-        """The first array of `like` that differs from the saved one, or ''."""
-        expected, saved = shapes(like), shapes(self._metadata(step))
-        for name in sorted(expected.keys() | saved.keys()):
-            if expected.get(name) != saved.get(name):
-                return (
-                    f'{name} was {saved.get(name, "absent")} and is {expected.get(name, "absent")}'
-                )
-        return ''
 
     def restore_state(self, step: int, like: Tree) -> Tree:
         """The first of the pair saved at `step`, without the sums of metrics; see `restore`."""
         sharding = jax.tree.leaves(like)[0].sharding
-        sums = self._abstract(self._metadata(step)[1], sharding)
+        sums = trees.abstract(self._metadata(step)[1], sharding)
         return self.restore(step, (like, sums))[0]
-
-    def _abstract(self, metadata: Any, sharding: jax.sharding.Sharding) -> Any:
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            metadata,
-            is_leaf=lambda leaf: hasattr(leaf, 'dtype'),
-        )
 
     def _metadata(self, step: int) -> Any:
         with self._reading(step):
@@ -246,7 +228,7 @@ class CheckpointReader:
         Their averages where the run has any, unless asked for the `raw` ones.
         """
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = self._abstract(self._metadata(step), sharding)
+        abstract = trees.abstract(self._metadata(step), sharding)
         with self._reading(step):
             state, _ = self._manager.restore(step, args=integrity.Restore(abstract))
         variables = state if raw else state.get('ema', state)
