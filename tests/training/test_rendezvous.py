@@ -46,7 +46,8 @@ def test_hosts_meet_in_any_order(order, monkeypatch):
 
 
 @pytest.mark.parametrize('first', [2, 3])
-def test_hosts_that_expect_different_numbers_are_all_refused(first):
+def test_hosts_that_expect_different_numbers_are_all_refused(first, monkeypatch):
+    monkeypatch.setattr(rendezvous, '_REFUSAL_S', 1)
     assert_one_reason(
         outcomes((first, 0), (5 - first, 1)),
         ConfigError,
