@@ -13,7 +13,7 @@ from ssanet_jax.data.sources import read_ahead
 
 
 class LabelledFile(NamedTuple):
-    """An encoded image and its labels int64 [l], of which there may be none."""
+    """An encoded image and its labels, int64 [l] with l >= 0."""
 
     file: bytes
     labels: np.ndarray

@@ -92,7 +92,7 @@ class AttentionModule(nn.Module):
 class ResidualAttentionNetwork(ResidualNetwork, kw_only=True):
     """See `Network`; a stage is a residual unit and attention modules, the last one units alone.
 
-    Stochastic depth is for the units with an attention slot, none of which is in a mask.
+    Stochastic depth applies to units with an attention slot, not to those of masks.
 
     Attributes:
       modules: attention modules of every stage before the last.

@@ -120,12 +120,7 @@ def summary(title: str, scores: Mapping[str, 'Scores']) -> Table:
         undecodable += total.undecodable
     notes = ['Images without a label are left out.'] if any(row[-1] for row in rows) else []
     if undecodable:
-        many = (
-            'images cannot be decoded and count'
-            if undecodable > 1
-            else ('image cannot be decoded and counts')
-        )
-        notes.append(f'{undecodable:,} {many} as incorrect.')
+        notes.append(f'Undecodable images, counted as incorrect: {undecodable:,}.')
     return Table(title, columns, rows, notes)
 
 

@@ -141,7 +141,7 @@ def test_imagenet_r_chooses_among_its_200_classes(imagenet_run, prepare, tmp_pat
     prepare('imagenet_r', imagenet_run, folder=tmp_path, file_format='tfrecord')
     (table,) = results(capsys, imagenet_run, '--on=imagenet_r')
     assert shares(table['rows'][0]) == [40.0, 60.0, 10, 0]
-    assert table['notes'] == ['1 image cannot be decoded and counts as incorrect.']
+    assert table['notes'] == ['Undecodable images, counted as incorrect: 1.']
 
 
 def test_real_labels_are_sets_and_may_be_empty(imagenet_run, prepare, tmp_path, capsys):

@@ -33,8 +33,6 @@ _JPEG = b'\xff\xd8\xff'
 _PIL = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 _CV2 = {'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
 _Box = tuple[float, float, float, float]  # left, top, right, bottom
-
-
 _ERRORS = (tf.errors.InvalidArgumentError, BadImageError)
 
 
