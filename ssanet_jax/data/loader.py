@@ -1,7 +1,7 @@
 """Batches for training and evaluation: `train_batches` and `eval_batches`.
 
 Encoded images are read by `sources`, decoded on all cores by `decode`, and written straight into
-their batch. Threads share the work; TensorFlow, OpenCV and Pillow do it without Python's lock.
+their batch. Threads share the work; libjpeg-turbo, OpenCV and Pillow do it without Python's lock.
 """
 
 import functools
@@ -20,7 +20,6 @@ from ssanet_jax.data import memory
 from ssanet_jax.data.bad_images import BadImages
 from ssanet_jax.data.builders import open_builder, open_source, prepare_command, split_size
 from ssanet_jax.data.decoding.decode import DecodeSpec, decode
-from ssanet_jax.data.decoding.jpeg import GROUP
 from ssanet_jax.data.padding import Batch, pad
 from ssanet_jax.data.read_errors import check_labels, readable
 from ssanet_jax.data.sources import (
@@ -30,6 +29,8 @@ from ssanet_jax.data.sources import (
     Source,
     num_threads,
 )
+
+_GROUP = 16  # images that a thread decodes at a time; what is drawn for them is drawn together
 
 
 def train_batches(
@@ -124,16 +125,14 @@ def decode_batches(
     """Yields batches of `rows` images, the last one shorter, in order; BATCHES_AHEAD in advance.
 
     `sizes` are those of each batch, by default `spec.size` of all. `spec.dataset.num_threads`
-    threads decode; TensorFlow adds its own.
+    threads decode.
     """
-    # TensorFlow decodes a group of random resized crops in parallel, all else one by one.
-    most = GROUP if spec.crop == 'resized' else GROUP // 8
     in_flight: deque[tuple[DecodedBatch, list[Future[dict[int, str]]]]] = deque()
     threads = num_threads(spec.dataset.num_threads)
     with ThreadPoolExecutor(threads, thread_name_prefix='decode') as pool:
         try:
             sizes = itertools.repeat(spec.size) if sizes is None else sizes
-            for parts, size in zip(_cut(encoded, rows, most), sizes, strict=False):
+            for parts, size in zip(_cut(encoded, rows, _GROUP), sizes, strict=False):
                 image = np.empty((sum(map(len, parts)), size, size, 3), np.uint8)
                 tasks, start = [], 0
                 for part in parts:
