@@ -61,8 +61,9 @@ def require_packages(format_name: str) -> None:
     packages = FORMATS[format_name].packages
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
+        extra = 'tensorflow' if 'tensorflow' in missing else 'export'
         raise ConfigError(
-            f"Exporting to {format_name} needs {' and '.join(missing)}: pip install -e '.[export]'"
+            f"Exporting to {format_name} needs {' and '.join(missing)}: pip install -e '.[{extra}]'"
         )
 
 

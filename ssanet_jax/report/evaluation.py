@@ -104,7 +104,7 @@ def evaluate_trained(trained: TrainedModel, *, hardest: int, sample: int) -> Eva
 def _names(config: ConfigDict, count: int) -> list[str]:
     if config.dataset.name != 'folder':
         return [f'#{position}' for position in range(count)]
-    from ssanet_jax.data.builders import open_builder  # imports TensorFlow
+    from ssanet_jax.data.builders import open_builder  # imports TFDS
 
     files = open_builder(config.dataset).chosen(config.dataset.eval_split)
     return [printable(file.name) for file in files]

@@ -4,13 +4,10 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from ssanet_jax import runtime
-
 # The extra of pyproject.toml that installs each optional module.
 EXTRAS = {
     'absl': 'train',
     'array_record': 'train',
-    'clu': 'train',
     'cv2': 'train',
     'etils': 'train',
     'filelock': 'train',
@@ -30,10 +27,11 @@ EXTRAS = {
     'rich': 'train',
     'safetensors': 'weights',
     'scipy': 'train',
+    'simplejpeg': 'train',
     'sklearn': 'train',
     'statsmodels': 'study',
     'tensorboard': 'train',
-    'tensorflow': 'train',
+    'tensorflow': 'tensorflow',
     'tensorflow_datasets': 'train',
     'torch': 'torch',
 }
@@ -56,4 +54,3 @@ def name_extra(
 
 if Path(sys.argv[0]).name in ('-m', 'main.py'):  # a command, whose module is imported next
     sys.excepthook = name_extra
-runtime.silence_tensorflow()  # before a command imports it

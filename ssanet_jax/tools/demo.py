@@ -52,7 +52,7 @@ def main() -> None:
     from ssanet_jax.trained.load import load_trained
 
     trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
-    runtime.start_tensorflow()
+    runtime.enable_compilation_cache()
     try:
         blocks = serve(
             trained,

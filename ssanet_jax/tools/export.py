@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
     from ssanet_jax import export
 
     export.require_packages(FLAGS.format)
-    runtime.start_tensorflow()
+    runtime.enable_compilation_cache()
     trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
     if files is None:
         images = export.evaluation_images(trained)

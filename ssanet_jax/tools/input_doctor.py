@@ -39,7 +39,7 @@ Spans = list[tuple[str, float, float]]  # lane, start, end in seconds
 def main() -> None:
     config = cli.recipe()
     config.dataset.initial_size = -1  # measures the largest images
-    runtime.start_tensorflow()
+    runtime.enable_compilation_cache()
     check_batch_size(config, jax.device_count())
     info = data.dataset_info(config)
     setup = trainer_setup.build(

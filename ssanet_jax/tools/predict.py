@@ -44,8 +44,8 @@ def main(arguments: list[str]) -> None:
     files = input_files.find(arguments)
     from ssanet_jax.trained.load import load_trained
 
-    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
-    runtime.start_tensorflow()
+    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
+    runtime.enable_compilation_cache()
     bad = 0
 
     def results() -> Iterator[dict[str, Any]]:

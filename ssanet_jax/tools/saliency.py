@@ -60,8 +60,8 @@ def main(arguments: list[str]) -> None:
         raise ConfigError(f'--out={out} exists and is not an empty folder; choose another.')
     from ssanet_jax.trained.load import load_trained
 
-    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
-    runtime.start_tensorflow()
+    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
+    runtime.enable_compilation_cache()
     try:
         bad, scores = _write(trained, files, boxes, out)
     except OSError as error:

@@ -62,7 +62,7 @@ def open_part(
     Raises:
       ConfigError: the dataset is not prepared, or has other classes.
     """
-    from ssanet_jax.data.builders import class_names, open_builder, split_size  # TensorFlow
+    from ssanet_jax.data.builders import class_names, open_builder, split_size
 
     dataset = trained.config.copy_and_resolve_references().dataset
     dataset.name, dataset.data_dir = name, data_dir or dataset.data_dir

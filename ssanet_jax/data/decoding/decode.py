@@ -50,7 +50,7 @@ class DecodeSpec(NamedTuple):
 
 
 def decode(
-    files: Sequence[bytes], keys: np.ndarray, out: np.ndarray, spec: DecodeSpec
+    files: Sequence[bytes | np.ndarray], keys: np.ndarray, out: np.ndarray, spec: DecodeSpec
 ) -> dict[int, str]:
     """Decodes, crops and augments files into `out`; each row depends only on its file and key.
 
@@ -60,7 +60,7 @@ def decode(
     All else is decoded exactly.
 
     Args:
-      files: of the formats of `decode_image`, turned and composed on white as it does.
+      files: as `decode_image` takes them, turned and composed on white as it does.
       keys: int64 [n, 2], epoch and number of each example; with `spec.seed` they determine
         the random crops and their augmentation.
       out: uint8 [n, size, size, 3], written; black where a file cannot be decoded.
@@ -77,7 +77,7 @@ def decode(
     for row, file in enumerate(files):
         try:
             if row in parts:
-                _resize(decode_part(file, parts[row]), draws[row], out[row], spec.dataset)
+                _resize(decode_part(parts[row]), draws[row], out[row], spec.dataset)
             else:
                 crop(decode_image(file, spec.dataset), draws[row], out[row], spec)
         except BadImageError as error:
@@ -89,7 +89,7 @@ def decode(
 
 
 def decode_whole(
-    files: Sequence[bytes], dataset: ConfigDict
+    files: Sequence[bytes | np.ndarray], dataset: ConfigDict
 ) -> tuple[list[np.ndarray], dict[int, str]]:
     """Decodes files at their original sizes; returns images uint8 [H, W, 3] and {row: reason}.
 

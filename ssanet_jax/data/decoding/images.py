@@ -46,13 +46,14 @@ _ROWS = 64  # composed at a time
 _MISSING = {bytes([level] * 3) for level in (128, 64, 63)}
 
 
-def decode_image(file: bytes, dataset: ConfigDict) -> np.ndarray:
+def decode_image(file: bytes | np.ndarray, dataset: ConfigDict) -> np.ndarray:
     """Decodes a file exactly: the first frame, turned as its Exif orientation says, on white.
 
     Gray, CMYK and palettes become RGB; of 16 bits the upper 8 count. Color profiles are ignored.
 
     Args:
-      file: JPEG, PNG, WebP, GIF, BMP, TIFF, or AVIF if Pillow was built with it.
+      file: JPEG, PNG, WebP, GIF, BMP, TIFF, or AVIF if Pillow was built with it; or pixels uint8
+        [H, W, 3], which are returned.
       dataset: `config.dataset`; reads `max_image_bytes` and `max_image_pixels`.
 
     Returns:
@@ -61,6 +62,8 @@ def decode_image(file: bytes, dataset: ConfigDict) -> np.ndarray:
     Raises:
       BadImageError: it cannot be decoded or exceeds a limit.
     """
+    if isinstance(file, np.ndarray):
+        return file
     kind = _format(file, dataset)
     try:
         if kind == 'JPEG':
@@ -69,7 +72,9 @@ def decode_image(file: bytes, dataset: ConfigDict) -> np.ndarray:
     except BadImageError:
         raise
     except Exception as error:  # Pillow raises all kinds
-        raise BadImageError(f'It cannot be decoded as {kind}: {reason(error).rstrip(".")}.') from error
+        raise BadImageError(
+            f'It cannot be decoded as {kind}: {reason(error).rstrip(".")}.'
+        ) from error
 
 
 def image_sides(file: bytes, dataset: ConfigDict) -> tuple[int, int]:
@@ -116,11 +121,10 @@ def may_end_early(part: np.ndarray) -> bool:
     return part[-1, -1].tobytes() in _MISSING
 
 
-def reason(error: Exception, file: bytes = b'') -> str:
+def reason(error: Exception, file: bytes | np.ndarray = b'') -> str:
     """Why `file` cannot be decoded, on one line: truncated, or the error of its decoder."""
-    if formats.image_format(file) == 'JPEG' and not (
-        jpeg_segments.has_end(file) and jpeg_segments.has_all_scans(file)
-    ):
+    is_jpeg = isinstance(file, bytes) and formats.image_format(file) == 'JPEG'
+    if is_jpeg and not (jpeg_segments.has_end(file) and jpeg_segments.has_all_scans(file)):
         return TRUNCATED
     return ' '.join(str(error).split())[:200] or type(error).__name__
 

@@ -19,12 +19,14 @@ class Part(NamedTuple):
     """A part of a JPEG.
 
     Attributes:
+      file: the JPEG.
       sides: height and width of the stored image.
       window: int32 [4], (top, left, height, width) in the stored image after `halvings`.
       halvings: how many times the image is halved.
       tag: the orientation.
     """
 
+    file: bytes
     sides: tuple[int, int]
     window: np.ndarray
     halvings: int
@@ -32,7 +34,7 @@ class Part(NamedTuple):
 
 
 def find_parts(
-    files: Sequence[bytes], uniforms: np.ndarray, size: int, dataset: ConfigDict
+    files: Sequence[bytes | np.ndarray], uniforms: np.ndarray, size: int, dataset: ConfigDict
 ) -> dict[int, Part]:
     """Places a random resized crop in each JPEG; files that `decode_image` must see are left out.
 
@@ -45,37 +47,41 @@ def find_parts(
     Returns:
       {row of `files`: part}.
     """
-    stored = {row: sides for row, file in enumerate(files) if (sides := _sides(file, dataset))}
+    jpegs = {
+        row: file
+        for row, file in enumerate(files)
+        if isinstance(file, bytes) and file.startswith(_JPEG)
+    }
+    stored = {row: found for row, file in jpegs.items() if (found := _sides(file, dataset))}
     if not stored:
         return {}
     rows = list(stored)
-    tags = np.array([jpeg_segments.orientation(files[row]) for row in rows])
+    tags = np.array([jpeg_segments.orientation(jpegs[row]) for row in rows])
     sides = upright_sides(np.array(list(stored.values())), tags)
     windows = crop_windows(sides, uniforms[rows], dataset.crop_area, dataset.crop_aspect)
     times = np.clip(windows[:, 2:].min(axis=1) // size, 1, 2**jpeg.MAX_HALVINGS)
     halvings = np.log2(times).astype(np.int32)
     windows = reduced_windows(stored_windows(windows, sides, tags), halvings)
-    parts = zip(stored.values(), windows, halvings.tolist(), tags.tolist(), strict=True)
-    return {row: Part(*part) for row, part in zip(rows, parts, strict=True)}
+    parts = zip(rows, stored.values(), windows, halvings.tolist(), tags.tolist(), strict=True)
+    return {row: Part(jpegs[row], *part) for row, *part in parts}
 
 
 def _sides(file: bytes, dataset: ConfigDict) -> tuple[int, int] | None:
-    if not file.startswith(_JPEG) or not (sides := jpeg.sides(file)):
-        return None
+    sides = jpeg.sides(file)
     try:
         check_bytes(file, dataset)
-        check_pixels(*sides, dataset)
+        check_pixels(*(sides or (0, 0)), dataset)
     except BadImageError:
         return None
     return sides
 
 
-def decode_part(file: bytes, part: Part) -> np.ndarray:
+def decode_part(part: Part) -> np.ndarray:
     """Decodes a part; returns uint8 [H, W, 3], upright. Raises BadImageError."""
-    *where, tag = part
-    image = jpeg.decode_window(file, *where)
+    file, sides, window, halvings, tag = part
+    image = jpeg.decode_window(file, sides, window, halvings)
     if may_end_early(image):
-        again = jpeg.decode_window(jpeg_segments.with_noise(file), *where)
-        if not np.array_equal(image, again):
+        noisy = jpeg_segments.with_noise(file)
+        if not np.array_equal(image, jpeg.decode_window(noisy, sides, window, halvings)):
             raise BadImageError(TRUNCATED)
     return upright(image, tag)
