@@ -123,8 +123,11 @@ def may_end_early(part: np.ndarray) -> bool:
 
 def reason(error: Exception, file: bytes | np.ndarray = b'') -> str:
     """Why `file` cannot be decoded, on one line: truncated, or the error of its decoder."""
-    is_jpeg = isinstance(file, bytes) and formats.image_format(file) == 'JPEG'
-    if is_jpeg and not (jpeg_segments.has_end(file) and jpeg_segments.has_all_scans(file)):
+    if (
+        isinstance(file, bytes)
+        and formats.image_format(file) == 'JPEG'
+        and not (jpeg_segments.has_end(file) and jpeg_segments.has_all_scans(file))
+    ):
         return TRUNCATED
     return ' '.join(str(error).split())[:200] or type(error).__name__
 
