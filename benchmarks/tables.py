@@ -196,6 +196,28 @@ def input_choices(result: dict[str, Any]) -> str:
     return markdown(['bytes in memory', 'images/s', 'gray levels from Pillow'], rows)
 
 
+def decoders(result: dict[str, Any]) -> str:
+    rows = [
+        (
+            f'{name}, {size}',
+            rates(of['cpu_ms_per_image']),
+            rates(of['cpu_rate_ratio']),
+            str(of['largest_difference']),
+        )
+        for size in ('224 pixels', '112 pixels')
+        for name, of in result[size].items()
+    ]
+    return markdown(['decoder', 'CPU ms per image', 'relative rate', 'largest difference'], rows)
+
+
+def start_up(result: dict[str, Any]) -> str:
+    rows = [
+        (name, rates(seconds['clock'], 1), rates(seconds['processors'], 1))
+        for name, seconds in result['seconds'].items()
+    ]
+    return markdown(['tools.predict, one image', 'seconds', 'seconds of processors'], rows)
+
+
 def augmentation(result: dict[str, Any]) -> str:
     rows = [
         (name, *(rates(values[key]) for key in ('cpu_ms_per_image', 'cpu_rate_ratio')))
@@ -225,6 +247,7 @@ def predictions(result: dict[str, Any]) -> str:
 DATA_TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     'input': ('input.json', input_rates),
     'choices': ('input.json', input_choices),
+    'decoders': ('decoders.json', decoders),
 }
 
 
@@ -233,7 +256,10 @@ def main() -> None:
         'performance.md': TABLES,
         'data.md': DATA_TABLES,
         'augmentation.md': {'augmentation': ('augmentation.json', augmentation)},
-        'trained.md': {'predictions': ('predictions.json', predictions)},
+        'trained.md': {
+            'predictions': ('predictions.json', predictions),
+            'start_up': ('start_up.json', start_up),
+        },
     }.items():
         blocks = {}
         for name, (file, make) in tables.items():

@@ -131,7 +131,7 @@ def test_a_tpu_is_asked_for_set_up_and_deleted(tpu, tmp_path):
     assert deleted == 'compute tpus queued-resources delete ssanet --force --zone=z'
     assert (tmp_path / 'home/ssanet/main.py').exists()
     installed = (tmp_path / 'python3').read_text()
-    assert '--constraint=requirements.txt --editable=.[train,tpu]' in installed
+    assert '--constraint=requirements-test.txt --editable=.[tensorflow,tpu]' in installed
     assert tpu('fly').returncode == 2
 
 
