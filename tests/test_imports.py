@@ -52,6 +52,7 @@ def test_packages_import_only_packages_before_them():
         *order.split(),
         'config',
         'data',
+        'pretrained',
         'analysis',
         'targets',
         'training',
@@ -59,6 +60,7 @@ def test_packages_import_only_packages_before_them():
         'report',
         'study',
         'export',
+        'publish',
         'tools',
     ]
     package = ROOT / 'ssanet_jax'

@@ -21,15 +21,15 @@ import numpy as np
 from absl import flags
 
 from ssanet_jax import runtime
-from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.data.decoding.formats import SUFFIXES
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.tools import cli
+from ssanet_jax.tools import cli, sources
 
 if TYPE_CHECKING:
     import gradio
+    from ml_collections import ConfigDict
 
-    from ssanet_jax.trained.load import TrainedModel
+    from ssanet_jax.trained.sources import AnyModel
 
 _SHOWN = 320  # minimum side in pixels of the pictures on the page
 
@@ -40,8 +40,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('workdir', None, 'The run.', required=True)
-    flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
+    sources.define_flags()
     flags.DEFINE_string('host', '127.0.0.1', 'Address to listen on.')
     flags.DEFINE_integer('port', 7860, 'Port to listen on.', lower_bound=1, upper_bound=65535)
     flags.DEFINE_integer('max_upload_mb', 16, 'Largest file to accept, in MB.', lower_bound=1)
@@ -49,9 +48,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    from ssanet_jax.trained.load import load_trained
-
-    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
+    trained = sources.load()
     runtime.start_tensorflow()
     try:
         blocks = serve(
@@ -72,7 +69,7 @@ def main() -> None:
             'host or port, or set NO_PROXY=127.0.0.1,localhost.'
         ) from error
     host = f'[{FLAGS.host}]' if ':' in FLAGS.host else FLAGS.host
-    print(f'http://{host}:{FLAGS.port} shows {FLAGS.workdir}, step {trained.step:,}.', flush=True)
+    print(f'http://{host}:{FLAGS.port} shows {sources.described(trained)}.', flush=True)
     if not _is_loopback(FLAGS.host):
         print('Anyone who can reach this address can use the page: it has no password.')
     _wait_for_signal()
@@ -89,7 +86,7 @@ def _wait_for_signal() -> None:
 
 
 def serve(
-    trained: 'TrainedModel', *, host: str, port: int, max_upload_bytes: int, max_image_pixels: int
+    trained: 'AnyModel', *, host: str, port: int, max_upload_bytes: int, max_image_pixels: int
 ) -> 'gradio.Blocks':
     """Serves a trained model's page at http://host:port from background threads.
 
@@ -97,7 +94,7 @@ def serve(
     read, and all files of the page when Python exits.
 
     Args:
-      trained: from `ssanet_jax.load_trained`.
+      trained: from `ssanet_jax.load`.
       host: address to listen on; anyone who can reach it can use the page: there is no password.
       port: of that address.
       max_upload_bytes: larger files are refused.
@@ -117,7 +114,7 @@ def serve(
 
     from ssanet_jax.tools.demo_guard import Guard
 
-    blocks = _page(limit_pixels(trained, max_image_pixels))
+    blocks = _page(trained, limit_pixels(trained, max_image_pixels))
     guard = Middleware(Guard, host=host, max_bytes=max_upload_bytes + _FORM_BYTES)
     blocks.queue(max_size=32, default_concurrency_limit=1).launch(
         server_name=host,
@@ -142,22 +139,21 @@ def serve(
     return blocks
 
 
-def limit_pixels(trained: 'TrainedModel', max_image_pixels: int) -> 'TrainedModel':
-    """Lowers the model's limit on image pixels to `max_image_pixels`, if it is higher."""
-    config = trained.config.copy_and_resolve_references()
-    config.dataset.max_image_pixels = min(max_image_pixels, config.dataset.max_image_pixels)
-    return trained._replace(config=config)
+def limit_pixels(trained: 'AnyModel', max_image_pixels: int) -> 'ConfigDict':
+    """The model's `dataset` with at most `max_image_pixels` as its limit on image pixels."""
+    dataset = trained.dataset.copy_and_resolve_references()
+    dataset.max_image_pixels = min(max_image_pixels, dataset.max_image_pixels)
+    return dataset
 
 
-def _page(trained: 'TrainedModel') -> 'gradio.Blocks':
+def _page(trained: 'AnyModel', dataset: 'ConfigDict') -> 'gradio.Blocks':
     """The page. Images are decoded, resized and normalized as in evaluation."""
     import gradio as gr
 
     from ssanet_jax import data
     from ssanet_jax.trained.prediction import Predictor
 
-    predictor, dataset = Predictor(trained, batch_size=1), trained.config.dataset
-    title, size = f'{trained.config.model.name} on {dataset.name}', eval_size(dataset)
+    predictor, size = Predictor(trained, batch_size=1), trained.preprocessing.size
 
     def answer(path: str | None) -> tuple[dict[str, float] | None, list[tuple], str]:
         """Probabilities by class, captioned pictures and a note on the image in a file."""
@@ -174,10 +170,10 @@ def _page(trained: 'TrainedModel') -> 'gradio.Blocks':
         return {guess.name: guess.probability for guess in top}, pictures, note
 
     kept = (_KEPT_SECONDS, _KEPT_SECONDS)
-    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=kept) as blocks:
+    with gr.Blocks(title=trained.name, analytics_enabled=False, delete_cache=kept) as blocks:
         gr.Markdown(
-            f'# {title}\nStep {trained.step:,}; {len(trained.classes):,} classes. Drop an image: '
-            f'the network sees it at {size} x {size} pixels, as in evaluation.'
+            f'# {trained.name}\n{len(trained.classes):,} classes. Drop an image: the network sees '
+            f'it at {size} x {size} pixels, as in evaluation.'
         )
         with gr.Row():
             # The file as uploaded: gr.Image would decode and re-encode it.
@@ -190,9 +186,7 @@ def _page(trained: 'TrainedModel') -> 'gradio.Blocks':
     return blocks
 
 
-def _pictures(
-    trained: 'TrainedModel', image: np.ndarray
-) -> tuple[list[tuple[np.ndarray, str]], str]:
+def _pictures(trained: 'AnyModel', image: np.ndarray) -> tuple[list[tuple[np.ndarray, str]], str]:
     """The image [1, s, s, 3] as the network sees it, its saliency maps, and a note on them."""
     from ssanet_jax.trained.saliency import enlarge, explain, legible_size
     from ssanet_jax.trained.saliency_display import overlay

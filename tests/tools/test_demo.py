@@ -210,7 +210,7 @@ def test_pixels_are_limited_by_the_page_and_by_the_run(trained_digits):
     trained = ssanet_jax.load_trained(str(trained_digits))
     trained.config.dataset.max_image_pixels = 2000
     for limit, lower in ((900, 900), (10**6, 2000)):
-        dataset = module.limit_pixels(trained, limit).config.dataset
+        dataset = module.limit_pixels(trained, limit)
         files = []
         for sides in ((lower, 1), (lower + 1, 1)):
             file = io.BytesIO()
