@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from ssanet_jax.errors import ConfigError, one_line
 
@@ -32,29 +32,26 @@ def fetch(repo: str, files: Sequence[str], revision: str | None = None) -> Path:
     wanted = f'hf://{repo}@{revision}' if revision else f'hf://{repo}'
     try:
         return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=list(files)))
-    except errors.GatedRepoError as error:
-        raise ConfigError(
-            f'{wanted} is gated: accept its conditions on its page, then run hf auth login or set '
-            'HF_TOKEN.'
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise ConfigError(
-            f'{wanted} does not exist, or is private: check the name; for a private one, run '
-            'hf auth login or set HF_TOKEN.'
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ConfigError(
-            f'{wanted} has no such revision; choose a branch, tag or commit of {repo}.'
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise ConfigError(
-            f'{wanted} is not in the cache, and the Hub cannot be reached: check the connection, '
-            'HF_ENDPOINT and HF_HUB_OFFLINE.'
-        ) from error
     except Exception as error:  # of huggingface_hub, its HTTP client, or the disk
-        raise ConfigError(
-            f'{wanted} cannot be fetched: {one_line(error)} Try again later.'
-        ) from error
+        raise ConfigError(f'{wanted} {_reason(error, errors)}') from error
+
+
+def _reason(error: Exception, errors: ModuleType) -> str:
+    """What is wrong, and what to do."""
+    login = 'run hf auth login or set HF_TOKEN'
+    if isinstance(error, errors.GatedRepoError):
+        return f'is gated: accept its conditions on its page, then {login}.'
+    status = getattr(getattr(error, 'response', None), 'status_code', None)
+    if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 403):
+        return f'does not exist, or is private: check the name; for a private one, {login}.'
+    if isinstance(error, errors.RevisionNotFoundError):
+        return 'has no such revision; choose a branch, tag or commit of it.'
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return (
+            'is not in the cache, and the Hub cannot be reached: check the connection, HF_ENDPOINT '
+            'and HF_HUB_OFFLINE.'
+        )
+    return f'cannot be fetched: {one_line(error)} Try again later.'
 
 
 def check_name(repo: str) -> None:
@@ -71,7 +68,7 @@ def remedy(repo: str) -> str:
     )
 
 
-def require_hub() -> Any:
+def require_hub() -> ModuleType:
     """The module huggingface_hub; raises ConfigError if it is not installed."""
     try:
         import huggingface_hub
