@@ -216,5 +216,6 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.setattr(constants, 'HF_HUB_DISABLE_XET', True)  # which has a server of its own
         monkeypatch.delenv('HF_TOKEN', raising=False)
         monkeypatch.setenv('HF_HUB_DISABLE_PROGRESS_BARS', '1')
+        server.cache = tmp_path / 'cache'
         yield server
         close_session()
