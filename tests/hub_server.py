@@ -18,7 +18,8 @@ TOKEN = 'hf_of_the_owner'
 
 
 def commit_of(files):
-    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+    sums = sorted((name, _sha256(content)) for name, content in files.items())
+    return hashlib.sha1(repr(sums).encode()).hexdigest()
 
 
 class Hub:
@@ -42,11 +43,8 @@ class Hub:
             if match:
                 names = match.groupdict()
                 repo = names.get('repo')
-                if (
-                    repo is not None
-                    and (repo in self.private or method == 'POST')
-                    and token != TOKEN
-                ):
+                closed = repo in self.private or method == 'POST'
+                if repo is not None and closed and token != TOKEN:
                     return 401, {}, {'error': 'Invalid username or password.'}
                 if repo is not None and repo not in self.repos:
                     return (404 if token else 401), {'X-Error-Code': 'RepoNotFound'}, {}
@@ -94,9 +92,9 @@ class Hub:
         wanted = json.loads(body)
         repo = f'{wanted["organization"]}/{wanted["name"]}'
         if repo in self.repos:
-            return 409, {}, {'error': 'You already created this model repo'}
+            return 409, {}, {'error': 'It exists.', 'url': f'{self.address}/{repo}'}
         self.add(repo, {}, private='private' in (wanted.get('visibility'), *wanted))
-        return 200, {}, {'url': f'http://hub/{repo}', 'name': repo}
+        return 200, {}, {'url': f'{self.address}/{repo}', 'name': repo}
 
     def _validate(self, names, body, token):
         content = json.loads(body)['content']
@@ -145,7 +143,8 @@ class Hub:
             elif line['key'] == 'lfsFile':
                 files[value['path']] = self.uploaded[value['oid']]
         commit = self.add(names['repo'], files)
-        return 200, {}, {'commitUrl': f'http://hub/{names["repo"]}/{commit}', 'commitOid': commit}
+        url = f'{self.address}/{names["repo"]}/commit/{commit}'
+        return 200, {}, {'commitUrl': url, 'commitOid': commit}
 
 
 _REPO = r'(?P<repo>[\w.-]+/[\w.-]+)'

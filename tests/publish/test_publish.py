@@ -108,6 +108,8 @@ def test_results_are_of_the_published_weights_and_step(trained, tmp_path):
     assert find_results(trained._replace(step=7), workdir) is None
 
 
+# Of huggingface_hub's own upload.
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 def test_a_folder_is_uploaded_and_loads_from_the_hub(hub, out, trained, monkeypatch, capsys):
     upload = [f'--out={out}', '--repo=me/digits', '--upload']
     with pytest.raises(ConfigError, match='hf auth login') as raised:
@@ -117,7 +119,7 @@ def test_a_folder_is_uploaded_and_loads_from_the_hub(hub, out, trained, monkeypa
     monkeypatch.setenv('HF_TOKEN', TOKEN)
     for _ in range(2):  # the second into the repository of the first
         run_tool(publish, *upload, '--private')
-        assert capsys.readouterr().out.startswith('http://hub/me/digits/')
+        assert capsys.readouterr().out.startswith(f'{hub.address}/me/digits/commit/')
     assert hub.repos['me/digits']['main'] == {p.name: p.read_bytes() for p in out.iterdir()}
     assert 'me/digits' in hub.private
     assert ssanet_jax.load('hf://me/digits').classes == trained.classes
