@@ -3,6 +3,8 @@ r"""Writes the table of weights that torchvision and timm host for the networks 
     pip install -e .[torch] torchvision timm
     python benchmarks/hosted_weights.py --results=results-imagenet.csv
 
+It also fills the table of docs/publish.md.
+
 Addresses, checksums, preprocessing and licenses are those of the installed libraries; so are
 torchvision's accuracies. Those of timm's weights are measured by its author: results/
 results-imagenet.csv of https://github.com/huggingface/pytorch-image-models. Weights are listed if
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import ROOT, fill, markdown
 
 # CPU builds of torch lack operators that torchvision registers shapes for.
 library = torch.library.Library('torchvision', 'DEF')
@@ -31,7 +34,7 @@ import torchvision
 from ssanet_jax import create_model, weights
 from ssanet_jax.models.registry import NETWORKS
 
-OUT = Path(__file__).parents[1] / 'ssanet_jax/pretrained/hosted.json'
+OUT = ROOT / 'ssanet_jax/pretrained/hosted.json'
 
 # Names in timm, where they differ from those here.
 TIMM = {f'seresnet{depth}': f'se_resnet{depth}' for depth in (50, 101, 152)}
@@ -119,6 +122,21 @@ def fits(name: str, state_dict: dict[str, torch.Tensor]) -> bool:
     return True
 
 
+def summary(entries: list[dict[str, Any]]) -> str:
+    """The most accurate weights of each network by library, as a table."""
+    rows = []
+    for network in dict.fromkeys(entry['network'] for entry in entries):
+        row = [f'`{network}`']
+        for scheme in ('torchvision', 'timm'):
+            of_both = [e for e in entries if e['network'] == network]
+            hosted = [e for e in of_both if e['source'].startswith(scheme)]
+            best = max(hosted, key=lambda entry: entry['top1'], default=None)
+            name = best and best['source'].partition('://')[2]
+            row.append(f'{best["top1"]:.2f} `{name}`' if best else '-')
+        rows.append([*row, str(len(of_both))])
+    return markdown(['network', 'torchvision, top-1', 'timm, top-1', 'sets'], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--results', type=Path, required=True)
@@ -128,7 +146,7 @@ def main() -> None:
     lines = ',\n  '.join(json.dumps(entry) for entry in entries)
     versions = {'torchvision': torchvision.__version__, 'timm': timm.__version__}
     OUT.write_text(f'{{"versions": {json.dumps(versions)},\n"weights": [\n  {lines}\n]}}\n')
-    print(f'{len(entries)} in {OUT}')
+    fill(ROOT / 'docs/publish.md', {'hosted': summary(entries)})
 
 
 if __name__ == '__main__':

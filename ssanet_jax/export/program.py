@@ -123,7 +123,7 @@ def describe(
 def resize_rule(preprocessing: Preprocessing) -> str:
     """Describes how evaluation turns, resizes and crops an image file."""
     size, resize, interpolation, *_ = preprocessing
-    decoded = 'turned upright by its Exif orientation, on white; '
+    decoded = 'turned upright by their Exif orientation, on white; '
     if resize is None:
         return f'{decoded}the whole image resized to {size} x {size}, bilinear, antialiased'
     return (

@@ -155,8 +155,9 @@ def _listed(classes: Sequence[str]) -> str:
 
 
 def _versions(workdir: Workdir) -> str:
-    """'ssanet_jax 0.1.0, jax 0.10.2 and flax 0.12.8, on 8 x TPU v5 lite' of the last start."""
+    """'ssanet_jax 0.1.0, jax 0.10.2, flax 0.12.8 on 8 x TPU v5 lite', of the last start."""
     last = (workdir.read_starts() or [{}])[-1]
-    versions = [f'{n} {v}' for n, v in last.get('versions', {}).items()][:5]
+    known = last.get('versions', {})
+    versions = [f'{n} {known[n]}' for n in ('ssanet_jax', 'jax', 'flax') if n in known]
     devices = f' on {last["devices"]} x {last["device_kind"]}' if 'device_kind' in last else ''
     return f'{", ".join(versions) or "unknown versions"}{devices}'

@@ -81,7 +81,7 @@ def test_the_metadata_describe_inputs_and_outputs(exported, trained):
         'dtype': 'uint8',
         'shape': ['n', 8, 8, 3],
         'values': 'RGB, 0 to 255',
-        'from_files': 'turned upright by its Exif orientation, on white; the whole image resized '
+        'from_files': 'turned upright by their Exif orientation, on white; the whole image resized '
         'to 8 x 8, bilinear, antialiased',
     }
     assert metadata['preprocessing'] == {
