@@ -11,6 +11,7 @@ import pytest
 import scipy.special
 from PIL import Image
 
+import ssanet_jax
 from ssanet_jax import create_model, data, weights
 from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.attention import ATTENTION
@@ -29,6 +30,12 @@ def test_links_to_files_resolve(path):
     assert targets, f'{path.name} links to no file'
     for target in targets:
         assert (path.parent / target).exists(), target
+
+
+def test_the_reference_lists_every_public_name():
+    page = (ROOT / 'docs/api/ssanet_jax.rst').read_text()
+    listed = re.findall(r'^ {3}~[\w.]+\.(\w+)$', page, re.MULTILINE)
+    assert sorted([*listed, '__version__']) == sorted(ssanet_jax.__all__)
 
 
 def test_the_custom_block_and_network_work():

@@ -15,7 +15,7 @@ _COMBINE: dict[str, Callable[..., jax.Array]] = {'sum': jnp.sum, 'mean': jnp.mea
 
 
 class SSABlock(gating.BatchNormBlock):
-    """Gates each pixel by its dot product with the image's channel means.
+    """Gates each pixel by its dot product with the image's channel means::
 
         z[c]    = mean_{h,w} x[h, w, c]                 squeeze,  [N, 1, 1, C]
         s[h, w] = sum_c z[c] * x[h, w, c]               saliency, [N, H, W, 1]

@@ -31,14 +31,17 @@ LOCAL_BUILDERS: dict[str, type[tfds.core.DatasetBuilder]] = {
 
 
 class DatasetInfo(NamedTuple):
-    """Sizes, classes and identity of a run's data."""
+    """Sizes, classes and identity of a run's data.
+
+    `order` tells what the order of training images depends on, `hint` how to read them faster.
+    """
 
     num_train: int
     num_eval: int
     num_classes: int
     class_names: tuple[str, ...]
-    order: str  # what the order of training images depends on, apart from the seed
-    hint: str  # advice on reading it faster, or ''
+    order: str
+    hint: str  # or ''
     fingerprint: str  # of name, version, sizes and classes
 
 
