@@ -58,14 +58,8 @@ class SSABlock(gating.BatchNormBlock):
     def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         train = nn.merge_param('train', self.train, train)
         layers.require_feature_map(x, 'SSABlock')
-        n, h, w, c = x.shape
-        grouped = x.astype(layers.reduction_dtype(x.dtype))
-        groups = self.count_groups(c)
-        grouped = grouped.reshape(n, h, w, groups, c // groups)  # [N, H, W, G, C/G]
-        z = _SQUEEZE[self.squeeze](grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
-        s = _COMBINE[self.combine](z * grouped, axis=-1)  # [N, H, W, G]
-        gate = self.gate_scale * nn.sigmoid(self.logit(s, train=train))
-        return (gate[..., None] * grouped).reshape(x.shape).astype(x.dtype)
+        s = saliency(x, self.count_groups(x.shape[-1]), self.squeeze, self.combine)
+        return scale_pixels(self.gate_scale * nn.sigmoid(self.logit(s, train=train)), x)
 
     def logit(self, s: jax.Array, *, train: bool) -> jax.Array:
         """BatchNorm(s), [N, H, W, G]; sows `saliency` and `gate`."""
@@ -80,6 +74,28 @@ class SSABlock(gating.BatchNormBlock):
 
     def count_groups(self, channels: int) -> int:
         """Number of saliency maps for C channels; raises ValueError for options that do not fit."""
-        gating.require_choice('SSABlock', 'squeeze', self.squeeze, tuple(_SQUEEZE))
-        gating.require_choice('SSABlock', 'combine', self.combine, tuple(_COMBINE))
+        require_choices(self.squeeze, self.combine)
         return gating.count_groups('SSABlock', channels, self.num_groups, self.group_size)
+
+
+def require_choices(squeeze: str, combine: str) -> None:
+    """Raises ValueError for an unknown `squeeze` or `combine`."""
+    gating.require_choice('SSABlock', 'squeeze', squeeze, tuple(_SQUEEZE))
+    gating.require_choice('SSABlock', 'combine', combine, tuple(_COMBINE))
+
+
+def saliency(x: jax.Array, groups: int, squeeze: str, combine: str) -> jax.Array:
+    """Saliency [N, H, W, G] of x [N, H, W, C], in `reduction_dtype`; G must divide C."""
+    grouped = _grouped(x, groups)
+    z = _SQUEEZE[squeeze](grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
+    return _COMBINE[combine](z * grouped, axis=-1)  # [N, H, W, G]
+
+
+def scale_pixels(gate: jax.Array, x: jax.Array) -> jax.Array:
+    """Multiplies gate [N, H, W, G] and the groups of channels of x [N, H, W, C], in the dtype of x."""
+    return (gate[..., None] * _grouped(x, gate.shape[-1])).reshape(x.shape).astype(x.dtype)
+
+
+def _grouped(x: jax.Array, groups: int) -> jax.Array:
+    x = x.astype(layers.reduction_dtype(x.dtype))
+    return x.reshape(*x.shape[:3], groups, x.shape[3] // groups)  # [N, H, W, G, C/G]
