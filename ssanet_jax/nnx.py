@@ -5,7 +5,6 @@ from typing import Literal
 import jax
 from flax import nnx
 
-from ssanet_jax import layers
 from ssanet_jax.attention import gating, ssa
 
 
@@ -58,7 +57,7 @@ class SSABlock(nnx.Module):
 
     def saliency(self, x: jax.Array) -> jax.Array:
         """The map s [N, H, W, G] that the gate is computed from."""
-        layers.require_feature_map(x, 'SSABlock')
+        x = ssa.as_wide(x)
         groups = gating.count_groups('SSABlock', x.shape[-1], self.num_groups, group_size=0)
         return ssa.saliency(x, groups, self.squeeze, self.combine)
 
@@ -68,4 +67,5 @@ class SSABlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Multiplies x [N, H, W, C] by its gate; the result has the dtype of x."""
-        return ssa.scale_pixels(self.gate(x), x)
+        wide = ssa.as_wide(x)
+        return ssa.scale_pixels(self.gate(wide), wide).astype(x.dtype)
