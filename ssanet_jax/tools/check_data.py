@@ -89,7 +89,7 @@ def check(dataset: ConfigDict) -> DataCheck:
     folder = isinstance(builder, ImageFolder)
     left_out = builder.left_out if folder else {}
     return DataCheck(
-        f'{dataset.name}, {dataset.data_dir}' if folder else builder.info.full_name,
+        f'Images in {dataset.data_dir}' if folder else builder.info.full_name,
         [
             *findings.image_warnings(bad, duplicates),
             *findings.count_warnings(classes, *counts),

@@ -13,7 +13,6 @@ up to it, to a new workdir that can be evaluated, converted or resumed.
 """
 
 import contextlib
-import datetime
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from etils import epath
 
 from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import timestamp
 from ssanet_jax.tables import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli
 
@@ -86,10 +86,9 @@ def _list(workdir: 'Workdir') -> None:
 def _row(checkpoints: 'CheckpointReader', step: int) -> tuple[Any, ...]:
     folder = checkpoints.directory / str(step)
     evaluation = checkpoints.evaluations.get(step, {})
-    written = datetime.datetime.fromtimestamp(folder.stat().mtime)
     return (
         step,
-        written.isoformat(' ', 'seconds'),
+        timestamp(folder.stat().mtime),
         _size(folder),
         evaluation.get('top1'),
         evaluation.get('loss'),

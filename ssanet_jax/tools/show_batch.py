@@ -15,6 +15,7 @@ from ssanet_jax import data, runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
 from ssanet_jax.tools import cli
+from ssanet_jax.trained.glyphs import legible
 
 FLAGS = flags.FLAGS
 
@@ -55,7 +56,8 @@ def draw(images: np.ndarray, names: list[str], title: str, path: str | Path) -> 
     for ax, image, name in zip(axes.flat, images, names, strict=False):
         ax.imshow(image, interpolation='nearest')
         short = printable(name if len(name) < 17 else f'{name[:15]}…')
-        ax.set_title(short, fontsize=8, parse_math=False)
+        drawn, families = legible(short)
+        ax.set_title(drawn, fontsize=8, fontfamily=families, parse_math=False)
     figure.suptitle(title, fontsize=10, x=0.01, ha='left', parse_math=False)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -96,6 +96,11 @@ def test_a_browser_renders_it_without_errors_or_requests(size, scheme, digits_pa
     assert window == size[0]
     assert width <= window
     assert (broken, pictures) == (0, 3 + 24 + 2)
+    longest, shortest = chromium.execute_script(
+        'const heights = name => [...document.querySelectorAll(name)].map(e => e.offsetHeight);'
+        'return [Math.max(...heights("p")), Math.min(...heights(".charts img, .beside img"))]'
+    )
+    assert longest <= shortest, 'a paragraph is longer than a chart'
     assert requests(chromium) == [digits_page.as_uri()]
     assert messages(chromium) == []
     background = chromium.execute_script('return getComputedStyle(document.body).backgroundColor')
