@@ -125,7 +125,7 @@ def _scan(dataset: ConfigDict) -> 'dict[str, Scan]':
 def define_flags() -> None:
     cli.define_config()
     flags.DEFINE_enum('format', 'table', FORMATS, 'How to print.')
-    flags.DEFINE_string('out', None, 'HTML page to write too.')
+    flags.DEFINE_string('out', None, 'HTML page to write as well.')
 
 
 if __name__ == '__main__':

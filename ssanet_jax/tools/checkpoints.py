@@ -40,7 +40,7 @@ _VERBS = {
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('workdir', None, 'The run.', required=True)
+    flags.DEFINE_string('workdir', None, 'Workdir of the run.', required=True)
     flags.DEFINE_enum('format', 'table', FORMATS, 'list: how to print.')
     flags.DEFINE_integer('keep', None, 'prune: how many of the newest to keep.', lower_bound=1)
     flags.DEFINE_string('checkpoint', 'best', 'export: best, latest or a step.')
