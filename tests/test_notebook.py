@@ -95,7 +95,7 @@ def test_finetune_inserts_ssa_into_pretrained_weights_and_learns_the_tiles(execu
         'finetune', SSANET_WEIGHTS=str(path), SSANET_MODEL='ssa_resnet20', SSANET_IMAGES=''
     )
     assert 'Weights of all layers but the last' in printed
-    assert 'with SSA put in' in printed
+    assert 'with SSA inserted' in printed
     top1 = float(re.search(r'top-1 +│ +([0-9.]+) %', printed).group(1))
     assert top1 > 80  # of two classes
     assert pictures == 1

@@ -1,5 +1,6 @@
 """The complete page: in a browser, of incomplete runs, and with untrusted names."""
 
+import datetime
 import html
 import json
 import re
@@ -71,6 +72,9 @@ def test_the_results_are_those_of_the_run(digits_run, digits_page):
     start = json.loads((digits_run / 'starts.jsonl').read_text())
     assert f'jax {start["versions"]["jax"]}' in words
     assert 'devices 8 x cpu' in words
+    times = re.findall(r'(?:first start| on) (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC', words)
+    first, written = (datetime.datetime.fromisoformat(f'{time}+00:00') for time in times)
+    assert first < written <= datetime.datetime.now(datetime.UTC)
 
 
 def test_the_page_has_every_section_and_is_small(digits_page):

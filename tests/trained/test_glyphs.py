@@ -34,13 +34,10 @@ def fonts(tmp_path, monkeypatch):
     builder.setupNameTable({'familyName': 'Cats', 'styleName': 'Regular'})
     builder.setupPost()
     builder.save(tmp_path / 'cats.ttf')
-    installed = font_manager.FontManager.__new__(font_manager.FontManager)
-    installed.__dict__ |= font_manager.fontManager.__dict__ | {'ttflist': []}
     gone = font_manager.FontEntry(fname=str(tmp_path / 'gone.ttf'), name='Gone')
-    installed.ttflist = [gone, *font_manager.fontManager.ttflist]
-    installed.addfont(tmp_path / 'cats.ttf')
-    monkeypatch.setattr(font_manager, 'fontManager', installed)
-    monkeypatch.setattr(font_manager, 'findfont', installed.findfont)
+    manager = font_manager.fontManager
+    monkeypatch.setattr(manager, 'ttflist', [gone, *manager.ttflist])
+    manager.addfont(tmp_path / 'cats.ttf')
     _family_with.cache_clear()
     yield
     _family_with.cache_clear()

@@ -155,7 +155,7 @@ def finish(console: Console, config: ConfigDict, setup: TrainerSetup, workdir: W
     }
     rows = cost_rows(cost, setup.eval_size, summary['images_per_second'])
     if sum(tails.values()):
-        rows['blocks folded'] = f'{tails["folded"]} of {sum(tails.values())}'
+        rows['folded tails'] = f'{tails["folded"]} of {sum(tails.values())}'
     print_table(console, f'{config.model.name} on {config.dataset.name}', columns, rows)
     paths = (workdir.summary, workdir.metrics, workdir.config, workdir.checkpoints)
     for line in (
