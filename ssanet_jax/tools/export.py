@@ -30,9 +30,9 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     from ssanet_jax.export import FORMATS
 
-    flags.DEFINE_string('workdir', None, 'The run.', required=True)
+    flags.DEFINE_string('workdir', None, 'Workdir of the run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
-    flags.DEFINE_enum('format', None, list(FORMATS), 'What to write.', required=True)
+    flags.DEFINE_enum('format', None, list(FORMATS), 'Format to write.', required=True)
     flags.DEFINE_string('out', None, 'The folder to write, which must not exist.', required=True)
     flags.DEFINE_bool(
         'preprocessing', True, 'Take uint8 images rather than normalized float32 ones.'

@@ -33,7 +33,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('workdir', None, 'The run.', required=True)
+    flags.DEFINE_string('workdir', None, 'Workdir of the run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_enum('format', 'table', ['table', 'jsonl', 'csv'], 'How to print.')
     flags.DEFINE_integer('top', 5, 'Number of most probable classes to print.', lower_bound=1)

@@ -37,7 +37,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('workdir', None, 'The run.', required=True)
+    flags.DEFINE_string('workdir', None, 'Workdir of the run.', required=True)
     flags.DEFINE_string('out', None, 'Folder to write; new or empty.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_float(
@@ -47,9 +47,9 @@ def define_flags() -> None:
     flags.DEFINE_integer('batch_size', 16, 'Images per batch.', lower_bound=1)
     flags.DEFINE_string('boxes', None, 'JSON file of bounding boxes of the objects.')
     flags.DEFINE_float(
-        'tolerance', 0, 'boxes: distance in pixels that still counts as a hit.', lower_bound=0
+        'tolerance', 0, '--boxes: distance in pixels that still counts as a hit.', lower_bound=0
     )
-    flags.DEFINE_enum('format', 'table', FORMATS, 'boxes: how to print.')
+    flags.DEFINE_enum('format', 'table', FORMATS, '--boxes: how to print.')
 
 
 def main(arguments: list[str]) -> None:
