@@ -47,7 +47,7 @@ def test_the_package_alone_needs_jax_and_flax_only():
 
 
 def test_packages_import_only_packages_before_them():
-    order = 'version errors atomic_write output runtime tables layers attention models weights'
+    order = 'version errors atomic_write output runtime tables layers attention nnx models weights'
     order = [
         *order.split(),
         'config',

@@ -2,13 +2,14 @@ r"""A web page for a trained network: drop an image, see its classes and where t
 
     python -m ssanet_jax.tools.demo --workdir=runs/digits
 
-Then open http://127.0.0.1:7860 in a browser; Ctrl-C or SIGTERM stops the server and deletes its
+Then open http://127.0.0.1:7860 in a browser. Ctrl-C or SIGTERM stops the server and deletes its
 files. Only this machine can reach it, and no page of another site; from another machine, use
-`ssh -L 7860:127.0.0.1:7860 HOST`. With --host=0.0.0.0 anyone on the network can
-use it: there is no password.
+`ssh -L 7860:127.0.0.1:7860 HOST`. With --host=0.0.0.0 anyone on the network can use it: there is
+no password.
 """
 
 import atexit
+import html
 import ipaddress
 import os
 import signal
@@ -36,6 +37,14 @@ _SHOWN = 320  # minimum side in pixels of the pictures on the page
 _FORM_BYTES = 2**16  # of a request, beside the file
 _KEPT_SECONDS = 60  # pictures, and uploads that were not read
 
+# All rows of pictures, of up to three as the width allows; the label above the first, not over it.
+_CSS = """
+.grid-wrap { max-height: none !important; padding-top: 2rem; }
+.grid-container {
+  grid-template-columns: repeat(auto-fill, minmax(max(9rem, 30%), 1fr)) !important;
+}
+"""
+
 FLAGS = flags.FLAGS
 
 
@@ -44,7 +53,9 @@ def define_flags() -> None:
     flags.DEFINE_string('host', '127.0.0.1', 'Address to listen on.')
     flags.DEFINE_integer('port', 7860, 'Port to listen on.', lower_bound=1, upper_bound=65535)
     flags.DEFINE_integer('max_upload_mb', 16, 'Largest file to accept, in MB.', lower_bound=1)
-    flags.DEFINE_integer('max_megapixels', 50, 'Largest image to accept, in pixels.', lower_bound=1)
+    flags.DEFINE_integer(
+        'max_megapixels', 50, 'Largest image to accept, in megapixels.', lower_bound=1
+    )
 
 
 def main() -> None:
@@ -134,7 +145,7 @@ def serve(
         theme=gr.themes.Default(
             font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']
         ),
-        css='.grid-wrap { max-height: none !important; }',  # show all rows of pictures
+        css=_CSS,
     )
     return blocks
 
@@ -156,18 +167,20 @@ def _page(trained: 'AnyModel', dataset: 'ConfigDict') -> 'gradio.Blocks':
     predictor, size = Predictor(trained, batch_size=1), trained.preprocessing.size
 
     def answer(path: str | None) -> tuple[dict[str, float] | None, list[tuple], str]:
-        """Probabilities by class, captioned pictures and a note on the image in a file."""
+        """Probabilities by class, captioned pictures and a note, in HTML, on an uploaded file."""
         if path is None:
             return None, [], ''
         try:
             (batch,) = data.file_batches([Path(path)], dataset, 1)
         finally:
             Path(path).unlink(missing_ok=True)
-        if batch.bad:
-            raise gr.Error(batch.bad[0], print_exception=False)
+        if batch.bad:  # stays on the page, where a gr.Error would vanish
+            reason = html.escape(f'{Path(path).name} cannot be shown. {batch.bad[0]}')
+            return None, [], f'<p role="alert"><strong>{reason}</strong></p>'
         (top,) = predictor.top(batch.image)
         pictures, note = _pictures(trained, batch.image)
-        return {guess.name: guess.probability for guess in top}, pictures, note
+        probabilities = {guess.name: guess.probability for guess in top}
+        return probabilities, pictures, f'<p>{html.escape(note)}</p>'
 
     kept = (_KEPT_SECONDS, _KEPT_SECONDS)
     with gr.Blocks(title=trained.name, analytics_enabled=False, delete_cache=kept) as blocks:
@@ -177,12 +190,13 @@ def _page(trained: 'AnyModel', dataset: 'ConfigDict') -> 'gradio.Blocks':
         )
         with gr.Row():
             # The file as uploaded: gr.Image would decode and re-encode it.
-            file = gr.File(label='image', file_types=sorted(SUFFIXES))
-            classes = gr.Label(num_top_classes=5, label='most probable classes')
+            file = gr.File(label='Image', file_types=sorted(SUFFIXES))
+            classes = gr.Label(num_top_classes=5, label='Most probable classes')
+        note = gr.HTML()
         maps = gr.Gallery(
-            label='where it looks', columns=3, object_fit='contain', height='auto', buttons=[]
+            label='Where the network looks', object_fit='contain', height='auto', buttons=[]
         )
-        file.change(answer, file, [classes, maps, gr.Markdown()], api_visibility='private')
+        file.change(answer, file, [classes, maps, note], api_visibility='private')
     return blocks
 
 
@@ -191,7 +205,7 @@ def _pictures(trained: 'AnyModel', image: np.ndarray) -> tuple[list[tuple[np.nda
     from ssanet_jax.trained.saliency import enlarge, explain, legible_size
     from ssanet_jax.trained.saliency_display import overlay
 
-    pictures = [(_magnify(image[0]), 'as the network sees it')]
+    pictures = [(_magnify(image[0]), 'input')]
     try:
         (saliency,) = explain(trained, image)
     except ValueError as error:  # no spatial gate
@@ -199,7 +213,7 @@ def _pictures(trained: 'AnyModel', image: np.ndarray) -> tuple[list[tuple[np.nda
     size = legible_size(image.shape[1])
     for name, values in saliency.maps.items():
         laid = overlay(saliency.image, enlarge(values[None], size)[0])
-        pictures.append((_magnify(laid), name))
+        pictures.append((_magnify(laid), name.replace('stage', 'stage ')))
     return pictures, (
         "A stage's map is the mean of its gates, which multiply the features of each pixel. Each "
         'map is scaled from its own minimum, dark, to its maximum, bright. Grad-CAM is that of the '

@@ -31,7 +31,7 @@ def define_flags() -> None:
     from ssanet_jax.export import FORMATS
 
     sources.define_flags()
-    flags.DEFINE_enum('format', None, list(FORMATS), 'What to write.', required=True)
+    flags.DEFINE_enum('format', None, list(FORMATS), 'Format to write.', required=True)
     flags.DEFINE_string('out', None, 'The folder to write, which must not exist.', required=True)
     flags.DEFINE_bool(
         'preprocessing', True, 'Take uint8 images rather than normalized float32 ones.'

@@ -22,7 +22,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('workdir', None, 'The run. Unset: --out is there, and is only uploaded.')
+    flags.DEFINE_string('workdir', None, 'Workdir of the run. Unset: only upload --out.')
     flags.DEFINE_string('checkpoint', 'best', 'With --workdir: best, latest or a step.')
     flags.DEFINE_string('out', None, 'The folder to write, which must not exist.', required=True)
     flags.DEFINE_string('license', 'apache-2.0', 'Of the weights, by its name on the Hub.')

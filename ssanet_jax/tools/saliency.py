@@ -46,9 +46,9 @@ def define_flags() -> None:
     flags.DEFINE_integer('batch_size', 16, 'Images per batch.', lower_bound=1)
     flags.DEFINE_string('boxes', None, 'JSON file of bounding boxes of the objects.')
     flags.DEFINE_float(
-        'tolerance', 0, 'boxes: distance in pixels that still counts as a hit.', lower_bound=0
+        'tolerance', 0, '--boxes: distance in pixels that still counts as a hit.', lower_bound=0
     )
-    flags.DEFINE_enum('format', 'table', FORMATS, 'boxes: how to print.')
+    flags.DEFINE_enum('format', 'table', FORMATS, '--boxes: how to print.')
 
 
 def main(arguments: list[str]) -> None:

@@ -13,7 +13,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('workdir', None, 'The run.')
+    flags.DEFINE_string('workdir', None, 'Workdir of the run.')
     flags.DEFINE_string('checkpoint', 'best', 'With --workdir: best, latest or a step.')
     flags.DEFINE_string(
         'model',
