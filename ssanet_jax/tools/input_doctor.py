@@ -21,8 +21,8 @@ from rich.table import Table
 from ssanet_jax import data, runtime
 from ssanet_jax.config.validation import check_batch_size
 from ssanet_jax.data.builders import open_source
+from ssanet_jax.data.decoded_batches import decode_batches
 from ssanet_jax.data.decoding.decode import DecodeSpec
-from ssanet_jax.data.loader import decode_batches
 from ssanet_jax.data.sources import READ_SIZE, num_cores
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
@@ -196,7 +196,7 @@ def draw(spans: Spans, title: str, path: str) -> None:
 
 def define_flags() -> None:
     cli.define_config()
-    flags.DEFINE_float('seconds', 5.0, 'Length of each measurement.', lower_bound=0.1)
+    flags.DEFINE_float('seconds', 5.0, 'Seconds of each measurement.', lower_bound=0.1)
     flags.DEFINE_string('out', None, 'PNG file for the timeline.')
 
 

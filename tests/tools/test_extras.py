@@ -20,7 +20,7 @@ _MODULES = {
     'tensorflow_cpu': 'tensorflow',
 }
 _OF_USERS = (
-    'weights', 'torch', 'train', 'tensorflow', 'export', 'demo', 'study', 'preflight-tpu',
+    'weights', 'torch', 'hub', 'train', 'tensorflow', 'export', 'demo', 'study', 'preflight-tpu',
 )  # fmt: skip
 
 
