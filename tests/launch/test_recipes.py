@@ -140,7 +140,7 @@ def test_what_is_installed_is_pinned(path):
     """Installed by uv: pip refuses --editable together with the hashes of requirements.txt."""
     text = re.sub(r'\\\n\s*', '', path.read_text())
     (install,) = re.findall(r'^.*--editable=.*$', text, re.MULTILINE)
-    assert re.search(r'uv pip install .*--constraint=requirements\.txt ', install)
+    assert re.search(r'uv pip install .*--constraint=requirements(-test)?\.txt ', install)
 
 
 @pytest.mark.skipif(not shutil.which('pgrep'), reason='needs pgrep, of procps')
