@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -87,8 +88,10 @@ def enable_compilation_cache() -> Path | None:
         return None
     import platformdirs  # of the extra `train`
 
-    # Programs for one CPU can crash another, and home folders are shared between machines.
-    folder = platformdirs.user_cache_path('ssanet_jax') / 'compiled' / _cpu()
+    # Programs for one CPU can crash another, and home folders are shared between machines. Pythons
+    # since 3.14 compress them in another way, which older ones cannot read.
+    name = _cpu() + '-zstd' * (sys.version_info >= (3, 14))
+    folder = platformdirs.user_cache_path('ssanet_jax') / 'compiled' / name
     jax.config.update('jax_compilation_cache_dir', os.fspath(folder))
     jax.config.update('jax_compilation_cache_max_size', 4 << 30)
     return folder

@@ -22,7 +22,11 @@ from tests.helpers import ROOT
             'ssanet_jax.training.optimizer',
             'ssanet_jax.tools.preflight',
         ],
-        ['ssanet_jax.data.image_files', 'ssanet_jax.trained.prediction', 'ssanet_jax.tools.predict'],
+        [
+            'ssanet_jax.data.image_files',
+            'ssanet_jax.trained.prediction',
+            'ssanet_jax.tools.predict',
+        ],
     ],
     ids=['package', 'training step', 'predictions'],
 )
