@@ -62,7 +62,8 @@ def require_packages(format_name: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"Exporting to {format_name} needs {' and '.join(missing)}: pip install -e '.[export]'"
+            f'Exporting to {format_name} needs {" and ".join(missing)}: '
+            "pip install 'ssanet-jax[export]'"
         )
 
 
