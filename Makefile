@@ -5,11 +5,12 @@ VENV    ?= .venv
 CONFIG  ?= configs/digits_ssa20.py
 WORKDIR ?= runs/$(subst _ssa20,,$(notdir $(basename $(CONFIG))))
 BIN      = $(VENV)/bin
+SPHINX   = -c docs -d docs/_build/doctrees -E -W --keep-going -q
 LOCK     = pip compile --universal pyproject.toml --no-annotate --generate-hashes \
   --custom-compile-command 'make lock'
 RELIABILITY ?= kills corruption signals hosts soak faults
 
-.PHONY: help setup setup-test train test test-slow test-all lint lock audit reliability results clean
+.PHONY: help setup setup-test train test test-slow test-all lint docs docs-links lock audit reliability results clean
 
 help:  ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -24,7 +25,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-setup-test: $(VENV)/installed-test  ## Install what the tests, notebooks, exports and the demo also need.
+setup-test: $(VENV)/installed-test  ## Install what the tests, notebooks, exports, demo and docs also need.
 
 $(VENV)/installed-test: requirements-test.txt $(VENV)/installed
 	@echo "Installing the test requirements ..."
@@ -54,6 +55,12 @@ lock: setup  ## Update the pins in requirements.txt and requirements-test.txt fr
 	$(BIN)/uv $(LOCK) --extra test --output-file requirements-test.txt $(if $(UPGRADE),--upgrade)
 	$(BIN)/uv $(LOCK) --extra train --constraint requirements-test.txt --output-file requirements.txt
 
+docs: setup-test  ## Build the documentation site, docs/_build/html/index.html.
+	$(BIN)/python -m sphinx $(SPHINX) -b html . docs/_build/html
+
+docs-links: setup-test  ## Check the links of the documentation to other sites.
+	$(BIN)/python -m sphinx $(SPHINX) -b linkcheck . docs/_build/links
+
 audit: setup  ## Check the versions in requirements-test.txt for known vulnerabilities.
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv tool run --python $(BIN)/python pip-audit --strict --disable-pip \
@@ -75,4 +82,4 @@ results: setup-test  ## Analyze the raw data in studies/results again and rewrit
 	$(BIN)/python benchmarks/study_tables.py
 
 clean:  ## Remove the environment and caches; runs/ stays.
-	rm -rf $(VENV) build dist *.egg-info .nox .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build *.egg-info .nox .mypy_cache .pytest_cache .ruff_cache

@@ -18,29 +18,30 @@ from ssanet_jax.tables import markdown as table_markdown
 
 LOGS = ROOT / 'ssanet_jax' / 'report' / 'reference'
 RESULTS = ROOT / 'studies' / 'results'
-STUDIES = ('digits',)
-CONTROLS = ('constant', 'shuffled', 'conv_gate')  # that SSA itself is compared with
+# The studies, each with the controls that SSA itself is compared with.
+STUDIES = {'digits': ('constant', 'shuffled', 'conv_gate'), 'ablations': ()}
 TEST_IMAGES = {'cifar10': 10_000, 'cifar100': 10_000, 'imagenet': 50_000}
 LAST = 20  # epochs
 
 
 def main() -> None:
     tables = {'logs': logs()}
-    for name in STUDIES:
+    for name, controls in STUDIES.items():
         analysis = analyze(StudyFolder(RESULTS / name))
         tables[name] = table_markdown(accuracy_table(analysis))
-        tables[f'{name} controls'] = against_controls(analysis)
+        if controls:
+            tables[f'{name} controls'] = against_controls(analysis, controls)
     fill(ROOT / 'docs' / 'results.md', tables)
 
 
-def against_controls(analysis: Analysis) -> str:
+def against_controls(analysis: Analysis, controls: tuple[str, ...]) -> str:
     """One sentence on SSA minus each control."""
     accuracy = {
         variant.name: dict(zip(variant.seeds, variant.accuracy.values, strict=True))
         for variant in analysis.variants
     }
     sentences = []
-    for control in CONTROLS:
+    for control in controls:
         seeds = sorted(accuracy['ssa'].keys() & accuracy.get(control, {}).keys())
         # Rounded, so that equal differences tie.
         differences = np.array(

@@ -204,6 +204,31 @@ def augmentation(result: dict[str, Any]) -> str:
     return markdown(['crops', 'CPU ms per image', 'rate relative to plain, same round'], rows)
 
 
+def accuracies(result: dict[str, Any]) -> str:
+    """Final accuracies of the plain recipe, the first, and of the others."""
+    plain = result['recipes'][0]
+    rows = []
+    for name in result['recipes']:
+        seconds = statistics.median(run['total_seconds'] for run in result['runs'][name])
+        difference = '-' if name == plain else rates(result['minus_plain'][name])
+        rows.append((name, rates(result['final_top1'][name]), difference, f'{seconds:.0f}'))
+    return markdown(['recipe', 'top-1', 'minus plain, same seed', 'seconds'], rows)
+
+
+def recipe_costs(result: dict[str, Any]) -> str:
+    """What parts of recipes add to a compiled step."""
+    rows = []
+    for topology, programs in result['programs'].items():
+        base = programs['plain']
+        for part, counted in programs.items():
+            cells = [
+                f'{counted[name] / 1e9:.2f} ({counted[name] / base[name]:.3f})'
+                for name in ('bytes_accessed', 'temporaries')
+            ]
+            rows.append((f'{topology}, {part}', *cells))
+    return markdown(['training step', 'GB (ratio to plain)', 'GB of temporaries'], rows)
+
+
 def predictions(result: dict[str, Any]) -> str:
     rows = []
     for run in result['runs']:
@@ -233,6 +258,10 @@ def main() -> None:
         'performance.md': TABLES,
         'data.md': DATA_TABLES,
         'augmentation.md': {'augmentation': ('augmentation.json', augmentation)},
+        'recipes.md': {
+            'digits': ('recipes.json', accuracies),
+            'costs': ('recipe_costs.json', recipe_costs),
+        },
         'trained.md': {'predictions': ('predictions.json', predictions)},
     }.items():
         blocks = {}

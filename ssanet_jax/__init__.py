@@ -4,6 +4,7 @@ Importing this package needs jax and flax only. The training loop and the input 
 more and are imported by name: `ssanet_jax.training`, `ssanet_jax.data`.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 from ssanet_jax.analysis.feature_maps import feature_maps
@@ -26,6 +27,31 @@ from ssanet_jax.weights import from_torch, insert_attention, to_torch
 
 if TYPE_CHECKING:
     from ssanet_jax.trained.load import TrainedModel
+    from ssanet_jax.trained.sources import AnyModel
+
+
+def load(source: str | os.PathLike[str]) -> 'AnyModel':
+    """Loads a trained network: its model, variables, preprocessing and class names.
+
+    Weights are read from safetensors and their SHA-256 is verified; nothing that is read is
+    executed. docs/publish.md says what each source needs.
+
+    Args:
+      source: the folder of `tools.publish` or of `tools.export --format=safetensors`;
+        'hf://USER/NAME' or 'hf://USER/NAME@REVISION', such a folder on the Hugging Face Hub;
+        'torchvision://resnet50.IMAGENET1K_V2' or 'timm://resnet50.a1_in1k', weights for ImageNet,
+        as `pretrained.hosted.hosted_weights()` lists them; or the workdir of a run, of which the
+        best checkpoint is taken.
+
+    Returns:
+      A `PretrainedModel`; for a run a `TrainedModel`, which has the config too.
+
+    Raises:
+      ConfigError: there is no such source, it is damaged, or a package is missing.
+    """
+    from ssanet_jax.trained import sources
+
+    return sources.load(source)
 
 
 def load_trained(workdir: str, checkpoint: str = 'best') -> 'TrainedModel':
@@ -65,6 +91,7 @@ __all__ = [
     'fold_batch_norm',
     'from_torch',
     'insert_attention',
+    'load',
     'load_trained',
     'model_names',
     'to_torch',

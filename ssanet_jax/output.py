@@ -7,6 +7,7 @@ import re
 import select
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO, cast
@@ -36,6 +37,15 @@ def _escaped(match: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8
         return f'\\x{code - 0xDC00:02x}'
     return match[0].encode('unicode_escape').decode()
+
+
+def timestamp(seconds: float | None = None) -> str:
+    """A time as ISO 8601 in UTC, to the second; by default now.
+
+    >>> timestamp(0)
+    '1970-01-01 00:00:00 UTC'
+    """
+    return time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(seconds))
 
 
 @contextlib.contextmanager

@@ -79,7 +79,7 @@ def precision(dtype: str) -> Iterator[None]:
 
 
 def normalize(image: jax.Array, *, mean: np.ndarray, std: np.ndarray) -> jax.Array:
-    """As `steps.preprocess`, in float64."""
+    """As `pretrained.preprocessing.normalize`, in float64."""
     return (image.astype(jnp.float64) / 255 - mean) / std
 
 

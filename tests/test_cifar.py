@@ -57,7 +57,7 @@ def test_a_recipe_trains_and_evaluates(recipe, tmp_path, monkeypatch):
         timeout=900,
     )
     assert result.returncode == 0, result.stderr
-    assert 'Learning rate 0.1 for 100 images is 0.004 for 4' in result.stdout
+    assert 'peak learning rate 0.004 (0.1 per 100 images)' in result.stdout
     assert (
         json.loads((tmp_path / 'run' / 'summary.json').read_text())['final']['num_examples'] == 24
     )

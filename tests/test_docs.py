@@ -11,7 +11,8 @@ import pytest
 import scipy.special
 from PIL import Image
 
-from ssanet_jax import create_model, data, weights
+import ssanet_jax
+from ssanet_jax import SSABlock, create_model, data, weights
 from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.config import attention_fields
@@ -29,6 +30,12 @@ def test_links_to_files_resolve(path):
     assert targets, f'{path.name} links to no file'
     for target in targets:
         assert (path.parent / target).exists(), target
+
+
+def test_the_reference_lists_every_public_name():
+    page = (ROOT / 'docs/api/ssanet_jax.rst').read_text()
+    listed = re.findall(r'^ {3}~[\w.]+\.(\w+)$', page, re.MULTILINE)
+    assert sorted([*listed, '__version__']) == sorted(ssanet_jax.__all__)
 
 
 def test_the_custom_block_and_network_work():
@@ -64,6 +71,25 @@ def test_a_named_block_has_the_options_of_the_page(monkeypatch):
     assert model.attention(parent=None) == block(name='my_block', offset=0.1, parent=None)
     (option,) = attention_fields._attention_options('magnitude', block)
     assert f'--config.{option.name}' in page
+
+
+def test_the_gates_and_features_of_an_nnx_model_are_those_of_the_page():
+    page = (ROOT / 'docs/extending.md').read_text().split('## NNX models')[1].split('\n## ')[0]
+    names = {'jnp': jnp}
+    native, captured, bridged = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+    exec(native + captured, names)
+    net, images = names['net'], jnp.ones((2, 32, 32, 3))
+    features = net.bn(net.conv(images))
+    variables = {'params': {'bn': {'scale': np.ones(1), 'bias': np.zeros(1)}}}
+    variables['batch_stats'] = {'bn': {'mean': np.zeros(1), 'var': np.ones(1)}}
+    variables = jax.tree.map(np.float32, variables)
+    y, sown = SSABlock(train=False).apply(variables, features, mutable=['intermediates'])
+    np.testing.assert_allclose(names['gate'], sown['intermediates']['gate'][0], rtol=1e-6)
+    np.testing.assert_allclose(names['y'], jax.nn.relu(y), rtol=1e-6)
+    np.testing.assert_array_equal(names['features'], net.conv(images))
+
+    exec(bridged, names)
+    assert names['gate'].shape == (2, 1, 1, 64)
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def test_a_folder_of_photographs_is_learned_in_three_commands(tmp_path):
         *('main.py', '--config=configs/folder.py', f'--workdir={tmp_path}/run', data),
         *('--config.num_epochs=8', '--config.dataset.image_size=64'),
     )
-    assert '48 training and 12 evaluation images of 2 classes' in text
+    assert '48 training and 12 evaluation images, 2 classes' in text
     text = run(
         *('-m', 'ssanet_jax.tools.predict', f'--workdir={tmp_path}/run', '--format=csv'),
         *(tmp_path / 'new' / name for name in ('temple', 'flower')),

@@ -47,11 +47,12 @@ def test_the_package_alone_needs_jax_and_flax_only():
 
 
 def test_packages_import_only_packages_before_them():
-    order = 'version errors atomic_write output runtime tables layers attention models weights'
+    order = 'version errors atomic_write output runtime tables layers attention nnx models weights'
     order = [
         *order.split(),
         'config',
         'data',
+        'pretrained',
         'analysis',
         'targets',
         'training',
@@ -59,6 +60,7 @@ def test_packages_import_only_packages_before_them():
         'report',
         'study',
         'export',
+        'publish',
         'tools',
     ]
     package = ROOT / 'ssanet_jax'

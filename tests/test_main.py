@@ -39,7 +39,7 @@ def test_train_then_evaluate(tmp_path, data_dir):
     flags = digits_flags(tmp_path, data_dir)
     trained = main(*flags, '--report', '--config.num_train_steps=10', '--config.batch_size=32')
     assert trained.returncode == 0, trained.stderr
-    assert 'Learning rate 0.1 for 64 images is 0.05 for 32' in trained.stdout
+    assert 'peak learning rate 0.05 (0.1 per 64 images)' in trained.stdout
     assert 'step 10/10  eval' in trained.stdout
     assert f'Report: {tmp_path}/report.html' in trained.stdout
     assert 'ssa_resnet8' in (tmp_path / 'report.html').read_text()

@@ -1,4 +1,5 @@
 import re
+import tomllib
 
 import jax
 import jax.numpy as jnp
@@ -49,13 +50,27 @@ def execute(monkeypatch, tmp_path, data_dir):
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')  # when the kernel starts
 
 
+def test_badges_open_the_notebooks_of_the_repository():
+    """[project.urls] of pyproject.toml is the one place that names it; without it, no badge."""
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+    repository = project.get('urls', {}).get('Repository', '').removeprefix('https://github.com/')
+    colab = 'https://colab.research.google.com'
+    for path in NOTEBOOKS:
+        page = f'{colab}/github/{repository}/blob/main/notebooks/{path.name}'
+        badge = f'[![Open in Colab]({colab}/assets/colab-badge.svg)]({page})'
+        first = nbformat.read(path, as_version=4).cells[0].source
+        assert first.startswith(badge) if repository else colab not in first
+
+
 @pytest.mark.slow
-def test_quickstart_runs_on_the_digits(execute):
-    printed, pictures = execute(
-        'quickstart', {'num_epochs = 8.0': 'num_epochs = 2.0'}, SSANET_DATASET='digits'
-    )
-    assert 'images evaluated' in printed
+def test_quickstart_trains_on_the_digits_with_what_the_block_needs(execute):
+    hide = "import sys\nfor name in ('clu', 'ml_collections', 'orbax', 'tensorflow'):\n"
+    hide += '    sys.modules[name] = None\n'
+    first = '# Finds the package'
+    printed, pictures = execute('quickstart', {first: hide + first})
+    assert float(re.search(r'test accuracy ([0-9.]+) %', printed).group(1)) > 95
     assert "'bias': (1,), 'scale': (1,)" in printed
+    assert 'layer3_2/ssa/gate (8, 2, 2, 1)' in printed
     assert pictures == 2
 
 
@@ -80,7 +95,7 @@ def test_finetune_inserts_ssa_into_pretrained_weights_and_learns_the_tiles(execu
         'finetune', SSANET_WEIGHTS=str(path), SSANET_MODEL='ssa_resnet20', SSANET_IMAGES=''
     )
     assert 'Weights of all layers but the last' in printed
-    assert 'with SSA put in' in printed
+    assert 'with SSA inserted' in printed
     top1 = float(re.search(r'top-1 +│ +([0-9.]+) %', printed).group(1))
     assert top1 > 80  # of two classes
     assert pictures == 1

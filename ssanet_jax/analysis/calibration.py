@@ -27,7 +27,7 @@ class Reliability(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The expected calibration error, the mean gap between confidence and accuracy.
+        """The expected calibration error, the mean gap between confidence and accuracy::
 
             ECE = sum_b n[b] / N * |accuracy[b] - confidence[b]|
 

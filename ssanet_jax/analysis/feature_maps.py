@@ -31,7 +31,7 @@ def feature_maps(
       images: [N, H, W, 3], normalized.
       names: of modules ('layer4_2', 'layer1_0/conv1') or of values that attention blocks sow
         ('layer1_0/ssa/gate', 'layer1_0/ssa/saliency'). Each part may be a pattern:
-        'layer1_*', '*/ssa/gate'. Default: all top-level modules.
+        `layer1_*`, `*/ssa/gate`. Default: all top-level modules.
 
     Returns:
       {'layer1_0': [N, h, w, C], ...}, sorted by name, numbers by value.

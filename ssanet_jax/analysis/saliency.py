@@ -130,7 +130,7 @@ def grad_cam(
     labels: jax.Array,
     layer: str | None = None,
 ) -> jax.Array:
-    """Grad-CAM of any network (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391).
+    """Grad-CAM of any network (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391)::
 
         a[k]    = mean_{h,w} d logit[label] / d A[h, w, k]      weights, [N, C]
         m[h, w] = relu(sum_k a[k] * A[h, w, k])                 [N, h, w]

@@ -11,7 +11,7 @@ from ssanet_jax.attention import gating
 
 
 class CBAMBlock(gating.BatchNormBlock):
-    """Gates channels by their means and maxima, then pixels by theirs.
+    """Gates channels by their means and maxima, then pixels by theirs::
 
         g = sigmoid(MLP(mean_{h,w} x) + MLP(max_{h,w} x))              [N, 1, 1, C]
         u = g * x                                                      [N, H, W, C]

@@ -9,7 +9,7 @@ from ssanet_jax.attention import gating
 
 
 class CoordinateBlock(gating.BatchNormBlock):
-    """Gates each value by its row and its column.
+    """Gates each value by its row and its column::
 
         f = hardswish(BatchNorm(W1 [mean_w x; mean_h x]))    [N, H + W, C']
         a = sigmoid(Wh f[rows]),  b = sigmoid(Ww f[columns]) [N, H, 1, C], [N, 1, W, C]

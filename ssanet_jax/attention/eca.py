@@ -11,7 +11,7 @@ from ssanet_jax.attention import gating
 
 
 class ECABlock(gating.AttentionBlock):
-    """Scales each channel by a gate computed from the means of its k neighbors.
+    """Scales each channel by a gate computed from the means of its k neighbors::
 
         z = mean_{h,w} x[h, w, :]                            [N, C]
         g = sigmoid(conv1d_k(z))                             [N, 1, 1, C], no bias

@@ -11,7 +11,7 @@ from ssanet_jax.attention import gating
 
 
 class GEBlock(gating.BatchNormBlock):
-    """Gates each value by the neighborhood in its channel.
+    """Gates each value by the neighborhood in its channel::
 
         z = gather(x), one value for every extent x extent pixels       [N, h, w, C]
         g = sigmoid(resize(excite(z)))                                  [N, H, W, C]

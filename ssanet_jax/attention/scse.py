@@ -12,7 +12,7 @@ from ssanet_jax.attention.squeeze_excite import SEBlock
 
 
 class SSEBlock(gating.AttentionBlock):
-    """Gates each pixel by its own channels (the paper's sSE).
+    """Gates each pixel by its own channels (the paper's sSE)::
 
         m = sigmoid(<w, x[h, w, :]> + b)                     [N, H, W, 1]
         y = m * x                                            [N, H, W, C], dtype of x
@@ -34,7 +34,7 @@ class SSEBlock(gating.AttentionBlock):
 
 
 class SCSEBlock(gating.AttentionBlock):
-    """Sum or maximum of `SSEBlock` and `SEBlock`.
+    """Sum or maximum of `SSEBlock` and `SEBlock`::
 
         y = sSE(x) + SE(x)    or    max(sSE(x), SE(x))       [N, H, W, C], dtype of x
 

@@ -9,7 +9,7 @@ from ssanet_jax.attention import gating
 
 
 class SimAMBlock(gating.AttentionBlock):
-    """Gates each value by its squared deviation from the mean of its channel.
+    """Gates each value by its squared deviation from the mean of its channel::
 
         d = (x - mean_{h,w} x)^2                             [N, H, W, C]
         v = sum_{h,w} d / (H W - 1)                          [N, 1, 1, C]

@@ -8,7 +8,7 @@ from ssanet_jax.attention import gating
 
 
 class SpatialBlock(gating.BatchNormBlock):
-    """Gates each pixel by its product with a learned direction.
+    """Gates each pixel by its product with a learned direction::
 
         s[h, w] = <w, x[h, w, :]>                            [N, H, W, 1]
         y       = sigmoid(BatchNorm(s)) * x                  [N, H, W, C], dtype of x

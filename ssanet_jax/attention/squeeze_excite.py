@@ -9,7 +9,7 @@ from ssanet_jax.attention import gating
 
 
 class SEBlock(gating.AttentionBlock):
-    """Gates each channel by the means of all channels.
+    """Gates each channel by the means of all channels::
 
         z = mean_{h,w} x[h, w, :]                            [N, 1, 1, C]
         g = sigmoid(W2 relu(W1 z + b1) + b2)                 [N, 1, 1, C]

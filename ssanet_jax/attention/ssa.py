@@ -15,7 +15,7 @@ _COMBINE: dict[str, Callable[..., jax.Array]] = {'sum': jnp.sum, 'mean': jnp.mea
 
 
 class SSABlock(gating.BatchNormBlock):
-    """Gates each pixel by its dot product with the image's channel means.
+    """Gates each pixel by its dot product with the image's channel means::
 
         z[c]    = mean_{h,w} x[h, w, c]                 squeeze,  [N, 1, 1, C]
         s[h, w] = sum_c z[c] * x[h, w, c]               saliency, [N, H, W, 1]
@@ -57,15 +57,10 @@ class SSABlock(gating.BatchNormBlock):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         train = nn.merge_param('train', self.train, train)
-        layers.require_feature_map(x, 'SSABlock')
-        n, h, w, c = x.shape
-        grouped = x.astype(layers.reduction_dtype(x.dtype))
-        groups = self.count_groups(c)
-        grouped = grouped.reshape(n, h, w, groups, c // groups)  # [N, H, W, G, C/G]
-        z = _SQUEEZE[self.squeeze](grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
-        s = _COMBINE[self.combine](z * grouped, axis=-1)  # [N, H, W, G]
+        wide = as_wide(x)
+        s = saliency(wide, self.count_groups(x.shape[-1]), self.squeeze, self.combine)
         gate = self.gate_scale * nn.sigmoid(self.logit(s, train=train))
-        return (gate[..., None] * grouped).reshape(x.shape).astype(x.dtype)
+        return scale_pixels(gate, wide).astype(x.dtype)
 
     def logit(self, s: jax.Array, *, train: bool) -> jax.Array:
         """BatchNorm(s), [N, H, W, G]; sows `saliency` and `gate`."""
@@ -80,6 +75,33 @@ class SSABlock(gating.BatchNormBlock):
 
     def count_groups(self, channels: int) -> int:
         """Number of saliency maps for C channels; raises ValueError for options that do not fit."""
-        gating.require_choice('SSABlock', 'squeeze', self.squeeze, tuple(_SQUEEZE))
-        gating.require_choice('SSABlock', 'combine', self.combine, tuple(_COMBINE))
+        require_choices(self.squeeze, self.combine)
         return gating.count_groups('SSABlock', channels, self.num_groups, self.group_size)
+
+
+def require_choices(squeeze: str, combine: str) -> None:
+    """Raises ValueError for an unknown `squeeze` or `combine`."""
+    gating.require_choice('SSABlock', 'squeeze', squeeze, tuple(_SQUEEZE))
+    gating.require_choice('SSABlock', 'combine', combine, tuple(_COMBINE))
+
+
+def as_wide(x: jax.Array) -> jax.Array:
+    """Casts x to `reduction_dtype`; raises ValueError or TypeError unless it is a feature map."""
+    layers.require_feature_map(x, 'SSABlock')
+    return x.astype(layers.reduction_dtype(x.dtype))
+
+
+def saliency(x: jax.Array, groups: int, squeeze: str, combine: str) -> jax.Array:
+    """The map s [N, H, W, G] of x [N, H, W, C]; G must divide C."""
+    grouped = _grouped(x, groups)
+    z = _SQUEEZE[squeeze](grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
+    return _COMBINE[combine](z * grouped, axis=-1)  # [N, H, W, G]
+
+
+def scale_pixels(gate: jax.Array, x: jax.Array) -> jax.Array:
+    """Multiplies each group of channels of x [N, H, W, C] by its gate [N, H, W, G]."""
+    return (gate[..., None] * _grouped(x, gate.shape[-1])).reshape(x.shape)
+
+
+def _grouped(x: jax.Array, groups: int) -> jax.Array:
+    return x.reshape(*x.shape[:3], groups, x.shape[3] // groups)  # [N, H, W, G, C/G]

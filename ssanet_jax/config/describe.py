@@ -11,9 +11,10 @@ _INTRODUCTION = """\
 
 <!-- Made by `python -m ssanet_jax.config.describe > docs/config.md`; do not edit. -->
 
-A recipe in [configs/](../configs) starts from `base()`, which has the defaults below, and changes
-what differs. `--config.FIELD=VALUE` overrides a field of the recipe; overriding one that has no
-effect is an error. A run can be resumed with other values of the fields marked "resume".
+A recipe, as [configs/digits_ssa20.py](../configs/digits_ssa20.py), starts from `base()`, which has
+the defaults below, and changes what differs. `--config.FIELD=VALUE` overrides a field of the
+recipe; overriding one that has no effect is an error. A run can be resumed with other values of the
+fields marked "resume".
 """
 
 

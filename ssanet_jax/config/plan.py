@@ -22,6 +22,7 @@ class TrainPlan(NamedTuple):
     peak_learning_rate: float
 
     def evaluates_at(self, step: int) -> bool:
+        """Whether to evaluate after this step; the last one always is."""
         due = is_due(step, self.eval_every_steps) or step == self.num_train_steps
         return step > 0 and due
 

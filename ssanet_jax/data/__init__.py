@@ -39,6 +39,10 @@ __all__ = [
 runtime.silence_tensorflow()  # before a module imports it
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *_MODULES]
+
+
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

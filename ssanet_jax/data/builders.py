@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.data.datasets.digits import Digits
 from ssanet_jax.data.datasets.fashion_mnist import FILES, FashionMnistIdx
 from ssanet_jax.data.datasets.image_folder import FolderSpec, ImageFolder, open_folder
+from ssanet_jax.data.imagenet import imagenet_names
 from ssanet_jax.data.readers import ArrayRecords, Folder, TfRecords
 from ssanet_jax.data.sources import Source
 from ssanet_jax.errors import ConfigError, nearest
@@ -30,14 +31,17 @@ LOCAL_BUILDERS: dict[str, type[tfds.core.DatasetBuilder]] = {
 
 
 class DatasetInfo(NamedTuple):
-    """Sizes, classes and identity of a run's data."""
+    """Sizes, classes and identity of a run's data.
+
+    `order` tells what the order of training images depends on, `hint` how to read them faster.
+    """
 
     num_train: int
     num_eval: int
     num_classes: int
     class_names: tuple[str, ...]
-    order: str  # what the order of training images depends on, apart from the seed
-    hint: str  # advice on reading it faster, or ''
+    order: str
+    hint: str  # or ''
     fingerprint: str  # of name, version, sizes and classes
 
 
@@ -64,14 +68,7 @@ def dataset_info(config: ConfigDict) -> DatasetInfo:
 
 def class_names(label: tfds.features.ClassLabel) -> tuple[str, ...]:
     """The names of classes, those of ImageNet in English."""
-    return tuple(_imagenet_names().get(name, name) for name in label.names)
-
-
-@functools.cache
-def _imagenet_names() -> dict[str, str]:
-    """'tench' for 'n01440764', and so on: torchvision's short names, which are distinct."""
-    lines = (Path(__file__).parent / 'imagenet_names.txt').read_text().splitlines()
-    return dict(line.split(' ', 1) for line in lines)
+    return tuple(imagenet_names().get(name, name) for name in label.names)
 
 
 def _fingerprint(builder: tfds.core.DatasetBuilder) -> str:

@@ -5,7 +5,6 @@ docs/export.md shows the commands and how to load each format.
 
 from ssanet_jax.export.export import FORMATS, export_trained, require_packages
 from ssanet_jax.export.parity import ParityError, evaluation_images, file_images
-from ssanet_jax.export.safetensors import load_exported
 
 __all__ = [
     'FORMATS',
@@ -13,6 +12,5 @@ __all__ = [
     'evaluation_images',
     'export_trained',
     'file_images',
-    'load_exported',
     'require_packages',
 ]

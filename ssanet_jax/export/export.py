@@ -14,7 +14,8 @@ from etils import epath
 from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.export import parity, program
-from ssanet_jax.trained.load import TrainedModel
+from ssanet_jax.pretrained.folder import sha256
+from ssanet_jax.trained.sources import AnyModel
 from ssanet_jax.training.storage.atomic_io import check_room
 
 
@@ -68,7 +69,7 @@ def require_packages(format_name: str) -> None:
 
 
 def export_trained(
-    trained: TrainedModel,
+    trained: AnyModel,
     format_name: str,
     out: Path,
     images: np.ndarray,
@@ -78,7 +79,7 @@ def export_trained(
     """Writes a folder with the network and config.json after verifying that it loads correctly.
 
     Args:
-      trained: from `ssanet_jax.load_trained`.
+      trained: from `ssanet_jax.load`.
       format_name: a key of `FORMATS`.
       out: the folder to create; it must not exist.
       images: uint8 [M, size, size, 3] to compare logits on.
@@ -107,6 +108,11 @@ def export_trained(
     with atomic_write(out) as folder:
         folder.mkdir()
         fmt.write(exported, folder, metadata)
+        metadata['sha256'] = {
+            path.relative_to(folder).as_posix(): sha256(path)
+            for path in sorted(folder.rglob('*'))
+            if path.is_file()
+        }
         program.write_metadata(folder, metadata)
         try:
             metadata['parity'] = _compare(trained, fmt, folder, images, preprocessing)
@@ -121,7 +127,7 @@ def export_trained(
 
 
 def _compare(
-    trained: TrainedModel,
+    trained: AnyModel,
     fmt: ExportFormat,
     folder: Path,
     images: np.ndarray,

@@ -11,6 +11,7 @@ from absl import logging
 from ssanet_jax.errors import ConfigError, RunError
 from ssanet_jax.export.program import Program
 from ssanet_jax.trained.load import TrainedModel
+from ssanet_jax.trained.sources import AnyModel
 
 BATCH_SIZES = (1, 7)
 _MAX_IMAGES = 64
@@ -93,7 +94,7 @@ def evaluation_images(trained: TrainedModel, count: int = 7) -> np.ndarray:
     return batch['image'][good][:count]
 
 
-def file_images(trained: TrainedModel, files: Sequence[Path | bytes]) -> np.ndarray:
+def file_images(trained: AnyModel, files: Sequence[Path | bytes]) -> np.ndarray:
     """The first 64 of `files`, decoded as in evaluation; undecodable ones are logged and skipped.
 
     Raises:
@@ -101,7 +102,7 @@ def file_images(trained: TrainedModel, files: Sequence[Path | bytes]) -> np.ndar
     """
     from ssanet_jax import data  # needs TensorFlow
 
-    (batch,) = data.file_batches(files[:_MAX_IMAGES], trained.config.dataset, _MAX_IMAGES)
+    (batch,) = data.file_batches(files[:_MAX_IMAGES], trained.dataset, _MAX_IMAGES)
     for row, reason in batch.bad.items():
         file = batch.files[row]
         name = 'The image from standard input' if isinstance(file, bytes) else file

@@ -11,16 +11,15 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from ssanet_jax.config.sizes import eval_size
-from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network
 from ssanet_jax.models.batch_norm_folding import for_inference
+from ssanet_jax.pretrained.description import FILE as METADATA_FILE
+from ssanet_jax.pretrained.preprocessing import Normalize, Preprocessing
 from ssanet_jax.trained.load import TrainedModel
-from ssanet_jax.training.steps import Preprocess
+from ssanet_jax.trained.sources import AnyModel
 from ssanet_jax.version import __version__
 
 INPUT = 'image'
-METADATA_FILE = 'config.json'
 
 Metadata = dict[str, Any]  # what METADATA_FILE holds
 
@@ -38,7 +37,7 @@ class Program:
 
     model: Network
     variables: Mapping[str, Any]
-    preprocess: Preprocess | None
+    preprocess: Normalize | None
     size: int
 
     @property
@@ -61,14 +60,13 @@ class Program:
         return self.apply(self.variables, image)
 
 
-def as_trained(trained: TrainedModel, *, preprocessing: bool) -> Program:
+def as_trained(trained: AnyModel, *, preprocessing: bool) -> Program:
     """The network of the checkpoint, in the dtype it was trained in."""
     preprocess = trained.preprocess if preprocessing else None
-    size = eval_size(trained.config.dataset)
-    return Program(trained.model, trained.variables, preprocess, size)
+    return Program(trained.model, trained.variables, preprocess, trained.preprocessing.size)
 
 
-def reference(trained: TrainedModel, *, preprocessing: bool) -> Program:
+def reference(trained: AnyModel, *, preprocessing: bool) -> Program:
     """The network of the checkpoint in float32, which an exported program must match.
 
     Weights are float32 also in a bfloat16 run. Where a bfloat16 computation rounds depends on the
@@ -78,7 +76,7 @@ def reference(trained: TrainedModel, *, preprocessing: bool) -> Program:
     return dataclasses.replace(program, model=trained.model.clone(dtype=jnp.float32))
 
 
-def folded(trained: TrainedModel, *, preprocessing: bool) -> Program:
+def folded(trained: AnyModel, *, preprocessing: bool) -> Program:
     """The reference with folded BatchNorms (`for_inference`), which is what gets exported."""
     program = reference(trained, preprocessing=preprocessing)
     model, variables = for_inference(program.model, program.variables)
@@ -86,48 +84,51 @@ def folded(trained: TrainedModel, *, preprocessing: bool) -> Program:
 
 
 def describe(
-    trained: TrainedModel, program: Program, format_name: str, packages: Sequence[str]
+    trained: AnyModel, program: Program, format_name: str, packages: Sequence[str]
 ) -> Metadata:
     """Describes the network, its input, outputs, classes and origin.
 
     Args:
-      trained: the run that `program` is exported from.
+      trained: the network that `program` is exported from.
       program: the exported function.
       format_name: a key of `FORMATS`.
       packages: whose versions to record.
     """
-    dataset, num_classes = trained.config.dataset, len(trained.classes)
-    output = {'dtype': 'float32', 'shape': ['n', num_classes]}
+    preprocessing = trained.preprocessing
+    output = {'dtype': 'float32', 'shape': ['n', len(trained.classes)]}
     versions = {name: importlib.import_module(name).__version__ for name in packages}
-    return {
+    run: Metadata = {}
+    if isinstance(trained, TrainedModel):
+        run = {'step': trained.step, 'run': _config_without_paths(trained.config)}
+    metadata = {
         'format': format_name,
-        'network': trained.config.model.name,
-        'step': trained.step,
+        'network': trained.name,
+        'options': trained.options,
         'input': {
             'name': INPUT,
             'dtype': str(program.dtype),
             'shape': ['n', *program.shape],
             'values': 'RGB, 0 to 255' if program.preprocess else 'RGB, (value / 255 - mean) / std',
-            'mean': list(dataset.mean),
-            'std': list(dataset.std),
-            'from_files': _resize_rule(dataset),
+            'from_files': resize_rule(preprocessing),
         },
+        'preprocessing': preprocessing._asdict(),
         'outputs': {'logits': output, 'probabilities': output},
         'classes': list(trained.classes),
         'versions': {'ssanet_jax': __version__, **versions},
-        'run': _config_without_paths(trained.config),
+        **run,
     }
+    return json.loads(json.dumps(metadata))  # with lists in place of tuples
 
 
-def _resize_rule(dataset: ConfigDict) -> str:
+def resize_rule(preprocessing: Preprocessing) -> str:
     """Describes how evaluation turns, resizes and crops an image file."""
-    size, decoded = eval_size(dataset), 'turned upright by its Exif orientation, on white; '
-    if dataset.eval_crop == 'whole':
+    size, resize, interpolation, *_ = preprocessing
+    decoded = 'turned upright by their Exif orientation, on white; '
+    if resize is None:
         return f'{decoded}the whole image resized to {size} x {size}, bilinear, antialiased'
-    short = round(size / dataset.eval_crop_pct)
     return (
-        f'{decoded}the short side resized to {short}, {dataset.interpolation}, antialiased; '
-        f'the central {size} x {size}'
+        f'{decoded}the short side resized to {resize}, {interpolation}, antialiased; the central '
+        f'{size} x {size}'
     )
 
 
@@ -141,23 +142,3 @@ def _config_without_paths(config: ConfigDict) -> dict[str, Any]:
 def write_metadata(folder: Path, metadata: Metadata) -> None:
     """Writes `metadata` to config.json in `folder`."""
     (folder / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + '\n')
-
-
-def read_metadata(folder: Path) -> Metadata:
-    """Reads config.json in `folder`.
-
-    Raises:
-      ConfigError: the file is missing, damaged or incomplete.
-    """
-    path = folder / METADATA_FILE
-    try:
-        metadata = json.loads(path.read_text())
-        if metadata['format'] and metadata['classes'] and metadata['run']:
-            return metadata
-        reason = 'an entry is empty'
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = ' '.join(f'{type(error).__name__}: {error}'.split())
-    raise ConfigError(
-        f'{path} does not describe an exported network ({reason}); expected a folder written by '
-        'tools.export.'
-    )

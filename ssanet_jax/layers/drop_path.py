@@ -5,7 +5,7 @@ import jax
 
 
 def drop_path(y: jax.Array, rate: float, *, train: bool) -> jax.Array:
-    """Drops residual branches y [N, H, W, C] of random examples in training.
+    """Drops residual branches y [N, H, W, C] of random examples in training::
 
         y[n] / (1 - rate) with probability 1 - rate, otherwise 0
 

@@ -40,7 +40,7 @@ def for_inference(
 def fold_batch_norm(
     model: nn.Module, variables: Mapping[str, Any]
 ) -> tuple[Network, dict[str, Any]]:
-    """Folds each BatchNorm that follows a convolution into its kernel, for inference only.
+    """Folds each BatchNorm that follows a convolution into its kernel, for inference only::
 
         BatchNorm(conv(x, kernel)) = conv(x, kernel * factor) + offset
 

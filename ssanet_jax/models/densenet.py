@@ -82,7 +82,13 @@ class DenseNet(Network, kw_only=True):
             (r'(denseblock\d)_(denselayer\d+)/', r'\1/\2/'),
             ('^fc/', 'classifier/'),
         ]
-        return {'torchvision': NameMapping(rules), 'timm': NameMapping(rules)}
+        # In the files that torchvision hosts, and renames as it loads them.
+        files = [*rules, (r'(denselayer\d+/(?:norm|conv))(\d)/', r'\1/\2/')]
+        return {
+            'torchvision': NameMapping(rules),
+            'timm': NameMapping(rules),
+            'torchvision_files': NameMapping(files),
+        }
 
     def features(self, x: jax.Array, *, train: bool) -> jax.Array:
         size, stride = {'imagenet': (7, 2), 'cifar': (3, 1)}[self.stem]

@@ -63,6 +63,7 @@ def _thin_preact(
     )
 
 
+#: The networks by their names without attention.
 NETWORKS: dict[str, Callable[..., Network]] = {
     **{f'resnet{depth}': _resnet(depth) for depth in _SIZES},
     'resnet50d': partial(_resnet(50), stem='deep', avg_down=True),

@@ -7,7 +7,6 @@ from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.report.page import load_template
 from ssanet_jax.tables import Table
-from ssanet_jax.version import __version__
 
 
 def write_data_page(
@@ -31,7 +30,6 @@ def write_data_page(
         findings=findings,
         tiles=tiles,
         tables=[table for table in tables if table.rows],
-        version=__version__,
     )
     try:
         with atomic_write(path) as temporary:

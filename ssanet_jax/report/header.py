@@ -1,7 +1,6 @@
 """The header of a report: title, results and facts about the run."""
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -69,7 +68,6 @@ def make_header(
     title = f'{config.model.name} on {config.dataset.name}'
     tiles = _tiles(means, len(trained.classes) if trained else 0) if means else []
     facts = [*_network_facts(config, trained, layers, steps_per_epoch), *_start_facts(starts)]
-    facts.append(('report written', time.strftime('%Y-%m-%d %H:%M %Z')))
     return Header(title, tiles, facts, source)
 
 
@@ -126,10 +124,10 @@ def _start_facts(starts: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     main = [
         f'{name} {versions[name]}' for name in ('ssanet_jax', 'jax', 'flax') if name in versions
     ]
-    devices = f'{last.get("devices")} x {last.get("device_kind")}, {last.get("hosts")} host(s)'
+    devices, hosts = f'{last.get("devices")} x {last.get("device_kind")}', last.get('hosts')
     return [
         ('first start', str(starts[0].get('time'))),
         ('starts', f'{len(starts):,}'),
-        ('devices', devices),
+        ('devices', devices if hosts == 1 else f'{devices} on {hosts} hosts'),
         ('versions', ', '.join(main)),
     ]

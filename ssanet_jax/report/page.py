@@ -16,7 +16,7 @@ from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.config import with_defaults
 from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.output import printable
+from ssanet_jax.output import printable, timestamp
 from ssanet_jax.report import classes, curves, sections, tables
 from ssanet_jax.report.charts import curve_charts
 from ssanet_jax.report.evaluation import Evaluation, evaluate_trained
@@ -185,4 +185,5 @@ def load_template(name: str, package: str = 'ssanet_jax.report') -> jinja2.Templ
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {'version': __version__, 'timestamp': timestamp}
     return environment.get_template(name)

@@ -136,7 +136,7 @@ def calibration_section(logits: np.ndarray, label: np.ndarray) -> Calibration | 
         ('as trained', *_summary(before), '1'),
         ('cross-fitted', *_summary(after), f'{halves[0]:.3f} and {halves[1]:.3f}'),
     ]
-    table = Table('Calibration', columns, rows)
+    table = Table('Before and after temperature scaling', columns, rows)
     chart = reliability_chart(before, after)
     return Calibration(chart, table, len(label), temperature, extreme)
 

@@ -52,7 +52,8 @@ def _text(value: Any) -> str:
 def starts_table(starts: Sequence[Mapping[str, Any]]) -> Table:
     """Machines and package versions at each start, or at the last 50."""
     versions = {name: None for start in starts for name in start.get('versions', {})}
-    columns = [Column(name.replace('_', ' '), left=True) for name in (*_START_FIELDS, *versions)]
+    names = [*(name.replace('_', ' ') for name in _START_FIELDS), *versions]
+    columns = [Column(name, left=True) for name in names]
     rows = [
         (
             *(start.get(name) for name in _START_FIELDS),
@@ -61,4 +62,9 @@ def starts_table(starts: Sequence[Mapping[str, Any]]) -> Table:
         for start in starts[-_MAX_STARTS:]
     ]
     omitted = [f'The first {len(starts) - _MAX_STARTS:,} starts are omitted.']
-    return Table('Starts', columns, rows, omitted if len(starts) > _MAX_STARTS else [])
+    return Table(
+        'Machine and versions at each start',
+        columns,
+        rows,
+        omitted if len(starts) > _MAX_STARTS else [],
+    )

@@ -10,7 +10,6 @@ from ssanet_jax.study.folder import StudyFolder
 from ssanet_jax.study.results import Analysis
 from ssanet_jax.study.sections import Section, make_sections
 from ssanet_jax.tables import markdown
-from ssanet_jax.version import __version__
 
 
 def write_pages(folder: StudyFolder, analysis: Analysis) -> None:
@@ -32,7 +31,6 @@ def write_pages(folder: StudyFolder, analysis: Analysis) -> None:
         summary=_summary(analysis),
         sections=sections,
         images={name: data_uri(svg) for name, svg in figures.items()},
-        version=__version__,
     )
     for path, text in files.items():
         with atomic_write(path) as temporary:

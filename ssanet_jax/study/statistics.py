@@ -160,7 +160,7 @@ def pairs_needed(sd: float, effect: float, power: float = 0.8, alpha: float = 0.
 
 
 def binomial_floor(accuracy: float, num_images: int) -> float:
-    """Standard deviation of an accuracy due to the sampling of its test images alone.
+    """Standard deviation of an accuracy due to the sampling of its test images alone::
 
         100 sqrt(p (1 - p) / N),  p = accuracy / 100
 

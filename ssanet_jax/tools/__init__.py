@@ -16,6 +16,7 @@ EXTRAS = {
     'filelock': 'train',
     'flatbuffers': 'export',
     'gradio': 'demo',
+    'huggingface_hub': 'hub',
     'importlib_resources': 'train',
     'jinja2': 'train',
     'libtpu': 'preflight-tpu',

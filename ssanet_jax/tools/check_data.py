@@ -89,7 +89,7 @@ def check(dataset: ConfigDict) -> DataCheck:
     folder = isinstance(builder, ImageFolder)
     left_out = builder.left_out if folder else {}
     return DataCheck(
-        f'{dataset.name}, {dataset.data_dir}' if folder else builder.info.full_name,
+        f'Images in {dataset.data_dir}' if folder else builder.info.full_name,
         [
             *findings.image_warnings(bad, duplicates),
             *findings.count_warnings(classes, *counts),
@@ -125,7 +125,7 @@ def _scan(dataset: ConfigDict) -> 'dict[str, Scan]':
 def define_flags() -> None:
     cli.define_config()
     flags.DEFINE_enum('format', 'table', FORMATS, 'How to print.')
-    flags.DEFINE_string('out', None, 'HTML page to write too.')
+    flags.DEFINE_string('out', None, 'HTML page to write as well.')
 
 
 if __name__ == '__main__':

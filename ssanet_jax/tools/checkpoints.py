@@ -13,7 +13,6 @@ up to it, to a new workdir that can be evaluated, converted or resumed.
 """
 
 import contextlib
-import datetime
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from etils import epath
 
 from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import timestamp
 from ssanet_jax.tables import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli
 
@@ -40,7 +40,7 @@ _VERBS = {
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('workdir', None, 'The run.', required=True)
+    flags.DEFINE_string('workdir', None, 'Workdir of the run.', required=True)
     flags.DEFINE_enum('format', 'table', FORMATS, 'list: how to print.')
     flags.DEFINE_integer('keep', None, 'prune: how many of the newest to keep.', lower_bound=1)
     flags.DEFINE_string('checkpoint', 'best', 'export: best, latest or a step.')
@@ -86,10 +86,9 @@ def _list(workdir: 'Workdir') -> None:
 def _row(checkpoints: 'CheckpointReader', step: int) -> tuple[Any, ...]:
     folder = checkpoints.directory / str(step)
     evaluation = checkpoints.evaluations.get(step, {})
-    written = datetime.datetime.fromtimestamp(folder.stat().mtime)
     return (
         step,
-        written.isoformat(' ', 'seconds'),
+        timestamp(folder.stat().mtime),
         _size(folder),
         evaluation.get('top1'),
         evaluation.get('loss'),

@@ -47,32 +47,42 @@ class Converted(NamedTuple):
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('model', None, 'Network of --weights, as ssa_resnet50.')
+    flags.DEFINE_string('model', None, 'Network of --weights, such as ssa_resnet50.')
     cli.define_config('Recipe with the network, instead of --model.', required=False)
-    flags.DEFINE_string('weights', None, '.safetensors, or .pth, .pt, .bin, .tar, .ckpt of torch.')
+    flags.DEFINE_string(
+        'weights', None, 'File to read: .safetensors, or .pth, .pt, .bin, .tar, .ckpt of torch.'
+    )
     flags.DEFINE_string('workdir', None, 'A run to convert, instead of a network and --weights.')
     flags.DEFINE_string('checkpoint', 'best', 'With --workdir: best, latest or a step.')
     flags.DEFINE_string('out', None, 'The file to write, .safetensors.', required=True)
     flags.DEFINE_string(
-        'to', None, "Names to write: torchvision, timm, ssanet, ... Unset: the network's first."
+        'to', None, "Naming to write: torchvision, timm, ssanet, ...; unset: the network's first."
     )
     flags.DEFINE_integer(
-        'num_classes', None, 'Unset: as the weights have; 0: without the last layer.', lower_bound=0
+        'num_classes',
+        None,
+        'Number of classes; unset: that of the weights; 0: no last layer.',
+        lower_bound=0,
     )
-    flags.DEFINE_enum('stem', None, ['imagenet', 'cifar', 'deep'], 'Of --model. Unset: as it has.')
+    flags.DEFINE_enum(
+        'stem',
+        None,
+        ['imagenet', 'cifar', 'deep'],
+        'First layers of --model; unset: its usual ones.',
+    )
     flags.DEFINE_bool('insert', False, 'Insert SSA into weights of --model without it.')
     flags.DEFINE_float(
         'gate_scale',
         2.0,
-        'With --insert: 2 starts with gates of 1; others, as the 1 of the paper, are compensated '
-        'in the preceding BatchNorm.',
+        'With --insert: factor of the sigmoid. 2 starts with gates of 1; other values, such as '
+        "the paper's 1, are compensated in the preceding BatchNorm.",
     )
     flags.DEFINE_string(
         'part',
         None,
-        'One of several networks in --weights, as model_ema. Unset: not averaged ones.',
+        'One of several networks in --weights, such as model_ema; unset: not averaged ones.',
     )
-    flags.DEFINE_list('ignore', [], 'Patterns of names in --weights to leave out, as aux1.*')
+    flags.DEFINE_list('ignore', [], 'Patterns of names in --weights to leave out, such as aux1.*')
 
 
 def main() -> None:

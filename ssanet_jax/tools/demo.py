@@ -2,13 +2,14 @@ r"""A web page for a trained network: drop an image, see its classes and where t
 
     ssanet demo --workdir=runs/digits
 
-Then open http://127.0.0.1:7860 in a browser; Ctrl-C or SIGTERM stops the server and deletes its
+Then open http://127.0.0.1:7860 in a browser. Ctrl-C or SIGTERM stops the server and deletes its
 files. Only this machine can reach it, and no page of another site; from another machine, use
-`ssh -L 7860:127.0.0.1:7860 HOST`. With --host=0.0.0.0 anyone on the network can
-use it: there is no password.
+`ssh -L 7860:127.0.0.1:7860 HOST`. With --host=0.0.0.0 anyone on the network can use it: there is
+no password.
 """
 
 import atexit
+import html
 import ipaddress
 import os
 import signal
@@ -21,37 +22,44 @@ import numpy as np
 from absl import flags
 
 from ssanet_jax import runtime
-from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.data.decoding.formats import SUFFIXES
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.tools import cli
+from ssanet_jax.tools import cli, sources
 
 if TYPE_CHECKING:
     import gradio
+    from ml_collections import ConfigDict
 
-    from ssanet_jax.trained.load import TrainedModel
+    from ssanet_jax.trained.sources import AnyModel
 
 _SHOWN = 320  # minimum side in pixels of the pictures on the page
 
 _FORM_BYTES = 2**16  # of a request, beside the file
 _KEPT_SECONDS = 60  # pictures, and uploads that were not read
 
+# All rows of pictures, of up to three as the width allows; the label above the first, not over it.
+_CSS = """
+.grid-wrap { max-height: none !important; padding-top: 2rem; }
+.grid-container {
+  grid-template-columns: repeat(auto-fill, minmax(max(9rem, 30%), 1fr)) !important;
+}
+"""
+
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('workdir', None, 'The run.', required=True)
-    flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
+    sources.define_flags()
     flags.DEFINE_string('host', '127.0.0.1', 'Address to listen on.')
     flags.DEFINE_integer('port', 7860, 'Port to listen on.', lower_bound=1, upper_bound=65535)
     flags.DEFINE_integer('max_upload_mb', 16, 'Largest file to accept, in MB.', lower_bound=1)
-    flags.DEFINE_integer('max_megapixels', 50, 'Largest image to accept, in pixels.', lower_bound=1)
+    flags.DEFINE_integer(
+        'max_megapixels', 50, 'Largest image to accept, in megapixels.', lower_bound=1
+    )
 
 
 def main() -> None:
-    from ssanet_jax.trained.load import load_trained
-
-    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
+    trained = sources.load()
     runtime.start_tensorflow()
     try:
         blocks = serve(
@@ -72,7 +80,7 @@ def main() -> None:
             'host or port, or set NO_PROXY=127.0.0.1,localhost.'
         ) from error
     host = f'[{FLAGS.host}]' if ':' in FLAGS.host else FLAGS.host
-    print(f'http://{host}:{FLAGS.port} shows {FLAGS.workdir}, step {trained.step:,}.', flush=True)
+    print(f'http://{host}:{FLAGS.port} shows {sources.described(trained)}.', flush=True)
     if not _is_loopback(FLAGS.host):
         print('Anyone who can reach this address can use the page: it has no password.')
     _wait_for_signal()
@@ -89,7 +97,7 @@ def _wait_for_signal() -> None:
 
 
 def serve(
-    trained: 'TrainedModel', *, host: str, port: int, max_upload_bytes: int, max_image_pixels: int
+    trained: 'AnyModel', *, host: str, port: int, max_upload_bytes: int, max_image_pixels: int
 ) -> 'gradio.Blocks':
     """Serves a trained model's page at http://host:port from background threads.
 
@@ -97,7 +105,7 @@ def serve(
     read, and all files of the page when Python exits.
 
     Args:
-      trained: from `ssanet_jax.load_trained`.
+      trained: from `ssanet_jax.load`.
       host: address to listen on; anyone who can reach it can use the page: there is no password.
       port: of that address.
       max_upload_bytes: larger files are refused.
@@ -117,7 +125,7 @@ def serve(
 
     from ssanet_jax.tools.demo_guard import Guard
 
-    blocks = _page(limit_pixels(trained, max_image_pixels))
+    blocks = _page(trained, limit_pixels(trained, max_image_pixels))
     guard = Middleware(Guard, host=host, max_bytes=max_upload_bytes + _FORM_BYTES)
     blocks.queue(max_size=32, default_concurrency_limit=1).launch(
         server_name=host,
@@ -137,67 +145,67 @@ def serve(
         theme=gr.themes.Default(
             font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']
         ),
-        css='.grid-wrap { max-height: none !important; }',  # show all rows of pictures
+        css=_CSS,
     )
     return blocks
 
 
-def limit_pixels(trained: 'TrainedModel', max_image_pixels: int) -> 'TrainedModel':
-    """Lowers the model's limit on image pixels to `max_image_pixels`, if it is higher."""
-    config = trained.config.copy_and_resolve_references()
-    config.dataset.max_image_pixels = min(max_image_pixels, config.dataset.max_image_pixels)
-    return trained._replace(config=config)
+def limit_pixels(trained: 'AnyModel', max_image_pixels: int) -> 'ConfigDict':
+    """The model's `dataset` with at most `max_image_pixels` as its limit on image pixels."""
+    dataset = trained.dataset.copy_and_resolve_references()
+    dataset.max_image_pixels = min(max_image_pixels, dataset.max_image_pixels)
+    return dataset
 
 
-def _page(trained: 'TrainedModel') -> 'gradio.Blocks':
+def _page(trained: 'AnyModel', dataset: 'ConfigDict') -> 'gradio.Blocks':
     """The page. Images are decoded, resized and normalized as in evaluation."""
     import gradio as gr
 
     from ssanet_jax import data
     from ssanet_jax.trained.prediction import Predictor
 
-    predictor, dataset = Predictor(trained, batch_size=1), trained.config.dataset
-    title, size = f'{trained.config.model.name} on {dataset.name}', eval_size(dataset)
+    predictor, size = Predictor(trained, batch_size=1), trained.preprocessing.size
 
     def answer(path: str | None) -> tuple[dict[str, float] | None, list[tuple], str]:
-        """Probabilities by class, captioned pictures and a note on the image in a file."""
+        """Probabilities by class, captioned pictures and a note, in HTML, on an uploaded file."""
         if path is None:
             return None, [], ''
         try:
             (batch,) = data.file_batches([Path(path)], dataset, 1)
         finally:
             Path(path).unlink(missing_ok=True)
-        if batch.bad:
-            raise gr.Error(batch.bad[0], print_exception=False)
+        if batch.bad:  # stays on the page, where a gr.Error would vanish
+            reason = html.escape(f'{Path(path).name} cannot be shown. {batch.bad[0]}')
+            return None, [], f'<p role="alert"><strong>{reason}</strong></p>'
         (top,) = predictor.top(batch.image)
         pictures, note = _pictures(trained, batch.image)
-        return {guess.name: guess.probability for guess in top}, pictures, note
+        probabilities = {guess.name: guess.probability for guess in top}
+        return probabilities, pictures, f'<p>{html.escape(note)}</p>'
 
     kept = (_KEPT_SECONDS, _KEPT_SECONDS)
-    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=kept) as blocks:
+    with gr.Blocks(title=trained.name, analytics_enabled=False, delete_cache=kept) as blocks:
         gr.Markdown(
-            f'# {title}\nStep {trained.step:,}; {len(trained.classes):,} classes. Drop an image: '
-            f'the network sees it at {size} x {size} pixels, as in evaluation.'
+            f'# {trained.name}\n{len(trained.classes):,} classes. Drop an image: the network sees '
+            f'it at {size} x {size} pixels, as in evaluation.'
         )
         with gr.Row():
             # The file as uploaded: gr.Image would decode and re-encode it.
-            file = gr.File(label='image', file_types=sorted(SUFFIXES))
-            classes = gr.Label(num_top_classes=5, label='most probable classes')
+            file = gr.File(label='Image', file_types=sorted(SUFFIXES))
+            classes = gr.Label(num_top_classes=5, label='Most probable classes')
+        note = gr.HTML()
         maps = gr.Gallery(
-            label='where it looks', columns=3, object_fit='contain', height='auto', buttons=[]
+            label='Where the network looks', object_fit='contain', height='auto', buttons=[]
         )
-        file.change(answer, file, [classes, maps, gr.Markdown()], api_visibility='private')
+        file.change(answer, file, [classes, maps, note], api_visibility='private')
     return blocks
 
 
-def _pictures(
-    trained: 'TrainedModel', image: np.ndarray
-) -> tuple[list[tuple[np.ndarray, str]], str]:
+def _pictures(trained: 'AnyModel', image: np.ndarray) -> tuple[list[tuple[np.ndarray, str]], str]:
     """The image [1, s, s, 3] as the network sees it, its saliency maps, and a note on them."""
     from ssanet_jax.trained.saliency import enlarge, explain, legible_size
     from ssanet_jax.trained.saliency_display import overlay
 
-    pictures = [(_magnify(image[0]), 'as the network sees it')]
+    pictures = [(_magnify(image[0]), 'input')]
     try:
         (saliency,) = explain(trained, image)
     except ValueError as error:  # no spatial gate
@@ -205,7 +213,7 @@ def _pictures(
     size = legible_size(image.shape[1])
     for name, values in saliency.maps.items():
         laid = overlay(saliency.image, enlarge(values[None], size)[0])
-        pictures.append((_magnify(laid), name))
+        pictures.append((_magnify(laid), name.replace('stage', 'stage ')))
     return pictures, (
         "A stage's map is the mean of its gates, which multiply the features of each pixel. Each "
         'map is scaled from its own minimum, dark, to its maximum, bright. Grad-CAM is that of the '

@@ -32,8 +32,10 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('workdir', None, 'The run.', required=True)
-    flags.DEFINE_list('on', None, f'Test sets, of {", ".join(BENCHMARKS)}.', required=True)
+    flags.DEFINE_string('workdir', None, 'Workdir of the run.', required=True)
+    flags.DEFINE_list(
+        'on', None, f'Test sets, one or more of {", ".join(BENCHMARKS)}.', required=True
+    )
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_string('data_dir', None, "Folder of prepared datasets; unset: the run's.")
     flags.DEFINE_integer('batch_size', 64, 'Images per batch.', lower_bound=1)

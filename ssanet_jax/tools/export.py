@@ -22,7 +22,7 @@ from absl import flags
 
 from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.tools import cli, input_files
+from ssanet_jax.tools import cli, input_files, sources
 
 FLAGS = flags.FLAGS
 
@@ -30,9 +30,8 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     from ssanet_jax.export import FORMATS
 
-    flags.DEFINE_string('workdir', None, 'The run.', required=True)
-    flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
-    flags.DEFINE_enum('format', None, list(FORMATS), 'What to write.', required=True)
+    sources.define_flags()
+    flags.DEFINE_enum('format', None, list(FORMATS), 'Format to write.', required=True)
     flags.DEFINE_string('out', None, 'The folder to write, which must not exist.', required=True)
     flags.DEFINE_bool(
         'preprocessing', True, 'Take uint8 images rather than normalized float32 ones.'
@@ -46,19 +45,18 @@ def main(arguments: list[str]) -> None:
     if FLAGS.format == 'safetensors' and FLAGS['preprocessing'].present:
         raise ConfigError('--preprocessing has no effect with --format=safetensors; omit it.')
     files = input_files.find(arguments) if arguments else None
-    from ssanet_jax.trained.load import load_trained
-    from ssanet_jax.training.storage.workdir import Workdir
-
-    Workdir(FLAGS.workdir).read_config()  # raises where there is no run
     from ssanet_jax import export
+    from ssanet_jax.trained.load import TrainedModel
 
     export.require_packages(FLAGS.format)
+    trained = sources.load()  # before TensorFlow loads
     runtime.start_tensorflow()
-    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
-    if files is None:
+    if files is not None:
+        images = export.file_images(trained, files)
+    elif isinstance(trained, TrainedModel):
         images = export.evaluation_images(trained)
     else:
-        images = export.file_images(trained, files)
+        raise ConfigError('--model has no evaluation images; name images to compare logits on.')
     try:
         metadata = export.export_trained(
             trained, FLAGS.format, out, images, preprocessing=FLAGS.preprocessing
@@ -85,7 +83,8 @@ def _check_out(out: Path) -> None:
 
 def _print_result(metadata: dict[str, Any], out: Path) -> None:
     parity = metadata['parity']
-    print(f'{out}: {metadata["network"]}, step {metadata["step"]}, as {metadata["format"]}')
+    step = f', step {metadata["step"]}' if 'step' in metadata else ''
+    print(f'{out}: {metadata["network"]}{step}, as {metadata["format"]}')
     print(f'Loaded back and compared with the checkpoint on {parity["images"]} images:')
     for size, difference in parity['differences'].items():
         result = f'differ by {difference:.1e} of the largest, {parity["bound"]:.0e} allowed'

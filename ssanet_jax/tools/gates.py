@@ -37,7 +37,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('workdir', None, 'The run.', required=True)
+    flags.DEFINE_string('workdir', None, 'Workdir of the run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_string('split', None, "Split of the run's dataset; unset: its evaluation split.")
     flags.DEFINE_integer(

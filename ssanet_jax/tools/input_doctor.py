@@ -196,7 +196,7 @@ def draw(spans: Spans, title: str, path: str) -> None:
 
 def define_flags() -> None:
     cli.define_config()
-    flags.DEFINE_float('seconds', 5.0, 'Length of each measurement.', lower_bound=0.1)
+    flags.DEFINE_float('seconds', 5.0, 'Seconds of each measurement.', lower_bound=0.1)
     flags.DEFINE_string('out', None, 'PNG file for the timeline.')
 
 

@@ -218,7 +218,7 @@ def _count(values: ArrayStats) -> str:
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('workdir', None, 'The run that stopped.', required=True)
+    flags.DEFINE_string('workdir', None, 'Workdir of the run that stopped.', required=True)
     flags.DEFINE_string('checkpoint', 'latest', 'Where to begin: best, latest or a step.')
     flags.DEFINE_integer('max_steps', 1000, 'Number of steps to replay, at most.', lower_bound=1)
 

@@ -1,6 +1,7 @@
 r"""Prints the most probable classes of images, by a trained network.
 
     ssanet predict --workdir=runs/digits seven.png photos/ 'more/*.jpg'
+    ssanet predict --model=timm://resnet50.a1_in1k photos/
     find photos -name '*.jpg' | ssanet predict --workdir=runs/x --format=csv -
     curl -s https://... | ssanet predict --workdir=runs/x -
 
@@ -24,17 +25,16 @@ from rich.progress import track
 from ssanet_jax import runtime
 from ssanet_jax.output import printable
 from ssanet_jax.tables import Column, Table, csv_cell, show
-from ssanet_jax.tools import cli, input_files
+from ssanet_jax.tools import cli, input_files, sources
 
 if TYPE_CHECKING:
-    from ssanet_jax.trained.load import TrainedModel
+    from ssanet_jax.trained.sources import AnyModel
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('workdir', None, 'The run.', required=True)
-    flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
+    sources.define_flags()
     flags.DEFINE_enum('format', 'table', ['table', 'jsonl', 'csv'], 'How to print.')
     flags.DEFINE_integer('top', 5, 'Number of most probable classes to print.', lower_bound=1)
     flags.DEFINE_integer('batch_size', 64, 'Images per batch.', lower_bound=1)
@@ -42,9 +42,7 @@ def define_flags() -> None:
 
 def main(arguments: list[str]) -> None:
     files = input_files.find(arguments)
-    from ssanet_jax.trained.load import load_trained
-
-    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
+    trained = sources.load()  # before TensorFlow loads
     runtime.start_tensorflow()
     bad = 0
 
@@ -62,13 +60,13 @@ def main(arguments: list[str]) -> None:
     sys.exit(1 if bad else 0)
 
 
-def predictions(trained: 'TrainedModel', files: Sequence[Path | bytes]) -> Iterator[dict[str, Any]]:
+def predictions(trained: 'AnyModel', files: Sequence[Path | bytes]) -> Iterator[dict[str, Any]]:
     """Yields {'file', 'top': [{'class', 'probability'}, ...]} or {'file', 'error'} per file."""
     from ssanet_jax import data
     from ssanet_jax.trained.prediction import Predictor
 
     predictor = Predictor(trained, FLAGS.batch_size)
-    for batch in data.file_batches(files, trained.config.dataset, FLAGS.batch_size):
+    for batch in data.file_batches(files, trained.dataset, FLAGS.batch_size):
         tops = iter(predictor.top(batch.image[batch.good()], FLAGS.top))
         for row, file in enumerate(batch.files):
             result: dict[str, Any] = {'file': input_files.name(file)}
@@ -102,7 +100,8 @@ def _table(results: Iterator[dict[str, Any]], count: int) -> None:
         guesses = [f'{g["class"]} {100 * g["probability"]:.1f} %' for g in result.get('top', [])]
         rows.append((result['file'], ', '.join(guesses) or f'not read: {result["error"]}'))
     columns = [Column('image', left=True), Column('most probable first', left=True)]
-    show([Table(f'{FLAGS.workdir}, checkpoint {FLAGS.checkpoint}', columns, rows)], 'table')
+    title = FLAGS.model or f'{FLAGS.workdir}, checkpoint {FLAGS.checkpoint}'
+    show([Table(title, columns, rows)], 'table')
 
 
 def _progress(results: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:

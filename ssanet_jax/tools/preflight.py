@@ -208,20 +208,22 @@ def define_flags() -> None:
     flags.DEFINE_string('topology', None, 'Devices: v5e:4x4, v4:2x2x2, v6e:2x4, h100x8, a100, l4.')
     flags.mark_flag_as_required('topology')
     flags.DEFINE_bool('search', True, 'Find the largest batch that fits; compiles a few times.')
-    flags.DEFINE_enum('format', FORMATS[0], FORMATS, 'What to print.')
+    flags.DEFINE_enum('format', FORMATS[0], FORMATS, 'How to print.')
     flags.DEFINE_string('out', None, 'JSON file for all counts.')
     flags.DEFINE_float(
         'decode_rate',
         None,
-        'Images/s of the input on one core, see input_doctor.',
+        'Images/s that one core decodes, as measured by tools.input_doctor.',
         lower_bound=1e-3,
     )
-    flags.DEFINE_integer('num_classes', None, 'Of a dataset that is not known.', lower_bound=1)
     flags.DEFINE_integer(
-        'num_train_examples', None, 'Of a dataset or split that is not known.', lower_bound=1
+        'num_classes', None, 'Classes, where the dataset is not prepared here.', lower_bound=1
     )
     flags.DEFINE_integer(
-        'num_eval_examples', None, 'Of a dataset or split that is not known.', lower_bound=1
+        'num_train_examples', None, 'Training images, where they cannot be counted.', lower_bound=1
+    )
+    flags.DEFINE_integer(
+        'num_eval_examples', None, 'Evaluation images, where they cannot be counted.', lower_bound=1
     )
 
 

@@ -164,7 +164,9 @@ def _gigabytes(size: int) -> str:
 
 def define_flags() -> None:
     flags.DEFINE_string('dataset', None, 'TFDS name, with a version if needed.', required=True)
-    flags.DEFINE_string('data_dir', None, 'Folder of prepared datasets; TFDS has a default.')
+    flags.DEFINE_string(
+        'data_dir', None, 'Folder of prepared datasets; unset: the default of TFDS.'
+    )
     flags.DEFINE_string('manual_dir', None, 'Folder of manually downloaded files.')
     flags.DEFINE_enum(
         'file_format',
@@ -175,7 +177,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         'max_side',
         None,
-        'Copies with short sides of at most this many pixels.',
+        'Shrink images to short sides of at most this many pixels.',
         lower_bound=1,
     )
     flags.DEFINE_integer(
@@ -185,7 +187,9 @@ def define_flags() -> None:
         lower_bound=1,
         upper_bound=100,
     )
-    flags.DEFINE_integer('workers', None, 'Threads that convert; one per core.', lower_bound=1)
+    flags.DEFINE_integer(
+        'workers', None, 'Threads that convert; unset: one per core.', lower_bound=1
+    )
     flags.DEFINE_bool('dry_run', False, 'Only report what would be done and the space it needs.')
 
 

@@ -17,7 +17,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('workdir', None, 'The run.', required=True)
+    flags.DEFINE_string('workdir', None, 'Workdir of the run.', required=True)
     flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_string('out', None, 'HTML file to write; report.html in the workdir by default.')
 

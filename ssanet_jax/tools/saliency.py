@@ -26,20 +26,19 @@ from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
 from ssanet_jax.tables import FORMATS, Column, Table, show
-from ssanet_jax.tools import cli, input_files
+from ssanet_jax.tools import cli, input_files, sources
 
 if TYPE_CHECKING:
     from ssanet_jax.analysis.saliency_scores import Score
-    from ssanet_jax.trained.load import TrainedModel
     from ssanet_jax.trained.saliency import Saliency
+    from ssanet_jax.trained.sources import AnyModel
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('workdir', None, 'The run.', required=True)
+    sources.define_flags()
     flags.DEFINE_string('out', None, 'Folder to write; new or empty.', required=True)
-    flags.DEFINE_string('checkpoint', 'best', 'best, latest or a step.')
     flags.DEFINE_float(
         'alpha', 0.6, "Weight of a map's colors over the image.", lower_bound=0, upper_bound=1
     )
@@ -47,9 +46,9 @@ def define_flags() -> None:
     flags.DEFINE_integer('batch_size', 16, 'Images per batch.', lower_bound=1)
     flags.DEFINE_string('boxes', None, 'JSON file of bounding boxes of the objects.')
     flags.DEFINE_float(
-        'tolerance', 0, 'boxes: distance in pixels that still counts as a hit.', lower_bound=0
+        'tolerance', 0, '--boxes: distance in pixels that still counts as a hit.', lower_bound=0
     )
-    flags.DEFINE_enum('format', 'table', FORMATS, 'boxes: how to print.')
+    flags.DEFINE_enum('format', 'table', FORMATS, '--boxes: how to print.')
 
 
 def main(arguments: list[str]) -> None:
@@ -58,9 +57,7 @@ def main(arguments: list[str]) -> None:
     out = Path(FLAGS.out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ConfigError(f'--out={out} exists and is not an empty folder; choose another.')
-    from ssanet_jax.trained.load import load_trained
-
-    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
+    trained = sources.load()  # before TensorFlow loads
     runtime.start_tensorflow()
     try:
         bad, scores = _write(trained, files, boxes, out)
@@ -88,14 +85,14 @@ def _boxes(files: Sequence[Path | bytes]) -> list[np.ndarray | None] | None:
 
 
 def explanations(
-    trained: 'TrainedModel', files: Sequence[Path | bytes], masks: Mapping[int, Any]
+    trained: 'AnyModel', files: Sequence[Path | bytes], masks: Mapping[int, Any]
 ) -> Iterator[tuple[str, 'Saliency | str']]:
     """Yields the name of each file and its `Saliency`, or the reason why it cannot be read."""
     from ssanet_jax import data
     from ssanet_jax.trained.saliency import explain
 
     numbers = itertools.count()
-    for batch in data.file_batches(files, trained.config.dataset, FLAGS.batch_size):
+    for batch in data.file_batches(files, trained.dataset, FLAGS.batch_size):
         try:
             saliencies = explain(trained, batch.image)
         except ValueError as error:  # no spatial gate
@@ -107,7 +104,7 @@ def explanations(
 
 
 def _write(
-    trained: 'TrainedModel',
+    trained: 'AnyModel',
     files: Sequence[Path | bytes],
     boxes: Sequence[np.ndarray | None] | None,
     out: Path,
@@ -117,7 +114,7 @@ def _write(
     from ssanet_jax.trained.saliency_boxes import regions
     from ssanet_jax.trained.saliency_display import write_figure, write_page
 
-    masks = regions(boxes, files, trained.config.dataset) if boxes else {}
+    masks = regions(boxes, files, trained.dataset) if boxes else {}
     cards, bad, scores = [], [], []
     results = _progress(explanations(trained, files, masks), len(files))
     for number, (name, result) in enumerate(results):
@@ -131,7 +128,7 @@ def _write(
             localized = None if mask is None else localization(result.maps, mask, FLAGS.tolerance)
             scores.append(localized)
     out.mkdir(parents=True, exist_ok=True)
-    title = f'Where {trained.config.model.name} looks'
+    title = f'Where {trained.name} looks'
     write_page(out, title, _introduction(trained, len(cards)), cards, bad)
     return bad, scores
 
@@ -148,9 +145,9 @@ def _progress(
         yield name, result
 
 
-def _introduction(trained: 'TrainedModel', count: int) -> list[str]:
+def _introduction(trained: 'AnyModel', count: int) -> list[str]:
     return [
-        f'{_images(count)}; step {trained.step:,} of {FLAGS.workdir}.',
+        f'{_images(count)}; {sources.described(trained)}.',
         "A stage's map is the mean of the gates of its attention blocks; mean is that of all "
         'stages, at the size of the image. Grad-CAM shows where the last feature map supports the '
         'class that is named. Colors span the range of each map, which is printed below it with '
@@ -179,7 +176,8 @@ def _show_scores(scores: Sequence['dict[str, Score] | None'], good: int) -> None
         "constant map: the boxes' share of the area.",
     ]
     rows = [(name, *score) for name, score in mean_scores(seen).items()]
-    show([Table(f'{FLAGS.boxes}, {FLAGS.workdir}', columns, rows, notes)], FLAGS.format)
+    title = f'{FLAGS.boxes}, {FLAGS.workdir or FLAGS.model}'
+    show([Table(title, columns, rows, notes)], FLAGS.format)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,8 @@
 """Draws an augmented batch with its labels, as the network sees it.
 
-ssanet show_batch --config=digits_ssa20 --out=batch.png
+    ssanet show_batch --config=digits_ssa20 --out=batch.png
+
+--split=eval draws the first evaluation images instead, which are not augmented.
 """
 
 import math
@@ -15,6 +17,7 @@ from ssanet_jax import data, runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
 from ssanet_jax.tools import cli
+from ssanet_jax.trained.glyphs import legible
 
 FLAGS = flags.FLAGS
 
@@ -55,7 +58,8 @@ def draw(images: np.ndarray, names: list[str], title: str, path: str | Path) -> 
     for ax, image, name in zip(axes.flat, images, names, strict=False):
         ax.imshow(image, interpolation='nearest')
         short = printable(name if len(name) < 17 else f'{name[:15]}…')
-        ax.set_title(short, fontsize=8, parse_math=False)
+        drawn, families = legible(short)
+        ax.set_title(drawn, fontsize=8, fontfamily=families, parse_math=False)
     figure.suptitle(title, fontsize=10, x=0.01, ha='left', parse_math=False)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

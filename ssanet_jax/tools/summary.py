@@ -142,21 +142,24 @@ def _check_flags() -> None:
 
 
 def define_flags() -> None:
-    flags.DEFINE_string('model', None, 'A name of --list, as ssa_resnet50.')
+    flags.DEFINE_string('model', None, 'Network of --list, such as ssa_resnet50.')
     cli.define_config('Recipe, one of configs/, instead of --model.', required=False)
     flags.DEFINE_bool('list', False, 'Print the names of all networks and attention blocks.')
-    flags.DEFINE_enum('format', FORMATS[0], FORMATS, 'What to print.')
-    flags.DEFINE_integer('depth', 2, 'Names in the longest path shown.', lower_bound=0)
+    flags.DEFINE_enum('format', FORMATS[0], FORMATS, 'How to print.')
+    flags.DEFINE_integer('depth', 2, 'Levels of submodules to show.', lower_bound=0)
     flags.DEFINE_integer(
-        'image_size', None, "Pixels; 224 by default, 32 with CIFAR's stem.", lower_bound=1
+        'image_size',
+        None,
+        "Height and width in pixels; unset: 224, or 32 with CIFAR's stem.",
+        lower_bound=1,
     )
     flags.DEFINE_integer(
-        'num_classes', None, '1000 by default; 0: without the last layer.', lower_bound=0
+        'num_classes', None, 'Number of classes; unset: 1000; 0: no last layer.', lower_bound=0
     )
     flags.DEFINE_enum(
         'stem', None, ['imagenet', 'cifar', 'deep'], 'First layers; unset: the usual ones.'
     )
-    flags.DEFINE_enum('variant', None, ['v1', 'v1.5'], 'Form of bottlenecks; v1.5 by default.')
+    flags.DEFINE_enum('variant', None, ['v1', 'v1.5'], 'Form of bottlenecks; unset: v1.5.')
 
 
 if __name__ == '__main__':

@@ -4,8 +4,8 @@
     ssanet train --workdir=runs/digits --mode=eval
 
 Running it again in the same workdir resumes from the newest checkpoint. Without --config, the
-config is that of the run in the workdir. Any field of the config
-can be overridden, as --config.optimizer.learning_rate=0.05; --help and docs/config.md list them.
+config is that of the run in the workdir. Any field of the config can be overridden, for example
+with --config.optimizer.learning_rate=0.05; --help and docs/config.md list them.
 """
 
 from absl import flags

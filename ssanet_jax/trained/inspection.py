@@ -10,7 +10,7 @@ from ssanet_jax.analysis.interception import ModuleCall
 
 
 class ArrayStats(NamedTuple):
-    """Number of non-finite values, number of values, and the largest finite |value|."""
+    """Number of non-finite values, number of values, and the largest finite absolute value."""
 
     nonfinite: int
     size: int

@@ -10,11 +10,10 @@ from ml_collections import ConfigDict
 from ssanet_jax.config import with_defaults
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network
+from ssanet_jax.pretrained.preprocessing import Normalize, Preprocessing
 from ssanet_jax.training.checkpoints.reader import read_checkpoint
-from ssanet_jax.training.model import build_model
-from ssanet_jax.training.steps import Preprocess
+from ssanet_jax.training.model import build_model, network_options
 from ssanet_jax.training.storage.workdir import Workdir
-from ssanet_jax.training.trainer_setup import build_preprocess
 
 
 class TrainedModel(NamedTuple):
@@ -35,9 +34,29 @@ class TrainedModel(NamedTuple):
     classes: tuple[str, ...]
 
     @property
-    def preprocess(self) -> Preprocess:
+    def name(self) -> str:
+        """The name of the network, as for `create_model`."""
+        return self.config.model.name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """With which `create_model(name, num_classes=len(classes), **options)` makes the model."""
+        return network_options(self.config)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What evaluation does to image files."""
+        return Preprocessing.of(self.config.dataset)
+
+    @property
+    def preprocess(self) -> Normalize:
         """Maps uint8 images [N, size, size, 3] to the model's input."""
-        return build_preprocess(self.config)
+        return self.preprocessing.normalize
+
+    @property
+    def dataset(self) -> ConfigDict:
+        """Options with which `data.file_batches` makes such images: those of the run."""
+        return self.config.dataset
 
 
 def load_trained(workdir: epath.PathLike, checkpoint: str = 'best') -> TrainedModel:

@@ -8,9 +8,8 @@ import scipy.special
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.models.batch_norm_folding import for_inference
-from ssanet_jax.trained.load import TrainedModel
+from ssanet_jax.trained.sources import AnyModel
 from ssanet_jax.training.parallel import local_mesh, replicated
 from ssanet_jax.training.steps import DATA_AXIS, predict
 
@@ -26,21 +25,21 @@ class Predictor:
     """Computes logits as in evaluation, for any number of images, on all devices of this host.
 
     Args:
-      trained: from `ssanet_jax.load_trained`.
+      trained: from `ssanet_jax.load`.
       batch_size: images per call of the network; rounded up to a multiple of the devices. Smaller
         batches are padded, so that the network is compiled once.
     """
 
-    def __init__(self, trained: TrainedModel, batch_size: int = 64):
+    def __init__(self, trained: AnyModel, batch_size: int = 64):
         mesh = local_mesh()
         model, variables = for_inference(trained.model, trained.variables)
         self._variables = jax.device_put(dict(variables), replicated(mesh))
         self._sharding = NamedSharding(mesh, P(DATA_AXIS))
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._classes = trained.classes
-        size = eval_size(trained.config.dataset)
+        size, flip = trained.preprocessing.size, trained.preprocessing.flip
         self._shape = (size, size, 3)
-        preprocess, flip = trained.preprocess, trained.config.dataset.eval_flip
+        preprocess = trained.preprocess
         self._logits = jax.jit(lambda v, image: predict(v, image, model, preprocess, flip=flip))
 
     def logits(self, images: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ssanet_jax.analysis.saliency import grad_cam, rescale, resize, saliency_maps
 from ssanet_jax.models.network import Network
-from ssanet_jax.trained.load import TrainedModel
+from ssanet_jax.trained.sources import AnyModel
 
 _LEGIBLE = 224  # pixels per side, to which small images are magnified
 
@@ -35,11 +35,11 @@ class Saliency(NamedTuple):
     blocks: dict[str, np.ndarray]
 
 
-def explain(trained: TrainedModel, images: np.ndarray) -> list[Saliency]:
+def explain(trained: AnyModel, images: np.ndarray) -> list[Saliency]:
     """The saliency maps and the prediction for each image.
 
     Args:
-      trained: from `ssanet_jax.load_trained`.
+      trained: from `ssanet_jax.load`.
       images: uint8 [N, s, s, 3], as from `data.file_batches`.
 
     Raises:
@@ -75,12 +75,12 @@ def _probabilities(model: Network, variables: Mapping[str, Any], images: jax.Arr
 
 
 def stage_maps(
-    trained: TrainedModel, images: np.ndarray, size: int | None = None
+    trained: AnyModel, images: np.ndarray, size: int | None = None
 ) -> dict[str, np.ndarray]:
     """The map of each stage and their mean, ready for `saliency_display.overlay`.
 
     Args:
-      trained: from `ssanet_jax.load_trained`.
+      trained: from `ssanet_jax.load`.
       images: uint8 [N, s, s, 3], as from `data.file_batches`.
       size: of the maps; None: s. `legible_size(s)` magnifies small images.
 

@@ -14,6 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from ssanet_jax.trained.glyphs import legible
 from ssanet_jax.trained.saliency import Saliency, enlarge, legible_size
 
 COLORMAP = 'inferno'  # perceptually uniform; black at a map's minimum
@@ -103,7 +104,9 @@ def _show(ax: Axes, image: np.ndarray, title: str, label: str) -> None:
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.set_title(title, fontsize=10, pad=4)
-    ax.set_xlabel(label, fontsize=9, labelpad=3, linespacing=1.3, parse_math=False)
+    drawn, families = legible(label)
+    style: dict[str, Any] = {'fontfamily': families, 'linespacing': 1.3, 'parse_math': False}
+    ax.set_xlabel(drawn, fontsize=9, labelpad=3, **style)
 
 
 def _color_bar(figure: Figure, ax: Axes) -> None:
@@ -174,7 +177,7 @@ def write_figure(
       alpha: see `overlay`.
       raw: also write an .npz with 'image' and all maps by their names.
     """
-    stem = re.sub(r'[^\w.-]', '_', Path(file).stem, flags=re.ASCII)[:_NAME_LENGTH]
+    stem = re.sub(r'[^\w.-]', '_', Path(file).stem)[:_NAME_LENGTH]
     path = folder / f'{number:04d}_{stem}.png'
     figure = draw_saliency([saliency], alpha)
     figure.savefig(path)

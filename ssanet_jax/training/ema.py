@@ -43,7 +43,7 @@ class AveragedState(TrainState):
 def average(
     state: AveragedState, applied: jax.Array | None = None, *, decay: optax.Schedule
 ) -> AveragedState:
-    """Moves the averages toward the variables after a step, unless `applied` is False.
+    """Moves the averages toward the variables after a step, unless `applied` is False::
 
         ema = ema + (1 - decay(step)) * (variables - ema)
 

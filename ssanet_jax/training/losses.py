@@ -49,7 +49,7 @@ def binary_cross_entropy(
     label_smoothing: float = 0.0,
     target_threshold: float | None = None,
 ) -> jax.Array:
-    """Binary cross-entropy per example, the mean over classes of that of sigmoid(logits).
+    """Binary cross-entropy per example, the mean over classes of that of sigmoid(logits)::
 
         mean_k -(q[k] log sigmoid(logits[k]) + (1 - q[k]) log sigmoid(-logits[k]))
 
@@ -100,7 +100,7 @@ def on_mixed_targets(loss: LossFn) -> LossFn:
     return mixed
 
 
-# The choices of `config.loss`. A loss gets those of the config's options that it has arguments for.
+#: The choices of `config.loss`; each gets the options of the config that it has arguments for.
 LOSSES: dict[str, Callable[..., jax.Array]] = {
     'cross_entropy': cross_entropy,
     'binary_cross_entropy': binary_cross_entropy,

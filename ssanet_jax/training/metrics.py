@@ -32,7 +32,7 @@ def top5(logits: jax.Array, label: jax.Array) -> jax.Array:
     return label_rank(logits, label) < 5
 
 
-# Computed in training and evaluation: logits [N, K] and labels int [N] to values [N].
+#: Computed in training and evaluation: logits [N, K] and labels int [N] to values [N].
 METRICS: dict[str, MetricFn] = {'top1': top1, 'top5': top5}
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -34,25 +33,44 @@ def build_model(
     Raises:
       ConfigError: `create_model` refuses the options, or they do not fit the image size.
     """
-    model, defaults = config.model, base().model
-    names = [n.removeprefix('model.') for n, field in FIELDS.items() if field.network_option]
-    options = {name: model[name] for name in names if model[name] != defaults[name]}
+    options = network_options(config)
+    if mesh is not None:
+        group_size = config.model.batch_norm_group_size
+        options['norm_options'] |= parallel.batch_norm_axis(group_size, mesh.size)
     if attention is not None:
         options['attention'] = attention
     try:
-        kind, _ = split_name(model.name)
-        network = create_model(
-            model.name,
-            num_classes=num_classes,
-            dtype=jnp.dtype(config.dtype),
-            attention_options=model[kind].to_dict() if kind else None,
-            norm_options=_norm_options(model, mesh),
-            **options,
-        )
+        network = create_model(config.model.name, num_classes=num_classes, **options)
         _check_shapes(config, network)
     except ValueError as error:
         raise ConfigError(f'config.model: {error}') from error
     return network
+
+
+def network_options(config: ConfigDict) -> dict[str, Any]:
+    """The arguments of `create_model` for `config.model`, apart from its name and `num_classes`.
+
+    Only numbers, strings, lists of them and mappings to them. Of those that describe the network,
+    only those that differ from their defaults.
+
+    Raises:
+      ConfigError: there is no such network.
+    """
+    model, defaults = config.model, base().model
+    names = [n.removeprefix('model.') for n, field in FIELDS.items() if field.network_option]
+    options = {name: model[name] for name in names if model[name] != defaults[name]}
+    try:
+        kind, _ = split_name(model.name)
+    except ValueError as error:
+        raise ConfigError(f'config.model: {error}') from error
+    if kind and model[kind]:
+        options['attention_options'] = model[kind].to_dict()
+    options['norm_options'] = {'momentum': model.batch_norm_momentum}
+    if model.batch_norm_epsilon is not None:
+        options['norm_options']['epsilon'] = model.batch_norm_epsilon
+    if config.dtype != 'float32':
+        options['dtype'] = config.dtype
+    return options
 
 
 def _check_shapes(config: ConfigDict, network: Network) -> None:
@@ -66,12 +84,3 @@ def _check_shapes(config: ConfigDict, network: Network) -> None:
                 f'the parameters of {config.model.name} depend on the size of its images; leave '
                 f'config.dataset.{name} at -1, or choose another network.'
             )
-
-
-def _norm_options(model: ConfigDict, mesh: Mesh | None) -> dict[str, Any]:
-    options = {'momentum': model.batch_norm_momentum}
-    if mesh is not None:
-        options |= parallel.batch_norm_axis(model.batch_norm_group_size, mesh.size)
-    if model.batch_norm_epsilon is not None:
-        options['epsilon'] = model.batch_norm_epsilon
-    return options

@@ -170,7 +170,7 @@ def _trust(config: ConfigDict, **options: float) -> Part:
     return trust if config.decay_parameters == 'all' else optax.masked(trust, kernels)
 
 
-# Optimizers as parts to chain, of their config, weight decay and learning rate.
+#: Optimizers as parts to chain, of their config, weight decay and learning rate.
 OPTIMIZERS: dict[str, Callable[[ConfigDict, Part, Part], list[Part]]] = {
     'sgd': _sgd,
     'adamw': _adamw,

@@ -6,7 +6,7 @@ batch is split, and what they return is the same on every device.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self
 
@@ -71,13 +71,6 @@ def init_state(
         batch_stats=variables.get('batch_stats', {}),
         opt_state=tx.init(variables['params']),
     )
-
-
-def preprocess(image: jax.Array, *, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """Normalizes uint8 images [N, H, W, 3] to float32: (image / 255 - mean) / std per channel."""
-    scale = 1 / (255 * jnp.asarray(std, jnp.float32))
-    shift = jnp.asarray(mean, jnp.float32) / jnp.asarray(std, jnp.float32)
-    return image.astype(jnp.float32) * scale - shift
 
 
 def train_step(

@@ -1,7 +1,7 @@
 """Builds what a config describes: the model, the optimizer and the compiled steps."""
 
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -19,6 +19,7 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network
 from ssanet_jax.models.batch_norm_folding import for_inference
 from ssanet_jax.models.network import ModuleFn
+from ssanet_jax.pretrained.preprocessing import Preprocessing
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.ema import AveragedState, make_average
 from ssanet_jax.training.losses import LossFn, make_loss, on_mixed_targets
@@ -141,7 +142,7 @@ def build(
     loss = on_mixed_targets(loss) if mixing else loss
     average = make_average(config, plan)
     metrics = {**METRICS, **(metrics or {})}
-    preprocess = preprocess or build_preprocess(config)
+    preprocess = preprocess or Preprocessing.of(config.dataset).normalize
     train_step = partial(
         steps.train_step,
         model=model,
@@ -189,19 +190,6 @@ def _gates(config: ConfigDict, model: Network) -> dict[str, GateShape]:
             f'config.log_gates=True, but {config.model.name} has no gates; leave it out, or choose '
             "a config.model.name with attention, as 'ssa_resnet50'."
         ) from error
-
-
-def build_preprocess(config: ConfigDict) -> steps.Preprocess:
-    """Maps uint8 images [N, H, W, 3] to the model's input, on the device.
-
-    The same object for the same config, so that jit recognizes it as a static argument.
-    """
-    return _normalizer(tuple(config.dataset.mean), tuple(config.dataset.std))
-
-
-@cache
-def _normalizer(mean: tuple[float, ...], std: tuple[float, ...]) -> steps.Preprocess:
-    return partial(steps.preprocess, mean=mean, std=std)
 
 
 def _eval_step(

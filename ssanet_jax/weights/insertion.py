@@ -27,7 +27,7 @@ def insert_attention(
 
     Args:
       variables: 'params' and 'batch_stats' of the plain network.
-      model: made by `create_model('ssa_...')` or 'gssa_...'.
+      model: made by `create_model('ssa_...')` or `create_model('gssa_...')`.
       image_size: see `from_torch`.
 
     Returns:

@@ -189,7 +189,6 @@ def test_train_must_be_given_once():
 def test_nnx_bridge_computes_the_same_outputs_statistics_and_gates(kind):
     x = features(2, 2, 3)
     module = nnx.bridge.ToNNX(make(kind), rngs=nnx.Rngs(0)).lazy_init(x, train=False)
-    nnx.pop(module, nnx.Intermediate)
     state = {'params': arrays(module, nnx.Param), 'batch_stats': arrays(module, nnx.BatchStat)}
     for train, mutable in ((True, ['batch_stats']), (False, ['intermediates'])):
         expected, updates = make(kind).apply(state, x, train=train, mutable=mutable)

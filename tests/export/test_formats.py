@@ -10,16 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import ssanet_jax
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.export import (
     FORMATS,
     ParityError,
     evaluation_images,
     export_trained,
-    load_exported,
-    safetensors,
 )
-from ssanet_jax.export.program import as_trained, folded, read_metadata, write_metadata
+from ssanet_jax.export.program import folded
 from ssanet_jax.trained.load import load_trained
 from ssanet_jax.trained.prediction import Predictor
 from tests.export.fabricated import make_run
@@ -82,10 +81,16 @@ def test_the_metadata_describe_inputs_and_outputs(exported, trained):
         'dtype': 'uint8',
         'shape': ['n', 8, 8, 3],
         'values': 'RGB, 0 to 255',
+        'from_files': 'turned upright by their Exif orientation, on white; the whole image resized '
+        'to 8 x 8, bilinear, antialiased',
+    }
+    assert metadata['preprocessing'] == {
+        'size': 8,
+        'resize': None,
+        'interpolation': 'bilinear',
         'mean': [0.3, 0.3, 0.3],
         'std': [0.37, 0.37, 0.37],
-        'from_files': 'turned upright by its Exif orientation, on white; the whole image resized '
-        'to 8 x 8, bilinear, antialiased',
+        'flip': False,
     }
     assert metadata['outputs']['logits'] == {'dtype': 'float32', 'shape': ['n', 10]}
     assert str(trained.config.dataset.data_dir) not in json.dumps(metadata)
@@ -94,10 +99,10 @@ def test_the_metadata_describe_inputs_and_outputs(exported, trained):
 def test_safetensors_restore_the_run(exported, trained, images):
     folder, metadata = exported('safetensors')
     assert metadata['parity']['differences'] == {'1': 0.0, '7': 0.0}
-    restored = load_exported(folder)
+    restored = ssanet_jax.load(folder)
     assert_trees_equal(restored.variables, trained.variables)
-    assert (restored.step, restored.classes) == (3, trained.classes)
-    assert restored.config.dataset.mean == trained.config.dataset.mean
+    assert (restored.name, restored.classes) == ('ssa_resnet20', trained.classes)
+    assert restored.preprocessing == trained.preprocessing
     expected = Predictor(trained).logits(images)
     np.testing.assert_array_equal(Predictor(restored).logits(images), expected)
 
@@ -116,15 +121,12 @@ def test_a_bfloat16_run_is_exported_in_float32(small, images, logits_of, tmp_pat
 
 
 def test_safetensors_of_a_bfloat16_run_restore_its_dtype_and_float32_weights(
-    data_dir, exported, tmp_path
+    data_dir, images, tmp_path
 ):
     fields = {'dtype': 'bfloat16', 'model.name': 'resnet20'}
     trained = load_trained(make_run(tmp_path / 'run', data_dir, **fields))
-    _, metadata = exported('safetensors')
-    safetensors.write(as_trained(trained, preprocessing=True), tmp_path, metadata)
-    metadata = {**metadata, 'run': json.loads(trained.config.to_json_best_effort())}
-    write_metadata(tmp_path, metadata)
-    restored = load_exported(tmp_path)
+    export_trained(trained, 'safetensors', tmp_path / 'out', images[:1])
+    restored = ssanet_jax.load(tmp_path / 'out')
     assert restored.model.dtype == jnp.bfloat16
     assert_trees_equal(restored.variables, trained.variables)
 
@@ -158,7 +160,7 @@ def test_a_network_that_computes_something_else_is_kept_under_another_name(
         export_trained(small, 'onnx', tmp_path / 'out', images)
     assert raised.value.exit_code == 1
     assert [path.name for path in tmp_path.iterdir()] == ['out.failed']
-    assert read_metadata(tmp_path / 'out.failed')['step'] == 3
+    assert json.loads((tmp_path / 'out.failed/config.json').read_text())['step'] == 3
 
 
 def test_exact_weights_leave_no_room_for_rounding(trained, images, tmp_path, monkeypatch):
@@ -224,14 +226,14 @@ def overwrite(name, content):
 
 
 DAMAGES = {
-    'no metadata': (lambda folder: (folder / 'config.json').unlink(), 'does not describe'),
+    'no metadata': (lambda folder: (folder / 'config.json').unlink(), 'holds no checkpoints'),
     'no dict': (overwrite('config.json', b'[1]'), 'does not describe'),
     'incomplete': (overwrite('config.json', b'{"format": "onnx"}'), 'does not describe'),
-    'another format': (edit_metadata('safetensors', 'onnx'), 'in format onnx'),
-    'another network': (edit_metadata('ssa_resnet20', 'vgg11'), 'another'),
-    'no number': (edit_metadata('"image_size": 8', '"image_size": "8"'), 'int'),
+    'another format': (edit_metadata('"safetensors"', '"onnx"'), "in format 'onnx'"),
+    'another network': (edit_metadata('ssa_resnet20', 'ssa_resnet32'), 'do not match'),
+    'no number': (edit_metadata('"size": 8', '"size": "8"'), 'an integer'),
     'no weights': (lambda folder: (folder / 'model.safetensors').unlink(), 'is not a file'),
-    'bytes': (overwrite('model.safetensors', b'x' * 99), 'not a complete'),
+    'bytes': (overwrite('model.safetensors', b'x' * 99), 'not the file that was published'),
 }
 
 
@@ -240,5 +242,5 @@ def test_a_damaged_folder_is_reported_in_one_line(kind, exported, tmp_path):
     damage, message = DAMAGES[kind]
     damage(shutil.copytree(exported('safetensors')[0], tmp_path / 'out'))
     with pytest.raises(ConfigError, match=message) as raised:
-        load_exported(tmp_path / 'out')
+        ssanet_jax.load(tmp_path / 'out')
     assert '\n' not in str(raised.value)

@@ -1,5 +1,6 @@
 """The complete page: in a browser, of incomplete runs, and with untrusted names."""
 
+import datetime
 import html
 import json
 import re
@@ -71,6 +72,9 @@ def test_the_results_are_those_of_the_run(digits_run, digits_page):
     start = json.loads((digits_run / 'starts.jsonl').read_text())
     assert f'jax {start["versions"]["jax"]}' in words
     assert 'devices 8 x cpu' in words
+    times = re.findall(r'(?:first start| on) (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC', words)
+    first, written = (datetime.datetime.fromisoformat(f'{time}+00:00') for time in times)
+    assert first < written <= datetime.datetime.now(datetime.UTC)
 
 
 def test_the_page_has_every_section_and_is_small(digits_page):
@@ -96,6 +100,11 @@ def test_a_browser_renders_it_without_errors_or_requests(size, scheme, digits_pa
     assert window == size[0]
     assert width <= window
     assert (broken, pictures) == (0, 3 + 24 + 2)
+    longest, shortest = chromium.execute_script(
+        'const heights = name => [...document.querySelectorAll(name)].map(e => e.offsetHeight);'
+        'return [Math.max(...heights("p")), Math.min(...heights(".charts img, .beside img"))]'
+    )
+    assert longest <= shortest, 'a paragraph is longer than a chart'
     assert requests(chromium) == [digits_page.as_uri()]
     assert messages(chromium) == []
     background = chromium.execute_script('return getComputedStyle(document.body).backgroundColor')

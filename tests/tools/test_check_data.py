@@ -68,7 +68,7 @@ def test_the_json_has_every_table(root, capsys):
     (left_out,) = tables['Left out']['rows']
     assert left_out == {'reason': 'not named like an image', 'number': 1, 'as': 'notes.txt'}
     notes = ' '.join(tables['Images by class']['notes'])
-    assert '1 images cannot be used' in notes
+    assert 'Images that cannot be used: 1.' in notes
     assert 'Leakage: 1 images' in notes
 
 

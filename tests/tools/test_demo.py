@@ -186,8 +186,8 @@ def test_an_image_shows_its_classes_and_maps_and_a_broken_one_an_error(
 
     browser.open_page(chromium, address, browser.PHONE)
     text = show(chromium, path, 'Grad-CAM')
-    assert re.search(rf'most probable classes\s+{label}\s', text)
-    assert all(f'stage{number}' in text for number in (1, 2, 3))
+    assert re.search(rf'Most probable classes\s+{label}\s', text)
+    assert all(f'stage {number}' in text for number in (1, 2, 3))
     requested = browser.requests(chromium)
     assert requested
     assert all(request.startswith((address, 'blob:')) for request in requested)
@@ -196,7 +196,9 @@ def test_an_image_shows_its_classes_and_maps_and_a_broken_one_an_error(
     broken = tmp_path / 'broken.jpg'
     broken.write_bytes(b'\xff\xd8\xff\xe0junk')
     browser.open_page(chromium, address, browser.DESKTOP)
-    assert 'It is truncated' in show(chromium, broken, 'It is truncated')
+    show(chromium, broken, 'It is truncated')
+    alert = chromium.find_element('css selector', '[role=alert]').text  # in the page, not a toast
+    assert alert == 'broken.jpg cannot be shown. It is truncated.'
 
     large = tmp_path / 'large.png'
     Image.new('L', (1000, 1001)).save(large)
@@ -210,7 +212,7 @@ def test_pixels_are_limited_by_the_page_and_by_the_run(trained_digits):
     trained = ssanet_jax.load_trained(str(trained_digits))
     trained.config.dataset.max_image_pixels = 2000
     for limit, lower in ((900, 900), (10**6, 2000)):
-        dataset = module.limit_pixels(trained, limit).config.dataset
+        dataset = module.limit_pixels(trained, limit)
         files = []
         for sides in ((lower, 1), (lower + 1, 1)):
             file = io.BytesIO()

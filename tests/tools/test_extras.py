@@ -19,7 +19,7 @@ _MODULES = {
     'scikit_learn': 'sklearn',
     'tensorflow_cpu': 'tensorflow',
 }
-_OF_USERS = ('weights', 'torch', 'train', 'export', 'demo', 'study', 'preflight-tpu')
+_OF_USERS = ('weights', 'torch', 'hub', 'train', 'export', 'demo', 'study', 'preflight-tpu')
 
 
 def test_every_optional_package_has_its_extra():

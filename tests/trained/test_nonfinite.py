@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from ssanet_jax import create_model
+from ssanet_jax.pretrained.preprocessing import normalize
 from ssanet_jax.trained.nonfinite import by_name, first_nonfinite
 from ssanet_jax.training import steps
 from ssanet_jax.training.losses import cross_entropy
@@ -62,7 +63,7 @@ def nonfinite(arrays):
 def test_a_good_step_has_the_loss_and_gradient_of_training():
     model = network(dropout=0.5)
     state = init_state(0, model=model, tx=optax.sgd(0.1), image_size=8)
-    preprocess = partial(steps.preprocess, mean=(0.5,) * 3, std=(0.2,) * 3)
+    preprocess = partial(normalize, mean=(0.5,) * 3, std=(0.2,) * 3)
     step = partial(
         steps.train_step,
         model=model,

@@ -11,6 +11,7 @@ import pytest
 
 from ssanet_jax import create_model, data
 from ssanet_jax.models.residual_block import Bottleneck
+from ssanet_jax.pretrained.preprocessing import normalize
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.losses import cross_entropy
@@ -74,7 +75,7 @@ def start(model):
 def train(model, state, batches):
     """Trains in float32 on one device; returns the last state and the loss of each step."""
     mesh = mesh_of(1)
-    preprocess = partial(steps.preprocess, mean=(0.3,) * 3, std=(0.4,) * 3)
+    preprocess = partial(normalize, mean=(0.3,) * 3, std=(0.4,) * 3)
     step = parallel.parallel_train_step(
         partial(steps.train_step, model=model, tx=TX, loss=cross_entropy, preprocess=preprocess),
         mesh,

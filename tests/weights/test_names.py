@@ -1,6 +1,7 @@
 """Names and shapes of weights, against the libraries; see tests/golden/make_torch.py."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -125,3 +126,17 @@ def test_a_round_trip_under_any_naming_is_bit_exact(name, monkeypatch):
     for naming in convert.namings(model):
         state_dict = to_arrays(variables, model, naming=naming)
         assert_trees_equal(bits(from_torch(state_dict, model, naming=naming)), bits(variables))
+
+
+def test_names_in_the_files_of_densenets_are_those_that_torchvision_renames_on_loading():
+    """Torchvision joins 'norm.1' to 'norm1', and so on, inside the dense layers."""
+    model = create_model('densenet121', num_classes=2, stage_sizes=(1,))
+    variables = random_bits(convert.variable_shapes(model))
+    plain, files = (
+        to_arrays(variables, model, naming=naming)
+        for naming in ('torchvision', 'torchvision_files')
+    )
+    assert 'features.denseblock1.denselayer1.norm.1.running_mean' in files
+    renamed = {re.sub(r'(denselayer\d+\.(?:norm|conv))\.([12]\.)', r'\1\2', n) for n in files}
+    assert renamed == plain.keys()
+    assert_trees_equal(bits(from_torch(files, model)), bits(variables))

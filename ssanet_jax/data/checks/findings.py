@@ -219,7 +219,7 @@ def image_warnings(bad: Table, duplicates: Table) -> list[str]:
     """Sentences about files, from their tables."""
     found = []
     if bad.rows:
-        found.append(f'{len(bad.rows):,} images cannot be used. Repair or remove them.')
+        found.append(f'Images that cannot be used: {len(bad.rows):,}. Repair or remove them.')
     leaks = sum(_LEAK in row[0] for row in duplicates.rows)
     if leaks:
         found.append(

@@ -49,14 +49,15 @@ def announce(
 ) -> None:
     """Prints the model, data, devices, length and learning rate of a run; then `notes`."""
     devices = f'{setup.mesh.size} x {setup.mesh.devices.flat[0].device_kind}'
-    optimizer = config.optimizer
+    if jax.process_count() > 1:
+        devices += f' on {jax.process_count()} hosts'
+    rate, images = setup.plan.peak_learning_rate, config.optimizer.reference_batch_size
+    per = f' ({config.optimizer.learning_rate:g} per {images:,} images)'
     lines = [
         f'{config.model.name} on {config.dataset.name}: {info.num_train:,} training and '
-        f'{info.num_eval:,} evaluation images of {info.num_classes} classes; {devices}, '
-        f'{jax.process_count()} host(s).',
-        f'{setup.plan.num_train_steps:,} steps of {config.batch_size} images. Learning rate '
-        f'{optimizer.learning_rate:g} for {optimizer.reference_batch_size} images is '
-        f'{setup.plan.peak_learning_rate:g} for {config.batch_size}.',
+        f'{info.num_eval:,} evaluation images, {info.num_classes:,} classes; {devices}.',
+        f'{setup.plan.num_train_steps:,} steps of {config.batch_size:,} images; peak learning rate '
+        f'{rate:g}{per if config.batch_size != images else ""}.',
     ]
     if config.init.weights and state.step == 0:
         how = ', with SSA inserted' if config.init.attention == 'insert' else ''
@@ -154,7 +155,7 @@ def finish(console: Console, config: ConfigDict, setup: TrainerSetup, workdir: W
     }
     rows = cost_rows(cost, setup.eval_size, summary['images_per_second'])
     if sum(tails.values()):
-        rows['blocks folded'] = f'{tails["folded"]} of {sum(tails.values())}'
+        rows['folded tails'] = f'{tails["folded"]} of {sum(tails.values())}'
     print_table(console, f'{config.model.name} on {config.dataset.name}', columns, rows)
     paths = (workdir.summary, workdir.metrics, workdir.config, workdir.checkpoints)
     for line in (

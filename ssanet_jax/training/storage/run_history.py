@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.config import TrainPlan
 from ssanet_jax.config.validation import changed_fields
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.output import timestamp
 from ssanet_jax.training.parallel import batch_norm_images
 from ssanet_jax.training.storage.atomic_io import write_json
 from ssanet_jax.training.storage.workdir import Workdir
@@ -130,7 +130,7 @@ def versions() -> dict[str, str]:
 
 def _environment(step: int, info: 'DatasetInfo') -> dict[str, Any]:
     return {
-        'time': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
+        'time': timestamp(),
         'host': socket.gethostname(),
         'pid': os.getpid(),
         'step': step,

@@ -159,6 +159,14 @@ class Workdir:
             raise _damaged(self.metrics, error, 'use a new workdir') from error
         return [{k: math.nan if v is None else v for k, v in line.items()} for line in parsed]
 
+    def read_evaluation(self) -> dict[str, Any]:
+        """The content of evaluation.json; {} if the file is missing. Raises ConfigError."""
+        try:
+            content = dict(json.loads(read_text(self.evaluation) or '{}'))
+        except (ValueError, TypeError) as error:
+            raise _damaged(self.evaluation, error, 'remove it') from error
+        return {k: math.nan if v is None else v for k, v in content.items()}
+
     def metrics_up_to(self, step: int) -> str:
         """The text of metrics.jsonl without the lines of later steps."""
         return ''.join(metrics_line(**x) for x in self.read_metrics() if x['step'] <= step)

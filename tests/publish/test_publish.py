@@ -1,0 +1,157 @@
+"""tools.publish: from a run to the Hub, and back in another process."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import ssanet_jax
+from ssanet_jax.config import flatten
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.publish.card import find_results
+from ssanet_jax.tools import predict, publish, saliency
+from ssanet_jax.training.storage.workdir import Workdir
+from tests.helpers import ROOT, run_tool
+from tests.hub_server import TOKEN
+
+
+@pytest.fixture(scope='module')
+def trained(trained_digits):
+    return ssanet_jax.load_trained(str(trained_digits))
+
+
+@pytest.fixture(scope='module')
+def out(trained_digits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('published') / 'digits'
+    run_tool(publish, f'--workdir={trained_digits}', f'--out={folder}', '--repo=me/digits')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def card(out):
+    """The front matter and the text of the model card."""
+    _, front, text = re.split(r'^---$', (out / 'README.md').read_text(), maxsplit=2, flags=re.M)
+    return yaml.safe_load(front), text
+
+
+@pytest.fixture(scope='module')
+def images():
+    return np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
+
+
+def test_another_process_computes_the_logits_of_the_run_bit_for_bit(trained, out, images, tmp_path):
+    code = (
+        'import jax, numpy as np, ssanet_jax\n'
+        f'images = np.load("{tmp_path}/images.npy")\n'
+        f'trained = ssanet_jax.load("{out}")\n'
+        'apply = jax.jit(lambda v, x: trained.model.apply(v, trained.preprocess(x), train=False))\n'
+        f'np.save("{tmp_path}/logits.npy", apply(trained.variables, images))\n'
+    )
+    np.save(tmp_path / 'images.npy', images)
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    subprocess.run([sys.executable, '-c', code], env=environment, check=True, timeout=200)
+    apply = jax.jit(lambda v, x: trained.model.apply(v, trained.preprocess(x), train=False))
+    expected = np.asarray(apply(trained.variables, images))
+    np.testing.assert_array_equal(np.load(tmp_path / 'logits.npy'), expected)
+
+
+def test_the_card_has_the_results_of_the_run(card, trained, trained_digits):
+    front, text = card
+    lines = map(json.loads, (trained_digits / 'metrics.jsonl').read_text().splitlines())
+    (logged,) = (m for m in lines if m['split'] == 'eval' and m['step'] == trained.step)
+    (model,) = front['model-index']
+    (result,) = model['results']
+    assert [m['value'] for m in result['metrics']] == [logged['top1'], logged['top5']]
+    assert result['task']['type'] == front['pipeline_tag'] == 'image-classification'
+    assert (front['license'], front['library_name']) == ('apache-2.0', 'ssanet-jax')
+    correct = round(logged['top1'] * 3.6)
+    assert f'| top-1 accuracy | {logged["top1"]:.2f} % | {correct} of 360 |' in text
+    assert str(trained.config.dataset.data_dir) not in text
+
+
+def test_the_code_of_the_card_runs(card, out, trained, images, capsys):
+    _, text = card
+    in_jax, _, recipe = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+    exec(in_jax.replace('hf://me/digits', str(out)), {'images': images})
+    logits = trained.model.apply(trained.variables, trained.preprocess(images), train=False)
+    assert capsys.readouterr().out.strip() == trained.classes[int(logits[0].argmax())]
+
+    names: dict = {}
+    exec(recipe, names)
+    paths = {'dataset.data_dir': None, 'dataset.manual_dir': None, 'init.weights': None}
+    expected = {**flatten(trained.config), **paths}
+    assert {**flatten(names['get_config']()), **paths} == expected
+
+
+def test_results_are_of_the_published_weights_and_step(trained, tmp_path):
+    common = {'split': 'eval', 'loss': 1.0, 'top5': 100.0, 'num_examples': 3}
+    lines = [
+        {'step': trained.step, 'top1': 100 / 3, 'raw/top1': 200 / 3, 'raw/top5': 100.0}
+        | {'raw/loss': 2.0, **common},
+        {'step': trained.step + 1, 'top1': 0.0, **common},
+    ]
+    (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(x) + '\n' for x in lines))
+    workdir = Workdir(tmp_path)
+    assert find_results(trained, workdir).metrics[0].correct == 1
+    raw = find_results(trained, workdir, raw=True)
+    assert (raw.metrics[0].correct, raw.loss) == (2, 2.0)
+    later = {'step': trained.step, 'top1': 100.0, **common, 'split': 'test'}
+    (tmp_path / 'evaluation.json').write_text(json.dumps(later))
+    assert find_results(trained, workdir).split == 'test'
+    assert find_results(trained._replace(step=7), workdir) is None
+
+
+# Of huggingface_hub's own upload.
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_a_folder_is_uploaded_and_loads_from_the_hub(hub, out, trained, monkeypatch, capsys):
+    upload = [f'--out={out}', '--repo=me/digits', '--upload']
+    with pytest.raises(ConfigError, match='hf auth login') as raised:
+        run_tool(publish, *upload)
+    assert '\n' not in str(raised.value)
+
+    monkeypatch.setenv('HF_TOKEN', TOKEN)
+    for _ in range(2):  # the second into the repository of the first
+        run_tool(publish, *upload, '--private')
+        assert capsys.readouterr().out.startswith(f'{hub.address}/me/digits/commit/')
+    assert hub.repos['me/digits']['main'] == {p.name: p.read_bytes() for p in out.iterdir()}
+    assert 'me/digits' in hub.private
+    assert ssanet_jax.load('hf://me/digits').classes == trained.classes
+
+
+def test_commands_take_a_published_folder(out, trained_digits, images, tmp_path, capfd):
+    Image.fromarray(images[0]).save(tmp_path / 'a.png')
+    printed = []
+    for source in (f'--workdir={trained_digits}', f'--model={out}'):
+        with pytest.raises(SystemExit, match='0'):
+            run_tool(predict, source, '--format=jsonl', tmp_path / 'a.png')
+        printed.append(capfd.readouterr().out)
+    assert printed[0] == printed[1]
+    with pytest.raises(SystemExit, match='0'):
+        run_tool(saliency, f'--model={out}', f'--out={tmp_path}/maps', tmp_path / 'a.png')
+    assert f'{out}.' in (tmp_path / 'maps/index.html').read_text()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--out=a'], 'Give --workdir'),
+        (['--out=a', '--upload'], '--upload needs --repo'),
+        (['--out=a', '--upload', '--repo=digits'], 'write USER/NAME'),
+        (['--out=a', '--workdir=b', '--private'], '--private has no effect'),
+        (['--out=a', '--upload', '--repo=a/b', '--license=mit'], '--license has no effect'),
+        (['--out=/', '--workdir=b'], 'exists; choose a new folder'),
+        (['--out=/nowhere/a', '--workdir=b'], '/nowhere is not a folder'),
+        (['--out=a', '--workdir=/nowhere'], 'holds no checkpoints'),
+        (['--out=/nowhere', '--upload', '--repo=a/b'], 'does not describe a network'),
+    ],
+)
+def test_wrong_flags_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        run_tool(publish, *arguments)
