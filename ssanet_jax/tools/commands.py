@@ -1,4 +1,4 @@
-"""The command `ssanet`, whose subcommands are the files of this folder that define flags."""
+"""The command `ssanet`, whose subcommands are the files of this folder that end in `cli.run`."""
 
 import ast
 import runpy
@@ -36,7 +36,8 @@ def run(name: str) -> None:
 def _files() -> dict[str, Path]:
     """The file of each subcommand, found without importing it."""
     files = sorted(Path(__file__).parent.glob('*.py'))
-    return {file.stem: file for file in files if '\ndef define_flags' in file.read_text('utf-8')}
+    end = '\n    cli.run(main, define_flags)\n'
+    return {file.stem: file for file in files if file.read_text('utf-8').endswith(end)}
 
 
 def _docstring(file: Path) -> str:

@@ -16,7 +16,7 @@ from tests.helpers import ROOT, own_flags
 TOOLS = sorted(
     path.stem
     for path in (ROOT / 'ssanet_jax/tools').glob('*.py')
-    if '\ndef define_flags' in path.read_text()
+    if path.read_text().endswith('cli.run(main, define_flags)\n')
 )
 
 

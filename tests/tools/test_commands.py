@@ -49,6 +49,7 @@ def test_help_of_a_command_shows_its_docstring_and_flags(tmp_path):
     done = ssanet('predict', '--help', cwd=tmp_path)
     assert done.stdout.startswith('Prints the most probable classes of images')
     assert '\nssanet predict:\n  --batch_size: Images per batch.\n' in done.stdout
+    assert '\n  --workdir: ' in done.stdout  # which a module of several commands defines
 
 
 @pytest.mark.parametrize(
