@@ -82,4 +82,4 @@ results: setup-test  ## Analyze the raw data in studies/results again and rewrit
 	$(BIN)/python benchmarks/study_tables.py
 
 clean:  ## Remove the environment and caches; runs/ stays.
-	rm -rf $(VENV) build docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build *.egg-info .nox .mypy_cache .pytest_cache .ruff_cache

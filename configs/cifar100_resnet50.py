@@ -1,6 +1,6 @@
 """ResNet-50 on CIFAR-100, the SSANet authors' recipe.
 
-    python main.py --config=configs/cifar100_resnet50.py --workdir=runs/cifar100_resnet50
+    ssanet train --config=cifar100_resnet50 --workdir=runs/cifar100_resnet50
 
 Settings of cifar(): 250 epochs, batch size 100, SGD with momentum 0.9 and weight decay 5e-4,
 learning rate 0.1 divided by 10 every 50 epochs, random crops after padding by 4.

@@ -1,6 +1,6 @@
 """SSA-ResNet-18 on CIFAR-100 with cutout, 200 epochs.
 
-    python main.py --config=configs/cifar100_ssa18_200.py --workdir=runs/cifar100_ssa18_200
+    ssanet train --config=cifar100_ssa18_200 --workdir=runs/cifar100_ssa18_200
 
 The recipe of DeVries and Taylor (2017, arXiv:1708.04552, github.com/uoguelph-mlrg/Cutout): Nesterov
 SGD, batches of 128, learning rate 0.1 divided by 5 at epochs 60, 120 and 160, weight decay 5e-4,

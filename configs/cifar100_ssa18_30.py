@@ -1,6 +1,6 @@
 """SSA-ResNet-18 on CIFAR-100 in 30 epochs.
 
-    python main.py --config=configs/cifar100_ssa18_30.py --workdir=runs/cifar100_ssa18_30
+    ssanet train --config=cifar100_ssa18_30 --workdir=runs/cifar100_ssa18_30
 
 From D. Page, "How to Train Your ResNet 3: Regularisation" (github.com/davidcpage/cifar10-fast,
 experiments.ipynb, "cutout+30 epochs+batch_size=512"): Nesterov SGD, learning rate 0 at first, 0.4

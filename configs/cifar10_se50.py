@@ -1,6 +1,6 @@
 """SE-ResNet-50 (ratio 16) on CIFAR-10, the SSANet authors' recipe.
 
-    python main.py --config=configs/cifar10_se50.py --workdir=runs/cifar10_se50
+    ssanet train --config=cifar10_se50 --workdir=runs/cifar10_se50
 
 Settings of cifar(): 250 epochs, batch size 100, SGD with momentum 0.9 and weight decay 5e-4,
 learning rate 0.1 divided by 10 every 50 epochs, random crops after padding by 4.

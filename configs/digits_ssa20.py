@@ -1,6 +1,6 @@
 """SSA-ResNet-20 on scikit-learn's handwritten digits: minutes on a laptop, no download.
 
-    python main.py --config=configs/digits_ssa20.py --workdir=runs/digits
+    ssanet train --config=digits_ssa20 --workdir=runs/digits
 
 Measured: 99.72% top-1, the mean of five seeds.
 """

@@ -1,6 +1,6 @@
 """SSA-ResNet-20 on scikit-learn's handwritten digits, with the parts of modern recipes.
 
-    python main.py --config=configs/digits_ssa20_modern.py --workdir=runs/digits_modern
+    ssanet train --config=digits_ssa20_modern --workdir=runs/digits_modern
 
 The steps and batches of digits_ssa20.py, with recipe A3 of "ResNet strikes back" (Wightman et al.
 2021, arXiv:2110.00476) as far as 8 pixels allow: LAMB, binary cross-entropy of targets above 0.2,

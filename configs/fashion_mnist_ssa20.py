@@ -1,7 +1,7 @@
 """SSA-ResNet-20 on Fashion-MNIST, from its four files or Debian's package.
 
     apt install dataset-fashion-mnist
-    python main.py --config=configs/fashion_mnist_ssa20.py --workdir=runs/fashion_mnist
+    ssanet train --config=fashion_mnist_ssa20 --workdir=runs/fashion_mnist
 
 Without Debian, download the files and set --config.dataset.manual_dir=FOLDER.
 

@@ -1,7 +1,7 @@
 """SSA-ResNet-20 on Fashion-MNIST, with the parts of modern recipes.
 
     apt install dataset-fashion-mnist
-    python main.py --config=configs/fashion_mnist_ssa20_modern.py --workdir=runs/fashion_modern
+    ssanet train --config=fashion_mnist_ssa20_modern --workdir=runs/fashion_modern
 
 Without Debian, download the files and set --config.dataset.manual_dir=FOLDER.
 

@@ -1,11 +1,11 @@
 r"""SSA-ResNet-18 on a folder of your own photographs.
 
-    python main.py --config=configs/folder.py --workdir=runs/photos --config.dataset.data_dir=photos
+    ssanet train --config=folder --workdir=runs/photos --config.dataset.data_dir=photos
 
 The folder holds CLASS/NAME.jpg, or SPLIT/CLASS/NAME.jpg; docs/data.md says more. With few images,
 fine-tune weights of torchvision's resnet18 instead of training from nothing:
 
-    python main.py --config=configs/folder.py:resnet18.pth --workdir=runs/photos \
+    ssanet train --config=folder:resnet18.pth --workdir=runs/photos \
         --config.dataset.data_dir=photos
 """
 

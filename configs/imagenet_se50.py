@@ -1,6 +1,6 @@
 """SE-ResNet-50 (ratio 16) on ImageNet-1k, the SSANet authors' recipe.
 
-    python main.py --config=configs/imagenet_se50.py --workdir=runs/imagenet_se50
+    ssanet train --config=imagenet_se50 --workdir=runs/imagenet_se50
 
 Settings of base(): 100 epochs, batch size 128, SGD with momentum 0.9 and weight decay 1e-4,
 learning rate 0.1 divided by 10 every 30 epochs, random resized crops of 224 pixels.

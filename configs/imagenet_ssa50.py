@@ -1,6 +1,6 @@
 """SSA-ResNet-50 on ImageNet-1k, the SSANet authors' recipe.
 
-    python main.py --config=configs/imagenet_ssa50.py --workdir=runs/imagenet_ssa50
+    ssanet train --config=imagenet_ssa50 --workdir=runs/imagenet_ssa50
 
 Settings of base(): 100 epochs, batch size 128, SGD with momentum 0.9 and weight decay 1e-4,
 learning rate 0.1 divided by 10 every 30 epochs, random resized crops of 224 pixels.

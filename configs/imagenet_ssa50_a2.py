@@ -1,6 +1,6 @@
 """SSA-ResNet-50 on ImageNet-1k with recipe A2 of "ResNet strikes back", 300 epochs.
 
-    python main.py --config=configs/imagenet_ssa50_a2.py --workdir=runs/ssa50_a2
+    ssanet train --config=imagenet_ssa50_a2 --workdir=runs/ssa50_a2
 
 Wightman et al. (2021, arXiv:2110.00476), table 2: LAMB, learning rate 5e-3 for 2048 images, cosine
 after 5 epochs of warm-up; weight decay 0.02, none on biases and BatchNorm; binary cross-entropy;

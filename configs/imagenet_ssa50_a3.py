@@ -1,6 +1,6 @@
 """SSA-ResNet-50 on ImageNet-1k with recipe A3 of "ResNet strikes back", 100 epochs.
 
-    python main.py --config=configs/imagenet_ssa50_a3.py --workdir=runs/ssa50_a3
+    ssanet train --config=imagenet_ssa50_a3 --workdir=runs/ssa50_a3
 
 Wightman et al. (2021, arXiv:2110.00476), table 2: LAMB, learning rate 8e-3 for 2048 images, cosine
 after 5 epochs of warm-up; weight decay 0.02, none on biases and BatchNorm; binary cross-entropy;

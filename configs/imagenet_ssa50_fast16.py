@@ -1,6 +1,6 @@
 """SSA-ResNet-50 on ImageNet-1k in 16 epochs, the recipe of ffcv, of small images that grow.
 
-    python main.py --config=configs/imagenet_ssa50_fast16.py --workdir=runs/ssa50_fast16
+    ssanet train --config=imagenet_ssa50_fast16 --workdir=runs/ssa50_fast16
 
 rn50_16_epochs.yaml of github.com/libffcv/ffcv-imagenet: batches of 4096 (8 GPUs with 512), SGD with
 momentum 0.9, learning rate 1.7 after 2 epochs of warm-up, then down to 0 in a straight line; weight

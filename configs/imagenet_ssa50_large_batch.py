@@ -1,6 +1,6 @@
 """SSA-ResNet-50 on ImageNet-1k in batches of 8192 images, for TPU pods and GPU clusters.
 
-    python main.py --config=configs/imagenet_ssa50_large_batch.py --workdir=runs/ssa50_large_batch
+    ssanet train --config=imagenet_ssa50_large_batch --workdir=runs/ssa50_large_batch
 
 The recipe of Goyal et al. (2017, "Accurate, Large Minibatch SGD", arXiv:1706.02677) for ResNet-50:
 learning rate 0.1 per 256 images, whatever the batch size, after 5 epochs of warm-up; divided by 10

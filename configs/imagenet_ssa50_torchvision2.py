@@ -1,6 +1,6 @@
 """SSA-ResNet-50 on ImageNet-1k with torchvision's recipe of 2021, 600 epochs.
 
-    python main.py --config=configs/imagenet_ssa50_torchvision2.py --workdir=runs/ssa50_tv2
+    ssanet train --config=imagenet_ssa50_torchvision2 --workdir=runs/ssa50_tv2
 
 The recipe of its weights IMAGENET1K_V2 (pytorch.org/blog/how-to-train-state-of-the-art-models-
 using-torchvision-latest-primitives, github.com/pytorch/vision/issues/3995): SGD with momentum 0.9,

@@ -60,7 +60,7 @@ def load_trained(workdir: str, checkpoint: str = 'best') -> 'TrainedModel':
     Needs the packages of the extra `train`, but neither TensorFlow nor the data of the run.
 
     Args:
-      workdir: of a run of main.py.
+      workdir: of a run of `ssanet train`.
       checkpoint: 'best', 'latest' or a step; with ':raw', as in 'best:raw', the weights of the last
         step rather than their averages, in a run with config.ema.
 

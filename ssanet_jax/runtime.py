@@ -64,7 +64,7 @@ def load_tensorflow(use: str) -> None:
         if error.name != 'tensorflow':
             raise
         raise ConfigError(
-            f"{use} needs TensorFlow; in a checkout, run: pip install -e '.[tensorflow]'"
+            f"{use} needs TensorFlow: pip install 'ssanet-jax[tensorflow]'"
         ) from error
     tf.config.set_visible_devices([], 'GPU')
 

@@ -1,4 +1,6 @@
-"""Helpers shared by several tests."""
+"""Helpers shared by several tests; importing them needs jax and pytest only."""
+
+from __future__ import annotations
 
 import importlib.util
 import itertools
@@ -6,30 +8,30 @@ import sys
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from absl import flags
 from jax.sharding import AxisType
-from ml_collections import ConfigDict
 
-from ssanet_jax import data
-from ssanet_jax.tools import cli
-from ssanet_jax.training import parallel, steps
-from ssanet_jax.training.losses import cross_entropy
-from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.steps import TrainState, init_state
-from ssanet_jax.training.storage.workdir import Workdir
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 ROOT = Path(__file__).resolve().parents[1]
+
+if hasattr(jax, 'enable_x64'):
+    enable_x64 = jax.enable_x64
+else:  # jax 0.7
+    from jax.experimental import enable_x64
 
 
 @contextmanager
 def own_flags(tool):
     """Defines the flags of a command within the block."""
+    from absl import flags
+
     before = set(flags.FLAGS)
     tool.define_flags()
     try:
@@ -41,6 +43,8 @@ def own_flags(tool):
 
 def run_tool(tool, *arguments):
     """Runs a command in this process; raises its errors."""
+    from ssanet_jax.tools import cli
+
     argv = [tool.__name__, *map(str, arguments)]
     with own_flags(tool), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', argv)  # where ml_collections looks for overrides
@@ -50,7 +54,7 @@ def run_tool(tool, *arguments):
 @contextmanager
 def float64():
     """Enables float64, and the implicit promotion that flax's BatchNorm needs for it."""
-    with jax.enable_x64(True), jax.numpy_dtype_promotion('standard'):
+    with enable_x64(True), jax.numpy_dtype_promotion('standard'):
         yield
 
 
@@ -74,6 +78,14 @@ def mesh_of(num_devices: int) -> jax.sharding.Mesh:
 
 def train_in_float64(model, config, num_steps, num_devices=1):
     """Losses of training `model` by SGD with momentum, all in float64."""
+    import optax
+
+    from ssanet_jax import data
+    from ssanet_jax.training import parallel, steps
+    from ssanet_jax.training.losses import cross_entropy
+    from ssanet_jax.training.metrics import Metrics
+    from ssanet_jax.training.steps import TrainState, init_state
+
     tx, mesh = optax.sgd(0.1, momentum=0.9), mesh_of(num_devices)
     state = init_state(0, model=model.clone(dtype=jnp.float32), tx=tx, image_size=8)
     step = partial(
@@ -106,6 +118,7 @@ class KilledError(Exception):
 
 def stop_after(steps):
     """`train_batches` that raises KilledError when asked for more than `steps` batches."""
+    from ssanet_jax import data
 
     def cut_short(config, *, start_step=0):
         for number, batch in enumerate(data.train_batches(config, start_step=start_step)):
@@ -118,6 +131,8 @@ def stop_after(steps):
 
 def reproducible(workdir):
     """Lines of metrics.jsonl without timings."""
+    from ssanet_jax.training.storage.workdir import Workdir
+
     return [
         {
             name: value

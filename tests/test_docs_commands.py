@@ -7,34 +7,36 @@ import sys
 
 import pytest
 
-import main
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 from tests.helpers import ROOT, own_flags
 from tests.test_docs import PAGES
 
-_COMMAND = re.compile(r'python (?:-m ssanet_jax\.tools\.(\w+)|main\.py) (.*)')
-_VALUES = {'$CONFIG': 'configs/imagenet_ssa50_large_batch.py', '$DATA': '/data'}
+_COMMAND = re.compile(r'(?:^|[\s/])ssanet ([a-z_]+) (.*)')
+_VALUES = {'$CONFIG': 'imagenet_ssa50_large_batch', '$DATA': '/data'}
 
 
 def commands(path):
-    """(tool or None, arguments) of each command in the indented blocks of a page."""
+    """(tool, arguments) of each command in the indented blocks of a page."""
     text = re.sub(r'\\\n\s*', '', path.read_text())
-    for tool, arguments in _COMMAND.findall('\n'.join(re.findall(r'^ {4,}(.*)$', text, re.M))):
-        for name, value in _VALUES.items():
-            arguments = arguments.replace(name, value)
-        if '...' not in arguments:
-            yield tool, re.split(r' [|<] ?', f'{arguments} ')[0]
+    text = text.replace('python -m ssanet_jax.tools.', 'ssanet ')
+    text = text.replace('python main.py', 'ssanet train')
+    for line in re.findall(r'^ {4,}(.*)$', text, re.M):
+        for tool, arguments in _COMMAND.findall(line):
+            for name, value in _VALUES.items():
+                arguments = arguments.replace(name, value)
+            if '...' not in arguments:
+                yield tool, re.split(r' [|<] ?', f'{arguments} ')[0]
 
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
 def test_every_command_of_a_page_parses(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     for name, line in commands(path):
-        module = importlib.import_module(f'ssanet_jax.tools.{name}') if name else main
-        argv = [name or 'main.py', *shlex.split(line, comments=True)]
-        if not name and not any(argument.startswith('--config=') for argument in argv):
-            argv.insert(1, '--config=configs/digits_ssa20.py')  # in place of that of a run
+        module = importlib.import_module(f'ssanet_jax.tools.{name}')
+        argv = [name, *shlex.split(line, comments=True)]
+        if name == 'train' and not any(argument.startswith('--config=') for argument in argv):
+            argv.insert(1, '--config=digits_ssa20')  # in place of that of a run
         monkeypatch.setattr(sys, 'argv', argv)
         with own_flags(module):
             try:

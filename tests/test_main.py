@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-import main as module
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.tools import train
 from ssanet_jax.training import evaluation, loop
 from tests.helpers import ROOT, run_tool
 
@@ -81,7 +81,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(flags, message, tmp_path, data_di
 )
 def test_flags_that_do_not_fit_together_are_refused(flags, message, tmp_path, data_dir):
     with pytest.raises(ConfigError, match=message):
-        run_tool(module, *digits_flags(tmp_path / 'run', data_dir), *flags)
+        run_tool(train, *digits_flags(tmp_path / 'run', data_dir), *flags)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_no_arguments_are_a_mistake():
 
 def test_help_has_the_command_the_flags_and_the_fields():
     result = main('--help')
-    assert 'python main.py --config=configs/digits_ssa20.py' in result.stdout
+    assert 'ssanet train --config=digits_ssa20' in result.stdout
     assert '--checkpoint' in result.stdout
     assert 'optimizer.momentum=0.9  Momentum.' in result.stdout
 

@@ -6,6 +6,11 @@ from typing import Any
 
 from jax.extend import core as jex_core
 
+try:
+    from jax.extend.core import jaxprs_in_params
+except ImportError:  # before jax 0.10
+    from jax.core import jaxprs_in_params
+
 
 def equations(
     jaxpr: jex_core.Jaxpr,
@@ -32,7 +37,7 @@ def equations(
         known.update(eqn.outvars)
         inner = (*scope, *str(eqn.source_info.name_stack).split('/'))
         yield eqn, inner
-        for nested in jex_core.jaxprs_in_params(eqn.params):
+        for nested in jaxprs_in_params(eqn.params):
             same = len(nested.invars) == len(marks)
             yield from equations(nested, marks if same else None, scope=inner)
 
@@ -69,7 +74,7 @@ def least_macs(jaxpr: jex_core.Jaxpr) -> int:
     """
     total = 0
     for eqn in _needed(jaxpr, None):
-        nested = [least_macs(inner) for inner in jex_core.jaxprs_in_params(eqn.params)]
+        nested = [least_macs(inner) for inner in jaxprs_in_params(eqn.params)]
         total += min(nested) if eqn.primitive.name == 'cond' else sum(nested)
         total += nonzero_macs_of(eqn)
     return total

@@ -1,6 +1,6 @@
 """Every field of a config, declared once; a new one is one more `Field` here.
 
-The defaults, the checks, what may change when a run is resumed, `main.py --help` and
+The defaults, the checks, what may change when a run is resumed, `ssanet train --help` and
 docs/config.md are all made from this table.
 """
 

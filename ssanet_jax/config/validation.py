@@ -207,6 +207,6 @@ def unknown_field(name: str) -> str:
     fields |= {known.rpartition('.')[2]: known for known in reversed(FIELDS)}  # without its group
     meant = fields[nearest(name, fields).partition(',')[0]]
     return (
-        f'config.{name} does not exist; nearest: {nearest(meant, FIELDS)}. main.py --help lists '
-        'all fields.'
+        f'config.{name} does not exist; nearest: {nearest(meant, FIELDS)}. ssanet train --help '
+        'lists all fields.'
     )

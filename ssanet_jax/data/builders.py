@@ -115,7 +115,7 @@ def prepare_command(dataset: ConfigDict) -> str:
         for name in ('data_dir', 'manual_dir')
         if (value := getattr(dataset, name))
     ]
-    command = ['python', '-m', 'ssanet_jax.tools.prepare', f'--dataset={dataset.name}', *folders]
+    command = ['ssanet', 'prepare', f'--dataset={dataset.name}', *folders]
     return shlex.join(command)
 
 

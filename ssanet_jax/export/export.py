@@ -64,7 +64,8 @@ def require_packages(format_name: str) -> None:
     if missing:
         extra = 'tensorflow' if 'tensorflow' in missing else 'export'
         raise ConfigError(
-            f"Exporting to {format_name} needs {' and '.join(missing)}: pip install -e '.[{extra}]'"
+            f'Exporting to {format_name} needs {" and ".join(missing)}: '
+            f"pip install 'ssanet-jax[{extra}]'"
         )
 
 

@@ -37,7 +37,7 @@ class BatchNorm(ValueModule):
         instead of E[(x - E[x])^2] in two.
 
     One pass loses precision where means exceed deviations. The largest error of a normalized value,
-    x float32 [32, 16, 16, 64] against float64, and torch's on a CPU::
+    x float32 [32, 16, 16, 64] against float64, by jax 0.10 and torch on a CPU::
 
         mean / deviation      1        10       100      1,000    10,000
         one pass              1e-6     6e-5     6e-3     0.5      1e3

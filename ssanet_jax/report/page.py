@@ -40,7 +40,7 @@ def write_report(
     omits, because the run is old or has just begun, or its dataset is missing.
 
     Args:
-      workdir: of a run of main.py, which may still be training.
+      workdir: of a run of `ssanet train`, which may still be training.
       checkpoint: 'best', 'latest' or a step.
       out: path of the page; defaults to report.html in `workdir`.
 
@@ -68,7 +68,7 @@ def report_at_end(workdir: epath.PathLike) -> None:
 
     With several hosts it prints the command to run instead, since evaluation uses one host.
     """
-    command = shlex.join(['python', '-m', 'ssanet_jax.tools.report', f'--workdir={workdir}'])
+    command = shlex.join(['ssanet', 'report', f'--workdir={workdir}'])
     if jax.process_count() > 1:
         if jax.process_index() == 0:
             print(printable(f'Report: {command}'))

@@ -1,4 +1,4 @@
-"""Commands, one per file, run as `python -m ssanet_jax.tools.NAME`."""
+"""Commands, one per file, run as `ssanet NAME` or `python -m ssanet_jax.tools.NAME`."""
 
 import sys
 from pathlib import Path
@@ -46,12 +46,12 @@ def name_extra(
     if not isinstance(error, ModuleNotFoundError) or module not in EXTRAS:
         return sys.__excepthook__(kind, error, trace)
     print(
-        f'{Path(sys.argv[0]).name}: {module} is not installed; in a checkout, run: '
-        f"pip install -e '.[{EXTRAS[module]}]'",
+        f'{Path(sys.argv[0]).name}: {module} is not installed; run: '
+        f"pip install 'ssanet-jax[{EXTRAS[module]}]'",
         file=sys.stderr,
     )
     raise SystemExit(2)
 
 
-if Path(sys.argv[0]).name in ('-m', 'main.py'):  # a command, whose module is imported next
+if Path(sys.argv[0]).stem in ('-m', 'main', 'ssanet'):  # a command, whose module is imported next
     sys.excepthook = name_extra

@@ -1,6 +1,6 @@
 r"""Reads every image of a recipe's dataset: classes, sizes, bad files, duplicates, leakage.
 
-    python -m ssanet_jax.tools.check_data --config=configs/folder.py \
+    ssanet check_data --config=folder \
         --config.dataset.data_dir=photos --out=photos.html
 
 Works on folders of images and on prepared datasets, on all cores. The exit code is 1 if an image

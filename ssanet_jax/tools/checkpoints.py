@@ -1,9 +1,9 @@
 r"""Lists, verifies, prunes or exports the checkpoints of a run.
 
-    python -m ssanet_jax.tools.checkpoints list --workdir=runs/digits
-    python -m ssanet_jax.tools.checkpoints verify --workdir=runs/digits
-    python -m ssanet_jax.tools.checkpoints prune --workdir=runs/digits --keep=1
-    python -m ssanet_jax.tools.checkpoints export --workdir=runs/digits --checkpoint=best \
+    ssanet checkpoints list --workdir=runs/digits
+    ssanet checkpoints verify --workdir=runs/digits
+    ssanet checkpoints prune --workdir=runs/digits --keep=1
+    ssanet checkpoints export --workdir=runs/digits --checkpoint=best \
         --out=runs/digits_best
 
 list shows each checkpoint with its size and evaluation. verify compares every file with its

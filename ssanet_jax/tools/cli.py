@@ -111,12 +111,12 @@ def call(main: Callable[..., None], arguments: list[str]) -> None:
 
 
 def define_config(
-    text: str = 'Recipe, one of configs/, or the config.json of a run.',
+    text: str = 'Recipe, a name or a file, or the config.json of a run.',
     *,
     required: bool = True,
     from_workdir: bool = False,
 ) -> None:
-    """Defines --config=FILE, or FILE:ARGUMENT for its get_config(ARGUMENT), and --config.FIELD.
+    """Defines --config=RECIPE, RECIPE:ARGUMENT for get_config(ARGUMENT), and --config.FIELD.
 
     Args:
       text: for --help.

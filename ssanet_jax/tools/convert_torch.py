@@ -1,12 +1,12 @@
 r"""Converts weights between torch files, the namings of other libraries and runs of this package.
 
-    python -m ssanet_jax.tools.convert_torch --model=resnet50 --weights=resnet50.pth \
+    ssanet convert_torch --model=resnet50 --weights=resnet50.pth \
         --out=resnet50.safetensors
-    python -m ssanet_jax.tools.convert_torch --model=ssa_resnet50 --weights=resnet50.pth \
+    ssanet convert_torch --model=ssa_resnet50 --weights=resnet50.pth \
         --insert --out=ssa50.safetensors
-    python -m ssanet_jax.tools.convert_torch --workdir=runs/cifar10_ssa50 --to=torchvision \
+    ssanet convert_torch --workdir=runs/cifar10_ssa50 --to=torchvision \
         --out=ssa50.safetensors
-    python -m ssanet_jax.tools.convert_torch --config=configs/imagenet_resnet50.py \
+    ssanet convert_torch --config=imagenet_resnet50 \
         --config.model.name=cbam_resnet50 --config.model.cbam.mlp_bias=False \
         --weights=cbam50.pth --to=timm --out=cbam50.safetensors
 

@@ -1,6 +1,6 @@
 r"""A web page for a trained network: drop an image, see its classes and where the network looks.
 
-    python -m ssanet_jax.tools.demo --workdir=runs/digits
+    ssanet demo --workdir=runs/digits
 
 Then open http://127.0.0.1:7860 in a browser. Ctrl-C or SIGTERM stops the server and deletes its
 files. Only this machine can reach it, and no page of another site; from another machine, use
@@ -71,7 +71,7 @@ def main() -> None:
         )
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"The page needs {error.name}, which is not installed: pip install -e '.[demo]'"
+            f"The page needs {error.name}, which is not installed: pip install 'ssanet-jax[demo]'"
         ) from error
     except (OSError, ValueError) as error:
         reason = ' '.join(str(error).split())

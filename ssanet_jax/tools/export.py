@@ -1,10 +1,10 @@
 r"""Exports a trained network, loads it back and verifies its logits.
 
-    python -m ssanet_jax.tools.export --workdir=runs/digits --format=stablehlo --out=digits_hlo
-    python -m ssanet_jax.tools.export --workdir=runs/digits --format=saved_model --out=digits_tf
-    python -m ssanet_jax.tools.export --workdir=runs/digits --format=onnx --out=digits_onnx
-    python -m ssanet_jax.tools.export --workdir=runs/digits --format=safetensors --out=digits_st
-    python -m ssanet_jax.tools.export --workdir=/data/runs/ssa50 --checkpoint=latest \
+    ssanet export --workdir=runs/digits --format=stablehlo --out=digits_hlo
+    ssanet export --workdir=runs/digits --format=saved_model --out=digits_tf
+    ssanet export --workdir=runs/digits --format=onnx --out=digits_onnx
+    ssanet export --workdir=runs/digits --format=safetensors --out=digits_st
+    ssanet export --workdir=/data/runs/ssa50 --checkpoint=latest \
         --format=onnx --nopreprocessing --out=ssa50_onnx photographs/
 
 OUT becomes a folder with the network and a config.json that describes its input, outputs and

@@ -1,8 +1,8 @@
 r"""Prints statistics of a trained network's gates and, with --ablation, the effect of each.
 
-    python -m ssanet_jax.tools.gates --workdir=runs/digits
-    python -m ssanet_jax.tools.gates --workdir=runs/digits --ablation --out=gates.png
-    python -m ssanet_jax.tools.gates --workdir=runs/x --split='test[:10%]' --images=1000 \
+    ssanet gates --workdir=runs/digits
+    ssanet gates --workdir=runs/digits --ablation --out=gates.png
+    ssanet gates --workdir=runs/x --split='test[:10%]' --images=1000 \
         --format=markdown
 
 Statistics are over the run's evaluation split, or --split. --ablation evaluates the images again

@@ -1,6 +1,6 @@
 """Finds the bottleneck of a recipe's training on this machine, and suggests settings.
 
-    python -m ssanet_jax.tools.input_doctor --config=configs/imagenet_ssa50.py --out=input.png
+    ssanet input_doctor --config=imagenet_ssa50 --out=input.png
 
 Times reading, decoding, the complete input pipeline, the transfer to the devices and the training
 step, each alone and all together; prints a table and a verdict. --out also draws a timeline.

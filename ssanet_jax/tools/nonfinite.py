@@ -1,6 +1,6 @@
 r"""Names the first module that turned non-finite in a run that diverged.
 
-    python -m ssanet_jax.tools.nonfinite --workdir=runs/digits
+    ssanet nonfinite --workdir=runs/digits
 
 Replays training in memory from a checkpoint to the bad step, then recomputes that step while
 checking every module's inputs, outputs and gradients. The workdir is not changed. Use as many

@@ -1,9 +1,9 @@
 r"""Prints the most probable classes of images, by a trained network.
 
-    python -m ssanet_jax.tools.predict --workdir=runs/digits seven.png photos/ 'more/*.jpg'
-    python -m ssanet_jax.tools.predict --model=timm://resnet50.a1_in1k photos/
-    find photos -name '*.jpg' | python -m ssanet_jax.tools.predict --workdir=runs/x --format=csv -
-    curl -s https://... | python -m ssanet_jax.tools.predict --workdir=runs/x -
+    ssanet predict --workdir=runs/digits seven.png photos/ 'more/*.jpg'
+    ssanet predict --model=timm://resnet50.a1_in1k photos/
+    find photos -name '*.jpg' | ssanet predict --workdir=runs/x --format=csv -
+    curl -s https://... | ssanet predict --workdir=runs/x -
 
 Images are files, folders, globs, or standard input: one image, or one path per line. Formats are
 listed in docs/data.md, "Image formats". Images are decoded, resized and normalized exactly as in

@@ -1,8 +1,8 @@
 r"""Compiles a recipe's training and evaluation steps for TPUs or GPUs that are not here.
 
-    pip install -e '.[train,preflight-tpu,preflight-cuda]'
-    python -m ssanet_jax.tools.preflight --config=configs/imagenet_ssa50.py --topology=v5e:4x4
-    python -m ssanet_jax.tools.preflight --config=configs/imagenet_ssa50.py --topology=h100x8
+    pip install 'ssanet-jax[train,preflight-tpu,preflight-cuda]'
+    ssanet preflight --config=imagenet_ssa50 --topology=v5e:4x4
+    ssanet preflight --config=imagenet_ssa50 --topology=h100x8
 
 The vendors' own compilers run on any Linux machine. Says whether the steps compile and fit the
 memory of a device, the largest batch that does, what devices exchange, and a time that no step can
@@ -182,7 +182,7 @@ def check_compiler(kind: DeviceType) -> None:
     if importlib.util.find_spec(kind.compiler) is None:
         raise ConfigError(
             f'The compiler for {kind.name}, {kind.compiler}, is not installed; run: '
-            f"pip install -e '.[{kind.extra}]' (Linux; needs no such device)."
+            f"pip install 'ssanet-jax[{kind.extra}]' (Linux; needs no such device)."
         )
 
 

@@ -1,6 +1,6 @@
 r"""Downloads and prepares a dataset through TFDS, or converts a prepared one.
 
-    python -m ssanet_jax.tools.prepare --dataset='imagenet2012:5.*.*' --manual_dir=/data/tars
+    ssanet prepare --dataset='imagenet2012:5.*.*' --manual_dir=/data/tars
 
 Writes array_record files, which training reads in any order; a dataset in tfrecord files gets
 them in addition. --max_side makes a smaller copy of a prepared dataset, such as NAME_256px_q90,

@@ -1,8 +1,8 @@
 r"""Writes a trained network as a folder for the Hugging Face Hub, and uploads it.
 
-    python -m ssanet_jax.tools.publish --workdir=runs/digits --out=digits_hub
-    python -m ssanet_jax.tools.publish --workdir=runs/digits --out=digits_hub --repo=USER/NAME
-    python -m ssanet_jax.tools.publish --out=digits_hub --repo=USER/NAME --upload
+    ssanet publish --workdir=runs/digits --out=digits_hub
+    ssanet publish --workdir=runs/digits --out=digits_hub --repo=USER/NAME
+    ssanet publish --out=digits_hub --repo=USER/NAME --upload
 
 OUT gets model.safetensors, config.json and README.md, a model card, which --upload sends to the
 Hub together, after you have read and edited it. ssanet_jax.load reads the folder, and

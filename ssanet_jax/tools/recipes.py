@@ -1,4 +1,4 @@
-"""Recipes of the command line: --config=FILE, and the config of a run that is read again."""
+"""Recipes of the command line: --config=RECIPE, and the config of a run that is read again."""
 
 import runpy
 import traceback
@@ -12,12 +12,14 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.config import with_defaults
 from ssanet_jax.config.validation import check_names
-from ssanet_jax.errors import ConfigError, one_line
+from ssanet_jax.errors import ConfigError, nearest, one_line
 from ssanet_jax.training.storage.workdir import Workdir
 
 
 class RecipeParser(flags.ArgumentParser):
-    """Makes a config of FILE.py, of FILE.py:ARGUMENT, or of the config.json of a run.
+    """Makes a config of RECIPE, of RECIPE:ARGUMENT, or of the config.json of a run.
+
+    RECIPE is a file, or the name of one in configs/.
 
     Args:
       from_workdir: whether the command reads the config of --workdir if --config is not given.
@@ -29,10 +31,8 @@ class RecipeParser(flags.ArgumentParser):
     def parse(self, argument: str) -> ConfigDict:
         if argument.endswith('.json'):
             return with_defaults(Workdir(epath.Path(argument).parent).read_config()).lock()
-        file, colon, parameter = argument.partition(':')
-        if not Path(file).is_file():
-            recipes = ', '.join(sorted(str(path) for path in Path('configs').glob('*.py')))
-            raise ConfigError(f'--config={argument} is not a file; recipes here: {recipes}.')
+        name, colon, parameter = argument.partition(':')
+        file = _find(name)
         config = _call_get_config(file, [parameter] if colon else [])
         if type(config) is not ConfigDict:
             raise ConfigError(
@@ -43,6 +43,27 @@ class RecipeParser(flags.ArgumentParser):
         return config.lock()
 
 
+def shipped() -> dict[str, Path]:
+    """The files of configs/ by name: `imagenet_ssa50` and so on."""
+    package = Path(__file__).parents[1]
+    folders = [package / 'configs', package.parent / 'configs']  # of a wheel, of a checkout
+    files = next(folder for folder in folders if folder.is_dir()).glob('*.py')
+    return {file.stem: file for file in sorted(files)}
+
+
+def _find(name: str) -> str:
+    """The file of a recipe; raises ConfigError."""
+    if Path(name).is_file():
+        return name
+    recipes = shipped()
+    if name not in recipes:
+        raise ConfigError(
+            f'--config={name} is neither a file nor a recipe; nearest: '
+            f'{nearest(Path(name).stem, recipes)}.'
+        )
+    return str(recipes[name])
+
+
 def with_config_of_workdir(argv: Sequence[str]) -> list[str]:
     """Adds --config=WORKDIR/config.json to a command line without --config; raises ConfigError."""
     workdir = _value(argv, 'workdir')
@@ -50,7 +71,7 @@ def with_config_of_workdir(argv: Sequence[str]) -> list[str]:
         return list(argv)
     saved = Workdir(workdir).config
     if not saved.exists():
-        raise ConfigError(f'{workdir} holds no run to read the config of; add --config=FILE.')
+        raise ConfigError(f'{workdir} holds no run to read the config of; add --config=RECIPE.')
     return [argv[0], f'--config={saved}', *argv[1:]]
 
 
@@ -83,6 +104,6 @@ def _in_recipe(file: str, error: BaseException) -> str:
         lines = [error.lineno] if error.filename == file else lines
         message = error.msg
     elif not lines:
-        remedy = 'choose --config=FILE or --config=FILE:ARGUMENT, as its get_config() expects.'
+        remedy = 'choose --config=RECIPE or --config=RECIPE:ARGUMENT, as its get_config() expects.'
     place = f'{file}, line {lines[-1]}' if any(lines) else file
     return f'{place}: {one_line(f"{type(error).__name__}: {message}").removesuffix(":")}; {remedy}'

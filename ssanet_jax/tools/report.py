@@ -1,7 +1,7 @@
 r"""Writes a one-file page about a run: results, curves, confusions, calibration, gates, cost.
 
-    python -m ssanet_jax.tools.report --workdir=runs/digits
-    python -m ssanet_jax.tools.report --workdir=runs/digits --checkpoint=latest --out=latest.html
+    ssanet report --workdir=runs/digits
+    ssanet report --workdir=runs/digits --checkpoint=latest --out=latest.html
 
 Evaluates the checkpoint once on the run's evaluation split; if the dataset is not available, the
 page omits what needs it. The page loads nothing else, and fits a phone. The run may still be

@@ -1,8 +1,8 @@
 r"""Draws where a trained network looks in images: the map of each stage, and Grad-CAM.
 
-    python -m ssanet_jax.tools.saliency --workdir=runs/digits --out=looks seven.png photos/
-    python -m ssanet_jax.tools.saliency --workdir=runs/ssa50 --out=looks --raw 'photos/*.jpg'
-    python -m ssanet_jax.tools.saliency --workdir=runs/ssa50 --out=looks --boxes=boxes.json photos/
+    ssanet saliency --workdir=runs/digits --out=looks seven.png photos/
+    ssanet saliency --workdir=runs/ssa50 --out=looks --raw 'photos/*.jpg'
+    ssanet saliency --workdir=runs/ssa50 --out=looks --boxes=boxes.json photos/
 
 Images are given as for tools.predict. Writes a PNG per image to --out, and index.html, which shows
 them all; --raw adds the maps as .npz. Images that cannot be read are reported and skipped, and the

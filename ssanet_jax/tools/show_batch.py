@@ -1,6 +1,6 @@
 """Draws an augmented batch with its labels, as the network sees it.
 
-    python -m ssanet_jax.tools.show_batch --config=configs/digits_ssa20.py --out=batch.png
+    ssanet show_batch --config=digits_ssa20 --out=batch.png
 
 --split=eval draws the first evaluation images instead, which are not augmented.
 """

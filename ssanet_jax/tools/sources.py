@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 
+flags.disclaim_key_flags()  # --help lists flags defined here as those of the command
+
 
 def define_flags() -> None:
     flags.DEFINE_string('workdir', None, 'Workdir of the run.')

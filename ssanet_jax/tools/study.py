@@ -1,7 +1,7 @@
 """Trains variants of a network, paired by seed, and compares them.
 
-    pip install -e .[study]
-    python -m ssanet_jax.tools.study --study=studies/digits.py --out=/data/digits
+    pip install 'ssanet-jax[study]'
+    ssanet study --study=studies/digits.py --out=/data/digits
 
 Each finished run leaves its outputs for every test image. The same command continues a study that
 was stopped or killed, and hosts that share the folder share the runs. results.html, results.md and
@@ -35,7 +35,7 @@ def main() -> None:
     try:
         from ssanet_jax.study.analysis import write_results
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error}: pip install -e '.[study]' installs it.") from error
+        raise ConfigError(f"{error}: pip install 'ssanet-jax[study]' installs it.") from error
     from ssanet_jax.study.folder import StudyFolder
     from ssanet_jax.study.page import write_pages
     from ssanet_jax.study.tables import terminal_table

@@ -1,8 +1,8 @@
 r"""Prints the layers of a network with their shapes, parameters and multiply-accumulates (MACs).
 
-    python -m ssanet_jax.tools.summary --model=ssa_resnet50 --variant=v1
-    python -m ssanet_jax.tools.summary --config=configs/cifar10_ssa50.py --num_classes=10
-    python -m ssanet_jax.tools.summary --list
+    ssanet summary --model=ssa_resnet50 --variant=v1
+    ssanet summary --config=cifar10_ssa50 --num_classes=10
+    ssanet summary --list
 
 A row includes its submodules. Matmul MACs are those of convolutions and matrix products;
 elementwise counts the multiplications, divisions and squares of attention blocks; MACs are the sum

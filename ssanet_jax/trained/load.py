@@ -63,7 +63,7 @@ def load_trained(workdir: epath.PathLike, checkpoint: str = 'best') -> TrainedMo
     """Loads a checkpoint of the run in `workdir`; needs no data and writes nothing.
 
     Args:
-      workdir: of a finished or running run of main.py.
+      workdir: of a finished or running run of `ssanet train`.
       checkpoint: 'best', 'latest' or a step. A run with config.ema has averages of its variables,
         which are loaded unless ':raw' follows, as in 'best:raw'.
 

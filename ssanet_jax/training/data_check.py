@@ -47,7 +47,7 @@ def check(config: ConfigDict, workdir: Workdir, console: Console) -> list[str]:
     elif jax.process_count() > 1:
         notes.append(
             'Several hosts do not decode all images before the first step; do it once with: '
-            'python -m ssanet_jax.tools.check_data'
+            'ssanet check_data'
         )
     elif dataset.check_images:
         _decode(dataset, builder, now, console)

@@ -244,5 +244,5 @@ def _check_finite(total: Metrics, config: ConfigDict, checkpoints: Checkpoints) 
             'and pass --allow_config_change, or start in a new workdir with '
             '--config.max_bad_steps=10, which skips non-finite steps; to find the '
             'module that fails first: '
-            f'python -m ssanet_jax.tools.nonfinite {shlex.quote(f"--workdir={workdir}")}'
+            f'ssanet nonfinite {shlex.quote(f"--workdir={workdir}")}'
         )

@@ -60,7 +60,7 @@ def other_network(
     near = nearest(state_dict)
     what = f'of the size of {" or ".join(near)}' if near else 'not of the size of a network here'
     return (
-        f'Choose the matching model: the weights are {what}; python -m ssanet_jax.tools.summary '
+        f'Choose the matching model: the weights are {what}; ssanet summary '
         '--list has all. --ignore of tools.convert_torch skips weights.'
     )
 

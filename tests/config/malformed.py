@@ -28,7 +28,7 @@ FLAGS = [
     (['--noconfig.dataset.flop'], 'dataset.flop does not exist; nearest: dataset.flip'),
     (
         ['--config.nonsense=3'],
-        'nonsense does not exist; nearest: .* main.py --help lists all fields',
+        'nonsense does not exist; nearest: .* ssanet train --help lists all fields',
     ),
     (['--config.batch_size.x=3'], 'batch_size.x does not exist; nearest: batch_size'),
     (['--config.to_dict=1'], 'config.to_dict does not exist'),
@@ -99,11 +99,15 @@ FLAGS = [
 COMMANDS = [
     ([], 'Flag --config must have a value other than None'),
     (['--config={recipe}'], 'Flag --workdir must have a value other than None'),
-    (['--config=configs/none.py'], 'configs/none.py is not a file; recipes here: .*digits_ssa20'),
-    (['--config', 'configs', '--workdir=x'], '--config=configs is not a file; recipes here'),
-    (['--config={recipe}:64', '--workdir=x'], 'choose --config=FILE or --config=FILE:ARGUMENT'),
+    (['--config=configs/none.py'], 'none.py is neither a file nor a recipe; nearest: '),
+    (['--config', 'configs', '--workdir=x'], '--config=configs is neither a file nor a recipe'),
+    (['--config=digit_ssa20'], 'nearest: digits_ssa20, digits_ssa20_modern, '),
+    (['--config={recipe}:64', '--workdir=x'], 'choose --config=RECIPE or --config=RECIPE:ARGUMENT'),
     (['--config.seed=3', '--config={recipe}', '--workdir=x'], 'config.seed=3 in argv before a val'),
-    (['--config.seed=3', '--workdir=x'], 'x holds no run to read the config of; add --config=FILE'),
+    (
+        ['--config.seed=3', '--workdir=x'],
+        'holds no run to read the config of; add --config=RECIPE',
+    ),
 ]
 
 # Whole recipes.

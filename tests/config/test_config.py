@@ -36,7 +36,7 @@ def test_every_recipe_is_valid_and_names_its_own_command(name):
     check(config)
     build_model(config, num_classes=10)
     text = (ROOT / 'configs' / f'{name}.py').read_text()
-    assert f'python main.py --config=configs/{name}.py --workdir=' in text
+    assert f'ssanet train --config={name} --workdir=' in text
     imports = re.findall(r'^(?:from|import) (\S+)', text, re.MULTILINE)
     assert set(imports) <= {'ml_collections', 'ssanet_jax.config'}
 

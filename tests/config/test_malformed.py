@@ -5,12 +5,11 @@ import sys
 
 import pytest
 
-import main
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.config import flatten
 from ssanet_jax.config.fields import FIELDS
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.tools import cli
+from ssanet_jax.tools import cli, train
 from tests.config.malformed import COMMANDS, FLAGS, LINES, OUT_OF_RANGE, RECIPES
 from tests.helpers import ROOT, own_flags
 
@@ -36,7 +35,7 @@ def parse(monkeypatch):
     def parse_and_check(arguments, recipe=DIGITS):
         argv = ['main.py', *(a.replace('{recipe}', str(recipe)) for a in arguments)]
         monkeypatch.setattr(sys, 'argv', argv)  # where ml_collections looks for overrides
-        with own_flags(main):
+        with own_flags(train):
             config = []
             cli.call(lambda: config.append(cli.recipe()), cli.parse(argv))
             return config[0]

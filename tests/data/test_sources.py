@@ -139,7 +139,7 @@ def test_tfrecord_comes_with_a_hint(imagenet, imagenet_tfrecord):
     assert data.dataset_info(imagenet).order == 'array_record files'
     assert data.dataset_info(imagenet_tfrecord).order == 'tfrecord files on 1 host(s)'
     hint = data.dataset_info(imagenet_tfrecord).hint
-    assert "python -m ssanet_jax.tools.prepare '--dataset=imagenet2012:5.*.*' --data_dir=" in hint
+    assert "ssanet prepare '--dataset=imagenet2012:5.*.*' --data_dir=" in hint
 
 
 @pytest.mark.parametrize('in_memory', [False, True])

@@ -10,8 +10,7 @@ import sys
 import pytest
 import yaml
 
-import main
-from ssanet_jax.tools import cli
+from ssanet_jax.tools import cli, train
 from tests.helpers import ROOT, own_flags
 from tests.launch.helpers import (
     ENDS,
@@ -210,7 +209,7 @@ def test_systemd_sends_one_signal_and_waits():
 def flags_given():
     """The flags passed to main.py in each file and on the page."""
     yield 'k8s.yaml', [x.replace('$(JOB_COMPLETION_INDEX)', '1') for x in CONTAINER['args']]
-    programs = r'(?:main\.py|slurm\.sbatch|tpu\.sh start|/data ssanet) +'
+    programs = r'(?:main\.py|ssanet train|slurm\.sbatch|tpu\.sh start|/data ssanet) +'
     for path in [*LAUNCH.iterdir(), PAGE]:
         text = re.sub(r'\\\n[# ]*', ' ', path.read_text())
         for line in re.findall(programs + '(--.*)', text):
@@ -228,5 +227,5 @@ def test_every_flag_and_recipe_named_is_one_of_main(monkeypatch):
             required.pop(flag.partition('=')[0], None)
         argv = ['main.py', *(f'{flag}={value}' for flag, value in required.items()), *given]
         monkeypatch.setattr(sys, 'argv', argv)  # where ml_collections looks for overrides
-        with own_flags(main):
+        with own_flags(train):
             cli.parse(argv)

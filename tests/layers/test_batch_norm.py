@@ -124,6 +124,8 @@ def test_statistics_of_bfloat16_input_are_computed_in_float32():
 )
 def test_two_passes_are_precise_where_means_exceed_deviations(fast, ratio, error):
     """The errors of the docstring, fourfold; the oracle is float64."""
+    if jax.__version_info__ < (0, 10):
+        error *= 3  # XLA's sums on CPUs were less precise
     x = np.random.default_rng(0).normal(ratio, size=(8, 8, 8, 16)).astype(np.float32)
     exact = np.float64(x) - np.mean(x, (0, 1, 2), np.float64)
     exact /= np.sqrt(np.mean(exact**2, (0, 1, 2)) + 1e-5)

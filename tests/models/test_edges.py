@@ -4,12 +4,12 @@ from functools import partial
 
 import flax.traverse_util
 import jax
-import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ssanet_jax import create_model, weights
+from ssanet_jax.analysis.jaxpr_macs import jaxprs_in_params
 from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.analysis.saliency import grad_cam
 from ssanet_jax.attention import ATTENTION
@@ -17,6 +17,7 @@ from ssanet_jax.models.batch_norm_folding import fold_batch_norm
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.metrics import Metrics
 from tests.attention.oracle import quick_jit
+from tests.helpers import enable_x64
 from tests.models.test_network import ONCE, init_quickly, small
 
 QUICK = ('resnet18', 'resnet50', 'vgg16_bn', 'mobilenet_v1')
@@ -141,7 +142,7 @@ def float64_arrays(jaxpr):
     found = []
     for equation in jaxpr.eqns:
         found += [v.aval for v in equation.outvars if v.aval.shape and v.aval.dtype == np.float64]
-        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             found += float64_arrays(inner)
     return found
 
@@ -163,7 +164,7 @@ def float64_arrays(jaxpr):
 def test_state_and_computation_stay_in_float32_under_x64(digits, name, changes):
     digits.model.name = name
     digits.update_from_flattened_dict(changes)
-    with jax.enable_x64(True):
+    with enable_x64(True):
         setup = trainer_setup.build(digits, num_classes=10, num_train_examples=64)
         state, total = jax.eval_shape(setup.init), jax.eval_shape(setup.zero_metrics)
         batch = {

@@ -85,4 +85,4 @@ def test_rematerialized_stages_need_less_memory():
         compiled = step.lower(state, x).compile(KEEP_BARRIERS)
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert temporaries((1,)) < 0.6 * temporaries(None)
+    assert temporaries((1,)) < 0.7 * temporaries(None)

@@ -9,13 +9,12 @@ import importlib
 import re
 import tomllib
 
-import main
 from ssanet_jax.config.fields import FIELDS
 from ssanet_jax.tools import cli
 from tests.helpers import ROOT, own_flags
 from tests.tools.test_cli import TOOLS
 
-SOURCES = [ROOT / 'main.py', *sorted((ROOT / 'ssanet_jax').rglob('*.py'))]
+SOURCES = sorted((ROOT / 'ssanet_jax').rglob('*.py'))
 OFFERS = re.compile(
     r'\b(add|check|choose|convert|correct|create|drop|free|give|install|leave it|lengthen|lower|'
     r'make|move|name|omit|or set|pass|put|raise|remove|rename|repair|restore|rerun|run|set|'
@@ -154,9 +153,9 @@ def test_every_field_that_is_named_exists():
 
 
 def test_every_flag_that_is_named_exists():
-    known = {'help', 'traceback'}
+    known = {'help', 'traceback', 'version'}
     known |= {'logdir', 'porcelain', 'short', 'upgrade', 'xla_gpu_autotune_level'}  # of others
-    for module in (main, *(importlib.import_module(f'ssanet_jax.tools.{name}') for name in TOOLS)):
+    for module in (importlib.import_module(f'ssanet_jax.tools.{name}') for name in TOOLS):
         with own_flags(module):
             known |= set(cli.flags.FLAGS)
     found = mentioned(r'(?<![\w-])--([a-z][a-z_]+)(?![\w.-])')
@@ -165,10 +164,10 @@ def test_every_flag_that_is_named_exists():
 
 
 def test_every_command_extra_and_file_that_is_named_exists():
-    commands = mentioned(r'(?<![\w.])(?:ssanet_jax\.)?tools\.([a-z_]+)(?![\w.])')
+    commands = mentioned(r'(?<![\w.])(?:(?:ssanet_jax\.)?tools\.|ssanet )([a-z_]+)(?![\w.])')
     assert {name for _, name in commands} <= set(TOOLS)
     project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
-    for path, extras in mentioned(r'\.\[([a-z][\w,-]+)\]'):
+    for path, extras in mentioned(r'ssanet-jax\[([a-z][\w,-]+)\]'):
         assert set(extras.split(',')) <= set(project['optional-dependencies']), path
     files = mentioned(r'(?<![\w/])((?:docs|configs|studies|launch)/\w+\.\w+)')
     assert files

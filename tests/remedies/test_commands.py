@@ -15,7 +15,6 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-import main
 from ssanet_jax import data, weights
 from ssanet_jax.config import base
 from ssanet_jax.data import builders
@@ -23,7 +22,17 @@ from ssanet_jax.data.tfrecords import TfRecords
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.export.export import require_packages
 from ssanet_jax.study.definition import Study, Variant, load_study
-from ssanet_jax.tools import cli, evaluate, export, gates, input_files, prepare, report, summary
+from ssanet_jax.tools import (
+    cli,
+    evaluate,
+    export,
+    gates,
+    input_files,
+    prepare,
+    report,
+    summary,
+    train,
+)
 from ssanet_jax.trained.benchmarks import BENCHMARKS
 from ssanet_jax.training.multihost import hosts, rendezvous
 from tests import fabricate
@@ -38,7 +47,7 @@ def at_the_top(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def parsed(*arguments, tool=main):
+def parsed(*arguments, tool=train):
     """Parses and checks a command line; returns its config."""
     argv = ['main.py', *map(str, arguments)]
     with own_flags(tool), pytest.MonkeyPatch.context() as patch:
@@ -66,7 +75,7 @@ def test_the_test_sets_that_are_named_exist():
 @pytest.mark.parametrize('flag', ['--batch_size=3', '--work_dir=x', '--seed=1', '--help_me'])
 def test_the_flags_that_are_named_exist(flag):
     message = refused('does not exist; nearest: ', parsed, DIGITS, '--workdir=a', flag)
-    with own_flags(main):
+    with own_flags(train):
         known = {*cli.flags.FLAGS, *(f'config.{name}' for name in cli.FIELDS)}
     assert set(listed('nearest: ', message)) <= known
 
@@ -85,14 +94,15 @@ def test_an_option_begins_with_two_dashes():
 
 
 def test_the_recipes_that_are_named_exist():
-    message = refused('is not a file; recipes here: ', parsed, '--config=x.py', '--workdir=a')
-    for name in listed('recipes here: ', message):
+    phrase = 'is neither a file nor a recipe; nearest: '
+    message = refused(phrase, parsed, '--config=x.py', '--workdir=a')
+    for name in listed('nearest: ', message):
         parsed(f'--config={name}', '--workdir=a')
 
 
 def test_a_config_or_the_workdir_of_a_run_works(tmp_path):
     message = refused('holds no run to read the config of', parsed, f'--workdir={tmp_path}')
-    assert after('; add --config=', message) == 'FILE'
+    assert after('; add --config=', message) == 'RECIPE'
     config = parsed(f'--workdir={tmp_path}', DIGITS)
     (tmp_path / 'checkpoints').mkdir()
     (tmp_path / 'config.json').write_text(config.to_json_best_effort())
@@ -107,7 +117,7 @@ def test_a_config_or_the_workdir_of_a_run_works(tmp_path):
     [
         ('', 'has no function get_config(); see configs/', None),
         ('def get_config():\n    return 3\n', 'begin it with config = base() and end it', None),
-        ('def get_config(size):\n    return base()\n', 'choose --config=FILE or ', ':64'),
+        ('def get_config(size):\n    return base()\n', 'choose --config=RECIPE or ', ':64'),
     ],
 )
 def test_a_recipe_as_the_message_describes_it_works(text, phrase, right, tmp_path):
@@ -125,7 +135,7 @@ def test_a_recipe_as_the_message_describes_it_works(text, phrase, right, tmp_pat
 
 def test_evaluation_takes_the_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(hosts, 'connect', lambda *_: None)
-    run = partial(run_tool, main, DIGITS, f'--workdir={tmp_path}/none', '--checkpoint=latest')
+    run = partial(run_tool, train, DIGITS, f'--workdir={tmp_path}/none', '--checkpoint=latest')
     refused('has no effect without --mode=eval', run)
     with pytest.raises(ConfigError, match='name the workdir of a run'):
         run('--mode=eval')
@@ -296,8 +306,8 @@ def test_imagenet_is_prepared_with_the_command_and_the_files_that_are_named(tmp_
     config.data_dir, config.manual_dir = str(tmp_path / 'my data'), str(tmp_path / 'tars')
     message = refused('is not prepared in', builders.open_builder, config)
     command = shlex.split(re.search('Prepare it once with: (.*)$', message)[1])
-    assert command[:3] == ['python', '-m', 'ssanet_jax.tools.prepare']
-    arguments = [*command[3:], '--dry_run']
+    assert command[:2] == ['ssanet', 'prepare']
+    arguments = [*command[2:], '--dry_run']
     message = refused('download them from ', run_tool, prepare, *arguments)
     assert 'ILSVRC2012_img_train.tar (148 GB) and ILSVRC2012_img_val.tar (6.74 GB)' in message
     assert 'Needs about 155 GB' in capsys.readouterr().out

@@ -223,7 +223,7 @@ def test_an_old_run_without_classes_starts_or_data(digits_run, tmp_path):
     words = read(write_report(workdir))
     best = json.loads((workdir / 'summary.json').read_text())['best']
     assert 'Sections that need the evaluation images are omitted: ' in words
-    assert 'python -m ssanet_jax.tools.prepare --dataset=cifar10' in words
+    assert 'ssanet prepare --dataset=cifar10' in words
     assert f'top-1 {best["top1"]:.2f} %' in words
     assert 'Results as logged by the run at this step.' in words
     assert 'whole network' in words
@@ -284,5 +284,5 @@ def test_a_failed_report_does_not_fail_the_run(monkeypatch, capsys, error):
     page.report_at_end('runs/x')
     reason = 'no memory' if str(error) else 'MemoryError'
     assert capsys.readouterr().out == (
-        f'No report: {reason} Write it with: python -m ssanet_jax.tools.report --workdir=runs/x\n'
+        f'No report: {reason} Write it with: ssanet report --workdir=runs/x\n'
     )

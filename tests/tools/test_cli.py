@@ -16,14 +16,14 @@ from tests.helpers import ROOT, own_flags
 TOOLS = sorted(
     path.stem
     for path in (ROOT / 'ssanet_jax/tools').glob('*.py')
-    if 'def define_flags' in path.read_text()
+    if path.read_text().endswith('cli.run(main, define_flags)\n')
 )
 
 
 @pytest.mark.parametrize('name', TOOLS)
 def test_help_shows_the_usage_and_each_flag(name):
     module = importlib.import_module(f'ssanet_jax.tools.{name}')
-    assert f'python -m ssanet_jax.tools.{name}' in module.__doc__
+    assert f'ssanet {name}' in module.__doc__
     with own_flags(module):
         own = flags.FLAGS.flags_by_module_dict()[module.__name__]
         assert all(flag.help for flag in own)

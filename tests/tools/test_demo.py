@@ -251,5 +251,5 @@ def test_a_port_that_is_taken_is_refused(trained_digits):
 
 def test_without_gradio_it_says_what_to_install(trained_digits, monkeypatch):
     monkeypatch.setitem(sys.modules, 'gradio', None)
-    with pytest.raises(ConfigError, match=r'gradio, which is not installed: pip install -e'):
+    with pytest.raises(ConfigError, match=r'gradio, which is not installed: pip install'):
         run_tool(module, f'--workdir={trained_digits}')

@@ -113,7 +113,7 @@ def test_a_missing_package_is_named_with_its_install_command(
     package, options, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, package, None)
-    message = rf"needs {package}: pip install -e '\.\[export\]'"
+    message = rf"needs {package}: pip install 'ssanet-jax\[export\]'"
     with pytest.raises(ConfigError, match=message):
         tool(*options)
     assert not [*tmp_path.iterdir()]

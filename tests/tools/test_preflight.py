@@ -65,7 +65,7 @@ def test_a_missing_compiler_is_named_with_its_extra():
 
     kind = Missing(**vars(V5E))
     with pytest.raises(
-        ConfigError, match=r"no_such_compiler.*pip install -e '\.\[preflight-tpu\]'"
+        ConfigError, match=r"no_such_compiler.*pip install 'ssanet-jax\[preflight-tpu\]'"
     ):
         module.check_compiler(kind)
 

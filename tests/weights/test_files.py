@@ -137,7 +137,8 @@ def test_a_file_that_would_have_to_be_executed_is_rejected(saved):
 def contents(tmp_path):
     """Files that are not weights of torch, by kind."""
     import flax.serialization
-    import h5py
+
+    h5py = pytest.importorskip('h5py')
 
     tree = {'params': {'fc': {'bias': np.ones(2, np.float32)}}}
     with h5py.File(tmp_path / 'h5', 'w') as file:

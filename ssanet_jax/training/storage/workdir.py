@@ -27,7 +27,7 @@ class Workdir:
       starts: one line per start: machines, versions, data.
       metrics: one line per evaluation and per interval of training.
       summary: the final and the best evaluation, and the cost of the model.
-      evaluation: of the last `main.py --mode=eval`.
+      evaluation: of the last `ssanet train --mode=eval`.
       report: a page about the run.
       checkpoints, damaged, profile: folders; damaged checkpoints are moved out of `checkpoints`.
       pruned: checkpoints about to be deleted.
