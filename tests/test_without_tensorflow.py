@@ -68,11 +68,11 @@ for name, folder in (('imagenet2012:5.*.*', array_record), ('folder', photos)):
     batch = next(data.train_batches(config))
     assert len(set(batch['label'].tolist())) > 1
     assert batch['image'].any(axis=(1, 2, 3)).all()
-with pytest.raises(ConfigError, match=r"tfrecord files needs TensorFlow; .*'.\\[tensorflow\\]'"):
+with pytest.raises(ConfigError, match=r"tfrecord files needs TensorFlow: .*-jax\\[tensorflow\\]'"):
     next(data.train_batches(imagenet_config(tfrecord)))
-with pytest.raises(ConfigError, match=r"saved_model needs tensorflow: .*'.\\[tensorflow\\]'"):
+with pytest.raises(ConfigError, match=r"saved_model needs tensorflow: .*-jax\\[tensorflow\\]'"):
     require_packages('saved_model')
-with pytest.raises(ConfigError, match=r"Preparing a dataset needs TensorFlow; in a checkout"):
+with pytest.raises(ConfigError, match=r"Preparing a dataset needs TensorFlow: pip install"):
     prepare.main()
 """
 
