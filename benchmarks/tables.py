@@ -231,10 +231,9 @@ def accuracies(result: dict[str, Any]) -> str:
     plain = result['recipes'][0]
     rows = []
     for name in result['recipes']:
-        seconds = statistics.median(run['total_seconds'] for run in result['runs'][name])
         difference = '-' if name == plain else rates(result['minus_plain'][name])
-        rows.append((name, rates(result['final_top1'][name]), difference, f'{seconds:.0f}'))
-    return markdown(['recipe', 'top-1', 'minus plain, same seed', 'seconds'], rows)
+        rows.append((name, rates(result['final_top1'][name]), difference))
+    return markdown(['recipe', 'top-1', 'minus plain, same seed'], rows)
 
 
 def recipe_costs(result: dict[str, Any]) -> str:
