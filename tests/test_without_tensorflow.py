@@ -43,7 +43,7 @@ config.model.name = 'ssa_resnet8'
 config.num_train_steps = config.eval_every_steps = config.log_every_steps = 2
 loop.train_and_evaluate(config, str(folder))
 evaluation.evaluate_checkpoint(config, str(folder), 'latest')
-trained = ssanet_jax.load_trained(folder)
+trained = ssanet_jax.load(folder)
 photograph = fabricate.photograph(np.random.default_rng(0))
 (batch,) = data.file_batches([photograph], config.dataset, 8)
 assert len(Predictor(trained, 8).top(batch.image[batch.good()], 1)) == 1

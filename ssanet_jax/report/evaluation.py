@@ -71,7 +71,7 @@ def evaluate_trained(trained: TrainedModel, *, hardest: int, sample: int) -> Eva
     """Evaluates a run on all of its `eval_split`, on this host only.
 
     Args:
-      trained: from `ssanet_jax.load_trained`.
+      trained: from `ssanet_jax.load`.
       hardest: number of images of highest loss to keep.
       sample: minimum number of evenly spaced images to keep, if there are as many.
 

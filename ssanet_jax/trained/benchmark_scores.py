@@ -54,7 +54,7 @@ def open_part(
     """Opens a dataset of `benchmark.parts` and checks that it has the classes of the network.
 
     Args:
-      trained: from `ssanet_jax.load_trained`.
+      trained: from `ssanet_jax.load`.
       benchmark: of `BENCHMARKS`.
       name: of the dataset.
       data_dir: of prepared datasets; by default that of the run.

@@ -36,7 +36,7 @@ def png(image):
 
 @pytest.fixture(scope='module')
 def trained(trained_digits):
-    return ssanet_jax.load_trained(str(trained_digits))
+    return ssanet_jax.load(str(trained_digits))
 
 
 @pytest.fixture(scope='module')
@@ -230,9 +230,9 @@ def test_an_unfitting_classes_json_is_refused(trained_digits, tmp_path):
     ):
         (workdir / 'classes.json').write_text(text)
         with pytest.raises(ConfigError, match=message):
-            ssanet_jax.load_trained(str(workdir))
+            ssanet_jax.load(str(workdir))
     (workdir / 'classes.json').unlink()
-    assert ssanet_jax.load_trained(str(workdir)).classes == tuple('0123456789')
+    assert ssanet_jax.load(str(workdir)).classes == tuple('0123456789')
 
 
 def test_any_number_of_images_gives_the_same_logits(trained, digits_test):
