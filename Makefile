@@ -21,7 +21,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
 	@echo "Installing into $(VENV), 1.2 GB, a few minutes the first time ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
@@ -30,6 +30,7 @@ setup-test: $(VENV)/installed-test  ## Install what the tests, notebooks, export
 $(VENV)/installed-test: requirements-test.txt $(VENV)/installed
 	@echo "Installing the test requirements ..."
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-test.txt
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true  # tests start many processes
 	@sh tests/install_browser.sh
 	@touch $@
 
