@@ -4,7 +4,7 @@
     nox -s 'core-3.13(newest)'         # one
     nox -s core -p 3.13 && nox -s table
 
-Needs uv. Each session installs from the registries into an environment of its own. Those whose
+Needs uv. Each session installs from the registries into an environment of its own; those whose
 interpreter is neither installed nor downloadable are skipped. The last prints
 benchmarks/results/matrix.json, which each session updates, and writes it to docs/install.md.
 """

