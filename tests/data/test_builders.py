@@ -100,7 +100,7 @@ def test_damaged_fashion_mnist_files_have_an_error_on_one_line(digits, tmp_path)
     assert '\n' not in str(raised.value)
 
 
-PREPARE = r'Prepare it once with: python -m ssanet_jax\.tools\.prepare '
+PREPARE = r'Prepare it once with: ssanet prepare '
 
 
 @pytest.mark.parametrize(

@@ -315,7 +315,7 @@ def test_mistakes_have_one_line_errors(imagenet_run, cifar_run, tmp_path):
     with pytest.raises(ConfigError, match=r'--on=imagenet_v3 is not known; nearest: imagenet_v2'):
         run_tool(module, f'--workdir={imagenet_run}', '--on=imagenet_r,imagenet_v3')
     missing = [f'--workdir={imagenet_run}', '--checkpoint=latest', f'--data_dir={tmp_path}']
-    message = r'imagenet_sketch/\S+ is not prepared .*tools\.prepare --dataset=imagenet_sketch'
+    message = r'imagenet_sketch/\S+ is not prepared .*ssanet prepare --dataset=imagenet_sketch'
     with pytest.raises(ConfigError, match=message):
         run_tool(module, *missing, '--on=imagenet_sketch')
     with pytest.raises(ConfigError, match=r'imagenet2012_corrupted\S+ is not prepared'):
