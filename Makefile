@@ -15,13 +15,13 @@ RELIABILITY ?= kills corruption signals hosts soak faults
 help:  ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-setup: $(VENV)/installed  ## Create the virtual environment and install what training needs (2.5 GB).
+setup: $(VENV)/installed  ## Create the virtual environment and install what training needs (1.2 GB).
 
 $(VENV)/installed: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed (TensorFlow, which reads the data, supports none newer); $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
-	@echo "Installing into $(VENV), 2.5 GB, a few minutes the first time ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
+	@echo "Installing into $(VENV), 1.2 GB, a few minutes the first time ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
@@ -30,6 +30,7 @@ setup-test: $(VENV)/installed-test  ## Install what the tests, notebooks, export
 $(VENV)/installed-test: requirements-test.txt $(VENV)/installed
 	@echo "Installing the test requirements ..."
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-test.txt
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true  # tests start many processes
 	@sh tests/install_browser.sh
 	@touch $@
 

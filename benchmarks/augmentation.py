@@ -44,7 +44,7 @@ def main() -> None:
         shown = (f'{name} {1e3 * r[-1]["cpu"]:.2f} ms' for name, r in rounds.items())
         print(f'round {number + 1}: {", ".join(shown)}', flush=True)
     result = {
-        'machine': machine('tensorflow-cpu', 'pillow', 'opencv-python-headless'),
+        'machine': machine('simplejpeg', 'pillow', 'opencv-python-headless'),
         'batch_size': BATCH_SIZE,
         'contenders': {name: summary(rounds, name) for name in CONTENDERS},
     }

@@ -33,7 +33,7 @@ from PIL import Image
 
 from ssanet_jax import data
 from ssanet_jax.config import base, cifar
-from ssanet_jax.data import loader, memory
+from ssanet_jax.data import decoded_batches, memory
 from ssanet_jax.data.builders import open_source
 from ssanet_jax.data.decoding import jpeg
 from ssanet_jax.data.decoding.crops import crop_windows
@@ -66,7 +66,9 @@ def main() -> None:
         shown = '  '.join(f'{name} {values[-1]:,.0f}' for name, values in rates.items())
         print(f'round {number + 1}: {shown}', flush=True)
     result = {
-        'machine': machine('tensorflow-cpu', 'tensorflow-datasets', 'array_record', 'pillow'),
+        'machine': machine(
+            'simplejpeg', 'tensorflow-cpu', 'tensorflow-datasets', 'array_record', 'pillow'
+        ),
         'batch_size': arguments.batch_size,
         'images_per_second': {name: spread(values) for name, values in rates.items()},
         'rounds': rates,
@@ -140,7 +142,7 @@ def stored_batches() -> Iterator[EncodedBatch]:
 
 
 def in_memory(spec: DecodeSpec, rows: int) -> Images:
-    return (batch.image for batch in loader.decode_batches(stored_batches(), spec, rows))
+    return (batch.image for batch in decoded_batches.decode_batches(stored_batches(), spec, rows))
 
 
 def memory_rates(rounds: int) -> list[float]:

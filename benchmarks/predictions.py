@@ -8,11 +8,6 @@ predictions of the command are scored here with NumPy and compared with `main.py
 and top-5 must be equal, and the mean loss equal up to rounding.
 """
 
-import os
-
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-
 import argparse
 import json
 import subprocess
@@ -26,20 +21,20 @@ from common import ROOT, machine, write
 from PIL import Image
 
 from ssanet_jax.config import with_defaults
-from ssanet_jax.data.builders import open_builder
+from ssanet_jax.data import HostShard
+from ssanet_jax.data.builders import open_source
+from ssanet_jax.data.decoding.images import decode_image
 from ssanet_jax.training.storage.workdir import Workdir
 
 
 def write_images(dataset, folder: Path) -> np.ndarray:
     """Writes the images of the evaluation split as 00000.png, ...; returns their labels."""
     labels = []
-    split = open_builder(dataset).as_dataset(split=dataset.eval_split, shuffle_files=False)
-    for number, example in enumerate(split.as_numpy_iterator()):
-        image = example['image']
-        gray = image.shape[-1] == 1
-        Image.fromarray(image[..., 0] if gray else image).save(folder / f'{number:05}.png')
-        labels.append(int(example['label']))
-    return np.array(labels)
+    for batch in open_source(dataset, dataset.eval_split).evaluation(HostShard(0, 1)):
+        for number, file in zip(batch.number.tolist(), batch.files, strict=True):
+            Image.fromarray(decode_image(file, dataset)).save(folder / f'{number:05}.png')
+        labels.append(batch.label)
+    return np.concatenate(labels)
 
 
 def predicted(workdir: Path, folder: Path, classes: list[str]) -> np.ndarray:
@@ -113,7 +108,7 @@ def main() -> None:
         config_file, _, workdir = run.partition('=')
         results.append(compare(config_file, Path(workdir)))
         print(json.dumps(results[-1]), flush=True)
-    write(args.out, {'machine': machine('jax', 'flax', 'tensorflow-cpu'), 'runs': results})
+    write(args.out, {'machine': machine('jax', 'flax', 'simplejpeg'), 'runs': results})
     sys.exit(0 if all(result['equal'] for result in results) else 1)
 
 

@@ -196,6 +196,28 @@ def input_choices(result: dict[str, Any]) -> str:
     return markdown(['bytes in memory', 'images/s', 'gray levels from Pillow'], rows)
 
 
+def decoders(result: dict[str, Any]) -> str:
+    rows = [
+        (
+            f'{name}, {size}',
+            rates(of['cpu_ms_per_image']),
+            rates(of['cpu_rate_ratio']),
+            str(of['largest_difference']),
+        )
+        for size in ('224 pixels', '112 pixels')
+        for name, of in result[size].items()
+    ]
+    return markdown(['decoder', 'CPU ms per image', 'relative rate', 'largest difference'], rows)
+
+
+def start_up(result: dict[str, Any]) -> str:
+    rows = [
+        (name, rates(seconds['clock'], 1), rates(seconds['processors'], 1))
+        for name, seconds in result['seconds'].items()
+    ]
+    return markdown(['tools.predict, one image', 'seconds', 'seconds of processors'], rows)
+
+
 def augmentation(result: dict[str, Any]) -> str:
     rows = [
         (name, *(rates(values[key]) for key in ('cpu_ms_per_image', 'cpu_rate_ratio')))
@@ -209,10 +231,9 @@ def accuracies(result: dict[str, Any]) -> str:
     plain = result['recipes'][0]
     rows = []
     for name in result['recipes']:
-        seconds = statistics.median(run['total_seconds'] for run in result['runs'][name])
         difference = '-' if name == plain else rates(result['minus_plain'][name])
-        rows.append((name, rates(result['final_top1'][name]), difference, f'{seconds:.0f}'))
-    return markdown(['recipe', 'top-1', 'minus plain, same seed', 'seconds'], rows)
+        rows.append((name, rates(result['final_top1'][name]), difference))
+    return markdown(['recipe', 'top-1', 'minus plain, same seed'], rows)
 
 
 def recipe_costs(result: dict[str, Any]) -> str:
@@ -250,6 +271,7 @@ def predictions(result: dict[str, Any]) -> str:
 DATA_TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     'input': ('input.json', input_rates),
     'choices': ('input.json', input_choices),
+    'decoders': ('decoders.json', decoders),
 }
 
 
@@ -262,7 +284,10 @@ def main() -> None:
             'digits': ('recipes.json', accuracies),
             'costs': ('recipe_costs.json', recipe_costs),
         },
-        'trained.md': {'predictions': ('predictions.json', predictions)},
+        'trained.md': {
+            'predictions': ('predictions.json', predictions),
+            'start_up': ('start_up.json', start_up),
+        },
     }.items():
         blocks = {}
         for name, (file, make) in tables.items():

@@ -50,7 +50,7 @@ def exports(workdir: Path) -> dict:
 
 def ink(workdir: Path) -> dict:
     """The pointing game and the energy of each map, means over all test images."""
-    trained = ssanet_jax.load_trained(str(workdir))
+    trained = ssanet_jax.load(str(workdir))
     batches = list(data.eval_batches(trained.config, trained.config.dataset.eval_split))
     images = np.concatenate([batch['image'][batch['mask']] for batch in batches])
     scores = [localization(one.maps, one.image[..., 0] >= INK) for one in explain(trained, images)]

@@ -56,8 +56,8 @@ case $action in
     on all 'mkdir -p ssanet; tar -xzf ssanet.tar.gz -C ssanet; cd ssanet
       python3 -m pip install --quiet --user uv
       python3 -m uv venv --quiet --allow-existing --python=3.12 .venv
-      python3 -m uv pip install --quiet --python=.venv --constraint=requirements.txt \
-        --editable=".[train,tpu]"'
+      python3 -m uv pip install --quiet --python=.venv --constraint=requirements-test.txt \
+        --editable=".[tensorflow,tpu]"'
     ;;
   start)
     need WORKDIR 'a folder that all hosts see, as gs://BUCKET/runs/ssa50'

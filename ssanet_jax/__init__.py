@@ -26,11 +26,10 @@ from ssanet_jax.version import __version__
 from ssanet_jax.weights import from_torch, insert_attention, to_torch
 
 if TYPE_CHECKING:
-    from ssanet_jax.trained.load import TrainedModel
     from ssanet_jax.trained.sources import AnyModel
 
 
-def load(source: str | os.PathLike[str]) -> 'AnyModel':
+def load(source: str | os.PathLike[str], checkpoint: str = 'best') -> 'AnyModel':
     """Loads a trained network: its model, variables, preprocessing and class names.
 
     Weights are read from safetensors and their SHA-256 is verified; nothing that is read is
@@ -40,36 +39,20 @@ def load(source: str | os.PathLike[str]) -> 'AnyModel':
       source: the folder of `tools.publish` or of `tools.export --format=safetensors`;
         'hf://USER/NAME' or 'hf://USER/NAME@REVISION', such a folder on the Hugging Face Hub;
         'torchvision://resnet50.IMAGENET1K_V2' or 'timm://resnet50.a1_in1k', weights for ImageNet,
-        as `pretrained.hosted.hosted_weights()` lists them; or the workdir of a run, of which the
-        best checkpoint is taken.
+        as `pretrained.hosted.hosted_weights()` lists them; or the workdir of a run, which needs the
+        packages of the extra `train`, but neither TensorFlow nor the run's data.
+      checkpoint: of a run: 'best', 'latest' or a step; with ':raw', as in 'best:raw', the weights
+        of the last step rather than their averages, in a run with config.ema.
 
     Returns:
       A `PretrainedModel`; for a run a `TrainedModel`, which has the config too.
 
     Raises:
-      ConfigError: there is no such source, it is damaged, or a package is missing.
+      ConfigError: there is no such source or checkpoint, it is damaged, or a package is missing.
     """
     from ssanet_jax.trained import sources
 
-    return sources.load(source)
-
-
-def load_trained(workdir: str, checkpoint: str = 'best') -> 'TrainedModel':
-    """Loads a run's model, variables, preprocessing and class names from its workdir.
-
-    Needs the packages of the extra `train`, but neither TensorFlow nor the data of the run.
-
-    Args:
-      workdir: of a run of `ssanet train`.
-      checkpoint: 'best', 'latest' or a step; with ':raw', as in 'best:raw', the weights of the last
-        step rather than their averages, in a run with config.ema.
-
-    Raises:
-      ConfigError: there is no run, or no such checkpoint.
-    """
-    from ssanet_jax.trained import load
-
-    return load.load_trained(workdir, checkpoint)
+    return sources.load(source, checkpoint)
 
 
 __all__ = [
@@ -92,7 +75,6 @@ __all__ = [
     'from_torch',
     'insert_attention',
     'load',
-    'load_trained',
     'model_names',
     'to_torch',
 ]

@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,7 +16,7 @@ from typing import Any
 
 import jax
 
-from ssanet_jax.errors import one_line
+from ssanet_jax.errors import ConfigError, one_line
 
 
 def use_cpu() -> None:
@@ -44,24 +45,28 @@ def missing_device() -> str | None:
     return None
 
 
-def silence_tensorflow() -> None:
-    """Silences TensorFlow's log; call it before TensorFlow is imported.
+def load_tensorflow(use: str) -> None:
+    """Imports TensorFlow silently, and leaves GPUs to JAX.
 
-    It only reads images here, and the readers report unreadable files themselves.
+    Args:
+      use: what needs it, for the message.
+
+    Raises:
+      ConfigError: it is not installed.
     """
-    os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # no setdefault: importing JAX sets another level
+    # Importing JAX sets another level. The readers report unreadable files themselves.
+    os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-    # `data` traces a program for each number of files, of which TensorFlow warns.
     logging.getLogger('tensorflow').setLevel(logging.ERROR)
-
-
-def start_tensorflow() -> None:
-    """Imports TensorFlow silently, leaves GPUs to JAX, and enables the compilation cache."""
-    silence_tensorflow()
-    import tensorflow as tf
-
+    try:
+        import tensorflow as tf
+    except ModuleNotFoundError as error:
+        if error.name != 'tensorflow':
+            raise
+        raise ConfigError(
+            f"{use} needs TensorFlow: pip install 'ssanet-jax[tensorflow]'"
+        ) from error
     tf.config.set_visible_devices([], 'GPU')
-    enable_compilation_cache()
 
 
 def enable_compilation_cache() -> Path | None:
@@ -83,8 +88,10 @@ def enable_compilation_cache() -> Path | None:
         return None
     import platformdirs  # of the extra `train`
 
-    # Programs for one CPU can crash another, and home folders are shared between machines.
-    folder = platformdirs.user_cache_path('ssanet_jax') / 'compiled' / _cpu()
+    # Programs for one CPU can crash another, and home folders are shared between machines. Pythons
+    # since 3.14 compress them in another way, which older ones cannot read.
+    name = _cpu() + '-zstd' * (sys.version_info >= (3, 14))
+    folder = platformdirs.user_cache_path('ssanet_jax') / 'compiled' / name
     jax.config.update('jax_compilation_cache_dir', os.fspath(folder))
     jax.config.update('jax_compilation_cache_max_size', 4 << 30)
     return folder

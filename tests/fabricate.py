@@ -4,6 +4,7 @@ import gzip
 import io
 import struct
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,8 @@ def bad_files() -> dict[str, bytes]:
     """Undecodable image files, each damaged in a different way."""
     rng = np.random.default_rng(1)
     jpeg, png = photograph(rng), photograph(rng, kind='PNG')
-    huge = png[:16] + struct.pack('>II', 60_000, 60_000) + png[24:]
+    header = png[12:16] + struct.pack('>II', 60_000, 60_000) + png[24:29]
+    huge = png[:12] + header + struct.pack('>I', zlib.crc32(header)) + png[33:]
     return {
         'empty': b'',
         'truncated': jpeg[: len(jpeg) // 2],

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from tests import fabricate
 from tests.helpers import ROOT
 from tests.host_processes import finish, free_port, start, start_hosts, wait_for
 
@@ -132,13 +133,16 @@ def test_two_processes_are_stopped_and_killed_and_train_as_one(one, tmp_path, da
 
 
 @pytest.mark.slow
-def test_a_config_error_on_one_host_stops_all(tmp_path, data_dir):
+def test_a_config_error_on_one_host_stops_all(tmp_path):
     """The second host has no data; the first would wait for it in the first step."""
-    good, bad = (tmp_path / name for name in ('good', 'bad'))
-    bad.write_text('not a folder')
-    _, errors = finish(start_hosts(2, good, data_dir, last={'data_dir': bad}), 2)
-    assert all('main.py: Host 1: digits could not be written to' in text for text in errors)
-    assert not good.exists()
+    photos = fabricate.image_folder(tmp_path / 'photos')
+    flags = '--config.dataset.name=folder', '--config.dataset.eval_split=validation'
+    last = {'data_dir': tmp_path / 'none'}
+    _, errors = finish(start_hosts(2, tmp_path / 'run', photos, *flags, last=last), 2)
+    for text in errors:
+        assert 'main.py: Host 1: config.dataset.data_dir=' in text
+        assert 'it is not a folder' in text
+    assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.slow

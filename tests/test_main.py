@@ -87,7 +87,7 @@ def test_flags_that_do_not_fit_together_are_refused(flags, message, tmp_path, da
 @pytest.mark.parametrize(
     ('field', 'value'),
     [
-        ('dataset.data_dir', '/proc/none'),
+        ('dataset.name', 'fashion_mnist_idx'),  # whose files are missing
         ('dataset.train_split', 'training'),
         ('model.batch_norm_group_size', 3),
         ('optimizer.train_only', ('*/nothing/*',)),

@@ -1,12 +1,11 @@
 """Batches of NumPy arrays from TFDS datasets and image files.
 
-Nothing here imports TensorFlow until it is used.
+Importing it imports neither TFDS nor the decoders. TensorFlow is imported by `tfrecords` and
+`conversion` alone.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
-
-from ssanet_jax import runtime
 
 if TYPE_CHECKING:
     from ssanet_jax.data.builders import DatasetInfo, dataset_info
@@ -35,8 +34,6 @@ __all__ = [
     'file_batches',
     'train_batches',
 ]
-
-runtime.silence_tensorflow()  # before a module imports it
 
 
 def __dir__() -> list[str]:

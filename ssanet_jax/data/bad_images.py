@@ -13,7 +13,7 @@ from ssanet_jax.data.sources import EncodedBatch, Source
 from ssanet_jax.errors import ConfigError, DataFileError
 
 if TYPE_CHECKING:
-    from ssanet_jax.data.loader import DecodedBatch
+    from ssanet_jax.data.decoded_batches import DecodedBatch
 
 UNDECODABLE_LABEL = -1  # of an image for which no prediction is correct
 

@@ -1,12 +1,10 @@
-"""Opens TFDS datasets; those made from local files are prepared on the fly."""
+"""Opens datasets: those that TFDS has prepared, and those that are read as they are."""
 
-import contextlib
 import functools
 import hashlib
-import io
 import json
 import shlex
-import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,19 +12,24 @@ import jax
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
+from ssanet_jax import runtime
 from ssanet_jax.data.datasets.digits import Digits
-from ssanet_jax.data.datasets.fashion_mnist import FILES, FashionMnistIdx
+from ssanet_jax.data.datasets.fashion_mnist import FashionMnistIdx
 from ssanet_jax.data.datasets.image_folder import FolderSpec, ImageFolder, open_folder
+from ssanet_jax.data.datasets.in_memory import InMemory
 from ssanet_jax.data.imagenet import imagenet_names
-from ssanet_jax.data.readers import ArrayRecords, Folder, TfRecords
+from ssanet_jax.data.readers import ArrayRecords, Arrays, Folder
 from ssanet_jax.data.sources import Source
 from ssanet_jax.errors import ConfigError, nearest
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 
-LOCAL_BUILDERS: dict[str, type[tfds.core.DatasetBuilder]] = {
-    'digits': Digits,
-    'fashion_mnist_idx': FashionMnistIdx,
+# Called with `data_dir` and `manual_dir`.
+LOCAL_BUILDERS: dict[str, Callable[[str | None, str | None], InMemory]] = {
+    'digits': lambda data_dir, manual_dir: Digits(),
+    'fashion_mnist_idx': lambda data_dir, manual_dir: FashionMnistIdx(
+        manual_folder(data_dir, manual_dir)
+    ),
 }
 
 
@@ -90,9 +93,14 @@ def open_source(dataset: ConfigDict, split: str) -> Source:
     split_size(builder, split)  # raises where there is no such split
     if isinstance(builder, ImageFolder):
         return Folder(builder, split, dataset.max_image_bytes)
+    if isinstance(builder, InMemory):
+        return Arrays(builder, split)
     if builder.info.file_format == ARRAY_RECORD:
         return ArrayRecords(builder, split)
     if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
+        runtime.load_tensorflow('Reading tfrecord files')
+        from ssanet_jax.data.tfrecords import TfRecords
+
         return TfRecords(builder, split, dataset.shuffle_buffer)
     raise ConfigError(
         f'{builder.data_path} holds {builder.info.file_format.value} files, which cannot be read; '
@@ -112,7 +120,7 @@ def prepare_command(dataset: ConfigDict) -> str:
 
 
 def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
-    if dataset.in_memory:
+    if dataset.in_memory or isinstance(builder, InMemory):
         return 'a set in memory'
     if isinstance(builder, ImageFolder):
         return 'a folder'
@@ -122,7 +130,9 @@ def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
 
 
 def _hint(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
-    if dataset.in_memory or builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+    if dataset.in_memory or isinstance(builder, InMemory | ImageFolder):
+        return ''
+    if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         return ''
     if '://' in str(builder.data_path):  # array_record would ask the bucket for each image
         return ''
@@ -149,11 +159,7 @@ def open_builder(dataset: ConfigDict) -> tfds.core.DatasetBuilder:
 @functools.lru_cache(maxsize=4)
 def _open(name: str, data_dir: str | None, manual_dir: str | None) -> tfds.core.DatasetBuilder:
     if name in LOCAL_BUILDERS:
-        builder = LOCAL_BUILDERS[name](data_dir=data_dir)
-        if builder.data_path.exists():
-            return builder
-        _prepare_local(builder, manual_dir)
-        return LOCAL_BUILDERS[name](data_dir=data_dir)
+        return LOCAL_BUILDERS[name](data_dir, manual_dir)
     builder = find_builder(name, data_dir)
     if not builder.data_path.exists():
         raise ConfigError(_how_to_prepare(builder, name, data_dir, manual_dir))
@@ -192,29 +198,6 @@ def split_size(builder: tfds.core.DatasetBuilder, split: str) -> int:
     return size
 
 
-def _prepare_local(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
-    if isinstance(builder, FashionMnistIdx):
-        folder = Path(manual_dir or default_manual_dir(builder))
-        missing = [n for names in FILES.values() for n in names if not (folder / n).exists()]
-        if missing:
-            raise ConfigError(
-                f'{builder.name} needs {", ".join(missing)} in {folder} (config.dataset.'
-                f'manual_dir). {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}'
-            )
-    tfds.disable_progress_bar()
-    download = tfds.download.DownloadConfig(manual_dir=manual_dir)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download
-            builder.download_and_prepare(download_config=download)
-    except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
-        if builder.data_path.exists():
-            return  # another process has prepared it meanwhile
-        raise ConfigError(
-            f'{builder.name} could not be written to {builder.data_path} '
-            f'(config.dataset.data_dir): {error}'
-        ) from error
-
-
 def _how_to_prepare(
     builder: tfds.core.DatasetBuilder, name: str, data_dir: str | None, manual_dir: str | None
 ) -> str:
@@ -229,13 +212,14 @@ def files_by_hand(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> 
     """Returns a sentence naming the files that a user must download, and their folder; or ''."""
     if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         return ''
-    folder = manual_dir or default_manual_dir(builder)
+    folder = manual_folder(builder.data_dir_root, manual_dir)
     return f' First put the files it needs into {folder}: {_manual_files(builder)}.'
 
 
-def default_manual_dir(builder: tfds.core.DatasetBuilder) -> Path:
+def manual_folder(data_dir: Any, manual_dir: str | None) -> Path:
     """The folder where a user puts files that TFDS cannot download."""
-    return Path(builder.data_path).parents[1] / 'downloads' / 'manual'
+    root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    return Path(manual_dir).expanduser() if manual_dir else root / 'downloads' / 'manual'
 
 
 def _manual_files(builder: tfds.core.DatasetBuilder) -> str:

@@ -1,15 +1,17 @@
 """Image files outside any dataset, decoded as in evaluation."""
 
+import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
+from ssanet_jax.data.decoded_batches import decode_batches
 from ssanet_jax.data.decoding.decode import DecodeSpec
-from ssanet_jax.data.loader import decode_batches
-from ssanet_jax.data.readers import read_file
 from ssanet_jax.data.sources import READ_SIZE, EncodedBatch
 
 
@@ -51,6 +53,21 @@ def file_batches(
         yield FileBatch(seen[:count], decoded.image, reasons)
         del seen[:count]
         start += count
+
+
+def read_file(path: str, limit: int) -> bytes:
+    """Reads up to `limit` bytes of a file; raises OSError, also for a pipe, which would wait."""
+    if '://' in path:
+        with epath.Path(path).open('rb') as remote:
+            return remote.read(limit)
+    with open(path, 'rb', opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(0, 'it is not a regular file')
+        return file.read(limit)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _read_all(

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
+from ssanet_jax import runtime
 from ssanet_jax.data.builders import ARRAY_RECORD, open_builder, prepare_command, split_size
 from ssanet_jax.data.read_errors import readable
 from ssanet_jax.data.sources import read_ahead
@@ -38,6 +39,7 @@ def labelled_files(dataset: ConfigDict, split: str, feature: str) -> Iterator[La
         source = builder.as_data_source(split=split, decoders=undecoded)
         examples = read_ahead(source.__getitem__, range(len(source)))
     else:
+        runtime.load_tensorflow('Reading tfrecord files')
         stored = builder.as_dataset(split=split, decoders=undecoded, shuffle_files=False)
         examples = iter(tfds.as_numpy(stored))
     for example in readable(examples, builder.data_path, prepare_command(dataset)):

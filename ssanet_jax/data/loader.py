@@ -1,15 +1,10 @@
 """Batches for training and evaluation: `train_batches` and `eval_batches`.
 
-Encoded images are read by `sources`, decoded on all cores by `decode`, and written straight into
-their batch. Threads share the work; TensorFlow, OpenCV and Pillow do it without Python's lock.
+Images are read by the sources of `builders.open_source`, and decoded by `decoded_batches`.
 """
 
 import functools
-import itertools
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -19,17 +14,11 @@ from ssanet_jax.config.sizes import eval_size, sizes_from
 from ssanet_jax.data import memory
 from ssanet_jax.data.bad_images import BadImages
 from ssanet_jax.data.builders import open_builder, open_source, prepare_command, split_size
-from ssanet_jax.data.decoding.decode import DecodeSpec, decode
-from ssanet_jax.data.decoding.jpeg import GROUP
+from ssanet_jax.data.decoded_batches import decode_batches
+from ssanet_jax.data.decoding.decode import DecodeSpec
 from ssanet_jax.data.padding import Batch, pad
 from ssanet_jax.data.read_errors import check_labels, readable
-from ssanet_jax.data.sources import (
-    BATCHES_AHEAD,
-    EncodedBatch,
-    HostShard,
-    Source,
-    num_threads,
-)
+from ssanet_jax.data.sources import EncodedBatch, HostShard, Source
 
 
 def train_batches(
@@ -96,59 +85,6 @@ def eval_batches(
     return pad(batches, rows, -(-largest_share // rows), eval_size(dataset))
 
 
-class DecodedBatch(NamedTuple):
-    """A batch, and the reasons why some of its images cannot be decoded; those are black."""
-
-    image: np.ndarray  # uint8 [n, size, size, 3]
-    parts: list[EncodedBatch]  # together n images
-    bad: dict[int, str]  # {row: reason}
-
-    def label(self) -> np.ndarray:
-        return np.concatenate([part.label for part in self.parts])
-
-    def example(self, row: int) -> EncodedBatch:
-        """The one encoded image of `row`."""
-        for part in self.parts:
-            if row < len(part):
-                return part.part(row, row + 1)
-            row -= len(part)
-        raise IndexError(row)
-
-
-def decode_batches(
-    encoded: Iterator[EncodedBatch],
-    spec: DecodeSpec,
-    rows: int,
-    sizes: Iterable[int] | None = None,
-) -> Iterator[DecodedBatch]:
-    """Yields batches of `rows` images, the last one shorter, in order; BATCHES_AHEAD in advance.
-
-    `sizes` are those of each batch, by default `spec.size` of all. `spec.dataset.num_threads`
-    threads decode; TensorFlow adds its own.
-    """
-    # TensorFlow decodes a group of random resized crops in parallel, all else one by one.
-    most = GROUP if spec.crop == 'resized' else GROUP // 8
-    in_flight: deque[tuple[DecodedBatch, list[Future[dict[int, str]]]]] = deque()
-    threads = num_threads(spec.dataset.num_threads)
-    with ThreadPoolExecutor(threads, thread_name_prefix='decode') as pool:
-        try:
-            sizes = itertools.repeat(spec.size) if sizes is None else sizes
-            for parts, size in zip(_cut(encoded, rows, most), sizes, strict=False):
-                image = np.empty((sum(map(len, parts)), size, size, 3), np.uint8)
-                tasks, start = [], 0
-                for part in parts:
-                    out = image[start : start + len(part)]
-                    tasks.append(pool.submit(decode, part.files, part.keys(), out, spec))
-                    start += len(part)
-                in_flight.append((DecodedBatch(image, parts, {}), tasks))
-                if len(in_flight) > BATCHES_AHEAD:
-                    yield _finished(*in_flight.popleft())
-            while in_flight:
-                yield _finished(*in_flight.popleft())
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
 def _train_from_disk(config: ConfigDict, start_step: int, share: HostShard) -> Iterator[Batch]:
     dataset = config.dataset
     source = open_source(dataset, dataset.train_split)
@@ -194,32 +130,6 @@ def _readable(
     for batch in readable(encoded, builder.data_path, prepare_command(dataset)):
         check_labels(batch, source, num_classes)
         yield batch
-
-
-def _cut(encoded: Iterator[EncodedBatch], rows: int, most: int) -> Iterator[list[EncodedBatch]]:
-    """Yields `rows` images at a time, the last ones fewer, in parts of up to `most`."""
-    parts: list[EncodedBatch] = []
-    missing = rows
-    for batch in encoded:
-        start = 0
-        while start < len(batch):
-            stop = min(start + most, start + missing, len(batch))
-            parts.append(batch.part(start, stop))
-            missing -= stop - start
-            start = stop
-            if not missing:
-                yield parts
-                parts, missing = [], rows
-    if parts:
-        yield parts
-
-
-def _finished(decoded: DecodedBatch, tasks: list[Future[dict[int, str]]]) -> DecodedBatch:
-    start = 0
-    for part, task in zip(decoded.parts, tasks, strict=True):
-        decoded.bad.update({start + row: reason for row, reason in task.result().items()})
-        start += len(part)
-    return decoded
 
 
 def _batch(image: np.ndarray, label: np.ndarray) -> Batch:

@@ -3,23 +3,19 @@
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import TypeVar
 
 import numpy as np
-import tensorflow as tf
 
 from ssanet_jax.data.sources import EncodedBatch, Source
 from ssanet_jax.errors import ConfigError, DataFileError, RunError
 
 T = TypeVar('T')
 
-_TRANSIENT = (
-    tf.errors.UnavailableError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.AbortedError,
-    tf.errors.ResourceExhaustedError,
-)
+# TensorFlow's.
+_TRANSIENT = {'UnavailableError', 'DeadlineExceededError', 'AbortedError', 'ResourceExhaustedError'}
 _TRANSIENT_TEXTS = [  # which array_record and TensorFlow quote
     os.strerror(number)
     for number in (
@@ -29,11 +25,20 @@ _TRANSIENT_TEXTS = [  # which array_record and TensorFlow quote
 ]  # fmt: skip
 
 
+def read_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """What reading a file may raise: OSError, TensorFlow's errors if it is loaded, and `others`.
+
+    TensorFlow reads tfrecord files and, where it is installed, buckets.
+    """
+    tf = sys.modules.get('tensorflow')
+    return (OSError, *([tf.errors.OpError] if tf else []), *others)
+
+
 def unreadable(path: object, error: Exception, remedy: str) -> DataFileError | RunError:
     """Returns the error to raise for unreadable data: a RunError if retrying may help."""
     text = re.sub(r'\{\{.*?\}\}|\[Op:.*?\]( name:)?', '', getattr(error, 'message', str(error)))
     text = ' '.join(text.split())
-    if isinstance(error, _TRANSIENT) or any(reason in text for reason in _TRANSIENT_TEXTS):
+    if type(error).__name__ in _TRANSIENT or any(reason in text for reason in _TRANSIENT_TEXTS):
         return RunError(
             f'{path} cannot be read now: {_sentence(text)} Nothing was lost; run the same command '
             'again.'
@@ -51,7 +56,7 @@ def readable(examples: Iterator[T], path: object, prepare_command: str) -> Itera
     """Passes `examples` on, read from `path`; turns errors into a ConfigError or RunError."""
     try:
         yield from examples
-    except (tf.errors.OpError, RuntimeError, OSError) as error:  # RuntimeError: array_record's
+    except read_errors(RuntimeError) as error:  # RuntimeError: array_record's
         remedy = (
             f'restore it from a copy, or remove {path} and prepare it again with: {prepare_command}'
         )

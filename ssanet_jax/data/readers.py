@@ -1,33 +1,21 @@
-"""Readers of array_record files, folders of images and tfrecord files.
+"""Readers by number, in any order, of array_record files, folders of images and sets in memory."""
 
-The first two read by number, in any order; tfrecord files are read from front to back.
-"""
-
-import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
+from google.protobuf.message import DecodeError
+from tensorflow_datasets.proto import tf_example_pb2
 
 from ssanet_jax.data.datasets.image_folder import ImageFolder
-from ssanet_jax.data.read_errors import unreadable
-from ssanet_jax.data.sources import (
-    READ_SIZE,
-    READS_AHEAD,
-    EncodedBatch,
-    HostShard,
-    RandomAccess,
-    apart,
-)
+from ssanet_jax.data.datasets.in_memory import InMemory
+from ssanet_jax.data.image_files import read_file
+from ssanet_jax.data.read_errors import read_errors, unreadable
+from ssanet_jax.data.sources import RandomAccess
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
-
-_FOREVER = 2**62
-_FILES_AT_ONCE = 16
 
 
 class ArrayRecords(RandomAccess):
@@ -43,10 +31,20 @@ class ArrayRecords(RandomAccess):
 
     def read(self, numbers: np.ndarray) -> tuple[Sequence[bytes], np.ndarray]:
         # One at a time: __getitems__ starts threads at each call, which costs four times as much.
-        return _parse(tf.constant([self._records[number] for number in numbers.tolist()]))
+        parsed = [_parse(self._records[number]) for number in numbers.tolist()]
+        return [file for file, _ in parsed], np.array([label for _, label in parsed], np.int64)
 
     def name(self, number: int) -> str:
-        return _tfds_id(self._files, number)
+        return tfds_id(self._files, number)
+
+
+def _parse(record: bytes) -> tuple[bytes, int]:
+    """The image and the label of a serialized tf.train.Example; raises OSError."""
+    try:
+        feature = tf_example_pb2.Example.FromString(record).features.feature
+        return feature['image'].bytes_list.value[0], feature['label'].int64_list.value[0]
+    except (DecodeError, IndexError) as error:
+        raise OSError("a record is no example with features 'image' and 'label'") from error
 
 
 def _allow_open_files() -> None:
@@ -81,7 +79,7 @@ class Folder(RandomAccess):
         return [self._read(number) for number in numbers], self.labels[numbers]
 
     def read_file(self, number: int) -> bytes:
-        """Reads one file; raises OSError or tf.errors.OpError."""
+        """Reads one file; raises `read_errors`."""
         return read_file(self.files[number].path, self._max_bytes + 1)
 
     def name(self, number: int) -> str:
@@ -90,150 +88,27 @@ class Folder(RandomAccess):
     def _read(self, number: int) -> bytes:
         try:
             return self.read_file(number)
-        except (OSError, tf.errors.OpError) as error:
+        except read_errors() as error:
             remedy = 'repair it, or remove it from the folder.'
             raise unreadable(self.name(number), error, remedy) from error
 
 
-def read_file(path: str, limit: int) -> bytes:
-    """Reads up to `limit` bytes of a file; raises OSError, also for a pipe, which would wait."""
-    if '://' in path:
-        with tf.io.gfile.GFile(path, 'rb') as remote:
-            return remote.read(min(remote.size(), limit))
-    with open(path, 'rb', opener=_open_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(0, 'it is not a regular file')
-        return file.read(limit)
+class Arrays(RandomAccess):
+    """A split of a set in memory."""
 
+    def __init__(self, builder: InMemory, split: str):
+        self._images, self._labels = builder.chosen(split)
+        self._name = f'{builder.name}-{split}'
+        self.size = len(self._labels)
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-class TfRecords:
-    """A split of a TFDS dataset in tfrecord files, with features 'image' and 'label'.
-
-    Each host reads a disjoint part of the split, files in a new order every epoch, through a
-    shuffle buffer of `shuffle_buffer` encoded images. The order depends on the number of hosts.
-    A run that resumes at step k reads and drops the earlier records of that epoch.
-    """
-
-    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, shuffle_buffer: int):
-        self._files = builder.info.splits[split].file_instructions
-        self._split = split
-        self._shuffle_buffer = shuffle_buffer
-        self.size = builder.info.splits[split].num_examples
-
-    def training(
-        self, *, seed: int, batch_size: int, start_step: int, share: HostShard, repeats: int = 1
-    ) -> Iterator[EncodedBatch]:
-        part = self._part(share)
-        rows = np.diff(share.bounds(batch_size)).item()
-        first_epoch, skipped = divmod(start_step * rows, part.size)
-
-        def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
-            records = part.records(file_seed=(seed, 2 * epoch))
-            order = tf.random.stateless_uniform(
-                (), (seed, 2 * epoch + 1), maxval=2**62, dtype=tf.int64
-            )
-            records = records.shuffle(self._shuffle_buffer, seed=order)
-            if repeats == 1:
-                return records.map(lambda number, record: (number, epoch, record))
-            passes = tf.data.Dataset.range(epoch * repeats, (epoch + 1) * repeats)
-            records = records.flat_map(
-                lambda number, record: passes.map(lambda e: (number, e, record))
-            )
-            return records.take(part.size)
-
-        epochs = tf.data.Dataset.range(first_epoch, _FOREVER)
-        records = epochs.flat_map(epoch_records).skip(skipped)
-        return _batches(_apart(records, rows, repeats) if repeats > 1 else records)
-
-    def evaluation(self, share: HostShard) -> Iterator[EncodedBatch]:
-        records = self._part(share).records(file_seed=None)
-        return _batches(records.map(lambda n, record: (n, tf.zeros((), tf.int64), record)))
-
-    def after(self, number: int) -> Iterator[EncodedBatch]:
-        return iter(())
+    def read(self, numbers: np.ndarray) -> tuple[Sequence[np.ndarray], np.ndarray]:
+        return list(self._images[numbers]), self._labels[numbers]
 
     def name(self, number: int) -> str:
-        return _tfds_id(self._files, number)
-
-    def _part(self, share: HostShard) -> '_Part':
-        if self.size < share.num_hosts:
-            raise ConfigError(
-                f'Split {self._split!r} has {self.size} examples for {share.num_hosts} hosts; '
-                'use at most as many hosts as examples.'
-            )
-        return _Part(self._files, *share.bounds(self.size))
+        return f'{self._name}__{number}'
 
 
-class _Part:
-    """Examples start..stop of a split, as slices of files and the number of each first example."""
-
-    def __init__(self, files: list[Any], start: int, stop: int):
-        self.size = stop - start
-        slices, first = [], 0
-        for file in files:
-            low, high = max(start - first, 0), min(stop - first, file.take)
-            if low < high:
-                slices.append((str(file.filename), file.skip + low, high - low, first + low))
-            first += file.take
-        names, *numbers = zip(*slices, strict=True)
-        columns = (np.array(column, np.int64) for column in numbers)
-        self._slices: tuple[Any, ...] = (list(names), *columns)
-
-    def records(self, file_seed: tuple[int, tf.Tensor] | None) -> tf.data.Dataset:
-        """Each (number, record) once; files in an order drawn from `file_seed`, or as stored."""
-        slices = self._slices
-        if file_seed is not None:
-            draws = tf.random.stateless_uniform((len(slices[0]),), tf.stack(file_seed))
-            order = tf.argsort(draws, stable=True)
-            slices = tuple(tf.gather(column, order) for column in slices)
-
-        def read(name: tf.Tensor, skip: tf.Tensor, take: tf.Tensor, first: tf.Tensor) -> Any:
-            records = tf.data.TFRecordDataset(name).skip(skip).take(take)
-            # Otherwise a file truncated between records would pass for a shorter one.
-            records = records.apply(tf.data.experimental.assert_cardinality(take))
-            return records.enumerate(first)
-
-        dataset = tf.data.Dataset.from_tensor_slices(slices)
-        if file_seed is None:
-            return dataset.flat_map(read)
-        return dataset.interleave(
-            read,
-            cycle_length=_FILES_AT_ONCE,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-
-
-def _apart(records: tf.data.Dataset, rows: int, repeats: int) -> tf.data.Dataset:
-    """Brings the repeats of an example apart within each `rows` records, see `sources.apart`."""
-    order = apart(rows, repeats)
-    batches = records.batch(rows)
-    return batches.map(lambda *columns: tuple(tf.gather(c, order) for c in columns)).unbatch()
-
-
-def _batches(records: tf.data.Dataset) -> Iterator[EncodedBatch]:
-    options = tf.data.Options()
-    options.deterministic = True
-    batches = records.batch(READ_SIZE).prefetch(READS_AHEAD).with_options(options)
-    for number, epoch, record in batches:
-        yield EncodedBatch(*_parse(record), number.numpy(), epoch.numpy())
-
-
-def _parse(records: tf.Tensor) -> tuple[Sequence[bytes], np.ndarray]:
-    """Parses serialized tf.train.Examples [m] into files and labels int64 [m]."""
-    features = {
-        'image': tf.io.FixedLenFeature((), tf.string),
-        'label': tf.io.FixedLenFeature((), tf.int64),
-    }
-    parsed = tf.io.parse_example(records, features)
-    return parsed['image'].numpy().tolist(), parsed['label'].numpy()
-
-
-def _tfds_id(files: list[Any], number: int) -> str:
+def tfds_id(files: list[Any], number: int) -> str:
     """Returns TFDS's id of example `number` of those that file instructions read."""
     for file in files:
         if number < file.take:

@@ -56,7 +56,7 @@ class HostShard(NamedTuple):
 class EncodedBatch:
     """Encoded images with their labels, in order."""
 
-    files: Sequence[bytes]  # m encoded images
+    files: Sequence[bytes | np.ndarray]  # m encoded images, or decoded ones uint8 [H, W, 3]
     label: np.ndarray  # int64 [m]
     number: np.ndarray  # int64 [m], position in the split as it is stored
     epoch: np.ndarray  # int64 [m]; with repeats, epoch * repeats + the number of the repeat
@@ -106,7 +106,7 @@ class RandomAccess:
 
     size: int
 
-    def read(self, numbers: np.ndarray) -> tuple[Sequence[bytes], np.ndarray]:
+    def read(self, numbers: np.ndarray) -> tuple[Sequence[bytes | np.ndarray], np.ndarray]:
         """Reads the files and labels int64 [m] of `numbers` [m]; thread-safe."""
         raise NotImplementedError
 

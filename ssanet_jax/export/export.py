@@ -62,9 +62,10 @@ def require_packages(format_name: str) -> None:
     packages = FORMATS[format_name].packages
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
+        extra = 'tensorflow' if 'tensorflow' in missing else 'export'
         raise ConfigError(
             f'Exporting to {format_name} needs {" and ".join(missing)}: '
-            "pip install 'ssanet-jax[export]'"
+            f"pip install 'ssanet-jax[{extra}]'"
         )
 
 

@@ -77,7 +77,7 @@ def evaluation_images(trained: TrainedModel, count: int = 7) -> np.ndarray:
     Raises:
       ConfigError: the dataset is not available, or none of the images can be decoded.
     """
-    from ssanet_jax import data  # needs TensorFlow
+    from ssanet_jax import data
 
     config = trained.config.copy_and_resolve_references()
     config.eval_batch_size = count
@@ -100,7 +100,7 @@ def file_images(trained: AnyModel, files: Sequence[Path | bytes]) -> np.ndarray:
     Raises:
       ConfigError: none of them can be decoded.
     """
-    from ssanet_jax import data  # needs TensorFlow
+    from ssanet_jax import data
 
     (batch,) = data.file_batches(files[:_MAX_IMAGES], trained.dataset, _MAX_IMAGES)
     for row, reason in batch.bad.items():

@@ -71,7 +71,7 @@ def evaluate_trained(trained: TrainedModel, *, hardest: int, sample: int) -> Eva
     """Evaluates a run on all of its `eval_split`, on this host only.
 
     Args:
-      trained: from `ssanet_jax.load_trained`.
+      trained: from `ssanet_jax.load`.
       hardest: number of images of highest loss to keep.
       sample: minimum number of evenly spaced images to keep, if there are as many.
 
@@ -104,7 +104,7 @@ def evaluate_trained(trained: TrainedModel, *, hardest: int, sample: int) -> Eva
 def _names(config: ConfigDict, count: int) -> list[str]:
     if config.dataset.name != 'folder':
         return [f'#{position}' for position in range(count)]
-    from ssanet_jax.data.builders import open_builder  # imports TensorFlow
+    from ssanet_jax.data.builders import open_builder  # imports TFDS
 
     files = open_builder(config.dataset).chosen(config.dataset.eval_split)
     return [printable(file.name) for file in files]

@@ -163,7 +163,7 @@ def _left_out(config: ConfigDict) -> list[str]:
     if config.dataset.name != 'folder':
         return []
     from ssanet_jax.data import builders
-    from ssanet_jax.data.checks import findings  # import TensorFlow
+    from ssanet_jax.data.checks import findings
 
     return findings.left_out_sentence(builders.open_builder(config.dataset).left_out)
 

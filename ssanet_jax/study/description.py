@@ -32,7 +32,7 @@ def describe(path: Path, saved: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ConfigError: the study or its dataset is invalid.
     """
-    runtime.start_tensorflow()
+    runtime.enable_compilation_cache()
     study = load_study(path)
     info = data.dataset_info(study.config)
     dataset = study.config.dataset

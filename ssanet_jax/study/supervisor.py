@@ -146,7 +146,7 @@ def _work(path: Path, folder: StudyFolder, index: int, count: int, outcomes: Any
     _redirect_output(folder.work / f'worker_{os.uname().nodename}_{index}.log')
     _choose_devices(index, count)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
-    runtime.start_tensorflow()
+    runtime.enable_compilation_cache()
     study = load_study(path)
     for variant, seed in study.runs():
         if folder.run_path(variant, seed).exists():

@@ -4,13 +4,10 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from ssanet_jax import runtime
-
 # The extra of pyproject.toml that installs each optional module.
 EXTRAS = {
     'absl': 'train',
     'array_record': 'train',
-    'clu': 'train',
     'cv2': 'train',
     'etils': 'train',
     'filelock': 'train',
@@ -31,10 +28,11 @@ EXTRAS = {
     'rich': 'train',
     'safetensors': 'weights',
     'scipy': 'train',
+    'simplejpeg': 'train',
     'sklearn': 'train',
     'statsmodels': 'study',
     'tensorboard': 'train',
-    'tensorflow': 'train',
+    'tensorflow': 'tensorflow',
     'tensorflow_datasets': 'train',
     'torch': 'torch',
 }
@@ -57,4 +55,3 @@ def name_extra(
 
 if Path(sys.argv[0]).stem in ('-m', 'main', 'ssanet'):  # a command, whose module is imported next
     sys.excepthook = name_extra
-runtime.silence_tensorflow()  # before a command imports it

@@ -57,7 +57,7 @@ def main() -> None:
     config = cli.recipe()
     if FLAGS.out and not Path(FLAGS.out).parent.is_dir():
         raise ConfigError(f'--out={FLAGS.out} is in no existing folder; choose another.')
-    runtime.start_tensorflow()
+    runtime.enable_compilation_cache()
     found = check(config.dataset)
     if FLAGS.out:
         from ssanet_jax.report.data_page import write_data_page

@@ -60,7 +60,7 @@ def define_flags() -> None:
 
 def main() -> None:
     trained = sources.load()
-    runtime.start_tensorflow()
+    runtime.enable_compilation_cache()
     try:
         blocks = serve(
             trained,

@@ -46,8 +46,8 @@ def main() -> None:
     chosen = choose(FLAGS.on)
     from ssanet_jax.trained.load import load_trained
 
-    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
-    runtime.start_tensorflow()
+    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
+    runtime.enable_compilation_cache()
     scores = evaluate(trained, chosen)
     dataset = trained.config.dataset
     title = f'{trained.config.model.name}, step {trained.step}, trained on {dataset.name}'

@@ -49,8 +49,8 @@ def main(arguments: list[str]) -> None:
     from ssanet_jax.trained.load import TrainedModel
 
     export.require_packages(FLAGS.format)
-    trained = sources.load()  # before TensorFlow loads
-    runtime.start_tensorflow()
+    trained = sources.load()
+    runtime.enable_compilation_cache()
     if files is not None:
         images = export.file_images(trained, files)
     elif isinstance(trained, TrainedModel):

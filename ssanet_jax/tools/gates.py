@@ -55,7 +55,7 @@ def main() -> None:
     from ssanet_jax.trained.gate_display import ablation_table, statistics_table
     from ssanet_jax.trained.load import load_trained
 
-    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)  # before TensorFlow loads
+    trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
     name, dataset = trained.config.model.name, trained.config.dataset
     try:
         find_gates(trained.model, eval_size(dataset))
@@ -63,7 +63,7 @@ def main() -> None:
         raise ConfigError(f'{name} has no gates; choose a run of a network with attention.') from (
             error
         )
-    runtime.start_tensorflow()
+    runtime.enable_compilation_cache()
     split = FLAGS.split or dataset.eval_split
     statistics, ablation = _analyze(trained, _batches(trained.config, split))
     count = next(iter(statistics.values())).images

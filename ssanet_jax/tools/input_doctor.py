@@ -21,8 +21,8 @@ from rich.table import Table
 from ssanet_jax import data, runtime
 from ssanet_jax.config.validation import check_batch_size
 from ssanet_jax.data.builders import open_source
+from ssanet_jax.data.decoded_batches import decode_batches
 from ssanet_jax.data.decoding.decode import DecodeSpec
-from ssanet_jax.data.loader import decode_batches
 from ssanet_jax.data.sources import READ_SIZE, num_cores
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
@@ -39,7 +39,7 @@ Spans = list[tuple[str, float, float]]  # lane, start, end in seconds
 def main() -> None:
     config = cli.recipe()
     config.dataset.initial_size = -1  # measures the largest images
-    runtime.start_tensorflow()
+    runtime.enable_compilation_cache()
     check_batch_size(config, jax.device_count())
     info = data.dataset_info(config)
     setup = trainer_setup.build(

@@ -45,8 +45,8 @@ def main() -> None:
     from ssanet_jax.config import with_defaults
     from ssanet_jax.training.storage.workdir import Workdir
 
-    config = with_defaults(Workdir(folder).read_config())  # before TensorFlow loads
-    runtime.start_tensorflow()
+    config = with_defaults(Workdir(folder).read_config())
+    runtime.enable_compilation_cache()
     check(config)
     check_batch_size(config, jax.device_count())
     replay(config, folder, FLAGS.checkpoint, FLAGS.max_steps)

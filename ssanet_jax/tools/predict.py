@@ -42,8 +42,8 @@ def define_flags() -> None:
 
 def main(arguments: list[str]) -> None:
     files = input_files.find(arguments)
-    trained = sources.load()  # before TensorFlow loads
-    runtime.start_tensorflow()
+    trained = sources.load()
+    runtime.enable_compilation_cache()
     bad = 0
 
     def results() -> Iterator[dict[str, Any]]:

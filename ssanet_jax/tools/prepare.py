@@ -11,25 +11,23 @@ the same command resumes with the missing downloads and shards.
 import shlex
 import shutil
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import flags
 from etils import epath
 from rich import progress as bars
 from rich.console import Console
 
-from ssanet_jax.data.builders import (
-    LOCAL_BUILDERS,
-    default_manual_dir,
-    files_by_hand,
-    find_builder,
-)
-from ssanet_jax.data.conversion import Conversion, Shrink, is_prepared
+from ssanet_jax import runtime
+from ssanet_jax.data.builders import LOCAL_BUILDERS, files_by_hand, find_builder, manual_folder
+from ssanet_jax.data.read_errors import read_errors
 from ssanet_jax.data.sources import num_cores
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from ssanet_jax.data.conversion import Conversion
 
 FLAGS = flags.FLAGS
 _console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -44,6 +42,9 @@ _ARCHIVES = {
 
 
 def main() -> None:
+    runtime.load_tensorflow('Preparing a dataset')
+    from ssanet_jax.data.conversion import Conversion, Shrink, is_prepared
+
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     name: str = FLAGS.dataset
@@ -71,16 +72,14 @@ def main() -> None:
 
 
 def _builder(name: str, data_dir: str | None, **options: Any) -> tfds.core.DatasetBuilder:
-    if name == 'folder':
-        raise ConfigError('A folder of images is read as it is; there is nothing to prepare.')
-    if name in LOCAL_BUILDERS:
-        return LOCAL_BUILDERS[name](data_dir=data_dir, **options)
+    if name in ('folder', *LOCAL_BUILDERS):
+        raise ConfigError(f'The files of {name} are read as they are; there is nothing to prepare.')
     return find_builder(name, data_dir, **options)
 
 
 def _download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
     size = int(builder.info.download_size or 0) + int(builder.info.dataset_size or 0)
-    folder = epath.Path(FLAGS.manual_dir or default_manual_dir(builder))
+    folder = epath.Path(manual_folder(builder.data_dir_root, FLAGS.manual_dir))
     archives = _ARCHIVES.get(builder.name, {})
     missing = {name: archives[name] for name in archives if not (folder / name).exists()}
     if not size:  # unknown to TFDS; about the size of the archives
@@ -109,10 +108,10 @@ def _download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
         ) from error
 
 
-def _convert(conversion: Conversion) -> None:
+def _convert(conversion: 'Conversion') -> None:
     try:
         _announce_and_convert(conversion)
-    except (OSError, RuntimeError, ValueError, tf.errors.OpError) as error:
+    except read_errors(RuntimeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
         reason = ' '.join(getattr(error, 'message', str(error)).split())[:300]
@@ -121,7 +120,7 @@ def _convert(conversion: Conversion) -> None:
         ) from error
 
 
-def _announce_and_convert(conversion: Conversion) -> None:
+def _announce_and_convert(conversion: 'Conversion') -> None:
     size = conversion.size()
     number = len(conversion.shards)
     there = f', {conversion.num_done} already converted' if conversion.num_done else ''

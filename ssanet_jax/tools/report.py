@@ -25,8 +25,8 @@ def define_flags() -> None:
 def main() -> None:
     from ssanet_jax.training.storage.workdir import Workdir
 
-    Workdir(FLAGS.workdir).read_config()  # before TensorFlow loads
-    runtime.start_tensorflow()
+    Workdir(FLAGS.workdir).read_config()
+    runtime.enable_compilation_cache()
     from ssanet_jax.report import write_report
 
     path = write_report(FLAGS.workdir, FLAGS.checkpoint, FLAGS.out)

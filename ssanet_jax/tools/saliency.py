@@ -57,8 +57,8 @@ def main(arguments: list[str]) -> None:
     out = Path(FLAGS.out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ConfigError(f'--out={out} exists and is not an empty folder; choose another.')
-    trained = sources.load()  # before TensorFlow loads
-    runtime.start_tensorflow()
+    trained = sources.load()
+    runtime.enable_compilation_cache()
     try:
         bad, scores = _write(trained, files, boxes, out)
     except OSError as error:

@@ -24,7 +24,7 @@ FLAGS = flags.FLAGS
 
 def main() -> None:
     config = cli.recipe()
-    runtime.start_tensorflow()
+    runtime.enable_compilation_cache()
     info = data.dataset_info(config)
     if FLAGS.split == 'train':
         batch = next(data.train_batches(config, start_step=FLAGS.step))

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from absl import flags
 
-from ssanet_jax import runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import show
 from ssanet_jax.tools import cli
@@ -33,7 +32,6 @@ def define_flags() -> None:
 def main() -> None:
     if FLAGS.analyze_only == bool(FLAGS.study):
         raise ConfigError('Give --study=FILE to train, or --analyze_only; see --help.')
-    runtime.silence_tensorflow()
     try:
         from ssanet_jax.study.analysis import write_results
     except ModuleNotFoundError as error:

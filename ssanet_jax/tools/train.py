@@ -35,13 +35,13 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    config = cli.recipe()  # before TensorFlow loads, which takes seconds
+    config = cli.recipe()
     if FLAGS.mode == 'train' and FLAGS['checkpoint'].present:
         raise ConfigError('--checkpoint has no effect without --mode=eval; leave it out.')
     from ssanet_jax.training.multihost import hosts
 
     hosts.connect(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
-    runtime.start_tensorflow()
+    runtime.enable_compilation_cache()
     from ssanet_jax.training import evaluation, loop
 
     if FLAGS.mode == 'eval':

@@ -54,7 +54,7 @@ def open_part(
     """Opens a dataset of `benchmark.parts` and checks that it has the classes of the network.
 
     Args:
-      trained: from `ssanet_jax.load_trained`.
+      trained: from `ssanet_jax.load`.
       benchmark: of `BENCHMARKS`.
       name: of the dataset.
       data_dir: of prepared datasets; by default that of the run.
@@ -62,7 +62,7 @@ def open_part(
     Raises:
       ConfigError: the dataset is not prepared, or has other classes.
     """
-    from ssanet_jax.data.builders import class_names, open_builder, split_size  # TensorFlow
+    from ssanet_jax.data.builders import class_names, open_builder, split_size
 
     dataset = trained.config.copy_and_resolve_references().dataset
     dataset.name, dataset.data_dir = name, data_dir or dataset.data_dir

@@ -23,7 +23,7 @@ def statistics_of(trained: TrainedModel, batches: Iterable[Batch]) -> dict[str, 
     Excludes undecodable images (label -1), which are black.
 
     Args:
-      trained: from `ssanet_jax.load_trained`.
+      trained: from `ssanet_jax.load`.
       batches: as from `data.eval_batches`.
 
     Raises:
@@ -43,7 +43,7 @@ def ablation_of(
     """`ablate` of a trained model. Undecodable images count as incorrect, as in evaluation.
 
     Args:
-      trained: from `ssanet_jax.load_trained`.
+      trained: from `ssanet_jax.load`.
       batches: those of `statistics`.
       statistics: from `statistics_of`.
       advance: called `ablation.evaluations(statistics)` times per batch.

@@ -94,7 +94,7 @@ def image_sides(file: Path | bytes, dataset: ConfigDict) -> tuple[int, int]:
     Raises:
       ValueError: they cannot be read.
     """
-    from ssanet_jax.data.decoding import images  # imports TensorFlow
+    from ssanet_jax.data.decoding import images
 
     try:
         if isinstance(file, Path):

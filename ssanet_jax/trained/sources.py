@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 AnyModel = Union['TrainedModel', PretrainedModel]
 
 
-def load(source: str | os.PathLike[str]) -> AnyModel:
+def load(source: str | os.PathLike[str], checkpoint: str = 'best') -> AnyModel:
     """Loads a network with its weights, preprocessing and class names; see `ssanet_jax.load`."""
     name = os.fspath(source)
     scheme, _, rest = name.partition('://')
@@ -36,4 +36,4 @@ def load(source: str | os.PathLike[str]) -> AnyModel:
         )
     from ssanet_jax.trained.load import load_trained
 
-    return load_trained(source)
+    return load_trained(source, checkpoint)

@@ -1,1 +1,1 @@
-"""Training and evaluation. `steps`, and the modules it imports, do not need TensorFlow."""
+"""Training and evaluation. `steps` and what it imports need neither data nor checkpoints."""

@@ -5,17 +5,16 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 
 from ssanet_jax import data
 from ssanet_jax.config import base
 from ssanet_jax.config.validation import check
 from ssanet_jax.data import HostShard, sources
 from ssanet_jax.data.augmentation import augment
-from ssanet_jax.data.datasets.digits import Digits
 from ssanet_jax.data.sources import training_examples
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import show_batch
+from tests import stored_digits
 from tests.golden import rule
 from tests.helpers import ROOT, run_tool
 
@@ -43,11 +42,7 @@ def config(request):
 @pytest.fixture(scope='module')
 def digits_tfrecord(tmp_path_factory):
     """The digits in three tfrecord files."""
-    folder = tmp_path_factory.mktemp('digits_tfrecord')
-    Digits(data_dir=folder, file_format='tfrecord').download_and_prepare(
-        download_config=tfds.download.DownloadConfig(num_shards=3)
-    )
-    return folder
+    return stored_digits.prepare(tmp_path_factory.mktemp('digits'), 'tfrecord', 3)
 
 
 @pytest.mark.parametrize('policy', ['trivial_wide', 'rand-m7-mstd0.5-inc1'])
@@ -154,7 +149,8 @@ def test_each_example_comes_as_often_as_asked_with_different_crops(
     With 9 places, the three crops of a digit are 9 * (1 - (8/9)**3) = 2.68 different ones.
     """
     if storage == 'tfrecord':
-        digits.dataset.update(data_dir=str(digits_tfrecord), in_memory=False)
+        stored_digits.use(digits, digits_tfrecord)
+        digits.dataset.in_memory = False
     digits.dataset.train_split = 'train[:120]'
     digits.batch_size, digits.dataset.repeats = 40, 3
     digits.dataset.update(crop_padding=1, flip=False)

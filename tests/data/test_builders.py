@@ -1,26 +1,23 @@
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from ssanet_jax import data
-from ssanet_jax.data.builders import open_builder
 from ssanet_jax.data.datasets.digits import Digits
 from ssanet_jax.data.datasets.fashion_mnist import read_idx
 from ssanet_jax.errors import ConfigError
-from tests import fabricate
+from tests import fabricate, stored_digits
 
 
-def test_digits_are_scikit_learns_once_each(digits):
-    builder = open_builder(digits.dataset)
+def test_digits_are_scikit_learns_once_each():
     images, labels = load_digits(return_X_y=True)
     expected = sorted(
         (*np.round(x * 255 / 16).astype(int), y) for x, y in zip(images, labels, strict=True)
     )
     found = [
-        (*example['image'].ravel().astype(int), example['label'])
+        (*image[..., 0].ravel().astype(int), label)
         for split in ('train', 'test')
-        for example in tfds.as_numpy(builder.as_dataset(split=split))
+        for image, label in zip(*Digits().chosen(split), strict=True)
     ]
     assert sorted(found) == expected
 
@@ -28,11 +25,18 @@ def test_digits_are_scikit_learns_once_each(digits):
 def test_digits_split_is_stratified_and_fixed(digits):
     info = data.dataset_info(digits)
     assert (info.num_train, info.num_eval, info.num_classes) == (1437, 360, 10)
-    builder = open_builder(digits.dataset)
-    labels = [int(e['label']) for e in tfds.as_numpy(builder.as_dataset(split='test'))]
+    assert info.fingerprint == 'digits/1.0.0 bb7f111b569f'  # of the runs when TFDS prepared it
+    images, labels = Digits().chosen('test')
     assert np.bincount(labels).tolist() == [36, 36, 35, 37, 36, 37, 36, 36, 35, 36]
-    pixels = [e['image'].astype(int).sum() for e in tfds.as_numpy(builder.as_dataset(split='test'))]
-    assert sum(pixels) == 1790819
+    assert images[..., 0].astype(int).sum() == 1790819
+
+
+def test_the_order_in_memory_is_that_of_tfds(tmp_path):
+    folder = stored_digits.prepare(tmp_path, 'array_record', 1)
+    stored = stored_digits.StoredDigits(data_dir=folder).as_data_source('train[3:500]')
+    images, labels = Digits().chosen('train[3:500]')
+    assert labels.tolist() == [example['label'] for example in stored]
+    np.testing.assert_array_equal(images[..., :1], [example['image'] for example in stored])
 
 
 def test_fashion_mnist_is_read_from_its_four_files(digits, tmp_path):
@@ -87,6 +91,15 @@ def test_an_idx_file_shorter_than_its_header_says_is_refused(tmp_path):
         read_idx(path)
 
 
+def test_damaged_fashion_mnist_files_have_an_error_on_one_line(digits, tmp_path):
+    fabricate.fashion_mnist_files(tmp_path)
+    (tmp_path / 't10k-labels-idx1-ubyte.gz').write_bytes(b'damaged')
+    digits.dataset.name, digits.dataset.manual_dir = 'fashion_mnist_idx', str(tmp_path)
+    with pytest.raises(ConfigError, match=r'manual_dir, cannot be read: Not a gzipped') as raised:
+        data.dataset_info(digits)
+    assert '\n' not in str(raised.value)
+
+
 PREPARE = r'Prepare it once with: python -m ssanet_jax\.tools\.prepare '
 
 
@@ -114,16 +127,3 @@ def test_an_unknown_split_has_an_error_with_the_known_ones(digits):
     digits.dataset.eval_split = 'validation'
     with pytest.raises(ConfigError, match='nearest: train, test'):
         data.dataset_info(digits)
-
-
-def test_two_runs_may_prepare_a_dataset_at_once(digits, tmp_path, monkeypatch):
-    digits.dataset.data_dir = str(tmp_path)
-    prepare = Digits._download_and_prepare
-
-    def overtaken(builder, *args, **kwargs):
-        prepare(builder, *args, **kwargs)
-        monkeypatch.setattr(Digits, '_download_and_prepare', prepare)
-        Digits(data_dir=tmp_path).download_and_prepare()  # the other run
-
-    monkeypatch.setattr(Digits, '_download_and_prepare', overtaken)
-    assert data.dataset_info(digits).num_train == 1437

@@ -14,7 +14,7 @@ from ssanet_jax.data.checks import findings
 from ssanet_jax.data.checks.scan import scan_split
 from ssanet_jax.data.decoding.formats import SUFFIXES
 from ssanet_jax.errors import ConfigError
-from tests import fabricate
+from tests import fabricate, stored_digits
 from tests.helpers import load_config
 
 CLASSES = ['ash', 'beech', 'cedar']
@@ -142,10 +142,9 @@ def test_spellings_of_one_class_are_noticed():
     ]
 
 
-def relabel(source, target, split: str, label: int) -> None:
-    """Copies prepared tfrecord files and gives the first example of a split another label."""
-    shutil.copytree(source, target)
-    path = next(iter(sorted(target.rglob(f'*{split}.tfrecord*'))))
+def relabel(folder, split: str, label: int) -> None:
+    """Gives the first example of a split in tfrecord files another label."""
+    path = next(iter(sorted(folder.rglob(f'*{split}.tfrecord*'))))
     records = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
     example = tf.train.Example.FromString(records[0])
     example.features.feature['label'].int64_list.value[0] = label
@@ -158,11 +157,13 @@ def relabel(source, target, split: str, label: int) -> None:
 @pytest.mark.parametrize('label', [-1, 10])
 @pytest.mark.parametrize('split', ['train', 'test'])
 def test_a_label_outside_the_classes_is_an_error(split, label, in_memory, digits, tmp_path):
-    data.dataset_info(digits)
-    relabel(f'{digits.dataset.data_dir}/digits', tmp_path / 'digits', split, label)
-    digits.dataset.data_dir, digits.dataset.in_memory = str(tmp_path), in_memory
+    stored_digits.use(digits, stored_digits.prepare(tmp_path, 'tfrecord', 1))
+    relabel(tmp_path, split, label)
+    digits.dataset.in_memory = in_memory
     digits.dataset.num_threads = 1
-    message = rf'digits-{split}\.tfrecord\S+__0 has label {label}; the dataset has classes 0 to 9'
+    message = (
+        rf'stored_digits-{split}\.tfrecord\S+__0 has label {label}; the dataset has classes 0 to 9'
+    )
     with pytest.raises(ConfigError, match=message):
         list(data.eval_batches(digits, split))
     if split == 'train':
@@ -172,9 +173,8 @@ def test_a_label_outside_the_classes_is_an_error(split, label, in_memory, digits
 
 
 def test_a_scan_of_a_prepared_dataset_lists_labels_outside_the_classes(digits, tmp_path):
-    data.dataset_info(digits)
-    relabel(f'{digits.dataset.data_dir}/digits', tmp_path / 'digits', 'test', 10)
-    digits.dataset.data_dir = str(tmp_path)
+    stored_digits.use(digits, stored_digits.prepare(tmp_path, 'tfrecord', 1))
+    relabel(tmp_path, 'test', 10)
     scan = scan_split(digits.dataset, 'test')
     assert list(scan.bad.values()) == ['Label 10 is none of 0 to 9.']
     assert findings.class_counts(scan, 10).sum() == 359

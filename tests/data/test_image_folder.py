@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from ssanet_jax import data
 from ssanet_jax.data.datasets import folder_files
@@ -303,11 +302,15 @@ def test_a_file_that_turns_into_a_pipe_ends_the_run_with_its_name(trees, tmp_pat
         list(data.eval_batches(trees, 'validation'))
 
 
-def test_object_stores_are_listed_too():
+def test_object_stores_are_listed_too(tmp_path, monkeypatch):
     for name in ('train/a/0.jpg', 'train/b/sub/1.jpg', 'val/a/2.jpg'):
-        path = f'ram://bucket/photos/{name}'
-        tf.io.gfile.makedirs(os.path.dirname(path))
-        with tf.io.gfile.GFile(path, 'w') as file:
-            file.write('content')
-    images, _ = image_files('ram://bucket/photos')
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def local(path):  # in place of a bucket
+        return Path(path.replace('gs://bucket', str(tmp_path)))
+
+    monkeypatch.setattr(folder_files.epath, 'Path', local)
+    images, _ = image_files('gs://bucket')
     assert [file.name for file in images] == ['train/a/0.jpg', 'train/b/sub/1.jpg', 'val/a/2.jpg']

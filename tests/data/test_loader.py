@@ -6,14 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from ssanet_jax import data
 from ssanet_jax.data import HostShard
-from ssanet_jax.data.builders import open_builder
-from ssanet_jax.data.datasets.digits import Digits
+from tests import stored_digits
 from tests.helpers import ROOT
 
 
@@ -77,10 +75,7 @@ def storage(request, tmp_path_factory):
     if request.param == 'memory':
         return 'memory', None
     folder = tmp_path_factory.mktemp(request.param)
-    Digits(data_dir=folder, file_format=request.param).download_and_prepare(
-        download_config=tfds.download.DownloadConfig(num_shards=7)
-    )
-    return request.param, folder
+    return request.param, stored_digits.prepare(folder, request.param, 7)
 
 
 @pytest.fixture
@@ -89,7 +84,7 @@ def plain_digits(storage, digits):
     digits.dataset.flip, digits.dataset.crop_padding = False, 0
     kind, folder = storage
     if kind != 'memory':
-        digits.dataset.data_dir = str(folder)
+        stored_digits.use(digits, folder)
         digits.dataset.in_memory = False
         digits.dataset.shuffle_buffer = 50
     return digits
@@ -123,14 +118,16 @@ def test_every_example_comes_once_an_epoch(plain_digits, hosts):
     assert epochs[0] != epochs[1]
 
 
-def test_slices_of_a_split_cross_files(plain_digits):
+def test_slices_of_a_split_cross_files(plain_digits, storage, tmp_path):
     plain_digits.dataset.train_split = 'train[100:1300]'
     plain_digits.batch_size = 1200
-    builder = open_builder(plain_digits.dataset)
-    if builder.info.file_format.value == 'array_record':
-        examples = builder.as_data_source('train[100:1300]')
-    else:
+    kind, folder = storage
+    stored = folder or stored_digits.prepare(tmp_path, 'array_record', 7)
+    builder = stored_digits.StoredDigits(data_dir=stored)
+    if kind == 'tfrecord':
         examples = builder.as_dataset(split='train[100:1300]').as_numpy_iterator()
+    else:  # in memory, in the order of the files
+        examples = builder.as_data_source('train[100:1300]')
     expected = sorted(bytes(np.repeat(x['image'], 3, axis=-1)) for x in examples)
     (batch,) = first(plain_digits, 1)
     assert sorted(map(bytes, batch['image'])) == expected

@@ -130,7 +130,7 @@ def test_a_tpu_is_asked_for_set_up_and_deleted(tpu, tmp_path):
     assert deleted == 'compute tpus queued-resources delete ssanet --force --zone=z'
     assert (tmp_path / 'home/ssanet/main.py').exists()
     installed = (tmp_path / 'python3').read_text()
-    assert '--constraint=requirements.txt --editable=.[train,tpu]' in installed
+    assert '--constraint=requirements-test.txt --editable=.[tensorflow,tpu]' in installed
     assert tpu('fly').returncode == 2
 
 
@@ -139,7 +139,7 @@ def test_what_is_installed_is_pinned(path):
     """Installed by uv: pip refuses --editable together with the hashes of requirements.txt."""
     text = re.sub(r'\\\n\s*', '', path.read_text())
     (install,) = re.findall(r'^.*--editable=.*$', text, re.MULTILINE)
-    assert re.search(r'uv pip install .*--constraint=requirements\.txt ', install)
+    assert re.search(r'uv pip install .*--constraint=requirements(-test)?\.txt ', install)
 
 
 @pytest.mark.skipif(not shutil.which('pgrep'), reason='needs pgrep, of procps')

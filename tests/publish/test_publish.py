@@ -24,7 +24,7 @@ from tests.hub_server import TOKEN
 
 @pytest.fixture(scope='module')
 def trained(trained_digits):
-    return ssanet_jax.load_trained(str(trained_digits))
+    return ssanet_jax.load(str(trained_digits))
 
 
 @pytest.fixture(scope='module')

@@ -58,6 +58,9 @@ BY_HAND = {
     'Compute in {}': 'an argument',
     'choose another.': 'any file or folder',
     'Move their folders away': 'files',
+    'is not a name': 'another file',
+    'Try again, or put the file there': 'tests/pretrained/test_hosted.py',
+    'Run hf auth login': 'an account of the Hub',
     'Repair or remove them, or go on': 'tests/training/test_data_check.py',
     # Other hosts are started.
     'Start every host with the same command': 'other hosts',

@@ -18,7 +18,7 @@ from PIL import Image
 from ssanet_jax import data, weights
 from ssanet_jax.config import base
 from ssanet_jax.data import builders
-from ssanet_jax.data.readers import TfRecords
+from ssanet_jax.data.tfrecords import TfRecords
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.export.export import require_packages
 from ssanet_jax.study.definition import Study, Variant, load_study

@@ -38,7 +38,7 @@ def test_means_equal_those_of_scikit_learn(evaluated):
 def test_the_hardest_images_have_the_highest_losses(digits_run, evaluated):
     order = sorted(range(360), key=lambda i: (-evaluated.loss[i], i))
     assert evaluated.hardest.position.tolist() == order[:10]
-    config = ssanet_jax.load_trained(str(digits_run)).config
+    config = ssanet_jax.load(str(digits_run)).config
     (batch,) = data.eval_batches(config, 'test', share=data.HostShard(0, 1))
     images = batch['image'][batch['mask']]
     np.testing.assert_array_equal(evaluated.hardest.image, images[order[:10]])

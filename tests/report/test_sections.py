@@ -34,7 +34,7 @@ def test_the_rows_of_the_cost_table_add_up(name):
 
 
 def test_gate_statistics_equal_those_of_the_feature_maps(digits_run, evaluated):
-    trained = ssanet_jax.load_trained(str(digits_run))
+    trained = ssanet_jax.load(str(digits_run))
     found = gates_section(trained, evaluated)
     assert found.images == 120
     images = trained.preprocess(evaluated.sample.image)

@@ -178,7 +178,7 @@ def show(driver, path, until):
 def test_an_image_shows_its_classes_and_maps_and_a_broken_one_an_error(
     address, chromium, trained_digits, tmp_path, folder
 ):
-    trained = ssanet_jax.load_trained(str(trained_digits))
+    trained = ssanet_jax.load(str(trained_digits))
     batch = next(data.eval_batches(trained.config, 'test'))
     image, path = batch['image'][0], tmp_path / 'digit.png'
     Image.fromarray(image).save(path)
@@ -209,7 +209,7 @@ def test_an_image_shows_its_classes_and_maps_and_a_broken_one_an_error(
 
 
 def test_pixels_are_limited_by_the_page_and_by_the_run(trained_digits):
-    trained = ssanet_jax.load_trained(str(trained_digits))
+    trained = ssanet_jax.load(str(trained_digits))
     trained.config.dataset.max_image_pixels = 2000
     for limit, lower in ((900, 900), (10**6, 2000)):
         dataset = module.limit_pixels(trained, limit)

@@ -19,7 +19,9 @@ _MODULES = {
     'scikit_learn': 'sklearn',
     'tensorflow_cpu': 'tensorflow',
 }
-_OF_USERS = ('weights', 'torch', 'hub', 'train', 'export', 'demo', 'study', 'preflight-tpu')
+_OF_USERS = (
+    'weights', 'torch', 'hub', 'train', 'tensorflow', 'export', 'demo', 'study', 'preflight-tpu',
+)  # fmt: skip
 
 
 def test_every_optional_package_has_its_extra():
@@ -42,7 +44,7 @@ def run(code):
     ('command', 'module', 'extra'),
     [
         ('summary', 'ml_collections', 'train'),
-        pytest.param('prepare', 'tensorflow', 'train', marks=pytest.mark.slow),
+        pytest.param('prepare', 'tensorflow', 'tensorflow', marks=pytest.mark.slow),
         pytest.param('show_batch', 'matplotlib', 'train', marks=pytest.mark.slow),
         pytest.param('study', 'statsmodels', 'study', marks=pytest.mark.slow),
         pytest.param('main', 'optax', 'train', marks=pytest.mark.slow),

@@ -59,7 +59,7 @@ def test_it_prints_draws_and_ablates(workdir, tmp_path, capsys):
     assert f'Written to {tmp_path}/gates.png' in printed.err
     assert (tmp_path / 'gates.png').read_bytes().startswith(b'\x89PNG')
 
-    trained = ssanet_jax.load_trained(str(workdir), 'latest')
+    trained = ssanet_jax.load(str(workdir), 'latest')
     batches = list(data.eval_batches(trained.config, 'test'))
     image, label = (
         np.concatenate([batch[name][batch['mask']] for batch in batches])

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def png(image):
 
 @pytest.fixture(scope='module')
 def trained(trained_digits):
-    return ssanet_jax.load_trained(str(trained_digits))
+    return ssanet_jax.load(str(trained_digits))
 
 
 @pytest.fixture(scope='module')
@@ -91,7 +92,9 @@ def test_predictions_of_files_equal_the_runs_evaluation(
 
 def bomb():
     """A PNG whose header claims 2**40 pixels."""
-    return b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR' + struct.pack('>II', 2**20, 2**20) + bytes(50)
+    header = b'IHDR' + struct.pack('>IIBBBBB', 2**20, 2**20, 8, 2, 0, 0, 0)
+    end = b'\0\0\0\0IEND' + struct.pack('>I', zlib.crc32(b'IEND'))
+    return b'\x89PNG\r\n\x1a\n\0\0\0\r' + header + struct.pack('>I', zlib.crc32(header)) + end
 
 
 def test_five_broken_images_of_100_are_reported_and_the_others_predicted(
@@ -227,9 +230,9 @@ def test_an_unfitting_classes_json_is_refused(trained_digits, tmp_path):
     ):
         (workdir / 'classes.json').write_text(text)
         with pytest.raises(ConfigError, match=message):
-            ssanet_jax.load_trained(str(workdir))
+            ssanet_jax.load(str(workdir))
     (workdir / 'classes.json').unlink()
-    assert ssanet_jax.load_trained(str(workdir)).classes == tuple('0123456789')
+    assert ssanet_jax.load(str(workdir)).classes == tuple('0123456789')
 
 
 def test_any_number_of_images_gives_the_same_logits(trained, digits_test):

@@ -22,7 +22,7 @@ from ssanet_jax.data.conversion import Conversion, Shrink, is_prepared
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import input_doctor, show_batch
 from ssanet_jax.tools import prepare as module
-from tests import fabricate
+from tests import fabricate, stored_digits  # noqa: F401 - registers the dataset
 from tests.conftest import imagenet_config
 from tests.helpers import ROOT, run_tool
 
@@ -157,16 +157,17 @@ def test_a_shard_that_lost_examples_is_not_converted(tfrecord, file_format):
 def test_copies_of_different_kinds_have_different_names(tmp_path):
     names = set()
     for quality in (80, 90):
-        arguments = ['--dataset=digits', f'--data_dir={tmp_path}', '--max_side=4']
+        arguments = ['--dataset=stored_digits', f'--data_dir={tmp_path}', '--max_side=4']
         printed = prepare(*arguments, f'--jpeg_quality={quality}')
         names.add(printed.split('config.dataset.name=')[1].split()[0])
-    assert names == {'digits_4px_q80', 'digits_4px_q90'}
+    assert names == {'stored_digits_4px_q80', 'stored_digits_4px_q90'}
 
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
         (['--dataset=folder'], 'nothing to prepare'),
+        (['--dataset=digits'], 'nothing to prepare'),
         (['--dataset=ciafr10'], 'nearest: '),
         (['--dataset=imagenet2012', '--data_dir=NONE'], r'ILSVRC2012_img_train\.tar'),
     ],

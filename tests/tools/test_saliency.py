@@ -29,7 +29,7 @@ def tool(capfd, *arguments):
 
 @pytest.fixture(scope='module')
 def trained(trained_digits):
-    return ssanet_jax.load_trained(str(trained_digits))
+    return ssanet_jax.load(str(trained_digits))
 
 
 @pytest.fixture(scope='module')

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ssanet_jax import data
-from ssanet_jax.export.program import _resize_rule, as_trained
+from ssanet_jax.export.program import as_trained, resize_rule
 from ssanet_jax.report.page import write_report
 from ssanet_jax.trained.load import load_trained
 from ssanet_jax.trained.prediction import Predictor
@@ -28,7 +28,7 @@ def test_predictions_exports_and_boxes_have_the_size_of_evaluation(run):
     with pytest.raises(ValueError, match=r'expects uint8 images \[N, 12, 12, 3\]'):
         Predictor(trained).logits(np.zeros((1, 8, 8, 3), np.uint8))
     assert as_trained(trained, preprocessing=True).shape == (12, 12, 3)
-    assert 'resized to 12 x 12' in _resize_rule(dataset)
+    assert 'resized to 12 x 12' in resize_rule(trained.preprocessing)
     assert to_evaluation(np.array([[0, 0, 4, 4]]), 8, 8, dataset).shape == (12, 12)
 
 

@@ -5,17 +5,15 @@ import os
 import shutil
 
 import pytest
-import tensorflow_datasets as tfds
 from rich.console import Console
 
 from ssanet_jax import data
-from ssanet_jax.data.datasets.digits import Digits
 from ssanet_jax.data.datasets.image_folder import open_folder
 from ssanet_jax.errors import ConfigError, DataFileError
 from ssanet_jax.training import data_check
 from ssanet_jax.training.storage import data_files, run_history
 from ssanet_jax.training.storage.workdir import Workdir
-from tests import fabricate
+from tests import fabricate, stored_digits
 from tests.helpers import load_config
 
 
@@ -167,13 +165,10 @@ def test_limits_of_the_data_are_said_with_numbers(config, root, workdir):
 
 
 def test_a_replaced_shard_is_noted(digits, tmp_path, workdir):
-    Digits(data_dir=tmp_path / 'data').download_and_prepare(
-        download_config=tfds.download.DownloadConfig(num_shards=3)
-    )
-    digits.dataset.data_dir = str(tmp_path / 'data')
+    stored_digits.use(digits, stored_digits.prepare(tmp_path / 'data', 'array_record', 3))
     start(digits, workdir)
     assert 'Changed' not in start(digits, workdir, step=5)[0]
-    first, second, _ = sorted((tmp_path / 'data').rglob('*train*tfrecord*'))
+    first, second, _ = sorted((tmp_path / 'data').rglob('*train*array_record*'))
     shutil.copy(first, second)
     expected = f'1 data files were replaced by others of the same name: {second.name}.'
     assert expected in start(digits, workdir, step=5)[0]

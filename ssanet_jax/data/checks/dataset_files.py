@@ -4,11 +4,13 @@ import hashlib
 import os
 from pathlib import PurePath
 
-import tensorflow as tf
+from etils import epath
 from ml_collections import ConfigDict
 
 from ssanet_jax.data.builders import open_builder
 from ssanet_jax.data.datasets.image_folder import ImageFolder
+from ssanet_jax.data.datasets.in_memory import InMemory
+from ssanet_jax.data.read_errors import read_errors
 
 _SAMPLE = 2**16  # bytes at each end of a file
 
@@ -20,7 +22,7 @@ def dataset_files(dataset: ConfigDict) -> dict[str, str]:
     for split in (dataset.train_split, dataset.eval_split):
         if isinstance(builder, ImageFolder):
             files |= {file.name: file.path for file in builder.chosen(split)}
-        else:
+        elif not isinstance(builder, InMemory):
             paths = [str(part.filename) for part in builder.info.splits[split].file_instructions]
             files |= {PurePath(path).name: path for path in paths}
     return files
@@ -30,10 +32,10 @@ def status(path: str) -> tuple[int, int]:
     """Bytes, and nanoseconds of the last change; zeros if it cannot be told."""
     try:
         if '://' in path:
-            remote = tf.io.gfile.stat(path)
-            return remote.length, remote.mtime_nsec
+            remote = epath.Path(path).stat()
+            return remote.length, remote.mtime * 10**9
         local = os.stat(path)
-    except (OSError, tf.errors.OpError):
+    except read_errors():
         return 0, 0
     return local.st_size, local.st_mtime_ns
 
@@ -44,10 +46,10 @@ def sample_digest(path: str) -> str:
     Another shard differs there; damage elsewhere is found by the checksums of its records.
     """
     try:
-        with tf.io.gfile.GFile(path, 'rb') as file:
+        with epath.Path(path).open('rb') as file:
             digest = hashlib.blake2b(file.read(_SAMPLE), digest_size=16)
-            file.seek(max(0, file.size() - _SAMPLE))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _SAMPLE))
             digest.update(file.read(_SAMPLE))
-    except (OSError, ValueError, tf.errors.OpError):
+    except read_errors(ValueError):
         return ''
     return digest.hexdigest()

@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
-import tensorflow as tf
 from ml_collections import ConfigDict
 
 from ssanet_jax.data.builders import open_builder, open_source, prepare_command
 from ssanet_jax.data.decoding.decode import decode_whole
-from ssanet_jax.data.read_errors import readable
+from ssanet_jax.data.read_errors import read_errors, readable
 from ssanet_jax.data.readers import Folder
 from ssanet_jax.data.sources import HostShard, Source, num_threads, read_ahead
 
@@ -48,7 +47,7 @@ class Scan(NamedTuple):
 class _Piece(NamedTuple):
     number: np.ndarray
     label: np.ndarray
-    files: Sequence[bytes] | None  # None: still to be read
+    files: Sequence[bytes | np.ndarray] | None  # None: still to be read
 
 
 class _Image(NamedTuple):
@@ -130,12 +129,13 @@ def _inspect(piece: _Piece, source: Source, dataset: ConfigDict) -> list[_Image]
     for row, number in enumerate(piece.number.tolist()):
         try:
             file = piece.files[row] if piece.files else cast(Folder, source).read_file(number)
-        except (OSError, tf.errors.OpError) as error:
+        except read_errors() as error:
             reason = getattr(error, 'strerror', None) or getattr(error, 'message', str(error))
             images.append(_Image(0, (0, 0), b'', f'It cannot be read: {reason}.'))
             continue
         (decoded,), bad = decode_whole([file], dataset)
-        digest = hashlib.blake2b(file, digest_size=16).digest()
+        content = file if isinstance(file, bytes) else file.tobytes()
+        digest = hashlib.blake2b(content, digest_size=16).digest()
         sides = (0, 0) if bad else decoded.shape[:2]
-        images.append(_Image(len(file), sides, digest, bad.get(0, '')))
+        images.append(_Image(len(content), sides, digest, bad.get(0, '')))
     return images

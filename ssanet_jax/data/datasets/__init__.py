@@ -1,1 +1,1 @@
-"""TFDS builders of datasets made from local files."""
+"""Datasets that are read from local files as they are, in the form of TFDS builders."""

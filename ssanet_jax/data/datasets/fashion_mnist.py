@@ -1,17 +1,19 @@
-"""TFDS builder for Fashion-MNIST from its four idx files in a folder.
+"""Fashion-MNIST from its four idx files in a folder.
 
-TFDS's `fashion_mnist` downloads them and compares checksums of the .gz files. This one
-reads the idx content instead, so that it takes the original download as well as Debian's
-package dataset-fashion-mnist, which was compressed again.
+TFDS's `fashion_mnist` downloads them and compares checksums of the .gz files. This one reads the
+idx content instead, so that it takes the original download as well as Debian's package
+dataset-fashion-mnist, which was compressed again.
 """
 
 import gzip
-from collections.abc import Iterator
+import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+
+from ssanet_jax.data.datasets.in_memory import InMemory
+from ssanet_jax.errors import ConfigError
 
 CLASSES = (
     'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
@@ -24,40 +26,45 @@ FILES = {
 }
 
 
-class FashionMnistIdx(tfds.core.GeneratorBasedBuilder):
-    """60,000 + 10,000 gray images of clothes, 28x28 (https://arxiv.org/abs/1708.07747)."""
+SOURCES = (
+    'Put the four files named *-ubyte.gz into it: from '
+    'https://github.com/zalandoresearch/fashion-mnist, or `apt install dataset-fashion-mnist`, '
+    'which puts them into /usr/share/datasets/fashion-mnist.'
+)
 
+
+class FashionMnistIdx(InMemory, skip_registration=True):  # type: ignore[call-arg]
+    """60,000 + 10,000 gray images of clothes, 28x28 (https://arxiv.org/abs/1708.07747).
+
+    Args:
+      folder: of the four files.
+
+    Raises:
+      ConfigError: a file is missing or damaged.
+    """
+
+    name = 'fashion_mnist_idx'
     VERSION = tfds.core.Version('1.0.0')
-    RELEASE_NOTES = {'1.0.0': 'First version.'}
-    MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        'Put the four files named *-ubyte.gz into manual_dir: from '
-        'https://github.com/zalandoresearch/fashion-mnist, or `apt install '
-        'dataset-fashion-mnist`, which puts them into /usr/share/datasets/fashion-mnist.'
-    )
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    'image': tfds.features.Image(shape=(28, 28, 1)),
-                    'label': tfds.features.ClassLabel(names=CLASSES),
-                }
-            ),
-            supervised_keys=('image', 'label'),
-            homepage='https://github.com/zalandoresearch/fashion-mnist',
+    def __init__(self, folder: Path):
+        missing = [n for names in FILES.values() for n in names if not (folder / n).exists()]
+        if missing:
+            raise ConfigError(
+                f'{self.name} needs {", ".join(missing)} in {folder}, config.dataset.manual_dir. '
+                f'{SOURCES}'
+            )
+        try:
+            arrays = {
+                split: (read_idx(folder / images), read_idx(folder / labels))
+                for split, (images, labels) in FILES.items()
+            }
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise ConfigError(
+                f'{folder}, config.dataset.manual_dir, cannot be read: {error}. {SOURCES}'
+            ) from error
+        super().__init__(
+            {split: (*pair, np.arange(len(pair[1]))) for split, pair in arrays.items()}, CLASSES
         )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
-        folder = Path(dl_manager.manual_dir)
-        return {
-            split: self._generate_examples(folder / images, folder / labels)
-            for split, (images, labels) in FILES.items()
-        }
-
-    def _generate_examples(self, images: Path, labels: Path) -> Iterator[Any]:
-        pairs = zip(read_idx(images), read_idx(labels), strict=True)
-        for index, (image, label) in enumerate(pairs):
-            yield index, {'image': image[..., None], 'label': int(label)}
 
 
 def read_idx(path: Path) -> np.ndarray:

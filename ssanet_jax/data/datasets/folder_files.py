@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
+from etils import epath
+
 from ssanet_jax.data.decoding.formats import SUFFIXES
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
@@ -123,14 +125,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 
 def _remote_children(folder: str) -> list[tuple[str, str]]:
-    import tensorflow as tf
-
-    names = [name.rstrip('/') for name in tf.io.gfile.listdir(folder)]
-    return [
-        (name, 'folder' if tf.io.gfile.isdir(f'{folder.rstrip("/")}/{name}') else '')
-        for name in names
-        if name
-    ]
+    return [(path.name, 'folder' if path.is_dir() else '') for path in epath.Path(folder).iterdir()]
 
 
 def _real_path(folder: str) -> str:

@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-import tensorflow as tf
 import tensorflow_datasets as tfds
+from etils import epath
 from ml_collections import ConfigDict
 
 from ssanet_jax.data.datasets.folder_files import File, class_name, image_files
@@ -115,7 +115,7 @@ class ImageFolder(tfds.core.DatasetBuilder, skip_registration=True):  # type: ig
 @functools.lru_cache(maxsize=4)
 def open_folder(spec: FolderSpec) -> ImageFolder:
     """Lists a folder once; raises ConfigError if there is none, or no image in it."""
-    if not spec.data_dir or not tf.io.gfile.isdir(os.path.expanduser(spec.data_dir)):
+    if not spec.data_dir or not epath.Path(os.path.expanduser(spec.data_dir)).is_dir():
         raise ConfigError(f'{_expected(spec.data_dir)}; it is not a folder.')
     return ImageFolder(spec)
 

@@ -1,8 +1,8 @@
 """Decodes images into crops uint8 [n, size, size, 3]: fast for training, exact for evaluation.
 
-TensorFlow decodes JPEGs, since it alone decodes a part of one; OpenCV resizes training crops, and
-Pillow does all antialiased resizing. All of them release Python's lock. docs/data.md has the cost
-of each choice and its difference from Pillow.
+libjpeg-turbo decodes JPEGs, OpenCV resizes training crops, and Pillow does all antialiased
+resizing. All of them release Python's lock. docs/data.md has the cost of each choice and its
+difference from Pillow.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,30 +10,21 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import tensorflow as tf
 from ml_collections import ConfigDict
 from PIL import Image
 
 from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.data.augmentation import augment
-from ssanet_jax.data.decoding import jpeg, jpeg_segments
-from ssanet_jax.data.decoding.crops import center_window, crop_windows, draw_padded, reduced_windows
+from ssanet_jax.data.decoding.crops import ATTEMPTS, center_window, crop_windows, draw_padded
 from ssanet_jax.data.decoding.formats import BadImageError
-from ssanet_jax.data.decoding.images import (
-    TRUNCATED,
-    check_bytes,
-    check_pixels,
-    decode_image,
-    may_end_early,
-    reason,
-)
-from ssanet_jax.data.decoding.orientation import stored_windows, upright, upright_sides
+from ssanet_jax.data.decoding.images import decode_image, reason
+from ssanet_jax.data.decoding.jpeg_parts import decode_part, find_parts
+from ssanet_jax.data.decoding.philox import uniforms
 
-_JPEG = b'\xff\xd8\xff'
 _PIL = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 _CV2 = {'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
 _Box = tuple[float, float, float, float]  # left, top, right, bottom
-_ERRORS = (tf.errors.InvalidArgumentError, BadImageError)
+_UNIFORMS = 3 + 2 * ATTEMPTS  # per random resized crop: mirrored, top, left, areas, aspects
 
 
 class DecodeSpec(NamedTuple):
@@ -59,7 +50,7 @@ class DecodeSpec(NamedTuple):
 
 
 def decode(
-    files: Sequence[bytes], keys: np.ndarray, out: np.ndarray, spec: DecodeSpec
+    files: Sequence[bytes | np.ndarray], keys: np.ndarray, out: np.ndarray, spec: DecodeSpec
 ) -> dict[int, str]:
     """Decodes, crops and augments files into `out`; each row depends only on its file and key.
 
@@ -69,7 +60,7 @@ def decode(
     All else is decoded exactly.
 
     Args:
-      files: of the formats of `decode_image`, turned and composed on white as it does.
+      files: as `decode_image` takes them, turned and composed on white as it does.
       keys: int64 [n, 2], epoch and number of each example; with `spec.seed` they determine
         the random crops and their augmentation.
       out: uint8 [n, size, size, 3], written; black where a file cannot be decoded.
@@ -79,27 +70,26 @@ def decode(
       {row: reason} for files that cannot be decoded or exceed a limit.
     """
     draws = draw(keys, spec)
+    parts = {}
+    if spec.crop == 'resized':
+        parts = find_parts(files, draws[:, 1:], out.shape[1], spec.dataset)
     bad: dict[int, str] = {}
-    for rows in jpeg.groups(len(files)):
-        if spec.crop == 'resized' and _decode_together(files[rows], draws[rows], out[rows], spec):
-            continue
-        for row in range(rows.start, rows.stop):
-            try:
-                if spec.crop == 'resized' and files[row].startswith(_JPEG):
-                    one = slice(row, row + 1)
-                    _decode_windows(files[one], draws[one], out[one], spec)
-                else:
-                    crop(decode_image(files[row], spec.dataset), draws[row], out[row], spec)
-            except _ERRORS as error:
-                out[row] = 0
-                bad[row] = reason(error, files[row])
+    for row, file in enumerate(files):
+        try:
+            if row in parts:
+                _resize(decode_part(parts[row]), draws[row], out[row], spec.dataset)
+            else:
+                crop(decode_image(file, spec.dataset), draws[row], out[row], spec)
+        except BadImageError as error:
+            out[row] = 0
+            bad[row] = reason(error, file)
     if spec.crop in ('resized', 'padded'):
         augment(out, keys, spec.dataset, spec.seed, skip=bad)
     return bad
 
 
 def decode_whole(
-    files: Sequence[bytes], dataset: ConfigDict
+    files: Sequence[bytes | np.ndarray], dataset: ConfigDict
 ) -> tuple[list[np.ndarray], dict[int, str]]:
     """Decodes files at their original sizes; returns images uint8 [H, W, 3] and {row: reason}.
 
@@ -109,7 +99,7 @@ def decode_whole(
     for row, file in enumerate(files):
         try:
             images.append(decode_image(file, dataset))
-        except _ERRORS as error:
+        except BadImageError as error:
             images.append(np.zeros((1, 1, 3), np.uint8))
             bad[row] = reason(error, file)
     return images, bad
@@ -124,7 +114,7 @@ def draw(keys: np.ndarray, spec: DecodeSpec) -> np.ndarray:
     """
     if spec.crop == 'resized':
         seeds = np.stack([(spec.seed << 32) + keys[:, 0], keys[:, 1]], axis=1)
-        return jpeg.uniforms(seeds)
+        return uniforms(seeds, _UNIFORMS)
     if spec.crop == 'padded':
         draws = draw_padded(keys, spec.seed, spec.num_examples, spec.dataset.crop_padding)
         draws[:, 2] &= spec.dataset.flip
@@ -136,7 +126,9 @@ def crop(image: np.ndarray, draw: np.ndarray, out: np.ndarray, spec: DecodeSpec)
     """Crops a decoded image uint8 [H, W, 3] into `out` uint8 [size, size, 3]."""
     size = len(out)
     if spec.crop == 'resized':
-        ((top, left, height, width),) = _windows(np.array([image.shape[:2]]), draw[None], spec)
+        area, aspect = spec.dataset.crop_area, spec.dataset.crop_aspect
+        sides = np.array([image.shape[:2]])
+        ((top, left, height, width),) = crop_windows(sides, draw[None, 1:], area, aspect)
         part = np.ascontiguousarray(image[top : top + height, left : left + width])
         _resize(part, draw, out, spec.dataset)
     elif spec.crop == 'padded':
@@ -163,47 +155,6 @@ def crop_padded(padded: Iterable[np.ndarray], draws: np.ndarray, out: np.ndarray
             square[:] = part
 
 
-def _decode_together(
-    files: Sequence[bytes], draws: np.ndarray, out: np.ndarray, spec: DecodeSpec
-) -> bool:
-    """Decodes random resized crops in one call; returns False if any file needs another way."""
-    if not all(file.startswith(_JPEG) for file in files):
-        return False
-    try:
-        _decode_windows(files, draws, out, spec)
-    except _ERRORS:
-        return False
-    return True
-
-
-def _decode_windows(
-    files: Sequence[bytes], draws: np.ndarray, out: np.ndarray, spec: DecodeSpec
-) -> None:
-    """Decodes and resizes random resized crops of JPEGs; raises if any cannot be decoded."""
-    for file in files:
-        check_bytes(file, spec.dataset)
-    encoded = tf.constant(files)
-    tags = np.array([jpeg_segments.orientation(file) for file in files])
-    sides = upright_sides(jpeg.sides(encoded), tags)
-    check_pixels(sides, spec.dataset)
-    windows = _windows(sides, draws, spec)
-    times = np.clip(windows[:, 2:].min(axis=1) // out.shape[1], 1, 2**jpeg.MAX_HALVINGS)
-    halvings = np.log2(times).astype(np.int32)
-    windows = reduced_windows(stored_windows(windows, sides, tags), halvings)
-    for i, part in enumerate(jpeg.decode_windows(encoded, windows, halvings)):
-        image = part.numpy()
-        if may_end_early(image):
-            noisy = tf.constant([jpeg_segments.with_noise(files[i])])
-            (again,) = jpeg.decode_windows(noisy, windows[i : i + 1], halvings[i : i + 1])
-            if not np.array_equal(image, again):
-                raise BadImageError(TRUNCATED)
-        _resize(upright(image, tags[i]), draws[i], out[i], spec.dataset)
-
-
-def _windows(sides: np.ndarray, draws: np.ndarray, spec: DecodeSpec) -> np.ndarray:
-    return crop_windows(sides, draws[:, 1:], spec.dataset.crop_area, spec.dataset.crop_aspect)
-
-
 def _resize(part: np.ndarray, draw: np.ndarray, out: np.ndarray, dataset: ConfigDict) -> None:
     size = len(out)
     if dataset.antialias:
@@ -222,7 +173,4 @@ def _pil_resize(
 
 def _fit(image: np.ndarray, size: int) -> np.ndarray:
     """Resizes an uncropped image to [size, size, 3], bilinearly and antialiased."""
-    if image.shape[:2] == (size, size):
-        return image
-    resized = tf.image.resize(image, (size, size), antialias=True)  # float32
-    return np.clip(np.round(resized.numpy()), 0, 255).astype(np.uint8)
+    return image if image.shape[:2] == (size, size) else _pil_resize(image, size, 'bilinear')

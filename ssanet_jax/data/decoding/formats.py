@@ -6,6 +6,7 @@ use. Only the orientation is read.
 
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -38,35 +39,28 @@ def image_format(file: bytes) -> str | None:
     return next((kind for kind, pattern in _PATTERNS.items() if pattern.match(start)), None)
 
 
-def png_sides(file: bytes) -> tuple[int, int]:
-    """Height and width of a PNG; raises BadImageError if it does not begin with its header."""
-    if not file.startswith(_PNG_HEADER) or len(file) < 24:
-        raise BadImageError(f'It is a PNG without its header: it begins with {file[:16]!r}.')
-    width, height = struct.unpack_from('>II', file, 16)
-    return height, width
-
-
 _PNG_PIXELS = {b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND'}
 
 
-def png_pixels(file: bytes) -> tuple[bytes, bool, bytes]:
-    """Removes what is not needed for the pixels of a PNG.
-
-    Returns:
-      The smaller file, whether it has transparency, and the content of its eXIf chunk.
+def png_pixels(file: bytes) -> bytes:
+    """Removes all chunks of a PNG but those of its pixels and its orientation.
 
     Raises:
-      BadImageError: it is truncated.
+      BadImageError: it does not begin with its header, is truncated, or a checksum is wrong.
     """
-    kept, exif = [file[:8]], b''
-    transparent = file[25:26] in (b'\4', b'\6')  # the color type
+    if not file.startswith(_PNG_HEADER):
+        raise BadImageError(f'It is a PNG without its header: it begins with {file[:16]!r}.')
+    exif, pixels = b'', []
     for name, start, stop in _png_chunks(file):
-        if name in _PNG_PIXELS:
-            kept.append(file[start - 8 : stop + 4])
-            transparent |= name == b'tRNS'
-        elif name == b'eXIf':
-            exif = file[start:stop]
-    return b''.join(kept), transparent, exif
+        chunk = file[start - 8 : stop + 4]
+        if name == b'eXIf':
+            exif = chunk
+        elif name in _PNG_PIXELS:
+            if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
+                raise BadImageError('It is a PNG with a wrong checksum.')
+            pixels.append(chunk)
+    header, *pixels = pixels
+    return b''.join([file[:8], header, exif, *pixels])
 
 
 def _png_chunks(file: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -1,30 +1,32 @@
 """Decodes whole images of any format exactly, upright and on white.
 
-TensorFlow decodes JPEG and PNG, Pillow the others. Formats are told by content.
+libjpeg-turbo decodes JPEGs, Pillow the others. Formats are told by content.
 """
 
 import io
-import re
 import warnings
 
 import numpy as np
-import tensorflow as tf
 from ml_collections import ConfigDict
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
     features,
 )
 
-from ssanet_jax.data.decoding import formats, jpeg_segments
+from ssanet_jax.data.decoding import formats, jpeg, jpeg_segments
 from ssanet_jax.data.decoding.formats import BadImageError
-from ssanet_jax.data.decoding.orientation import upright, upright_sides
+from ssanet_jax.data.decoding.orientation import upright
 
 # Not Image.open, whose limit of pixels is one for the process.
 _PILLOW: dict[str, type[ImageFile.ImageFile]] = {
+    'JPEG': JpegImagePlugin.JpegImageFile,  # of few files, see `jpeg.sides`
+    'PNG': PngImagePlugin.PngImageFile,
     'WebP': WebPImagePlugin.WebPImageFile,
     'GIF': GifImagePlugin.GifImageFile,
     'BMP': BmpImagePlugin.BmpImageFile,
@@ -44,13 +46,14 @@ _ROWS = 64  # composed at a time
 _MISSING = {bytes([level] * 3) for level in (128, 64, 63)}
 
 
-def decode_image(file: bytes, dataset: ConfigDict) -> np.ndarray:
+def decode_image(file: bytes | np.ndarray, dataset: ConfigDict) -> np.ndarray:
     """Decodes a file exactly: the first frame, turned as its Exif orientation says, on white.
 
     Gray, CMYK and palettes become RGB; of 16 bits the upper 8 count. Color profiles are ignored.
 
     Args:
-      file: JPEG, PNG, WebP, GIF, BMP, TIFF, or AVIF if Pillow was built with it.
+      file: JPEG, PNG, WebP, GIF, BMP, TIFF, or AVIF if Pillow was built with it; or pixels uint8
+        [H, W, 3], which are returned.
       dataset: `config.dataset`; reads `max_image_bytes` and `max_image_pixels`.
 
     Returns:
@@ -59,20 +62,19 @@ def decode_image(file: bytes, dataset: ConfigDict) -> np.ndarray:
     Raises:
       BadImageError: it cannot be decoded or exceeds a limit.
     """
+    if isinstance(file, np.ndarray):
+        return file
     kind = _format(file, dataset)
     try:
         if kind == 'JPEG':
             return _decode_jpeg(file, dataset)
-        if kind == 'PNG':
-            return _decode_png(file, dataset)
-    except tf.errors.InvalidArgumentError as error:
-        raise BadImageError(reason(error, file)) from error
-    try:
         return _decode_by_pillow(file, kind, dataset)
     except BadImageError:
         raise
     except Exception as error:  # Pillow raises all kinds
-        raise BadImageError(f'It cannot be decoded as {kind}: {reason(error)}.') from error
+        raise BadImageError(
+            f'It cannot be decoded as {kind}: {reason(error).rstrip(".")}.'
+        ) from error
 
 
 def image_sides(file: bytes, dataset: ConfigDict) -> tuple[int, int]:
@@ -82,25 +84,18 @@ def image_sides(file: bytes, dataset: ConfigDict) -> tuple[int, int]:
       BadImageError: it cannot be read or exceeds a limit.
     """
     kind = _format(file, dataset)
-    tag = 1
     try:
-        if kind == 'JPEG':
-            sides = tf.io.extract_jpeg_shape(file).numpy()[:2]
-            tag = jpeg_segments.orientation(file)
-        elif kind == 'PNG':
-            sides = np.array(formats.png_sides(file))
-            tag = formats.exif_orientation(formats.png_pixels(file)[2])
+        if kind == 'JPEG' and (stored := jpeg.sides(file)):
+            sides, tag = stored, jpeg_segments.orientation(file)
         else:
             image = _open(file, kind, dataset)
-            sides = np.array(image.size[::-1])
-            tag = _orientation(image)
+            sides, tag = (image.height, image.width), _orientation(image)
     except BadImageError:
         raise
     except Exception as error:  # Pillow raises all kinds
-        raise BadImageError(f'It cannot be read as {kind}: {reason(error)}.') from error
-    check_pixels(sides[None], dataset)
-    height, width = upright_sides(sides[None], np.array([tag]))[0].tolist()
-    return height, width
+        raise BadImageError(f'It cannot be read as {kind}: {reason(error).rstrip(".")}.') from error
+    check_pixels(*sides, dataset)
+    return sides[::-1] if tag >= 5 else sides
 
 
 def check_bytes(file: bytes, dataset: ConfigDict) -> None:
@@ -110,16 +105,15 @@ def check_bytes(file: bytes, dataset: ConfigDict) -> None:
         raise BadImageError(f'It has over {most:,} bytes, dataset.max_image_bytes.')
 
 
-def check_pixels(sides: np.ndarray, dataset: ConfigDict) -> None:
-    """Raises BadImageError if an image of the heights and widths [n, 2] is too large or empty."""
-    pixels = sides.astype(np.int64).prod(axis=1)
-    if pixels.max() > dataset.max_image_pixels or pixels.min() == 0:
+def check_pixels(height: int, width: int, dataset: ConfigDict) -> None:
+    """Raises BadImageError if an image is too large or empty."""
+    pixels, side = height * width, max(height, width)
+    if not 0 < pixels <= dataset.max_image_pixels:
         raise BadImageError(
-            f'It has {pixels.max():,} pixels; dataset.max_image_pixels is '
-            f'{dataset.max_image_pixels:,}.'
+            f'It has {pixels:,} pixels; dataset.max_image_pixels is {dataset.max_image_pixels:,}.'
         )
-    if sides.max() > _MAX_SIDE:
-        raise BadImageError(f'It is {sides.max():,} pixels long; at most are {_MAX_SIDE:,}.')
+    if side > _MAX_SIDE:
+        raise BadImageError(f'It is {side:,} pixels long; at most are {_MAX_SIDE:,}.')
 
 
 def may_end_early(part: np.ndarray) -> bool:
@@ -127,15 +121,15 @@ def may_end_early(part: np.ndarray) -> bool:
     return part[-1, -1].tobytes() in _MISSING
 
 
-def reason(error: Exception, file: bytes = b'') -> str:
+def reason(error: Exception, file: bytes | np.ndarray = b'') -> str:
     """Why `file` cannot be decoded, on one line: truncated, or the error of its decoder."""
-    if formats.image_format(file) == 'JPEG' and not (
-        jpeg_segments.has_end(file) and jpeg_segments.has_all_scans(file)
+    if (
+        isinstance(file, bytes)
+        and formats.image_format(file) == 'JPEG'
+        and not (jpeg_segments.has_end(file) and jpeg_segments.has_all_scans(file))
     ):
         return TRUNCATED
-    text = getattr(error, 'message', str(error)).partition('\n\t [[')[0]
-    text = re.sub(r'\{\{.*?\}\}|\[Op:.*?\]| name: *$', '', text.rpartition('\n\n')[2])
-    return ' '.join(text.split())[:200] or type(error).__name__
+    return ' '.join(str(error).split())[:200] or type(error).__name__
 
 
 def _format(file: bytes, dataset: ConfigDict) -> str:
@@ -145,45 +139,42 @@ def _format(file: bytes, dataset: ConfigDict) -> str:
         raise BadImageError('The file is empty.')
     if kind is None or (kind == 'AVIF' and kind not in _PILLOW):
         hint = ' HEIC, as of phones, must be converted.' if b'ftyphei' in file[:16] else ''
-        known = ', '.join(['JPEG', 'PNG', *_PILLOW])
+        known = ', '.join(_PILLOW)
         raise BadImageError(f'It is none of {known}: it begins with {file[:16]!r}.{hint}')
     return kind
 
 
 def _decode_jpeg(file: bytes, dataset: ConfigDict) -> np.ndarray:
-    if _JPEG_END not in file[-_TAIL:] and not jpeg_segments.has_end(file):
+    has_end = _JPEG_END in file[-_TAIL:] or jpeg_segments.has_end(file)
+    if not has_end or not jpeg_segments.has_all_scans(file):
         raise BadImageError(TRUNCATED)
-    encoded = tf.constant(file)
-    check_pixels(tf.io.extract_jpeg_shape(encoded).numpy()[None, :2], dataset)
-    image = _decode_exactly(encoded)
-    if not jpeg_segments.has_all_scans(file) or (
-        may_end_early(image)
-        and not np.array_equal(image, _decode_exactly(jpeg_segments.with_noise(file)))
-    ):
-        raise BadImageError(TRUNCATED)
+    image = _decode_stored(file, dataset)
+    if may_end_early(image):
+        again = _decode_stored(jpeg_segments.with_noise(file), dataset)
+        if not np.array_equal(image, again):
+            raise BadImageError(TRUNCATED)
     return upright(image, jpeg_segments.orientation(file))
 
 
-def _decode_exactly(file: tf.Tensor | bytes) -> np.ndarray:
-    return tf.io.decode_jpeg(file, channels=3, dct_method='INTEGER_ACCURATE').numpy()
-
-
-def _decode_png(file: bytes, dataset: ConfigDict) -> np.ndarray:
-    check_pixels(np.array([formats.png_sides(file)]), dataset)
-    pixels, transparent, exif = formats.png_pixels(file)
-    image = tf.io.decode_png(pixels, channels=4 if transparent else 3).numpy()
-    return upright(_on_white(image), formats.exif_orientation(exif))
+def _decode_stored(file: bytes, dataset: ConfigDict) -> np.ndarray:
+    """Decodes a JPEG, not turned."""
+    sides = jpeg.sides(file)
+    if sides is None:
+        with _open(file, 'JPEG', dataset) as image:
+            return np.asarray(image.convert('RGB'))
+    check_pixels(*sides, dataset)
+    return jpeg.decode_whole(file)
 
 
 def _decode_by_pillow(file: bytes, kind: str, dataset: ConfigDict) -> np.ndarray:
     with _open(file, kind, dataset) as image:
         image.load()
-        check_pixels(np.array([image.size]), dataset)
+        check_pixels(image.height, image.width, dataset)
         if image.mode in ('I', 'F'):
             raise BadImageError(f'It is a {kind} of 32 bits a channel; 8 and 16 are decoded.')
         if image.mode.startswith('I;16'):
             levels = (np.asarray(image) >> 8).astype(np.uint8)
-            return np.repeat(levels[..., None], 3, axis=2)
+            return upright(np.repeat(levels[..., None], 3, axis=2), _orientation(image))
         mode = 'RGBA' if image.has_transparency_data else 'RGB'
         converted = image if image.mode == mode else image.convert(mode)
         return upright(_on_white(np.asarray(converted)), _orientation(image))
@@ -191,8 +182,10 @@ def _decode_by_pillow(file: bytes, kind: str, dataset: ConfigDict) -> np.ndarray
 
 def _open(file: bytes, kind: str, dataset: ConfigDict) -> ImageFile.ImageFile:
     """Opens a file that is small enough, without its metadata."""
-    if kind == 'WebP':  # Opening it allocates the image.
-        check_pixels(np.array([formats.webp_sides(file)]), dataset)
+    if kind == 'PNG':
+        file = formats.png_pixels(file)
+    elif kind == 'WebP':  # Opening it allocates the image.
+        check_pixels(*formats.webp_sides(file), dataset)
     elif kind == 'GIF':
         file = formats.gif_pixels(file)
     elif kind == 'TIFF':
@@ -200,7 +193,7 @@ def _open(file: bytes, kind: str, dataset: ConfigDict) -> ImageFile.ImageFile:
     elif kind == 'AVIF':
         file = formats.avif_pixels(file)
     image = _PILLOW[kind](io.BytesIO(file))
-    check_pixels(np.array([image.size]), dataset)
+    check_pixels(image.height, image.width, dataset)
     return image
 
 

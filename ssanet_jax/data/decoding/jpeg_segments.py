@@ -65,9 +65,17 @@ def has_end(file: bytes) -> bool:
     return any(marker == _EOI for marker, _, _ in _segments(file))
 
 
+def with_height(file: bytes, height: int) -> bytes:
+    """Changes the height that the header says."""
+    for marker, start, _ in _segments(file):
+        if marker in _FRAMES:
+            return file[: start + 1] + height.to_bytes(2) + file[start + 3 :]
+    return file
+
+
 def with_noise(file: bytes) -> bytes:
     """Inserts noise after the last scan: it changes the image only if the scan ends early."""
     for marker, start, _ in _segments(file):
         if marker == _EOI:
             return file[:start] + _NOISE + file[start:]
-    return file
+    return file + _NOISE

@@ -1,14 +1,18 @@
 """Writes metrics.jsonl and TensorBoard events."""
 
 import os
+import socket
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
-import tensorflow as tf
 from absl import logging
-from clu import metric_writers
+from etils import epath
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ssanet_jax.errors import one_line
 from ssanet_jax.training.storage.atomic_io import AtomicAppender
@@ -35,7 +39,7 @@ class MetricsLog:
             return
         self._workdir = workdir
         self._file = AtomicAppender(workdir.metrics, workdir.metrics_up_to(start_step))
-        self._events = _or_warn(partial(metric_writers.SummaryWriter, os.fspath(workdir)))
+        self._events = _or_warn(partial(EventFile, workdir.path))
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Writes one line; raises SaveError, also where the workdir is another run's now."""
@@ -55,11 +59,32 @@ class MetricsLog:
             _or_warn(self._events.close)
 
 
+class EventFile:
+    """A new file of scalars for TensorBoard in `folder`; raises OSError."""
+
+    def __init__(self, folder: epath.Path):
+        name = f'{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'
+        self._file = (folder / f'events.out.tfevents.{name}').open('wb')
+        self._records = RecordWriter(self._file)
+        self._write(file_version='brain.Event:2')
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes values by tag, all of one step."""
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._write(step=step, summary=Summary(value=values))
+
+    def close(self) -> None:
+        self._records.close()
+
+    def _write(self, **fields: Any) -> None:
+        self._records.write(Event(wall_time=time.time(), **fields).SerializeToString())
+        self._records.flush()
+
+
 def _or_warn(write: Callable[[], T]) -> T | None:
     """Writes events; a failure is only logged, since metrics.jsonl has all of their values."""
     try:
         return write()
-    except (tf.errors.OpError, OSError) as error:
-        reason = one_line(getattr(error, 'message', error))
-        logging.warning('Events for TensorBoard could not be written: %s', reason)
+    except OSError as error:
+        logging.warning('Events for TensorBoard could not be written: %s', one_line(error))
         return None

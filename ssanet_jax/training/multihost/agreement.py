@@ -20,7 +20,7 @@ from ssanet_jax.training.storage.run_history import versions
 from ssanet_jax.training.storage.workdir import Workdir
 from ssanet_jax.version import __version__
 
-if TYPE_CHECKING:  # it imports TensorFlow
+if TYPE_CHECKING:  # it imports TFDS
     from ssanet_jax.data import DatasetInfo
 
 VISIBLE_WITHIN_S = 20  # a file of another host, on a shared file system

@@ -20,10 +20,13 @@ from ssanet_jax.training.storage.atomic_io import write_json
 from ssanet_jax.training.storage.workdir import Workdir
 from ssanet_jax.version import __version__
 
-if TYPE_CHECKING:  # it imports TensorFlow
+if TYPE_CHECKING:  # it imports TFDS
     from ssanet_jax.data import DatasetInfo
 
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')
+_PACKAGES = (
+    'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy',
+    'simplejpeg', 'pillow', 'opencv-python-headless',
+)  # fmt: skip
 
 
 def check_same_run(
@@ -59,7 +62,7 @@ def check_same_run(
             'repeated and others skipped'
         )
     if before := workdir.read_starts()[-1:]:
-        from ssanet_jax.training.storage import data_files  # imports TensorFlow
+        from ssanet_jax.training.storage import data_files  # imports TFDS
 
         now = _environment(0, info)
         notes += _changes(before[0], now)
@@ -124,7 +127,7 @@ def record(config: ConfigDict, info: 'DatasetInfo', workdir: Workdir, step: int)
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that compute and save."""
+    """The versions of the packages that decode, compute and save."""
     return {name: metadata.version(name) for name in _PACKAGES}
 
 
