@@ -5,6 +5,7 @@ from typing import Literal
 import jax
 from flax import nnx
 
+from ssanet_jax import layers
 from ssanet_jax.attention import gating, ssa
 
 
@@ -57,9 +58,7 @@ class SSABlock(nnx.Module):
 
     def saliency(self, x: jax.Array) -> jax.Array:
         """The map s [N, H, W, G] that the gate is computed from."""
-        x = ssa.as_wide(x)
-        groups = gating.count_groups('SSABlock', x.shape[-1], self.num_groups, group_size=0)
-        return ssa.saliency(x, groups, self.squeeze, self.combine)
+        return ssa.saliency(self._split(x), self.squeeze, self.combine)
 
     def gate(self, x: jax.Array) -> jax.Array:
         """The factor of x, [N, H, W, G]; updates the running statistics in training mode."""
@@ -67,5 +66,12 @@ class SSABlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Multiplies x [N, H, W, C] by its gate; the result has the dtype of x."""
-        wide = ssa.as_wide(x)
-        return ssa.scale_pixels(self.gate(wide), wide).astype(x.dtype)
+        grouped = self._split(x)
+        # From the cast values, so that gradients of a bfloat16 x add up in float32.
+        gate = self.gate(grouped.reshape(x.shape))
+        return (gate[..., None] * grouped).reshape(x.shape).astype(x.dtype)
+
+    def _split(self, x: jax.Array) -> jax.Array:
+        layers.require_feature_map(x, 'SSABlock')
+        groups = gating.count_groups('SSABlock', x.shape[-1], self.num_groups, group_size=0)
+        return ssa.split_groups(x, groups)

@@ -57,10 +57,11 @@ class SSABlock(gating.BatchNormBlock):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         train = nn.merge_param('train', self.train, train)
-        wide = as_wide(x)
-        s = saliency(wide, self.count_groups(x.shape[-1]), self.squeeze, self.combine)
+        layers.require_feature_map(x, 'SSABlock')
+        grouped = split_groups(x, self.count_groups(x.shape[-1]))
+        s = saliency(grouped, self.squeeze, self.combine)
         gate = self.gate_scale * nn.sigmoid(self.logit(s, train=train))
-        return scale_pixels(gate, wide).astype(x.dtype)
+        return (gate[..., None] * grouped).reshape(x.shape).astype(x.dtype)
 
     def logit(self, s: jax.Array, *, train: bool) -> jax.Array:
         """BatchNorm(s), [N, H, W, G]; sows `saliency` and `gate`."""
@@ -85,23 +86,13 @@ def require_choices(squeeze: str, combine: str) -> None:
     gating.require_choice('SSABlock', 'combine', combine, tuple(_COMBINE))
 
 
-def as_wide(x: jax.Array) -> jax.Array:
-    """Casts x to `reduction_dtype`; raises ValueError or TypeError unless it is a feature map."""
-    layers.require_feature_map(x, 'SSABlock')
-    return x.astype(layers.reduction_dtype(x.dtype))
+def split_groups(x: jax.Array, groups: int) -> jax.Array:
+    """Reshapes x [N, H, W, C] to [N, H, W, G, C/G], in `reduction_dtype`; G must divide C."""
+    n, h, w, c = x.shape
+    return x.astype(layers.reduction_dtype(x.dtype)).reshape(n, h, w, groups, c // groups)
 
 
-def saliency(x: jax.Array, groups: int, squeeze: str, combine: str) -> jax.Array:
-    """The map s [N, H, W, G] of x [N, H, W, C]; G must divide C."""
-    grouped = _grouped(x, groups)
+def saliency(grouped: jax.Array, squeeze: str, combine: str) -> jax.Array:
+    """The map s [N, H, W, G] of x [N, H, W, G, C/G]."""
     z = _SQUEEZE[squeeze](grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
-    return _COMBINE[combine](z * grouped, axis=-1)  # [N, H, W, G]
-
-
-def scale_pixels(gate: jax.Array, x: jax.Array) -> jax.Array:
-    """Multiplies each group of channels of x [N, H, W, C] by its gate [N, H, W, G]."""
-    return (gate[..., None] * _grouped(x, gate.shape[-1])).reshape(x.shape)
-
-
-def _grouped(x: jax.Array, groups: int) -> jax.Array:
-    return x.reshape(*x.shape[:3], groups, x.shape[3] // groups)  # [N, H, W, G, C/G]
+    return _COMBINE[combine](z * grouped, axis=-1)
