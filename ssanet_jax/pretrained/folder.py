@@ -17,7 +17,7 @@ def load_folder(folder: Path, remedy: str = _AGAIN) -> PretrainedModel:
     """Loads what `tools.publish`, or `tools.export --format=safetensors`, wrote.
 
     Args:
-      folder: of which only config.json and model.safetensors are read.
+      folder: only its config.json and model.safetensors are read.
       remedy: what to do about a damaged file.
 
     Raises:

@@ -18,10 +18,10 @@ class Preprocessing(NamedTuple):
 
     Attributes:
       size: height and width of the input.
-      resize: pixels of the short side, of which the center is cropped; None: the whole image is
+      resize: length of the short side in pixels before the center crop; None: the whole image is
         resized to [size, size].
       interpolation: 'bilinear' or 'bicubic', antialiased; of the whole image always bilinear.
-      mean, std: by which the channels are normalized, of values scaled to 0..1.
+      mean, std: per channel, of values in [0, 1].
       flip: whether logits are the mean over an image and its mirror image.
     """
 

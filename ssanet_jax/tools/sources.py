@@ -1,4 +1,4 @@
-"""The flags --workdir, --checkpoint and --model, by which commands take a trained network."""
+"""The flags that select a trained network: --workdir, --checkpoint and --model."""
 
 from typing import TYPE_CHECKING
 
