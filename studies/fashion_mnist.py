@@ -11,8 +11,11 @@ from ssanet_jax.study.corruptions import CORRUPTIONS
 
 def get_study() -> Study:
     config = fashion_mnist_ssa20.get_config()
-    config.num_epochs = 15.0
-    config.checkpoint_every_steps = 500
+    config.num_epochs = 5.0
+    config.batch_size = 32  # activations stay in a processor's cache: twice as fast as 128
+    config.eval_batch_size = 100
+    config.log_every_steps = 375
+    config.checkpoint_every_steps = 1875
     config.model.name = 'resnet8'
     return Study(
         question='Does attention help a thin ResNet-8 on Fashion-MNIST?',

@@ -4,7 +4,8 @@ import importlib.util
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -63,14 +64,22 @@ def describe(path: Path, saved: Mapping[str, Any]) -> dict[str, Any]:
 
 def _describe_variant(study: Study, name: str, saved: Mapping[str, Any]) -> dict[str, Any]:
     variant = study.variants[name]
-    block = getattr(variant.attention, 'func', variant.attention)
     identity = {
         'overrides': json.loads(json.dumps(dict(variant.overrides))),
-        'attention': getattr(block, '__name__', None),
+        'attention': variant.attention and _describe_block(variant.attention),
     }
     if identity.items() <= saved.items():
         return dict(saved)
     return identity | runner.cost(study, name)
+
+
+def _describe_block(block: Callable[..., Any]) -> str:
+    """Its name and, of a partial, its options: "SSABlock(combine='mean')"."""
+    if not isinstance(block, partial):
+        return block.__name__
+    options = {key: value for key, value in block.keywords.items() if key != 'name'}
+    listed = ', '.join(f'{key}={value!r}' for key, value in sorted(options.items()))
+    return f'{block.func.__name__}({listed})'
 
 
 def record(folder: StudyFolder, now: dict[str, Any], *, allow_code_change: bool) -> None:

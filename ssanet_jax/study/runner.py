@@ -64,18 +64,19 @@ def train(study: Study, variant: str, seed: int, workdir: Workdir) -> tuple[RunR
     state = loop.train_and_evaluate(config, workdir, build=build)
     logged = [line for line in workdir.read_metrics() if line['split'] == 'train']
     steps = np.array([line['step'] for line in logged])
-    seconds = sum(
-        count * config.batch_size / line['images_per_second']
-        for count, line in zip(np.diff(steps, prepend=0), logged, strict=True)
-    )
+    rates = np.array([line['images_per_second'] for line in logged])
+    timed = rates > 0  # no image was timed where the first step after a start is logged
+    images = np.diff(steps, prepend=0) * config.batch_size
+    seconds = (images[timed] / rates[timed]).sum()
+    rate = images[timed].sum() / seconds if seconds else 0.0
     log_probs, labels, predictions = evaluate(config, setups[-1], state, study.corruptions)
     record = RunRecord(
         log_probs=log_probs.astype(np.float16),
         steps=steps.astype(np.int32),
         train_loss=np.array([line['loss'] for line in logged], np.float32),
         predictions=predictions.astype(np.uint16),
-        images_per_second=float(steps[-1] * config.batch_size / seconds),
-        seconds=float(seconds),
+        images_per_second=float(rate),
+        seconds=float(images.sum() / rate if rate else 0.0),
     )
     return record, labels
 
