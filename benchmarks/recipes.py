@@ -10,11 +10,14 @@ averaged weights where the recipe has them.
 
 import argparse
 import json
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from common import machine, spread, write
-from digits_accuracy import run
+from common import ROOT, machine, spread, write
 
 RECIPES = {
     'digits': ('digits_ssa20', 'digits_ssa20_modern'),
@@ -38,6 +41,26 @@ def compare(names: tuple[str, ...], seeds: int, overrides: list[str]) -> dict[st
         'final_top1': {name: spread(values) for name, values in top1.items()},
         'minus_plain': {name: spread(values) for name, values in minus_plain.items()},
         'runs': runs,
+    }
+
+
+def run(config: str, seed: int, overrides: list[str]) -> dict:
+    """Trains with one seed; returns the seed, accuracies and seconds."""
+    with tempfile.TemporaryDirectory() as workdir:
+        command = [
+            sys.executable, 'main.py', f'--config={config}', f'--workdir={workdir}',
+            f'--config.seed={seed}', '--noreport', *overrides,
+        ]  # fmt: skip
+        start = time.perf_counter()
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+        summary = json.loads((Path(workdir) / 'summary.json').read_text())
+    return {
+        'seed': seed,
+        'final_top1': summary['final']['top1'],
+        'best_top1': summary['best']['top1'],
+        'images_per_second': summary['images_per_second'],
+        'total_seconds': round(seconds, 1),
     }
 
 

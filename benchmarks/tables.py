@@ -126,12 +126,11 @@ def traffic(result: dict[str, Any]) -> str:
             f'{r["folded"]["bytes_accessed"] / 1e6:,.0f}',
             f'{r["saved_bytes"] / 1e6:,.0f}',
             f'{r["extra_operations"] / 1e9:,.2f}',
-            r['chosen'],
         )
         for r in result['results']
     ]
     header = ['attention, N x H x K x C', 'plain, MB', 'folded, MB', 'saved']
-    return markdown([*header, 'added GFLOP', "'auto'"], rows)
+    return markdown([*header, 'added GFLOP'], rows)
 
 
 def costs(result: dict[str, Any]) -> str:
@@ -143,25 +142,10 @@ def costs(result: dict[str, Any]) -> str:
     return markdown([f'part of {result["model"]}', 'GB', 'share'], rows)
 
 
-def convolutions(result: dict[str, Any]) -> str:
-    rows = [
-        (
-            f'{r["layer"]}, {r["pass"]}',
-            f'{1e3 * r["seconds"]["XLA"]["median"]:.0f}',
-            f'{1e3 * r["seconds"]["patches"]["median"]:.0f}',
-            rates(r['ratio']),
-        )
-        for r in result['results']
-    ]
-    header = [f'batch {result["arguments"]["batch_size"]}', 'XLA, ms', 'patches, ms']
-    return markdown([*header, 'patches / XLA in the same round'], rows)
-
-
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     'counts': ('step.json', counts),
     'times': ('step.json', times),
     'costs': ('step_costs.json', costs),
-    'convolutions': ('convolutions.json', convolutions),
     'compilation': ('step.json', compilation),
     'exchanges': ('step_8_devices.json', exchanges),
     'torch': ('vs_torch.json', torch),
@@ -208,14 +192,6 @@ def decoders(result: dict[str, Any]) -> str:
         for name, of in result[size].items()
     ]
     return markdown(['decoder', 'CPU ms per image', 'relative rate', 'largest difference'], rows)
-
-
-def start_up(result: dict[str, Any]) -> str:
-    rows = [
-        (name, rates(seconds['clock'], 1), rates(seconds['processors'], 1))
-        for name, seconds in result['seconds'].items()
-    ]
-    return markdown(['tools.predict, one image', 'seconds', 'seconds of processors'], rows)
 
 
 def augmentation(result: dict[str, Any]) -> str:
@@ -286,7 +262,6 @@ def main() -> None:
         },
         'trained.md': {
             'predictions': ('predictions.json', predictions),
-            'start_up': ('start_up.json', start_up),
         },
     }.items():
         blocks = {}
@@ -295,7 +270,8 @@ def main() -> None:
             if 'machine' in result:
                 versions = format_machine(result['machine'] | result.get('torch', {}))
             else:
-                versions = '; '.join(format_machine(v) for v in result['versions'].values())
+                distinct = dict.fromkeys(map(format_machine, result['versions'].values()))
+                versions = '; '.join(distinct)
             source = f'[{file}](../benchmarks/results/{file}): {versions}.'
             blocks[name] = f'{make(result)}\n\n{source}'
         fill(ROOT / 'docs' / document, blocks)

@@ -2,6 +2,7 @@
 # Trains on a Cloud TPU, one host or a pod. From the top of the checkout, with gcloud set up:
 #
 #     export ZONE=us-central2-b TYPE=v4-32 WORKDIR=gs://BUCKET/runs/ssa50
+#     export CONFIG=configs/imagenet_ssa50_large_batch.py
 #     launch/tpu.sh create --spot    # requests the TPU; further options go to gcloud
 #     launch/tpu.sh state            # until it says ACTIVE
 #     launch/tpu.sh setup            # copies the last commit to every host and installs it
@@ -27,7 +28,7 @@ case $action in
     exit 2
     ;;
 esac
-need ZONE 'the zone of the TPU, as us-central2-b'
+need ZONE 'the zone of the TPU, such as us-central2-b'
 
 TPU=${TPU:-ssanet}
 RUNTIME=${RUNTIME:-tpu-ubuntu2204-base} # v5e: v2-alpha-tpuv5-lite, v6e: v2-alpha-tpuv6e
@@ -40,7 +41,7 @@ running='pgrep --pidfile=ssanet/run.pid --full until_done.sh'
 
 case $action in
   create)
-    need TYPE 'the kind of TPU, as v4-32'
+    need TYPE 'the type of the TPU, such as v4-32'
     tpus queued-resources create "$TPU" --node-id="$TPU" --runtime-version="$RUNTIME" \
       --accelerator-type="$TYPE" "$@"
     ;;
@@ -60,7 +61,7 @@ case $action in
         --editable=".[tensorflow,tpu]"'
     ;;
   start)
-    need WORKDIR 'a folder that all hosts see, as gs://BUCKET/runs/ssa50'
+    need WORKDIR 'a folder that all hosts see, such as gs://BUCKET/runs/ssa50'
     command=$(printf '%q ' env ${CACHE:+"JAX_COMPILATION_CACHE_DIR=$CACHE"} launch/until_done.sh \
       .venv/bin/python main.py --config="$CONFIG" --workdir="$WORKDIR" "$@")
     on all "if $running 2>/dev/null; then echo 'It is running already.' >&2; exit 1; fi

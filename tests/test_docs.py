@@ -148,7 +148,10 @@ def test_the_code_for_a_trained_run_works(trained_digits, tmp_path, monkeypatch,
     for path, image in zip(paths, images, strict=False):  # the last is missing
         Image.fromarray(image).save(path)
     names = {'images': images, 'paths': paths}
-    for block in re.findall(r'```python\n(.*?)```', page, re.DOTALL):
+    blocks = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+    export = (ROOT / 'docs/export.md').read_text()
+    blocks += re.findall(r'```python\n([^`]*export_trained.*?)```', export, re.DOTALL)
+    for block in blocks:
         exec(block, names)
     assert names['logits'].shape == (3, 10)
     *guesses, bad, difference = capsys.readouterr().out.splitlines()
@@ -159,6 +162,14 @@ def test_the_code_for_a_trained_run_works(trained_digits, tmp_path, monkeypatch,
     assert float(difference) < 1e-5
     assert (tmp_path / 'digits_hlo' / 'model.stablehlo').exists()
     serve.return_value.block_thread.assert_called_once_with()
+
+
+def test_the_ssa_block_of_the_models_page_runs():
+    page = (ROOT / 'docs/models.md').read_text()
+    names = {}
+    exec(re.search(r'```python\n([^`]*SSABlock.*?)```', page, re.DOTALL)[1], names)
+    assert names['y'].shape == names['x'].shape
+    assert names['updates'].keys() == {'batch_stats'}
 
 
 @pytest.mark.parametrize('name', ['resnet20', 'densenet121', 'mobilenet_v2'])
