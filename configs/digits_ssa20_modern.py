@@ -7,8 +7,8 @@ The steps and batches of digits_ssa20.py, with recipe A3 of "ResNet strikes back
 mixup 0.1, cutmix 1, RandAugment; and averaged weights. RandAugment is weaker, of magnitude 3:
 rotations of 9 degrees and shifts of one pixel. No flips. Learning rate and horizon were not tuned.
 
-It shows the parts at work in minutes. Measured: 99.17% top-1, the median of three seeds, no gain over
-the plain recipe (docs/recipes.md).
+It shows the parts at work in minutes. Measured: 99.17% top-1, the median of three seeds, no gain
+over the plain recipe (docs/recipes.md).
 """
 
 from ml_collections import ConfigDict
