@@ -30,7 +30,7 @@ _INFO = 'dataset_info.json'
 class Shrink(NamedTuple):
     """Re-encodes images whose short side is longer than `max_side` pixels, as JPEG.
 
-    They are turned upright and composed on white, as training sees them.
+    They are rotated by Exif and composited on white, as training sees them.
     """
 
     max_side: int

@@ -112,7 +112,7 @@ def _of_timm(entry: Hosted) -> Path:
 
 
 def torch_cache() -> Path:
-    """Where torch caches files of torchvision: TORCH_HOME, or ~/.cache/torch."""
+    """torch hub's checkpoint cache, below TORCH_HOME or ~/.cache/torch."""
     cache = os.environ.get('XDG_CACHE_HOME', '~/.cache')
     home = os.environ.get('TORCH_HOME', os.path.join(cache, 'torch'))
     return Path(home).expanduser() / 'hub' / 'checkpoints'

@@ -11,8 +11,8 @@ import tomllib
 
 from ssanet_jax.config.fields import FIELDS
 from ssanet_jax.tools import cli
+from ssanet_jax.tools.commands import COMMANDS
 from tests.helpers import ROOT, own_flags
-from tests.tools.test_cli import TOOLS
 
 SOURCES = sorted((ROOT / 'ssanet_jax').rglob('*.py'))
 OFFERS = re.compile(
@@ -158,7 +158,7 @@ def test_every_field_that_is_named_exists():
 def test_every_flag_that_is_named_exists():
     known = {'help', 'traceback', 'version'}
     known |= {'logdir', 'porcelain', 'short', 'upgrade', 'xla_gpu_autotune_level'}  # of others
-    for module in (importlib.import_module(f'ssanet_jax.tools.{name}') for name in TOOLS):
+    for module in (importlib.import_module(f'ssanet_jax.tools.{name}') for name in COMMANDS):
         with own_flags(module):
             known |= set(cli.flags.FLAGS)
     found = mentioned(r'(?<![\w-])--([a-z][a-z_]+)(?![\w.-])')
@@ -168,7 +168,7 @@ def test_every_flag_that_is_named_exists():
 
 def test_every_command_extra_and_file_that_is_named_exists():
     commands = mentioned(r'(?<![\w.])(?:(?:ssanet_jax\.)?tools\.|ssanet )([a-z_]+)(?![\w.])')
-    assert {name for _, name in commands} <= set(TOOLS)
+    assert {name for _, name in commands} <= set(COMMANDS)
     project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
     for path, extras in mentioned(r'ssanet-jax\[([a-z][\w,-]+)\]'):
         assert set(extras.split(',')) <= set(project['optional-dependencies']), path
