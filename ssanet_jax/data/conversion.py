@@ -139,7 +139,7 @@ class Conversion:
 
     def _read(self, shard: Shard) -> Iterable[bytes]:
         if self._builder.info.file_format == FileFormat.ARRAY_RECORD:
-            from array_record.python import array_record_data_source  # Linux only
+            from array_record.python import array_record_data_source  # not on Windows
 
             return array_record_data_source.ArrayRecordDataSource([str(shard.path)])
         return tf.data.TFRecordDataset(str(shard.path)).as_numpy_iterator()

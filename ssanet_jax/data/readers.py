@@ -22,7 +22,7 @@ class ArrayRecords(RandomAccess):
     """A split of a TFDS dataset in array_record files, with features 'image' and 'label'."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
-        from array_record.python import array_record_data_source  # Linux only
+        from array_record.python import array_record_data_source  # not on Windows
 
         self._files = builder.info.splits[split].file_instructions
         _allow_open_files()

@@ -63,9 +63,30 @@ def _hosted(preprocessing: dict[str, Any], **entry: Any) -> Hosted:
 
 
 def load_hosted(source: str, say: Say = log) -> PretrainedModel:
-    """Loads hosted weights, downloading the file on first use.
+    """Loads hosted weights from the file that `fetch` finds.
 
-    Files of torchvision go to torch's own cache and need torch to be read; those of timm are
+    Raises:
+      ConfigError: see `fetch`; or the file cannot be read, for torchvision's without torch.
+    """
+    path, entry = fetch(source, say), hosted_weights()[source]
+    classes = tuple(imagenet_names().values())
+    model = create_model(entry.network, num_classes=len(classes))
+    try:
+        variables = weights.from_torch(
+            weights.load(path, say=_silent),
+            model,
+            ignore=('aux*',),  # GoogLeNet's auxiliary classifiers
+            say=_silent,
+        )
+    except (ImportError, OSError, ValueError) as error:
+        raise ConfigError(f'{source}: {one_line(error, 600)}') from error
+    return PretrainedModel(entry.network, {}, model, variables, classes, entry.preprocessing)
+
+
+def fetch(source: str, say: Say = log) -> Path:
+    """The file of hosted weights, downloaded on first use, its SHA-256 verified.
+
+    Files of torchvision are in torch hub's cache, and torch reads them; those of timm are
     safetensors in the cache of huggingface_hub.
 
     Args:
@@ -80,19 +101,7 @@ def load_hosted(source: str, say: Say = log) -> PretrainedModel:
     if source not in table:
         raise ConfigError(f'There are no weights {source}; nearest: {nearest(source, table)}.')
     entry = table[source]
-    path = _of_torchvision(entry, entry.sha256, say) if entry.sha256 else _of_timm(entry)
-    classes = tuple(imagenet_names().values())
-    model = create_model(entry.network, num_classes=len(classes))
-    try:
-        variables = weights.from_torch(
-            weights.load(path, say=_silent),
-            model,
-            ignore=('aux*',),  # GoogLeNet's auxiliary classifiers
-            say=_silent,
-        )
-    except (ImportError, OSError, ValueError) as error:
-        raise ConfigError(f'{source}: {one_line(error, 600)}') from error
-    return PretrainedModel(entry.network, {}, model, variables, classes, entry.preprocessing)
+    return _of_torchvision(entry, entry.sha256, say) if entry.sha256 else _of_timm(entry)
 
 
 def _of_torchvision(entry: Hosted, expected: str, say: Say) -> Path:
@@ -112,7 +121,7 @@ def _of_timm(entry: Hosted) -> Path:
 
 
 def torch_cache() -> Path:
-    """torch hub's checkpoint cache, below TORCH_HOME or ~/.cache/torch."""
+    """Torch hub's checkpoint cache, below TORCH_HOME or ~/.cache/torch."""
     cache = os.environ.get('XDG_CACHE_HOME', '~/.cache')
     home = os.environ.get('TORCH_HOME', os.path.join(cache, 'torch'))
     return Path(home).expanduser() / 'hub' / 'checkpoints'
