@@ -20,7 +20,7 @@ from tensorflow_datasets.core.file_adapters import FileFormat
 from tensorflow_datasets.core.utils import py_utils
 
 from ssanet_jax.config import base
-from ssanet_jax.data.decoding.images import decode_image, image_sides
+from ssanet_jax.data.decoding.images import decode_image, image_shape
 from ssanet_jax.errors import ConfigError
 
 _LIMITS = base().dataset
@@ -39,7 +39,7 @@ class Shrink(NamedTuple):
     def smaller(self, file: bytes) -> bytes:
         """Returns the smaller file; the same one if it is small or cannot be re-encoded."""
         try:
-            height, width = image_sides(file, _LIMITS)
+            height, width = image_shape(file, _LIMITS)
             short = min(height, width)
             if short <= self.max_side:
                 return file

@@ -64,7 +64,7 @@ class Folder(RandomAccess):
     """
 
     def __init__(self, builder: ImageFolder, split: str, max_bytes: int):
-        self.files = builder.chosen(split)
+        self.files = builder.select(split)
         label = {name: number for number, name in enumerate(builder.info.features['label'].names)}
         if unknown := sorted({file.class_name for file in self.files} - label.keys()):
             raise ConfigError(
@@ -97,7 +97,7 @@ class Arrays(RandomAccess):
     """A split of a set in memory."""
 
     def __init__(self, builder: InMemory, split: str):
-        self._images, self._labels = builder.chosen(split)
+        self._images, self._labels = builder.select(split)
         self._name = f'{builder.name}-{split}'
         self.size = len(self._labels)
 

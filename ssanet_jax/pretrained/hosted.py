@@ -26,7 +26,7 @@ _FILE = 'model.safetensors'
 _TIMEOUT = 60  # seconds without a byte
 
 
-class Hosted(NamedTuple):
+class HostedWeights(NamedTuple):
     """Weights of an ImageNet classifier that another library hosts.
 
     Attributes:
@@ -51,15 +51,15 @@ class Hosted(NamedTuple):
 
 
 @functools.cache
-def hosted_weights() -> dict[str, Hosted]:
+def hosted_weights() -> dict[str, HostedWeights]:
     """All hosted weights by their source."""
     table = json.loads((Path(__file__).parent / 'hosted.json').read_text())
     return {entry['source']: _hosted(**entry) for entry in table['weights']}
 
 
-def _hosted(preprocessing: dict[str, Any], **entry: Any) -> Hosted:
+def _hosted(preprocessing: dict[str, Any], **entry: Any) -> HostedWeights:
     mean, std = (tuple(preprocessing.pop(name)) for name in ('mean', 'std'))
-    return Hosted(**entry, preprocessing=Preprocessing(**preprocessing, mean=mean, std=std))
+    return HostedWeights(**entry, preprocessing=Preprocessing(**preprocessing, mean=mean, std=std))
 
 
 def load_hosted(source: str, say: Say = log) -> PretrainedModel:
@@ -104,7 +104,7 @@ def fetch(source: str, say: Say = log) -> Path:
     return _of_torchvision(entry, entry.sha256, say) if entry.sha256 else _of_timm(entry)
 
 
-def _of_torchvision(entry: Hosted, expected: str, say: Say) -> Path:
+def _of_torchvision(entry: HostedWeights, expected: str, say: Say) -> Path:
     path = torch_cache() / entry.address.rpartition('/')[2]
     if not path.is_file():
         say(f'Downloading {entry.address} to {path}')
@@ -113,7 +113,7 @@ def _of_torchvision(entry: Hosted, expected: str, say: Say) -> Path:
     return path
 
 
-def _of_timm(entry: Hosted) -> Path:
+def _of_timm(entry: HostedWeights) -> Path:
     path = hub.fetch(entry.address, [_FILE]) / _FILE
     if path.is_symlink():  # else the file system has no links, and the cache no checksums
         check_sha256(path, path.readlink().name, hub.remedy(entry.address))

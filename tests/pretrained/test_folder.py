@@ -138,4 +138,4 @@ def test_the_preprocessing_of_files_is_pillows(folder, tmp_path):
     found = np.asarray(trained.preprocess(jax.numpy.asarray(batch.image)))[0]
     expected = (expected / 255 - [0.1, 0.2, 0.3]) / [0.4, 0.5, 0.6]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    assert Preprocessing.of(trained.dataset) == trained.preprocessing
+    assert Preprocessing.from_config(trained.dataset) == trained.preprocessing

@@ -25,7 +25,7 @@ from ssanet_jax.data.decoding.orientation import upright
 
 # Not Image.open, whose limit of pixels is one for the process.
 _PILLOW: dict[str, type[ImageFile.ImageFile]] = {
-    'JPEG': JpegImagePlugin.JpegImageFile,  # of few files, see `jpeg.sides`
+    'JPEG': JpegImagePlugin.JpegImageFile,  # of few files, see `jpeg.stored_shape`
     'PNG': PngImagePlugin.PngImageFile,
     'WebP': WebPImagePlugin.WebPImageFile,
     'GIF': GifImagePlugin.GifImageFile,
@@ -77,7 +77,7 @@ def decode_image(file: bytes | np.ndarray, dataset: ConfigDict) -> np.ndarray:
         ) from error
 
 
-def image_sides(file: bytes, dataset: ConfigDict) -> tuple[int, int]:
+def image_shape(file: bytes, dataset: ConfigDict) -> tuple[int, int]:
     """Reads the height and width of the image that `decode_image` returns, without decoding it.
 
     Raises:
@@ -85,7 +85,7 @@ def image_sides(file: bytes, dataset: ConfigDict) -> tuple[int, int]:
     """
     kind = _format(file, dataset)
     try:
-        if kind == 'JPEG' and (stored := jpeg.sides(file)):
+        if kind == 'JPEG' and (stored := jpeg.stored_shape(file)):
             sides, tag = stored, jpeg_segments.orientation(file)
         else:
             image = _open(file, kind, dataset)
@@ -158,7 +158,7 @@ def _decode_jpeg(file: bytes, dataset: ConfigDict) -> np.ndarray:
 
 def _decode_stored(file: bytes, dataset: ConfigDict) -> np.ndarray:
     """Decodes a JPEG, not rotated."""
-    sides = jpeg.sides(file)
+    sides = jpeg.stored_shape(file)
     if sides is None:
         with _open(file, 'JPEG', dataset) as image:
             return np.asarray(image.convert('RGB'))
