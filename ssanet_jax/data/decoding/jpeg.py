@@ -12,7 +12,7 @@ MAX_HALVINGS = 3  # of the resolution; libjpeg's limit
 
 
 def stored_shape(file: bytes) -> tuple[int, int] | None:
-    """Reads height and width before rotation; None for CMYK and rare subsampling, left to Pillow."""
+    """Height and width as stored; None for what Pillow decodes, CMYK and rare subsampling."""
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(file, strict=False)
     except (KeyError, ValueError):  # KeyError: simplejpeg has no name for the subsampling
