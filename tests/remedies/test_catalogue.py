@@ -27,6 +27,7 @@ BY_HAND = {
     'set it in the recipe': 'references of a recipe',
     # Files are restored, repaired or removed by a person.
     'Repair them.': 'files',
+    'Grant permission, or move it elsewhere': 'files',
     'restore a copy': 'files',
     'check the disk': 'a failing disk',
     'Check the disk': 'a failing disk',
@@ -61,6 +62,8 @@ BY_HAND = {
     'is not a name': 'another file',
     'Try again, or put the file there': 'tests/pretrained/test_hosted.py',
     'Run hf auth login': 'an account of the Hub',
+    'make it private on its page': 'an account of the Hub',
+    'name the license with --license': 'tests/publish/test_publish.py',
     'Repair or remove them, or go on': 'tests/training/test_data_check.py',
     # Other hosts are started.
     'Start every host with the same command': 'other hosts',
