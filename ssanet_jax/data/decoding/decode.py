@@ -15,12 +15,7 @@ from PIL import Image
 
 from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.data.augmentation import augment
-from ssanet_jax.data.decoding.crops import (
-    center_window,
-    crop_windows,
-    draw_padded,
-    draw_resized,
-)
+from ssanet_jax.data.decoding.crops import center_window, crop_windows, draw_padded, draw_resized
 from ssanet_jax.data.decoding.formats import BadImageError
 from ssanet_jax.data.decoding.images import decode_image, reason
 from ssanet_jax.data.decoding.jpeg_parts import decode_part, find_parts
