@@ -10,7 +10,7 @@ LOCK     = pip compile --universal pyproject.toml --no-annotate --generate-hashe
   --custom-compile-command 'make lock'
 RELIABILITY ?= kills corruption signals hosts soak faults
 
-.PHONY: help setup setup-test train test test-slow test-all lint docs docs-links lock audit reliability results clean
+.PHONY: help setup setup-test python-for-tests train test test-slow test-all lint docs docs-links lock audit reliability results clean
 
 help:  ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -25,7 +25,10 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-setup-test: $(VENV)/installed-test  ## Install what the tests, notebooks, exports, demo and docs also need.
+setup-test: python-for-tests $(VENV)/installed-test  ## Install what the tests, notebooks, exports, demo and docs also need.
+
+python-for-tests:
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -c 'import sys; sys.exit(sys.version_info >= (3, 14) and "The tests need TensorFlow, which has no wheel for Python " + sys.version.split()[0] + ". Name 3.11 to 3.13, in an environment of its own: make PYTHON=python3.13 VENV=.venv-test ...")'
 
 $(VENV)/installed-test: requirements-test.txt $(VENV)/installed
 	@echo "Installing the test requirements ..."

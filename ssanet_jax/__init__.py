@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 def load(source: str | os.PathLike[str], checkpoint: str = 'best') -> 'AnyModel':
     """Loads a trained network: its model, variables, preprocessing and class names.
 
-    Weights are read from safetensors and their SHA-256 is verified; nothing that is read is
-    executed. docs/publish.md says what each source needs.
+    Nothing that is read is executed. The SHA-256 of the weights is verified: in folders and on the
+    Hub by config.json; of torchvision by its first 8 digits, which it publishes; of timm where the
+    Hub's cache has symbolic links. Checkpoints of a run have checksums of their own.
+    docs/publish.md says what each source needs.
 
     Args:
       source: the folder of `tools.publish` or of `tools.export --format=safetensors`;
@@ -49,6 +51,7 @@ def load(source: str | os.PathLike[str], checkpoint: str = 'best') -> 'AnyModel'
 
     Raises:
       ConfigError: there is no such source or checkpoint, it is damaged, or a package is missing.
+      RunError: the checkpoint of a run cannot be read now.
     """
     from ssanet_jax.trained import sources
 

@@ -19,7 +19,7 @@ class SSABlock(nnx.Module):
     Args:
       squeeze, combine, num_groups, gate_scale, zero_init, axis_name, momentum, epsilon: as in
         `attention.SSABlock`, with the same defaults.
-      rngs: of the model.
+      rngs: whose stream `params` initializes the parameters.
 
     Raises:
       ValueError: x is not 4-D, `num_groups` does not divide C, or an option is unknown.

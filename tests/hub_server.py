@@ -54,8 +54,11 @@ class Hub:
         return 404, {}, {'error': f'unexpected {method} {path}'}
 
     def _info(self, names, body, token):
-        files = self.repos[names['repo']][names['commit']]
-        return 200, {}, {'id': names['repo'], 'sha': commit_of(files), 'siblings': []}
+        repo = names['repo']
+        files = self.repos[repo][names.get('commit', 'main')]
+        private = repo in self.private
+        content = {'id': repo, 'sha': commit_of(files), 'private': private, 'siblings': []}
+        return 200, {}, content
 
     def _tree(self, names, body, token):
         return (
@@ -149,6 +152,7 @@ class Hub:
 
 _REPO = r'(?P<repo>[\w.-]+/[\w.-]+)'
 _ROUTES = (
+    (rf'GET /api/models/{_REPO}', Hub._info),
     (rf'GET /api/models/{_REPO}/revision/(?P<commit>[^/]+)', Hub._info),
     (rf'GET /api/models/{_REPO}/tree/(?P<commit>[^/]+)', Hub._tree),
     (rf'(GET|HEAD) /{_REPO}/resolve/(?P<commit>[^/]+)/(?P<path>.+)', Hub._file),

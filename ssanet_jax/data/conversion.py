@@ -20,7 +20,7 @@ from tensorflow_datasets.core.file_adapters import FileFormat
 from tensorflow_datasets.core.utils import py_utils
 
 from ssanet_jax.config import base
-from ssanet_jax.data.decoding.images import decode_image, image_sides
+from ssanet_jax.data.decoding.images import decode_image, image_shape
 from ssanet_jax.errors import ConfigError
 
 _LIMITS = base().dataset
@@ -30,7 +30,7 @@ _INFO = 'dataset_info.json'
 class Shrink(NamedTuple):
     """Re-encodes images whose short side is longer than `max_side` pixels, as JPEG.
 
-    They are turned upright and composed on white, as training sees them.
+    They are rotated by Exif and composited on white, as training sees them.
     """
 
     max_side: int
@@ -39,7 +39,7 @@ class Shrink(NamedTuple):
     def smaller(self, file: bytes) -> bytes:
         """Returns the smaller file; the same one if it is small or cannot be re-encoded."""
         try:
-            height, width = image_sides(file, _LIMITS)
+            height, width = image_shape(file, _LIMITS)
             short = min(height, width)
             if short <= self.max_side:
                 return file
@@ -139,7 +139,7 @@ class Conversion:
 
     def _read(self, shard: Shard) -> Iterable[bytes]:
         if self._builder.info.file_format == FileFormat.ARRAY_RECORD:
-            from array_record.python import array_record_data_source  # Linux only
+            from array_record.python import array_record_data_source  # not on Windows
 
             return array_record_data_source.ArrayRecordDataSource([str(shard.path)])
         return tf.data.TFRecordDataset(str(shard.path)).as_numpy_iterator()

@@ -22,7 +22,7 @@ class ArrayRecords(RandomAccess):
     """A split of a TFDS dataset in array_record files, with features 'image' and 'label'."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
-        from array_record.python import array_record_data_source  # Linux only
+        from array_record.python import array_record_data_source  # not on Windows
 
         self._files = builder.info.splits[split].file_instructions
         _allow_open_files()
@@ -64,7 +64,7 @@ class Folder(RandomAccess):
     """
 
     def __init__(self, builder: ImageFolder, split: str, max_bytes: int):
-        self.files = builder.chosen(split)
+        self.files = builder.select(split)
         label = {name: number for number, name in enumerate(builder.info.features['label'].names)}
         if unknown := sorted({file.class_name for file in self.files} - label.keys()):
             raise ConfigError(
@@ -97,7 +97,7 @@ class Arrays(RandomAccess):
     """A split of a set in memory."""
 
     def __init__(self, builder: InMemory, split: str):
-        self._images, self._labels = builder.chosen(split)
+        self._images, self._labels = builder.select(split)
         self._name = f'{builder.name}-{split}'
         self.size = len(self._labels)
 

@@ -18,6 +18,8 @@ from ssanet_jax.pretrained.folder import sha256
 from ssanet_jax.trained.sources import AnyModel
 from ssanet_jax.training.storage.atomic_io import check_room
 
+README = 'README.md'
+
 
 class ExportFormat(NamedTuple):
     """A format, implemented by a module of this package with `write` and `load`.
@@ -76,6 +78,7 @@ def export_trained(
     images: np.ndarray,
     *,
     preprocessing: bool = True,
+    readme: str = '',
 ) -> program.Metadata:
     """Writes a folder with the network and config.json after verifying that it loads correctly.
 
@@ -85,6 +88,7 @@ def export_trained(
       out: the folder to create; it must not exist.
       images: uint8 [M, size, size, 3] to compare logits on.
       preprocessing: whether the network takes uint8 images rather than normalized float32 ones.
+      readme: text of README.md, which users may edit: config.json has no SHA-256 of it.
 
     Returns:
       The content of config.json; its `parity` holds the differences from the checkpoint's logits.
@@ -115,6 +119,8 @@ def export_trained(
             if path.is_file()
         }
         program.write_metadata(folder, metadata)
+        if readme:
+            (folder / README).write_text(readme, encoding='utf-8')
         try:
             metadata['parity'] = _compare(trained, fmt, folder, images, preprocessing)
         except parity.ParityError as error:

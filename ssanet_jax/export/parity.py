@@ -39,8 +39,8 @@ def check(
       {batch size: max |a - b| / max |b|} for logits a of `loaded` and b of `program`.
 
     Raises:
-      ParityError: a difference exceeds the tolerance, or the probabilities are not the softmax of
-        the logits.
+      ParityError: logits are not finite, a difference exceeds the tolerance, or the probabilities
+        are not the softmax of the logits.
     """
     reference = jax.jit(program)
     differences = {}
@@ -53,6 +53,8 @@ def check(
             for name in ('logits', 'probabilities')
         )
         b = np.concatenate([reference(batch)['logits'] for batch in batches])
+        if not np.isfinite(b).all():
+            raise ParityError('The logits of the checkpoint are not finite; export another one.')
         difference = relative_difference(a, b)
         if not difference <= tolerance:
             raise ParityError(

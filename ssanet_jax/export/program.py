@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -123,7 +124,7 @@ def describe(
 def resize_rule(preprocessing: Preprocessing) -> str:
     """Describes how evaluation turns, resizes and crops an image file."""
     size, resize, interpolation, *_ = preprocessing
-    decoded = 'turned upright by their Exif orientation, on white; '
+    decoded = 'rotated by Exif, composited on white; '
     if resize is None:
         return f'{decoded}the whole image resized to {size} x {size}, bilinear, antialiased'
     return (
@@ -134,9 +135,14 @@ def resize_rule(preprocessing: Preprocessing) -> str:
 
 def _config_without_paths(config: ConfigDict) -> dict[str, Any]:
     fields = json.loads(config.to_json_best_effort())
-    for section, name in (('dataset', 'data_dir'), ('dataset', 'manual_dir'), ('init', 'weights')):
-        del fields[section][name]
+    del fields['dataset']['data_dir'], fields['dataset']['manual_dir']
+    fields['init']['weights'] = initial_weights(config)
     return fields
+
+
+def initial_weights(config: ConfigDict) -> str | None:
+    """The name, without its folder, of the file that a run started from; None if it had none."""
+    return config.init.weights and os.path.basename(config.init.weights)
 
 
 def write_metadata(folder: Path, metadata: Metadata) -> None:

@@ -3,6 +3,7 @@
 BatchNorms are not folded; the weights of a bfloat16 run are float32, as they were trained.
 """
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ def write(program: Program, folder: Path, metadata: Mapping[str, Any]) -> None:
     path, model = folder / WEIGHTS, program.model
     weights.save(path, weights.to_arrays(program.variables, model))
     restored = weights.from_torch(weights.load(path), model, image_size=program.size)
-    if not jax.tree.all(jax.tree.map(np.array_equal, restored, program.variables)):
+    equal = functools.partial(np.array_equal, equal_nan=True)
+    if not jax.tree.all(jax.tree.map(equal, restored, program.variables)):
         raise OSError(f'{WEIGHTS} does not read back as it was written; check the disk')
 
 

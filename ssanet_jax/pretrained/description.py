@@ -21,7 +21,7 @@ _MAX_CLASSES = 2**20
 _NORM_FIELDS = {'momentum': 'model.batch_norm_momentum', 'epsilon': 'model.batch_norm_epsilon'}
 
 
-class Description(NamedTuple):
+class ModelConfig(NamedTuple):
     """What config.json says.
 
     Attributes:
@@ -36,7 +36,7 @@ class Description(NamedTuple):
     sha256: str
 
 
-def read(folder: Path) -> Description:
+def read(folder: Path) -> ModelConfig:
     """Reads and checks config.json in `folder`, which may come from anyone.
 
     Raises:
@@ -67,7 +67,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f'{name} is not a number')
 
 
-def _parse(content: Any) -> Description:
+def _parse(content: Any) -> ModelConfig:
     if content['format'] != 'safetensors':
         raise ValueError(
             f'its network is in format {content["format"]!r:.40}, which docs/export.md shows how '
@@ -83,7 +83,7 @@ def _parse(content: Any) -> Description:
     if not isinstance(sha256, str) or not re.fullmatch('[0-9a-f]{64}', sha256):
         raise ValueError(f'sha256 of {WEIGHTS} is not 64 hexadecimal digits')
     preprocessing = _preprocessing(content['preprocessing'])
-    return Description(network, options, tuple(classes), preprocessing, sha256)
+    return ModelConfig(network, options, tuple(classes), preprocessing, sha256)
 
 
 def _check_network(network: Any, options: Mapping[str, Any]) -> None:

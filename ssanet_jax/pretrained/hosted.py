@@ -26,7 +26,7 @@ _FILE = 'model.safetensors'
 _TIMEOUT = 60  # seconds without a byte
 
 
-class Hosted(NamedTuple):
+class HostedWeights(NamedTuple):
     """Weights of an ImageNet classifier that another library hosts.
 
     Attributes:
@@ -51,36 +51,24 @@ class Hosted(NamedTuple):
 
 
 @functools.cache
-def hosted_weights() -> dict[str, Hosted]:
+def hosted_weights() -> dict[str, HostedWeights]:
     """All hosted weights by their source."""
     table = json.loads((Path(__file__).parent / 'hosted.json').read_text())
     return {entry['source']: _hosted(**entry) for entry in table['weights']}
 
 
-def _hosted(preprocessing: dict[str, Any], **entry: Any) -> Hosted:
+def _hosted(preprocessing: dict[str, Any], **entry: Any) -> HostedWeights:
     mean, std = (tuple(preprocessing.pop(name)) for name in ('mean', 'std'))
-    return Hosted(**entry, preprocessing=Preprocessing(**preprocessing, mean=mean, std=std))
+    return HostedWeights(**entry, preprocessing=Preprocessing(**preprocessing, mean=mean, std=std))
 
 
 def load_hosted(source: str, say: Say = log) -> PretrainedModel:
-    """Loads hosted weights, downloading the file on first use.
-
-    Files of torchvision go to torch's own cache and need torch to be read; those of timm are
-    safetensors in the cache of huggingface_hub.
-
-    Args:
-      source: a key of `hosted_weights()`.
-      say: called with a sentence before a download.
+    """Loads hosted weights from the file that `fetch` finds.
 
     Raises:
-      ConfigError: there are no such weights, they cannot be downloaded, or their SHA-256 does not
-        begin as published.
+      ConfigError: see `fetch`; or the file cannot be read, for torchvision's without torch.
     """
-    table = hosted_weights()
-    if source not in table:
-        raise ConfigError(f'There are no weights {source}; nearest: {nearest(source, table)}.')
-    entry = table[source]
-    path = _of_torchvision(entry, entry.sha256, say) if entry.sha256 else _of_timm(entry)
+    path, entry = fetch(source, say), hosted_weights()[source]
     classes = tuple(imagenet_names().values())
     model = create_model(entry.network, num_classes=len(classes))
     try:
@@ -95,7 +83,28 @@ def load_hosted(source: str, say: Say = log) -> PretrainedModel:
     return PretrainedModel(entry.network, {}, model, variables, classes, entry.preprocessing)
 
 
-def _of_torchvision(entry: Hosted, expected: str, say: Say) -> Path:
+def fetch(source: str, say: Say = log) -> Path:
+    """The file of hosted weights, downloaded on first use, its SHA-256 verified.
+
+    Files of torchvision are in torch hub's cache, and torch reads them; those of timm are
+    safetensors in the cache of huggingface_hub.
+
+    Args:
+      source: a key of `hosted_weights()`.
+      say: called with a sentence before a download.
+
+    Raises:
+      ConfigError: there are no such weights, they cannot be downloaded, or their SHA-256 does not
+        begin as published.
+    """
+    table = hosted_weights()
+    if source not in table:
+        raise ConfigError(f'There are no weights {source}; nearest: {nearest(source, table)}.')
+    entry = table[source]
+    return _of_torchvision(entry, entry.sha256, say) if entry.sha256 else _of_timm(entry)
+
+
+def _of_torchvision(entry: HostedWeights, expected: str, say: Say) -> Path:
     path = torch_cache() / entry.address.rpartition('/')[2]
     if not path.is_file():
         say(f'Downloading {entry.address} to {path}')
@@ -104,7 +113,7 @@ def _of_torchvision(entry: Hosted, expected: str, say: Say) -> Path:
     return path
 
 
-def _of_timm(entry: Hosted) -> Path:
+def _of_timm(entry: HostedWeights) -> Path:
     path = hub.fetch(entry.address, [_FILE]) / _FILE
     if path.is_symlink():  # else the file system has no links, and the cache no checksums
         check_sha256(path, path.readlink().name, hub.remedy(entry.address))
@@ -112,7 +121,7 @@ def _of_timm(entry: Hosted) -> Path:
 
 
 def torch_cache() -> Path:
-    """Where torch caches files of torchvision: TORCH_HOME, or ~/.cache/torch."""
+    """Torch hub's checkpoint cache, below TORCH_HOME or ~/.cache/torch."""
     cache = os.environ.get('XDG_CACHE_HOME', '~/.cache')
     home = os.environ.get('TORCH_HOME', os.path.join(cache, 'torch'))
     return Path(home).expanduser() / 'hub' / 'checkpoints'

@@ -33,7 +33,7 @@ class Preprocessing(NamedTuple):
     flip: bool = False
 
     @classmethod
-    def of(cls, dataset: 'ConfigDict') -> Self:
+    def from_config(cls, dataset: 'ConfigDict') -> Self:
         """That of `config.dataset` of a run."""
         from ssanet_jax.config.sizes import eval_size  # needs ml_collections
 

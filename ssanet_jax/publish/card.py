@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jinja2
+from ml_collections import ConfigDict
 
 from ssanet_jax.config import base, flatten
+from ssanet_jax.export.program import initial_weights
 from ssanet_jax.models.registry import split_name
 from ssanet_jax.output import printable
 from ssanet_jax.pretrained.hub import require_hub
@@ -14,14 +16,15 @@ from ssanet_jax.trained.load import TrainedModel
 from ssanet_jax.training.storage.workdir import Workdir
 from ssanet_jax.weights.matching import namings
 
-# Names on the Hub of datasets of TFDS.
+# Names on the Hub of datasets.
 _DATASETS = {
     'cifar10': 'uoft-cs/cifar10',
     'cifar100': 'uoft-cs/cifar100',
     'fashion_mnist': 'zalando-datasets/fashion_mnist',
+    'fashion_mnist_idx': 'zalando-datasets/fashion_mnist',
     'imagenet2012': 'ILSVRC/imagenet-1k',
 }
-_PATHS = {'dataset.data_dir', 'dataset.manual_dir', 'init.weights'}
+_PATHS = {'dataset.data_dir', 'dataset.manual_dir'}
 _SHOWN_CLASSES = 20
 
 
@@ -66,7 +69,7 @@ def model_card(
     """
     config = trained.config
     results = find_results(trained, workdir, raw=raw)
-    title = f'{trained.name} on {config.dataset.name}'
+    title = f'{trained.name} on {_dataset(config)}'
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('ssanet_jax.publish'),
         keep_trailing_newline=True,
@@ -80,6 +83,7 @@ def model_card(
         config=config,
         shown=trained.preprocessing,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params'])),
+        initial_weights=initial_weights(config),
         averaged=bool(config.ema.horizon) and not raw,
         results=results,
         source=source,
@@ -110,17 +114,22 @@ def find_results(trained: TrainedModel, workdir: Workdir, *, raw: bool = False) 
 
 
 def recipe(trained: TrainedModel) -> dict[str, Any]:
-    """The fields of the run that differ from the defaults, without paths."""
+    """The fields of the run that differ from the defaults, without folders."""
     defaults = flatten(base())
-    fields = flatten(trained.config)
+    fields = {**flatten(trained.config), 'init.weights': initial_weights(trained.config)}
     return {n: v for n, v in fields.items() if n not in _PATHS and v != defaults[n]}
+
+
+def _dataset(config: ConfigDict) -> str:
+    """The dataset without version and variant: 'imagenet2012' of 'imagenet2012:5.*.*'."""
+    return config.dataset.name.partition(':')[0].partition('/')[0]
 
 
 def _front_matter(
     trained: TrainedModel, results: Results | None, title: str, license_name: str
 ) -> str:
     """YAML between the lines ---, with results in the form `model-index`."""
-    hub, name = require_hub(), trained.config.dataset.name
+    hub, name = require_hub(), _dataset(trained.config)
     known = _DATASETS.get(name)
     kind, network = split_name(trained.name)
     evaluated = results and [

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from ssanet_jax.errors import ConfigError, one_line
+from ssanet_jax.export.export import README
 from ssanet_jax.pretrained import description, hub
 from ssanet_jax.pretrained.folder import check_sha256
-from ssanet_jax.publish.folder import CARD
 
-_FILES = (description.FILE, description.WEIGHTS, CARD)
+_FILES = (description.FILE, description.WEIGHTS, README)
 
 
 def upload(folder: Path, repo: str, *, private: bool = False) -> str:
@@ -16,10 +16,11 @@ def upload(folder: Path, repo: str, *, private: bool = False) -> str:
     Args:
       folder: from `write_folder`; only its own three files are uploaded.
       repo: 'user/name'.
-      private: whether a new repository is private; an old one stays as it is.
+      private: whether a new repository is private, and a public one is refused.
 
     Raises:
-      ConfigError: the folder is damaged, there is no token with write access, or the Hub refuses.
+      ConfigError: the folder is damaged, there is no token with write access, the Hub refuses, or
+        the repository is public although `private`.
     """
     hub.check_name(repo)
     described = description.read(folder)
@@ -27,12 +28,19 @@ def upload(folder: Path, repo: str, *, private: bool = False) -> str:
     api = hub.require_hub().HfApi()
     try:
         api.create_repo(repo, private=private or None, exist_ok=True)
+        if private and not api.repo_info(repo).private:
+            raise ConfigError(
+                f'{repo} exists and is public: make it private on its page, name another --repo, '
+                'or leave out --private. Nothing was uploaded.'
+            )
         commit = api.upload_folder(
             repo_id=repo,
             folder_path=folder,
             allow_patterns=list(_FILES),
             commit_message=f'{described.network}, published by ssanet-jax',
         )
+    except ConfigError:
+        raise
     except Exception as error:  # of huggingface_hub, its HTTP client, or the disk
         raise ConfigError(
             f'{folder} was not uploaded to {repo}: {one_line(error)} Run hf auth login, or set '

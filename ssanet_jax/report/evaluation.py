@@ -106,7 +106,7 @@ def _names(config: ConfigDict, count: int) -> list[str]:
         return [f'#{position}' for position in range(count)]
     from ssanet_jax.data.builders import open_builder  # imports TFDS
 
-    files = open_builder(config.dataset).chosen(config.dataset.eval_split)
+    files = open_builder(config.dataset).select(config.dataset.eval_split)
     return [printable(file.name) for file in files]
 
 

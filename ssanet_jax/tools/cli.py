@@ -51,6 +51,8 @@ def run(main: Callable[..., None], define_flags: Callable[[], None]) -> None:
       define_flags: defines the flags of the command.
     """
     open_standard_streams()
+    # --help prints it.
+    sys.modules['__main__'].__doc__ = main.__globals__['__doc__']
     try:
         flags.DEFINE_bool('traceback', False, 'Also print the traceback of an error.')
         define_flags()

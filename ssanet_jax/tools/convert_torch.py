@@ -1,4 +1,4 @@
-r"""Converts weights between torch files, the namings of other libraries and runs of this package.
+r"""Converts weights between torch files, other libraries' namings and runs of this package.
 
     ssanet convert_torch --model=resnet50 --weights=resnet50.pth \
         --out=resnet50.safetensors

@@ -1,4 +1,4 @@
-r"""A web page for a trained network: drop an image, see its classes and where the network looks.
+r"""A web page for a trained network: drop an image, see its classes and where it looks.
 
     ssanet demo --workdir=runs/digits
 

@@ -1,4 +1,4 @@
-r"""Evaluates a trained network on other test sets: ImageNet ReaL, V2, A, R, Sketch, C, and so on.
+r"""Evaluates a trained network on other test sets: ImageNet ReaL, V2, A, R, Sketch, C, ...
 
     ssanet evaluate --workdir=runs/x --on=imagenet_real,imagenet_v2
     ssanet evaluate --workdir=runs/y --on=cifar10_1,cifar10_c --format=json

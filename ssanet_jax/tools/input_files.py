@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssanet_jax.data.datasets.folder_files import HIDDEN, walk
 from ssanet_jax.data.decoding.formats import SUFFIXES, image_format
 from ssanet_jax.errors import ConfigError
 
@@ -41,8 +42,10 @@ def _expand(argument: str) -> Sequence[Path | bytes]:
         return _standard_input()
     path = Path(argument)
     if os.path.isdir(argument):
-        inside = (p for p in path.rglob('*') if p.suffix.lower() in _SUFFIXES)
-        images = sorted(p for p in inside if not os.path.isdir(p))
+        files = [path.joinpath(*file.parts) for file in walk(argument) if file.reason != HIDDEN]
+        images = sorted(
+            file for file in files if file.suffix.lower() in _SUFFIXES and not os.path.isdir(file)
+        )
         if not images:
             raise ConfigError(
                 f'{argument} holds no image ({", ".join(sorted(_SUFFIXES))}); name another folder.'

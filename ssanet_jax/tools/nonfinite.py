@@ -27,7 +27,7 @@ from ssanet_jax.config.validation import check, check_batch_size
 from ssanet_jax.tables import Column, Table, show
 from ssanet_jax.tools import cli
 from ssanet_jax.trained.inspection import ArrayStats, array_stats
-from ssanet_jax.trained.nonfinite import Culprit, Diagnosis, by_name, first_nonfinite
+from ssanet_jax.trained.nonfinite import Diagnosis, NonFiniteSource, by_name, first_nonfinite
 
 if TYPE_CHECKING:
     from ssanet_jax.training.steps import DeviceBatch, TrainState
@@ -149,14 +149,14 @@ def describe(diagnosis: Diagnosis, params: Mapping[str, np.ndarray], max_loss: f
     return [_describe_finite(diagnosis, params, max_loss)]
 
 
-def _describe(culprit: Culprit, source: str) -> str:
+def _describe(found: NonFiniteSource, source: str) -> str:
     """'layer3_1/bn2 (BatchNorm), 12 of 4,096 values; its input is finite, up to 3.2e+37.'"""
-    produced, received = culprit.produced, culprit.received
-    if culprit.path is None:
+    produced, received = found.produced, found.received
+    if found.path is None:
         return f'the loss, {_count(produced)}; the logits are up to {received.largest:.2g}.'
-    name = f'{culprit.path or "the network"} ({culprit.kind})'
-    if culprit.submodule:
-        name += f', in its own code next to {culprit.submodule}'
+    name = f'{found.path or "the network"} ({found.kind})'
+    if found.submodule:
+        name += f', in its own code next to {found.submodule}'
     known = f'; its {source} is finite, up to {received.largest:.2g}' if received.size else ''
     return f'{name}, {_count(produced)}{known}.'
 

@@ -6,7 +6,8 @@ r"""Writes a trained network as a folder for the Hugging Face Hub, and uploads i
 
 OUT gets model.safetensors, config.json and README.md, a model card, which --upload sends to the
 Hub together, after you have read and edited it. ssanet_jax.load reads the folder, and
-hf://USER/NAME once it is uploaded. Needs the extra `hub`; --upload needs a token: hf auth login.
+hf://USER/NAME once it is uploaded. Needs the extras `hub` and `train`; --upload needs a
+token: hf auth login.
 """
 
 from pathlib import Path
@@ -25,10 +26,14 @@ def define_flags() -> None:
     flags.DEFINE_string('workdir', None, 'Workdir of the run. Unset: only upload --out.')
     flags.DEFINE_string('checkpoint', 'best', 'With --workdir: best, latest or a step.')
     flags.DEFINE_string('out', None, 'The folder to write, which must not exist.', required=True)
-    flags.DEFINE_string('license', 'apache-2.0', 'Of the weights, by its name on the Hub.')
+    flags.DEFINE_string(
+        'license',
+        None,
+        'Of the weights, by its name on the Hub. Unset: apache-2.0, if the run started from none.',
+    )
     flags.DEFINE_string('repo', None, 'Repository on the Hub, USER/NAME.')
     flags.DEFINE_bool('upload', False, 'Upload the folder to --repo, which is created if missing.')
-    flags.DEFINE_bool('private', False, 'With --upload: create --repo as a private one.')
+    flags.DEFINE_bool('private', False, 'With --upload: --repo is created private, or must be.')
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-r"""Prints the layers of a network with their shapes, parameters and multiply-accumulates (MACs).
+r"""Prints a network's layers with their shapes, parameters and multiply-accumulates (MACs).
 
     ssanet summary --model=ssa_resnet50 --variant=v1
     ssanet summary --config=cifar10_ssa50 --num_classes=10

@@ -107,7 +107,9 @@ def evaluate_part(
       batch_size: images per batch; results do not depend on it.
       advance: called with the number of images of each batch.
 
-    Raises ConfigError or RunError if the dataset cannot be read.
+    Raises:
+      ConfigError: the dataset is not available, or not as expected.
+      RunError: it cannot be read now.
     """
     from ssanet_jax.data.labelled import labelled_files
 

@@ -46,7 +46,7 @@ class TrainedModel(NamedTuple):
     @property
     def preprocessing(self) -> Preprocessing:
         """What evaluation does to image files."""
-        return Preprocessing.of(self.config.dataset)
+        return Preprocessing.from_config(self.config.dataset)
 
     @property
     def preprocess(self) -> Normalize:

@@ -20,7 +20,7 @@ from ssanet_jax.training.objective import DATA_AXIS, DeviceBatch, Objective, Pre
 from ssanet_jax.training.steps import TrainState
 
 
-class Culprit(NamedTuple):
+class NonFiniteSource(NamedTuple):
     """A module that received finite values or gradients and produced non-finite ones.
 
     Attributes:
@@ -53,8 +53,8 @@ class Diagnosis(NamedTuple):
     loss: float
     grads: Mapping[str, np.ndarray]
     edges: Sequence[Edge]
-    forward: Culprit | None
-    backward: Culprit | None
+    forward: NonFiniteSource | None
+    backward: NonFiniteSource | None
 
 
 def first_nonfinite(
@@ -70,7 +70,7 @@ def first_nonfinite(
 ) -> Diagnosis:
     """Computes the loss and gradient of `steps.train_step` and inspects every module.
 
-    The culprit is the first edge that is not finite in the order of computation, or for gradients
+    The source is the first edge that is not finite in the order of computation, or for gradients
     in the reverse order. XLA fuses this program differently: results differ from training by
     rounding. Nothing is rematerialized. Micro-batches are inspected as one batch, so their dropout
     and statistics differ too.
@@ -157,17 +157,19 @@ def _blame(edges: Sequence[Edge], bad: Edge, *, own: bool) -> tuple[str, str, st
     return bad.caller, kind, '' if bad.path == bad.caller else bad.path
 
 
-def _first_forward(edges: Sequence[Edge]) -> Culprit | None:
+def _first_forward(edges: Sequence[Edge]) -> NonFiniteSource | None:
     bad = next((edge for edge in edges if edge.values.nonfinite), None)
     if bad is None or bad is edges[0]:  # the images themselves
         return None
     path, kind, submodule = _blame(edges, bad, own=not bad.is_input)
     inputs = [e.values for e in edges if e.path == path and e.is_input]
     received = _total(values for values in inputs if not values.nonfinite)
-    return Culprit(path, kind, submodule, bad.values, received)
+    return NonFiniteSource(path, kind, submodule, bad.values, received)
 
 
-def _first_backward(edges: Sequence[Edge], grads: Mapping[str, np.ndarray]) -> Culprit | None:
+def _first_backward(
+    edges: Sequence[Edge], grads: Mapping[str, np.ndarray]
+) -> NonFiniteSource | None:
     """Parameters of a module get their gradients together with its input."""
     stats = {
         name.rpartition('/')[0]: array_stats(grad)
@@ -181,9 +183,9 @@ def _first_backward(edges: Sequence[Edge], grads: Mapping[str, np.ndarray]) -> C
         if not produced.nonfinite:
             continue
         if bad is edges[-1]:  # the logits
-            return Culprit(None, '', '', produced, bad.values)
+            return NonFiniteSource(None, '', '', produced, bad.values)
         path, kind, submodule = _blame(edges, bad, own=bad.is_input)
         outputs = [e.grads for e in edges if e.path == path and not e.is_input]
         received = _total(grads for grads in outputs if not grads.nonfinite)
-        return Culprit(path, kind, submodule, produced, received)
+        return NonFiniteSource(path, kind, submodule, produced, received)
     return None

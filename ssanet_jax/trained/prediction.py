@@ -14,7 +14,7 @@ from ssanet_jax.training.parallel import local_mesh, replicated
 from ssanet_jax.training.steps import DATA_AXIS, predict
 
 
-class Guess(NamedTuple):
+class Prediction(NamedTuple):
     """A class name and its probability."""
 
     name: str
@@ -63,7 +63,7 @@ class Predictor:
             parts.append(np.asarray(logits)[: len(part)])
         return np.concatenate(parts)
 
-    def top(self, images: np.ndarray, count: int = 5) -> list[list[Guess]]:
+    def top(self, images: np.ndarray, count: int = 5) -> list[list[Prediction]]:
         """The `count` most probable classes of each image, the most probable first.
 
         Raises:
@@ -72,6 +72,6 @@ class Predictor:
         probabilities = scipy.special.softmax(self.logits(images), axis=1)
         order = np.argsort(-probabilities, axis=1, kind='stable')[:, :count]
         return [
-            [Guess(self._classes[label], float(row[label])) for label in labels]
+            [Prediction(self._classes[label], float(row[label])) for label in labels]
             for row, labels in zip(probabilities, order, strict=True)
         ]

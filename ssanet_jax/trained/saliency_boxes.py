@@ -88,7 +88,7 @@ def boxes_by_file(
     return matched
 
 
-def image_sides(file: Path | bytes, dataset: ConfigDict) -> tuple[int, int]:
+def image_shape(file: Path | bytes, dataset: ConfigDict) -> tuple[int, int]:
     """Height and width of an image as viewers show it, read without decoding it.
 
     Raises:
@@ -102,7 +102,7 @@ def image_sides(file: Path | bytes, dataset: ConfigDict) -> tuple[int, int]:
                 raise ValueError('it is not a regular file.')
             with file.open('rb') as stream:
                 file = stream.read(dataset.max_image_bytes + 1)
-        return images.image_sides(file, dataset)
+        return images.image_shape(file, dataset)
     except (OSError, ValueError) as error:
         reason = ' '.join(str(error).split())
         raise ValueError(
@@ -127,7 +127,7 @@ def regions(
     for number, (box, file) in enumerate(zip(boxes, files, strict=True)):
         if box is not None:
             try:
-                masks[number] = to_evaluation(box, *image_sides(file, dataset), dataset)
+                masks[number] = to_evaluation(box, *image_shape(file, dataset), dataset)
             except ValueError as error:
                 masks[number] = str(error)
     return masks

@@ -18,16 +18,19 @@ AnyModel = Union['TrainedModel', PretrainedModel]
 
 def load(source: str | os.PathLike[str], checkpoint: str = 'best') -> AnyModel:
     """Loads a network with its weights, preprocessing and class names; see `ssanet_jax.load`."""
-    name = os.fspath(source)
+    name = os.path.expanduser(os.fspath(source))
     scheme, _, rest = name.partition('://')
+    folder = Path(name)
+    published = (folder / description.FILE).is_file() and not (folder / 'checkpoints').is_dir()
+    if checkpoint != 'best' and (published or scheme in ('hf', 'torchvision', 'timm')):
+        raise ConfigError(f'checkpoint={checkpoint!r} is for runs; {name} has one: leave it out.')
     if scheme == 'hf':
         repo, _, revision = rest.partition('@')
-        folder = hub.fetch(repo, (description.FILE, description.WEIGHTS), revision or None)
-        return load_folder(folder, hub.remedy(repo))
+        fetched = hub.fetch(repo, (description.FILE, description.WEIGHTS), revision or None)
+        return load_folder(fetched, hub.remedy(repo))
     if scheme in ('torchvision', 'timm'):
         return load_hosted(name)
-    folder = Path(name)
-    if (folder / description.FILE).is_file() and not (folder / 'checkpoints').is_dir():
+    if published:
         return load_folder(folder)
     if not rest and not folder.is_dir():
         raise ConfigError(
@@ -36,4 +39,4 @@ def load(source: str | os.PathLike[str], checkpoint: str = 'best') -> AnyModel:
         )
     from ssanet_jax.trained.load import load_trained
 
-    return load_trained(source, checkpoint)
+    return load_trained(name, checkpoint)

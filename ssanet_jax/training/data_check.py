@@ -70,7 +70,7 @@ def _decode(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task('checking images', total=len(stale))
         for split in (dataset.train_split, dataset.eval_split):
-            files = builder.chosen(split)
+            files = builder.select(split)
             numbers = np.array([n for n, f in enumerate(files) if f.name in stale], np.int64)
             scan = scan_split(
                 dataset, split, lambda images: bar.advance(task, images), numbers=numbers
@@ -85,15 +85,15 @@ def _folder_notes(dataset: ConfigDict, builder: ImageFolder) -> list[str]:
     classes = builder.info.features['label'].names
     counts = []
     for split in (dataset.train_split, dataset.eval_split):
-        number = Counter(file.class_name for file in builder.chosen(split))
+        number = Counter(file.class_name for file in builder.select(split))
         counts.append(np.array([number[name] for name in classes]))
     return [*builder.notes, *left_out_sentence(builder.left_out), *count_warnings(classes, *counts)]
 
 
 def _leakage(dataset: ConfigDict, builder: ImageFolder, now: Mapping[str, DataFile]) -> list[str]:
     """A sentence on evaluation images that are training images too, by content."""
-    trained = {now[file.name].digest for file in builder.chosen(dataset.train_split)} - {''}
-    both = [f.name for f in builder.chosen(dataset.eval_split) if now[f.name].digest in trained]
+    trained = {now[file.name].digest for file in builder.select(dataset.train_split)} - {''}
+    both = [f.name for f in builder.select(dataset.eval_split) if now[f.name].digest in trained]
     if not both:
         return []
     return [
@@ -109,7 +109,7 @@ def _judge(
     counts, remedies = [], []
     bad: dict[str, str] = {}
     for what, split in (('training', dataset.train_split), ('evaluation', dataset.eval_split)):
-        files = builder.chosen(split)
+        files = builder.select(split)
         of_split = {file.path: now[file.name].problem for file in files if now[file.name].problem}
         if not of_split:
             continue

@@ -142,7 +142,7 @@ def build(
     loss = on_mixed_targets(loss) if mixing else loss
     average = make_average(config, plan)
     metrics = {**METRICS, **(metrics or {})}
-    preprocess = preprocess or Preprocessing.of(config.dataset).normalize
+    preprocess = preprocess or Preprocessing.from_config(config.dataset).normalize
     train_step = partial(
         steps.train_step,
         model=model,

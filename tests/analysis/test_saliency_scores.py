@@ -138,7 +138,7 @@ def test_boxes_move_with_the_pixels_in_evaluation(eval_crop, height, width):
     image = np.zeros((height, width, 3), np.uint8)
     image[top:bottom, left:right] = 255
     files = [encoded(image, 'png'), encoded(image, 'jpeg')]
-    assert [saliency_boxes.image_sides(file, config) for file in files] == [(height, width)] * 2
+    assert [saliency_boxes.image_shape(file, config) for file in files] == [(height, width)] * 2
     boxes = np.array([[top, left, bottom, right]], float)
     mask = saliency_boxes.to_evaluation(boxes, height, width, config)
     (batch,) = data.file_batches(files, config, 2)

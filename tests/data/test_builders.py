@@ -17,7 +17,7 @@ def test_digits_are_scikit_learns_once_each():
     found = [
         (*image[..., 0].ravel().astype(int), label)
         for split in ('train', 'test')
-        for image, label in zip(*Digits().chosen(split), strict=True)
+        for image, label in zip(*Digits().select(split), strict=True)
     ]
     assert sorted(found) == expected
 
@@ -26,7 +26,7 @@ def test_digits_split_is_stratified_and_fixed(digits):
     info = data.dataset_info(digits)
     assert (info.num_train, info.num_eval, info.num_classes) == (1437, 360, 10)
     assert info.fingerprint == 'digits/1.0.0 bb7f111b569f'  # of the runs when TFDS prepared it
-    images, labels = Digits().chosen('test')
+    images, labels = Digits().select('test')
     assert np.bincount(labels).tolist() == [36, 36, 35, 37, 36, 37, 36, 36, 35, 36]
     assert images[..., 0].astype(int).sum() == 1790819
 
@@ -34,7 +34,7 @@ def test_digits_split_is_stratified_and_fixed(digits):
 def test_the_order_in_memory_is_that_of_tfds(tmp_path):
     folder = stored_digits.prepare(tmp_path, 'array_record', 1)
     stored = stored_digits.StoredDigits(data_dir=folder).as_data_source('train[3:500]')
-    images, labels = Digits().chosen('train[3:500]')
+    images, labels = Digits().select('train[3:500]')
     assert labels.tolist() == [example['label'] for example in stored]
     np.testing.assert_array_equal(images[..., :1], [example['image'] for example in stored])
 

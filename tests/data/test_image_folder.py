@@ -93,7 +93,7 @@ def test_images_are_held_out_of_a_lone_training_folder(evaluation, tmp_path):
 def test_slices_of_a_training_folder_hold_nothing_out(tmp_path):
     make(tmp_path, *(f'train/a/{i}.jpg' for i in range(10)))
     folder = listed(tmp_path, train='train[:90%]', evaluation='train[90%:]')
-    assert len(folder.chosen('train[:90%]')) == 9
+    assert len(folder.select('train[:90%]')) == 9
     assert len(folder.files['train']) == 10
     assert folder.notes == []
 
@@ -101,7 +101,7 @@ def test_slices_of_a_training_folder_hold_nothing_out(tmp_path):
 def test_images_are_held_out_of_a_training_folder_of_another_name(tmp_path):
     make(tmp_path, *(f'mine/a/{i}.jpg' for i in range(10)), 'other/b/0.jpg')
     folder = listed(tmp_path, train='mine')
-    assert len(folder.chosen('mine')) == 8
+    assert len(folder.select('mine')) == 8
     assert not names(folder, 'mine') & names(folder, 'validation')
     assert classes(folder) == ['a']
 
@@ -110,7 +110,7 @@ def test_a_sum_of_splits_has_the_classes_of_all(tmp_path):
     make(tmp_path, 'train/a/0.jpg', 'more/b/0.jpg', 'val/a/1.jpg')
     folder = listed(tmp_path, train='train+more')
     assert classes(folder) == ['a', 'b']
-    assert len(folder.chosen('train+more')) == 2
+    assert len(folder.select('train+more')) == 2
 
 
 @pytest.mark.parametrize(

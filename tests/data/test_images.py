@@ -12,7 +12,7 @@ from ssanet_jax.config import base
 from ssanet_jax.data.decoding import formats, jpeg_segments
 from ssanet_jax.data.decoding.crops import crop_windows
 from ssanet_jax.data.decoding.decode import DecodeSpec, decode, draw
-from ssanet_jax.data.decoding.images import decode_image, image_sides
+from ssanet_jax.data.decoding.images import decode_image, image_shape
 from ssanet_jax.data.decoding.orientation import stored_windows, upright, upright_sides
 
 LOSSLESS = {
@@ -53,7 +53,7 @@ def test_every_format_and_mode_is_decoded_as_by_pillow(photo, kind, mode):
     except (OSError, ValueError):
         pytest.skip('no such file')
     assert_near(decode_image(file, LIMITS), pillow(file))
-    assert image_sides(file, LIMITS) == (111, 137)
+    assert image_shape(file, LIMITS) == (111, 137)
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'TIFF', 'AVIF'])
@@ -65,7 +65,7 @@ def test_images_are_turned_as_by_pillow(photo, kind, tag):
     expected = pillow(file)
     assert expected.shape == ((111, 137, 3) if tag < 5 else (137, 111, 3))
     assert_near(decode_image(file, LIMITS), expected)
-    assert image_sides(file, LIMITS) == expected.shape[:2]
+    assert image_shape(file, LIMITS) == expected.shape[:2]
 
 
 @pytest.mark.parametrize('order', ['<', '>'])

@@ -1,4 +1,4 @@
-"""Crops of JPEGs, and random numbers, against TensorFlow, with which the first runs trained."""
+"""Crops of JPEGs against TensorFlow, with which the first runs trained."""
 
 import io
 
@@ -10,7 +10,6 @@ from sklearn.datasets import load_sample_images
 
 from ssanet_jax.config import base
 from ssanet_jax.data.decoding.jpeg_parts import decode_part, find_parts
-from ssanet_jax.data.decoding.philox import uniforms
 
 KINDS = {
     'baseline': {},
@@ -52,14 +51,3 @@ def test_parts_of_jpegs_have_the_pixels_that_tensorflow_decodes(kind, mode):
             halvings.add(part.halvings)
             np.testing.assert_array_equal(decode_part(part), tensorflow(part))
     assert halvings == {0, 1, 2, 3}
-
-
-@pytest.mark.parametrize('count', [1, 4, 23])
-def test_random_numbers_are_tensorflows(count):
-    rng = np.random.default_rng(0)
-    seeds = rng.integers(-(2**63), 2**63 - 1, (20, 2))
-    seeds = np.concatenate([seeds, [[0, 0], [(7 << 32) + 3, 5], [-1, 2**40]]])
-    expected = [tf.raw_ops.StatelessRandomUniform(shape=(count,), seed=seed) for seed in seeds]
-    found = uniforms(seeds, count)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, expected)

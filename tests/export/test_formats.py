@@ -81,8 +81,8 @@ def test_the_metadata_describe_inputs_and_outputs(exported, trained):
         'dtype': 'uint8',
         'shape': ['n', 8, 8, 3],
         'values': 'RGB, 0 to 255',
-        'from_files': 'turned upright by their Exif orientation, on white; the whole image resized '
-        'to 8 x 8, bilinear, antialiased',
+        'from_files': 'rotated by Exif, composited on white; the whole image resized to 8 x 8, '
+        'bilinear, antialiased',
     }
     assert metadata['preprocessing'] == {
         'size': 8,
@@ -105,6 +105,15 @@ def test_safetensors_restore_the_run(exported, trained, images):
     assert restored.preprocessing == trained.preprocessing
     expected = Predictor(trained).logits(images)
     np.testing.assert_array_equal(Predictor(restored).logits(images), expected)
+
+
+def test_a_checkpoint_that_diverged_is_not_blamed_on_the_disk(trained, images, tmp_path):
+    variables = jax.tree.map(np.copy, trained.variables)
+    variables['params']['fc']['bias'][0] = np.nan
+    with pytest.raises(ParityError, match='logits of the checkpoint are not finite'):
+        export_trained(
+            trained._replace(variables=variables), 'safetensors', tmp_path / 'out', images
+        )
 
 
 def test_safetensors_reject_the_absence_of_preprocessing(trained, images, tmp_path):

@@ -111,6 +111,17 @@ def test_a_path_that_is_none_is_one_line():
     refused('/nowhere', 'expected a run, a published or exported folder, hf://USER/NAME')
 
 
+def test_only_runs_have_checkpoints_to_choose_from(folder):
+    for source in (folder, 'hf://me/net', 'timm://resnet50.a1_in1k'):
+        with pytest.raises(ConfigError, match=r"checkpoint='latest' is for runs.* leave it out"):
+            ssanet_jax.load(source, 'latest')
+
+
+def test_a_tilde_is_the_home_folder(folder, monkeypatch):
+    monkeypatch.setenv('HOME', str(folder.parent))
+    assert ssanet_jax.load('~/net').classes == ssanet_jax.load(folder).classes
+
+
 def test_the_preprocessing_of_files_is_pillows(folder, tmp_path):
     """Resized to 10 bicubically, the central 8: by Pillow alone, then normalized by NumPy."""
     from PIL import Image
@@ -127,4 +138,4 @@ def test_the_preprocessing_of_files_is_pillows(folder, tmp_path):
     found = np.asarray(trained.preprocess(jax.numpy.asarray(batch.image)))[0]
     expected = (expected / 255 - [0.1, 0.2, 0.3]) / [0.4, 0.5, 0.6]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    assert Preprocessing.of(trained.dataset) == trained.preprocessing
+    assert Preprocessing.from_config(trained.dataset) == trained.preprocessing

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,11 +16,14 @@ from PIL import Image
 import ssanet_jax
 from ssanet_jax.config import flatten
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.publish.card import find_results
+from ssanet_jax.export.program import as_trained, describe
+from ssanet_jax.publish.card import find_results, model_card
 from ssanet_jax.tools import predict, publish, saliency
 from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import ROOT, run_tool
 from tests.hub_server import TOKEN
+
+_write_text = Path.write_text
 
 
 @pytest.fixture(scope='module')
@@ -85,9 +89,86 @@ def test_the_code_of_the_card_runs(card, out, trained, images, capsys):
 
     names: dict = {}
     exec(recipe, names)
-    paths = {'dataset.data_dir': None, 'dataset.manual_dir': None, 'init.weights': None}
+    paths = {'dataset.data_dir': None, 'dataset.manual_dir': None}
     expected = {**flatten(trained.config), **paths}
     assert {**flatten(names['get_config']()), **paths} == expected
+
+
+@pytest.fixture
+def fine_tuned(trained):
+    """A run that started from other weights."""
+    config = trained.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.init.weights, config.init.head = '/mine/resnet18.pth', 'new'
+        config.dataset.name = 'imagenet2012:5.*.*'
+    return trained._replace(config=config)
+
+
+def test_the_card_names_the_weights_that_the_run_started_from(fine_tuned, trained_digits):
+    arguments = {'source': 'net', 'from_files': '', 'license_name': 'cc-by-nc-4.0'}
+    text = model_card(fine_tuned, Workdir(trained_digits), **arguments)
+    assert 'Started from `resnet18.pth`.' in text
+    assert '/mine' not in text
+    names: dict = {}
+    exec(re.findall(r'```python\n(.*?)```', text, re.DOTALL)[-1], names)
+    init = names['get_config']().init
+    assert (init.weights, init.head) == ('resnet18.pth', 'new')
+    metadata = describe(fine_tuned, as_trained(fine_tuned, preprocessing=True), 'safetensors', ())
+    assert metadata['run']['init'] == {**init.to_dict()}
+
+
+def test_the_license_of_weights_made_of_others_must_be_named(fine_tuned, monkeypatch, tmp_path):
+    monkeypatch.setattr('ssanet_jax.publish.folder.load_trained', lambda *_: fine_tuned)
+    with pytest.raises(ConfigError, match=r'started from resnet18\.pth.* --license'):
+        run_tool(publish, f'--workdir={tmp_path}', f'--out={tmp_path}/out')
+    run_tool(publish, f'--workdir={tmp_path}', f'--out={tmp_path}/out', '--license=cc-by-nc-4.0')
+    assert 'license: cc-by-nc-4.0' in (tmp_path / 'out/README.md').read_text()
+
+
+@pytest.mark.parametrize(
+    ('name', 'plain', 'on_the_hub'),
+    [
+        ('imagenet2012:5.*.*', 'imagenet2012', 'ILSVRC/imagenet-1k'),
+        ('fashion_mnist_idx', 'fashion_mnist_idx', 'zalando-datasets/fashion_mnist'),
+        ('imagenet_v2/top-images', 'imagenet_v2', None),
+    ],
+)
+def test_the_metadata_name_the_dataset_without_its_version(
+    name, plain, on_the_hub, fine_tuned, trained_digits
+):
+    fine_tuned.config.dataset.name = name
+    arguments = {'source': 'net', 'from_files': '', 'license_name': 'mit'}
+    text = model_card(fine_tuned, Workdir(trained_digits), **arguments)
+    front = yaml.safe_load(re.split(r'^---$', text, maxsplit=2, flags=re.M)[1])
+    assert front.get('datasets') == (on_the_hub and [on_the_hub])
+    (model,) = front['model-index']
+    assert model['name'].endswith(f' on {plain}')
+    assert model['results'][0]['dataset'] == {
+        'name': plain,
+        'type': on_the_hub or plain,
+        'split': 'test',
+    }
+
+
+def test_a_folder_appears_with_its_card_or_not_at_all(trained_digits, tmp_path, monkeypatch):
+    def write_text(path, text, encoding=None, **options):
+        if path.name == 'README.md':
+            assert encoding == 'utf-8'
+            raise OSError(28, 'No space left on device')
+        return _write_text(path, text, encoding, **options)
+
+    monkeypatch.setattr(Path, 'write_text', write_text)
+    with pytest.raises(ConfigError, match='No space left'):
+        run_tool(publish, f'--workdir={trained_digits}', f'--out={tmp_path}/out')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_public_repository_is_not_taken_for_a_private_one(hub, out, monkeypatch):
+    monkeypatch.setenv('HF_TOKEN', TOKEN)
+    hub.add('me/digits', {})
+    with pytest.raises(ConfigError, match='me/digits exists and is public'):
+        run_tool(publish, f'--out={out}', '--repo=me/digits', '--upload', '--private')
+    assert hub.repos['me/digits']['main'] == {}
 
 
 def test_results_are_of_the_published_weights_and_step(trained, tmp_path):

@@ -11,8 +11,8 @@ import tomllib
 
 from ssanet_jax.config.fields import FIELDS
 from ssanet_jax.tools import cli
+from ssanet_jax.tools.commands import COMMANDS
 from tests.helpers import ROOT, own_flags
-from tests.tools.test_cli import TOOLS
 
 SOURCES = sorted((ROOT / 'ssanet_jax').rglob('*.py'))
 OFFERS = re.compile(
@@ -27,6 +27,7 @@ BY_HAND = {
     'set it in the recipe': 'references of a recipe',
     # Files are restored, repaired or removed by a person.
     'Repair them.': 'files',
+    'Grant permission, or move it elsewhere': 'files',
     'restore a copy': 'files',
     'check the disk': 'a failing disk',
     'Check the disk': 'a failing disk',
@@ -61,6 +62,8 @@ BY_HAND = {
     'is not a name': 'another file',
     'Try again, or put the file there': 'tests/pretrained/test_hosted.py',
     'Run hf auth login': 'an account of the Hub',
+    'make it private on its page': 'an account of the Hub',
+    'name the license with --license': 'tests/publish/test_publish.py',
     'Repair or remove them, or go on': 'tests/training/test_data_check.py',
     # Other hosts are started.
     'Start every host with the same command': 'other hosts',
@@ -158,7 +161,7 @@ def test_every_field_that_is_named_exists():
 def test_every_flag_that_is_named_exists():
     known = {'help', 'traceback', 'version'}
     known |= {'logdir', 'porcelain', 'short', 'upgrade', 'xla_gpu_autotune_level'}  # of others
-    for module in (importlib.import_module(f'ssanet_jax.tools.{name}') for name in TOOLS):
+    for module in (importlib.import_module(f'ssanet_jax.tools.{name}') for name in COMMANDS):
         with own_flags(module):
             known |= set(cli.flags.FLAGS)
     found = mentioned(r'(?<![\w-])--([a-z][a-z_]+)(?![\w.-])')
@@ -168,7 +171,7 @@ def test_every_flag_that_is_named_exists():
 
 def test_every_command_extra_and_file_that_is_named_exists():
     commands = mentioned(r'(?<![\w.])(?:(?:ssanet_jax\.)?tools\.|ssanet )([a-z_]+)(?![\w.])')
-    assert {name for _, name in commands} <= set(TOOLS)
+    assert {name for _, name in commands} <= set(COMMANDS)
     project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
     for path, extras in mentioned(r'ssanet-jax\[([a-z][\w,-]+)\]'):
         assert set(extras.split(',')) <= set(project['optional-dependencies']), path

@@ -11,16 +11,11 @@ from absl import flags
 
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
+from ssanet_jax.tools.commands import COMMANDS
 from tests.helpers import ROOT, own_flags
 
-TOOLS = sorted(
-    path.stem
-    for path in (ROOT / 'ssanet_jax/tools').glob('*.py')
-    if path.read_text().endswith('cli.run(main, define_flags)\n')
-)
 
-
-@pytest.mark.parametrize('name', TOOLS)
+@pytest.mark.parametrize('name', COMMANDS)
 def test_help_shows_the_usage_and_each_flag(name):
     module = importlib.import_module(f'ssanet_jax.tools.{name}')
     assert f'ssanet {name}' in module.__doc__

@@ -1,14 +1,15 @@
 """The command `ssanet`, run as its entry point runs it."""
 
+import ast
 import os
 import subprocess
 import sys
 
 import pytest
 
+from ssanet_jax.tools.commands import COMMANDS
 from ssanet_jax.version import __version__
 from tests.helpers import ROOT
-from tests.tools.test_cli import TOOLS
 
 
 def ssanet(*arguments, cwd):
@@ -27,10 +28,19 @@ def ssanet(*arguments, cwd):
     )
 
 
-def test_help_lists_each_command_with_the_first_line_of_its_docstring(tmp_path):
+def test_each_module_with_a_main_is_a_command_with_the_first_line_of_its_docstring():
+    found = {}
+    for path in sorted((ROOT / 'ssanet_jax/tools').glob('*.py')):
+        tree = ast.parse(path.read_text())
+        if path.stem != 'commands' and 'main' in {getattr(node, 'name', '') for node in tree.body}:
+            found[path.stem] = ast.get_docstring(tree).splitlines()[0]
+    assert found == COMMANDS
+
+
+def test_help_lists_each_command(tmp_path):
     done = ssanet('--help', cwd=tmp_path)
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith('  ')]
-    assert (done.returncode, done.stderr, listed) == (0, '', TOOLS)
+    assert (done.returncode, done.stderr, listed) == (0, '', list(COMMANDS))
     assert '  train         Trains an SSANet, or evaluates a checkpoint.\n' in done.stdout
     assert ssanet(cwd=tmp_path).returncode == 2
     assert ssanet('--version', cwd=tmp_path).stdout == f'ssanet {__version__}\n'

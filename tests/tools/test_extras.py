@@ -1,5 +1,6 @@
 """A command without its optional packages says in one line which extra installs them."""
 
+import os
 import re
 import subprocess
 import sys
@@ -33,11 +34,23 @@ def test_every_optional_package_has_its_extra():
         if (name := re.match(r'[\w.-]+', requirement)[0].replace('-', '_'))
         not in ('ssanet_jax', 'jax', 'flax')
     }
-    assert {**extras, 'scipy': 'train'} == tools.EXTRAS
+    assert {name: extra for name, extra in extras.items() if extra != 'train'} == tools.EXTRAS
 
 
-def run(code):
-    return subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+def run(arguments, start, missing=''):
+    """Runs Python in an environment without a module, which sitecustomize.py in `start` hides."""
+    (start / 'sitecustomize.py').write_text(
+        'import importlib.abc, sys\n'
+        'class Missing(importlib.abc.MetaPathFinder):\n'
+        '    def find_spec(self, name, path, target=None):\n'
+        f'        if name.partition(".")[0] == {missing!r}:\n'
+        '            raise ModuleNotFoundError(f"No module named {name!r}", name=name)\n'
+        'sys.meta_path.insert(0, Missing())\n'
+    )
+    environment = {**os.environ, 'PYTHONPATH': f'{start}{os.pathsep}{ROOT}'}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,22 +71,8 @@ def test_a_missing_package_is_one_line_that_names_its_extra(command, module, ext
         'study': [f'--out={tmp_path}', '--analyze_only'],
         'main': ['--config=configs/digits_ssa20.py', f'--workdir={tmp_path}/run'],
     }[command]
-    target = f'ssanet_jax.tools.{command}'
-    start = (
-        'runpy.run_path("main.py", run_name="__main__")'
-        if command == 'main'
-        else f'runpy._run_module_as_main("{target}")'
-    )
-    argv = ['main.py' if command == 'main' else '-m', *arguments]
-    result = run(
-        'import importlib.abc, runpy, sys\n'
-        'class Missing(importlib.abc.MetaPathFinder):\n'
-        '    def find_spec(self, name, path, target=None):\n'
-        f'        if name.partition(".")[0] == {module!r}:\n'
-        '            raise ModuleNotFoundError(f"No module named {name!r}", name=name)\n'
-        'sys.meta_path.insert(0, Missing())\n'
-        f'sys.argv = {argv}\n{start}'
-    )
+    target = ['main.py'] if command == 'main' else ['-m', f'ssanet_jax.tools.{command}']
+    result = run([*target, *arguments], tmp_path, module)
     assert result.returncode == 2, result.stderr
     assert result.stderr.count('\n') == 1, result.stderr
     assert f'{module}' in result.stderr
@@ -81,6 +80,18 @@ def test_a_missing_package_is_one_line_that_names_its_extra(command, module, ext
 
 
 def test_other_errors_keep_their_traceback(capsys):
-    for error in (ModuleNotFoundError('no name'), ModuleNotFoundError(name='mine'), KeyError('x')):
+    for error in (
+        ModuleNotFoundError('no name'),
+        ModuleNotFoundError(name='_ctypes'),
+        KeyError('x'),
+    ):
         tools.name_extra(type(error), error, None)
         assert type(error).__name__ in capsys.readouterr().err
+
+
+def test_a_script_of_a_user_keeps_the_traceback_of_its_own_module(tmp_path):
+    script = tmp_path / 'main.py'
+    script.write_text('from ssanet_jax.tools import commands\nimport torch_of_mine\n')
+    result = run([script], tmp_path)
+    assert result.returncode == 1
+    assert 'import torch_of_mine\n' in result.stderr

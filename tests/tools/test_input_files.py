@@ -28,6 +28,21 @@ def test_a_folder_is_searched_to_its_depths_for_images(folder):
     assert names('.') == ['a.jpg', 'b.PNG', 'deep/c.jpeg', 'deep/d.webp']
 
 
+def test_a_folder_is_listed_as_training_lists_it(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp('cats')
+    (elsewhere / 'e.jpg').touch()
+    (folder / 'linked').symlink_to(elsewhere)
+    (folder / 'deep/around').symlink_to(folder)
+    for left_out in ('._b.PNG', '.hidden/a.jpg', '@eaDir/a.jpg'):
+        (folder / left_out).parent.mkdir(exist_ok=True)
+        (folder / left_out).touch()
+    (folder / 'z.jpg').symlink_to('nowhere')
+    (folder / 'y.heic').touch()
+    assert names('.') == [
+        'a.jpg', 'b.PNG', 'deep/c.jpeg', 'deep/d.webp', 'linked/e.jpg', 'y.heic', 'z.jpg',
+    ]  # fmt: skip
+
+
 def test_a_glob_takes_what_it_matches_and_a_name_is_taken_as_it_is(folder):
     assert names('*.txt', '**/*.jpeg', 'none.jpg') == ['notes.txt', 'deep/c.jpeg', 'none.jpg']
 

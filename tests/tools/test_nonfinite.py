@@ -10,7 +10,7 @@ import pytest
 from ssanet_jax.errors import ConfigError, DivergedError
 from ssanet_jax.tools import nonfinite as module
 from ssanet_jax.trained.inspection import ArrayStats, Edge
-from ssanet_jax.trained.nonfinite import Culprit, Diagnosis
+from ssanet_jax.trained.nonfinite import Diagnosis, NonFiniteSource
 from ssanet_jax.training import loop
 from tests.helpers import run_tool
 
@@ -100,21 +100,25 @@ def diagnosis(loss=2.5, images=GOOD, grads=WEIGHTS, forward=None, backward=None)
     ('found', 'lines'),
     [
         (
-            diagnosis(float('nan'), forward=Culprit('layer3_1/bn2', 'BatchNorm', '', BAD, GOOD)),
+            diagnosis(
+                float('nan'), forward=NonFiniteSource('layer3_1/bn2', 'BatchNorm', '', BAD, GOOD)
+            ),
             [
                 'First to turn non-finite: layer3_1/bn2 (BatchNorm), 12 of 4,096 values; its '
                 'input is finite, up to 3.2e+37.'
             ],
         ),
         (
-            diagnosis(forward=Culprit('layer3_1', 'Basic', 'layer3_1/ssa', BAD, GOOD)),
+            diagnosis(forward=NonFiniteSource('layer3_1', 'Basic', 'layer3_1/ssa', BAD, GOOD)),
             [
                 'First to turn non-finite: layer3_1 (Basic), in its own code next to '
                 'layer3_1/ssa, 12 of 4,096 values; its input is finite, up to 3.2e+37.'
             ],
         ),
         (
-            diagnosis(grads=np.array([np.nan, 1]), backward=Culprit('', 'ResNet', 'fc', BAD, GOOD)),
+            diagnosis(
+                grads=np.array([np.nan, 1]), backward=NonFiniteSource('', 'ResNet', 'fc', BAD, GOOD)
+            ),
             [
                 'The forward pass is finite. First to turn non-finite in the backward pass: the '
                 'network (ResNet), in its own code next to fc, 12 of 4,096 values; its output '

@@ -21,7 +21,7 @@ def dataset_files(dataset: ConfigDict) -> dict[str, str]:
     files: dict[str, str] = {}
     for split in (dataset.train_split, dataset.eval_split):
         if isinstance(builder, ImageFolder):
-            files |= {file.name: file.path for file in builder.chosen(split)}
+            files |= {file.name: file.path for file in builder.select(split)}
         elif not isinstance(builder, InMemory):
             paths = [str(part.filename) for part in builder.info.splits[split].file_instructions]
             files |= {PurePath(path).name: path for path in paths}

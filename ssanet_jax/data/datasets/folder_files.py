@@ -54,7 +54,7 @@ def image_files(root: str) -> tuple[list[File], dict[str, list[str]]]:
       ConfigError: a folder cannot be listed.
     """
     images, left_out = [], defaultdict(list)
-    for file in _walk(root):
+    for file in walk(root):
         reason = file.reason or _unreadable_kind(file.parts[-1])
         if reason:
             left_out[reason].append(file.name)
@@ -81,8 +81,14 @@ def _unreadable_kind(name: str) -> str:
     return 'not named like an image'
 
 
-def _walk(root: str, parts: tuple[str, ...] = (), above: tuple[str, ...] = ()) -> Iterator[File]:
-    """Yields what is in the folder `parts` of `root`; `above` are the real paths around it."""
+def walk(root: str, parts: tuple[str, ...] = (), above: tuple[str, ...] = ()) -> Iterator[File]:
+    """Yields the files in the folder `parts` of `root`, and what is left out of it, in any order.
+
+    Links are followed; `above` are the real paths around the folder, which end a circle of them.
+
+    Raises:
+      ConfigError: a folder cannot be listed.
+    """
     folder = os.path.join(root, *parts)
     above = (*above, _real_path(folder))
     for name, kind in _children(folder):
@@ -94,7 +100,7 @@ def _walk(root: str, parts: tuple[str, ...] = (), above: tuple[str, ...] = ()) -
         elif _real_path(os.path.join(folder, name)) in above:
             yield File(inside, 'link to a folder around it')
         else:
-            below = _walk(root, inside, above)
+            below = walk(root, inside, above)
             first = next(below, File(inside, 'empty folder'))
             yield from itertools.chain([first], below)
 
@@ -109,7 +115,7 @@ def _children(folder: str) -> list[tuple[str, str]]:
     except OSError as error:
         raise ConfigError(
             f'{printable(folder)} cannot be listed: {error.strerror}. Grant permission, or move it '
-            'out of config.dataset.data_dir.'
+            'elsewhere.'
         ) from error
 
 

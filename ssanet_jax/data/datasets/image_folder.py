@@ -99,7 +99,7 @@ class ImageFolder(tfds.core.DatasetBuilder, skip_registration=True):  # type: ig
         features = {'image': tfds.features.Image(), 'label': tfds.features.ClassLabel()}
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
-    def chosen(self, split: str) -> list[ImageFile]:
+    def select(self, split: str) -> list[ImageFile]:
         """The images of a split or a slice of one, in order."""
         instruction = tfds.core.ReadInstruction.from_spec(split)
         parts = instruction.to_absolute(self.info.splits)

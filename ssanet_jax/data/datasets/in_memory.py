@@ -15,7 +15,7 @@ class Examples(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
 
-    def at(self, rows: Any) -> 'Examples':
+    def take(self, rows: Any) -> 'Examples':
         return Examples(self.images[rows], self.labels[rows])
 
 
@@ -48,10 +48,10 @@ class InMemory(tfds.core.DatasetBuilder, skip_registration=True):  # type: ignor
         }
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
-    def chosen(self, split: str) -> Examples:
+    def select(self, split: str) -> Examples:
         """The examples of a split or a slice of one, in order."""
         parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(self.info.splits)
-        chosen = [self._splits[p.splitname].at(slice(p.from_, p.to)) for p in parts]
+        chosen = [self._splits[p.splitname].take(slice(p.from_, p.to)) for p in parts]
         return Examples(*map(np.concatenate, zip(*chosen, strict=True)))
 
     def _download_and_prepare(self, **options: Any) -> NoReturn:

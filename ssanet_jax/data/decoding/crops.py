@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-ATTEMPTS = 10  # at a crop that fits
+_ATTEMPTS = 10  # at a crop that fits
 
 
 def center_window(sides: Sequence[int], size: int, fraction: float) -> np.ndarray:
-    """Returns the center crop [[top, left], [bottom, right]] of an image.
+    """Returns the center crop [[top, left], [bottom, right]] of an image, float64 [2, 2].
 
     Args:
       sides: height and width of the image.
@@ -41,7 +41,7 @@ def crop_windows(
       aspect: lowest and highest width / height.
     """
     whole = np.asarray(sides, np.float64)  # [n, 2]
-    place, areas, aspects = np.split(uniforms.astype(np.float64), [2, 2 + ATTEMPTS], axis=1)
+    place, areas, aspects = np.split(uniforms.astype(np.float64), [2, 2 + _ATTEMPTS], axis=1)
     low, high = np.log(aspect)
     side = np.sqrt(whole.prod(axis=1, keepdims=True) * (area[0] + (area[1] - area[0]) * areas))
     stretch = np.exp((low + (high - low) * aspects) / 2)
@@ -68,10 +68,26 @@ def reduced_windows(windows: np.ndarray, halvings: np.ndarray) -> np.ndarray:
     return np.concatenate([corner, np.maximum(end - corner, 1)], axis=1).astype(np.int32)
 
 
-def draw_padded(keys: np.ndarray, seed: int, num_examples: int, padding: int) -> np.ndarray:
-    """Draws crops of padded images, int64 [n, 3], each (top, left, mirrored).
+def draw_resized(keys: np.ndarray, seed: int) -> np.ndarray:
+    """Draws uniforms in [0, 1), float32 [n, 23], multiples of 2**-23, by NumPy's Philox.
 
-    Corners are uniform in 0..2 * padding; half of the crops are mirrored.
+    The first says whether to flip; `crop_windows` takes the other 22.
+
+    Args:
+      keys: int64 [n, 2], epoch and number of each example.
+      seed: of the crops.
+    """
+    words = np.empty((len(keys), 3 + 2 * _ATTEMPTS), np.uint64)
+    for row, (epoch, number) in zip(words, keys.tolist(), strict=True):
+        philox = np.random.Philox(key=(seed << 96) + (epoch << 64) + number)
+        row[:] = philox.random_raw(len(row))  # raw words are the same in all versions, NEP 19
+    return (words >> np.uint64(41)).astype(np.float32) * np.float32(2**-23)
+
+
+def draw_padded(keys: np.ndarray, seed: int, num_examples: int, padding: int) -> np.ndarray:
+    """Draws crops of padded images, int64 [n, 3], each (top, left, flipped).
+
+    Corners are uniform in 0..2 * padding; half of the crops are flipped.
 
     Args:
       keys: int64 [n, 2], epoch and number of each example.
@@ -92,5 +108,5 @@ def _padded_crops(seed: int, epoch: int, num_examples: int, padding: int) -> np.
     rng = np.random.default_rng((seed, epoch))
     rng.permutation(num_examples)  # the order of the epoch comes first, see sources.shuffled
     corner = rng.integers(0, 2 * padding, size=(num_examples, 2), endpoint=True)
-    mirrored = rng.random(num_examples) < 0.5
-    return np.concatenate([corner, mirrored[:, None]], axis=1)
+    flipped = rng.random(num_examples) < 0.5
+    return np.concatenate([corner, flipped[:, None]], axis=1)

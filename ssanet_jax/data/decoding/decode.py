@@ -15,16 +15,14 @@ from PIL import Image
 
 from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.data.augmentation import augment
-from ssanet_jax.data.decoding.crops import ATTEMPTS, center_window, crop_windows, draw_padded
+from ssanet_jax.data.decoding.crops import center_window, crop_windows, draw_padded, draw_resized
 from ssanet_jax.data.decoding.formats import BadImageError
 from ssanet_jax.data.decoding.images import decode_image, reason
 from ssanet_jax.data.decoding.jpeg_parts import decode_part, find_parts
-from ssanet_jax.data.decoding.philox import uniforms
 
 _PIL = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 _CV2 = {'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
 _Box = tuple[float, float, float, float]  # left, top, right, bottom
-_UNIFORMS = 3 + 2 * ATTEMPTS  # per random resized crop: mirrored, top, left, areas, aspects
 
 
 class DecodeSpec(NamedTuple):
@@ -60,7 +58,7 @@ def decode(
     All else is decoded exactly.
 
     Args:
-      files: as `decode_image` takes them, turned and composed on white as it does.
+      files: as `decode_image` takes them, rotated by Exif, composited on white.
       keys: int64 [n, 2], epoch and number of each example; with `spec.seed` they determine
         the random crops and their augmentation.
       out: uint8 [n, size, size, 3], written; black where a file cannot be decoded.
@@ -109,12 +107,11 @@ def draw(keys: np.ndarray, spec: DecodeSpec) -> np.ndarray:
     """Draws the random crops of `keys` int64 [n, 2] (epoch, number); a pure function.
 
     Returns:
-      'resized': uniforms in [0, 1), float32 [n, 23]: mirrored if below 0.5, then the 22 of
-      `crop_windows`. 'padded': int64 [n, 3], (top, left, mirrored). Otherwise [n, 0].
+      'resized': uniforms in [0, 1), float32 [n, 23]: flipped if below 0.5, then the 22 of
+      `crop_windows`. 'padded': int64 [n, 3], (top, left, flipped). Otherwise [n, 0].
     """
     if spec.crop == 'resized':
-        seeds = np.stack([(spec.seed << 32) + keys[:, 0], keys[:, 1]], axis=1)
-        return uniforms(seeds, _UNIFORMS)
+        return draw_resized(keys, spec.seed)
     if spec.crop == 'padded':
         draws = draw_padded(keys, spec.seed, spec.num_examples, spec.dataset.crop_padding)
         draws[:, 2] &= spec.dataset.flip
@@ -145,11 +142,11 @@ def crop(image: np.ndarray, draw: np.ndarray, out: np.ndarray, spec: DecodeSpec)
 
 
 def crop_padded(padded: Iterable[np.ndarray], draws: np.ndarray, out: np.ndarray) -> None:
-    """Crops n padded images at `draws` [n, 3], (top, left, mirrored), into `out`."""
+    """Crops n padded images at `draws` [n, 3], (top, left, flipped), into `out`."""
     size = out.shape[1]
-    for image, (top, left, mirrored), square in zip(padded, draws.tolist(), out, strict=True):
+    for image, (top, left, flipped), square in zip(padded, draws.tolist(), out, strict=True):
         part = image[top : top + size, left : left + size]
-        if mirrored:
+        if flipped:
             cv2.flip(part, 1, square)
         else:
             square[:] = part

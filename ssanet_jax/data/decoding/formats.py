@@ -91,7 +91,7 @@ def webp_sides(file: bytes) -> tuple[int, int]:
 
 
 def gif_pixels(file: bytes) -> bytes:
-    """Removes the extensions before the first image of a GIF, except what makes a color clear."""
+    """Removes extensions before the first image of a GIF but not what makes colors transparent."""
     place = 13 + (3 << 1 + (file[10] & 7) if file[10] & 0x80 else 0)  # after the palette
     header, control = file[:place], b''
     while file.startswith(b'!', place):

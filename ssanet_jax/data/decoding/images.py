@@ -25,7 +25,7 @@ from ssanet_jax.data.decoding.orientation import upright
 
 # Not Image.open, whose limit of pixels is one for the process.
 _PILLOW: dict[str, type[ImageFile.ImageFile]] = {
-    'JPEG': JpegImagePlugin.JpegImageFile,  # of few files, see `jpeg.sides`
+    'JPEG': JpegImagePlugin.JpegImageFile,  # of few files, see `jpeg.stored_shape`
     'PNG': PngImagePlugin.PngImageFile,
     'WebP': WebPImagePlugin.WebPImageFile,
     'GIF': GifImagePlugin.GifImageFile,
@@ -41,13 +41,13 @@ warnings.filterwarnings('ignore', module=r'PIL\.')  # about damaged files: error
 _MAX_SIDE = 2**16 - 1  # a JPEG's
 _JPEG_END, _TAIL = b'\xff\xd9', 64  # bytes that most files end within
 TRUNCATED = 'It is truncated.'
-_ROWS = 64  # composed at a time
+_ROWS = 64  # composited at a time
 # Pixels of blocks that a JPEG does not hold, from RGB or gray and from CMYK.
 _MISSING = {bytes([level] * 3) for level in (128, 64, 63)}
 
 
 def decode_image(file: bytes | np.ndarray, dataset: ConfigDict) -> np.ndarray:
-    """Decodes a file exactly: the first frame, turned as its Exif orientation says, on white.
+    """Decodes a file exactly: first frame, rotated by Exif, composited on white.
 
     Gray, CMYK and palettes become RGB; of 16 bits the upper 8 count. Color profiles are ignored.
 
@@ -77,7 +77,7 @@ def decode_image(file: bytes | np.ndarray, dataset: ConfigDict) -> np.ndarray:
         ) from error
 
 
-def image_sides(file: bytes, dataset: ConfigDict) -> tuple[int, int]:
+def image_shape(file: bytes, dataset: ConfigDict) -> tuple[int, int]:
     """Reads the height and width of the image that `decode_image` returns, without decoding it.
 
     Raises:
@@ -85,7 +85,7 @@ def image_sides(file: bytes, dataset: ConfigDict) -> tuple[int, int]:
     """
     kind = _format(file, dataset)
     try:
-        if kind == 'JPEG' and (stored := jpeg.sides(file)):
+        if kind == 'JPEG' and (stored := jpeg.stored_shape(file)):
             sides, tag = stored, jpeg_segments.orientation(file)
         else:
             image = _open(file, kind, dataset)
@@ -157,8 +157,8 @@ def _decode_jpeg(file: bytes, dataset: ConfigDict) -> np.ndarray:
 
 
 def _decode_stored(file: bytes, dataset: ConfigDict) -> np.ndarray:
-    """Decodes a JPEG, not turned."""
-    sides = jpeg.sides(file)
+    """Decodes a JPEG, not rotated."""
+    sides = jpeg.stored_shape(file)
     if sides is None:
         with _open(file, 'JPEG', dataset) as image:
             return np.asarray(image.convert('RGB'))
@@ -203,7 +203,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 
 def _on_white(image: np.ndarray) -> np.ndarray:
-    """Composes RGBA uint8 [H, W, 4] on white; returns RGB [H, W, 3], as it is if it is given."""
+    """Composites RGBA uint8 [H, W, 4] on white; returns RGB [H, W, 3], as it is if it is given."""
     if image.shape[2] == 3:
         return image
     out = np.ascontiguousarray(image[..., :3])

@@ -11,8 +11,8 @@ from ssanet_jax.data.decoding.jpeg_segments import with_height
 MAX_HALVINGS = 3  # of the resolution; libjpeg's limit
 
 
-def sides(file: bytes) -> tuple[int, int] | None:
-    """Reads height and width; None for what is left to Pillow: CMYK and rare subsampling."""
+def stored_shape(file: bytes) -> tuple[int, int] | None:
+    """Height and width as stored; None for what Pillow decodes, CMYK and rare subsampling."""
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(file, strict=False)
     except (KeyError, ValueError):  # KeyError: simplejpeg has no name for the subsampling
@@ -35,7 +35,7 @@ def decode_window(
 
     Args:
       file: the JPEG.
-      sides: height and width, as from `sides`.
+      sides: height and width, as from `stored_shape`.
       window: int [4], (top, left, height, width) in pixels of the reduced image.
       halvings: how many times the image is halved, 0 to 3.
 

@@ -67,7 +67,7 @@ def find_parts(
 
 
 def _sides(file: bytes, dataset: ConfigDict) -> tuple[int, int] | None:
-    sides = jpeg.sides(file)
+    sides = jpeg.stored_shape(file)
     try:
         check_bytes(file, dataset)
         check_pixels(*(sides or (0, 0)), dataset)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import jax
 from absl import logging
 from etils import epath
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -39,7 +39,7 @@ class MetricsLog:
             return
         self._workdir = workdir
         self._file = AtomicAppender(workdir.metrics, workdir.metrics_up_to(start_step))
-        self._events = _or_warn(partial(EventFile, workdir.path))
+        self._events = _or_warn(partial(EventFile, workdir.path, start_step))
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Writes one line; raises SaveError, also where the workdir is another run's now."""
@@ -60,13 +60,19 @@ class MetricsLog:
 
 
 class EventFile:
-    """A new file of scalars for TensorBoard in `folder`; raises OSError."""
+    """A new file of scalars for TensorBoard in `folder`, which no longer shows later steps.
 
-    def __init__(self, folder: epath.Path):
+    Raises:
+      OSError: it cannot be written.
+    """
+
+    def __init__(self, folder: epath.Path, start_step: int):
         name = f'{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'
         self._file = (folder / f'events.out.tfevents.{name}').open('wb')
         self._records = RecordWriter(self._file)
         self._write(file_version='brain.Event:2')
+        # TensorBoard then drops what other files have from that step on.
+        self._write(step=start_step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes values by tag, all of one step."""
