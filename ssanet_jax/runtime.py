@@ -106,11 +106,16 @@ def _replace_unreadable_programs() -> None:
     """
     try:
         from jax._src.lru_cache import LRUCache  # private: another JAX may have none
-    except ImportError:
+
+        add = LRUCache.put
+    except (ImportError, AttributeError):
         return
-    add = LRUCache.put
 
     def replace(self: Any, key: str, value: bytes) -> None:
+        used = ['path', 'eviction_enabled']
+        used += ['lock', 'lock_timeout_secs'] if getattr(self, used[1], False) else []
+        if not all(hasattr(self, name) for name in used):  # of another JAX
+            return add(self, key, value)
         wait = self.lock_timeout_secs if self.eviction_enabled else None
         with nullcontext() if wait is None else self.lock.acquire(timeout=wait):
             (self.path / f'{key}-cache').unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from ssanet_jax.config.sizes import eval_size, sizes_from
+from ssanet_jax.config.sizes import eval_batch_size, eval_size, sizes_from
 from ssanet_jax.data import memory
 from ssanet_jax.data.bad_images import BadImages
 from ssanet_jax.data.builders import open_builder, open_source, prepare_command, split_size
@@ -72,9 +72,8 @@ def eval_batches(
     """
     share = share or HostShard.of_this_host()
     dataset = config.dataset
-    batch_size = config.eval_batch_size if config.eval_batch_size > 0 else config.batch_size
     devices = jax.local_device_count()
-    rows = -(-batch_size // (share.num_hosts * devices)) * devices
+    rows = -(-eval_batch_size(config) // (share.num_hosts * devices)) * devices
     largest_share = -(-split_size(open_builder(dataset), split) // share.num_hosts)
     batches: Iterator[Batch]
     if dataset.in_memory:

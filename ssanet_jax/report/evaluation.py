@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ssanet_jax import data
-from ssanet_jax.config.sizes import eval_size
+from ssanet_jax.config.sizes import eval_batch_size, eval_size
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
 from ssanet_jax.trained.load import TrainedModel
@@ -119,8 +119,7 @@ def _eval_config(trained: TrainedModel) -> tuple[ConfigDict, data.DatasetInfo]:
             f'{config.dataset.name} has {info.num_classes} classes, but the network has '
             f'{expected}; restore the dataset that it was trained on.'
         )
-    size = config.eval_batch_size if config.eval_batch_size > 0 else config.batch_size
-    config.eval_batch_size = min(size, _MAX_BATCH_SIZE)
+    config.eval_batch_size = min(eval_batch_size(config), _MAX_BATCH_SIZE)
     return config, info
 
 

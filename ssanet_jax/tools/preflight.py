@@ -25,6 +25,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from ssanet_jax import runtime
 from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.config import make_plan
+from ssanet_jax.config.sizes import eval_batch_size
 from ssanet_jax.config.validation import check_batch_norm_group_size, check_batch_size
 from ssanet_jax.errors import ConfigError, RunError
 from ssanet_jax.tables import FORMATS, show
@@ -116,10 +117,9 @@ def preflight(
       ConfigError: a batch does not fit a device's memory; the message has the largest that does.
       RunError: a step does not compile.
     """
-    eval_batch = config.eval_batch_size if config.eval_batch_size > 0 else config.batch_size
     images: dict[Step, int] = {
         'train': config.batch_size // target.num_devices,
-        'eval': -(-eval_batch // target.num_devices),
+        'eval': -(-eval_batch_size(config) // target.num_devices),
     }
     train = compile_step('train', images['train'])
     available = getattr(train, 'available', None) or target.kind.usable_memory

@@ -58,7 +58,6 @@ class TrainerSetup(NamedTuple):
     image_size: int
     eval_size: int
     eval_flip: bool
-    dtype: jnp.dtype
     gates: dict[str, GateShape]
 
     def init(self) -> TrainState:
@@ -177,7 +176,6 @@ def build(
         image_size=config.dataset.image_size,
         eval_size=eval_size(config.dataset),
         eval_flip=config.dataset.eval_flip,
-        dtype=jnp.dtype(config.dtype),
         gates=_gates(config, model) if config.log_gates else {},
     )
 
