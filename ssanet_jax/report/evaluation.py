@@ -84,7 +84,7 @@ def evaluate_trained(trained: TrainedModel, *, hardest: int, sample: int) -> Eva
     parts: list[tuple[np.ndarray, ...]] = []
     hard, sampled = _no_images(config), [_no_images(config)]
     start, num_good, losses = 0, 0, np.zeros(0, np.float32)  # of the hardest
-    for batch in data.eval_batches(config, config.dataset.eval_split, share=data.HostShard(0, 1)):
+    for batch in data.eval_batches(config, config.dataset.eval_split, shard=data.HostShard(0, 1)):
         mask, image = batch['mask'], batch['image']
         logits = predictor.logits(image)
         loss, rank = map(np.asarray, _loss_and_rank(logits, batch['label']))

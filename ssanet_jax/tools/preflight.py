@@ -5,9 +5,9 @@ r"""Compiles a recipe's training and evaluation steps for TPUs or GPUs that are 
     ssanet preflight --config=imagenet_ssa50 --topology=h100x8
 
 The vendors' own compilers run on any Linux machine. Says whether the steps compile and fit the
-memory of a device, the largest batch that does, what devices exchange, and a time that no step can
-beat: a bound from published peak rates, not a measurement. It reads no data; docs/preflight.md
-explains each row.
+memory of a device, the largest batch that does, the collectives between devices, and a time that no
+step can beat: a bound from published peak rates, not a measurement. It reads no data;
+docs/preflight.md explains each row.
 """
 
 import importlib.util
@@ -145,7 +145,9 @@ def preflight(
         )
     costs: dict[Step, StepCost] = {'train': train, 'eval': evaluation}
     bounds = {
-        step: bound(target.kind, flops=cost.flops, traffic=cost.traffic, exchanges=cost.exchanges)
+        step: bound(
+            target.kind, flops=cost.flops, traffic=cost.traffic, collectives=cost.collectives
+        )
         for step, cost in costs.items()
     }
     hours = device_hours(config, target.num_devices, sizes, images, bounds)

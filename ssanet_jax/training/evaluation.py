@@ -14,11 +14,11 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import lossy_output
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.checkpoints.reader import read_checkpoint
+from ssanet_jax.training.initial_weights import load_weights
 from ssanet_jax.training.monitoring import console as terminal
 from ssanet_jax.training.multihost import agreement, hosts
 from ssanet_jax.training.multihost.hosts import raise_on_all_hosts
 from ssanet_jax.training.parallel import to_devices
-from ssanet_jax.training.pretrained import load_weights
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.storage.atomic_io import write_json
 from ssanet_jax.training.storage.workdir import Workdir, finite
@@ -37,11 +37,11 @@ def evaluate(
 
     Of a state with averages, those are evaluated, and the raw variables as 'raw/top1' etc.
     """
-    totals = {prefix: setup.zero_metrics() for prefix in state.evaluated}
+    totals = {prefix: setup.zero_metrics() for prefix in state.eval_states}
     batches = data.eval_batches(config, config.dataset.eval_split)
     for batch in to_devices(batches, setup.mesh):
         before_batch()
-        for prefix, variant in state.evaluated.items():
+        for prefix, variant in state.eval_states.items():
             totals[prefix] = setup.eval_step(variant, batch, totals[prefix])
     means = {f'{p}{name}': v for p, total in totals.items() for name, v in total.means().items()}
     means.pop('raw/num_examples', None)

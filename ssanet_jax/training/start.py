@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.training.checkpoints.reader import CheckpointReader
 from ssanet_jax.training.checkpoints.writer import Checkpoints
+from ssanet_jax.training.initial_weights import load_weights
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.multihost.hosts import raise_on_all_hosts
-from ssanet_jax.training.pretrained import load_weights
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.storage import run_history
 from ssanet_jax.training.storage.workdir import Workdir

@@ -155,7 +155,7 @@ def build(
         average=average,
         max_loss=config.max_loss,
         max_bad_steps=config.max_bad_steps,
-        exchange_dtype=jnp.dtype(config.exchange_dtype),
+        all_reduce_dtype=jnp.dtype(config.all_reduce_dtype),
     )
     zero_metrics = partial(Metrics.zero, metrics, num_classes=num_classes)
     return TrainerSetup(

@@ -185,7 +185,7 @@ OUT_OF_RANGE = {
     'max_loss': '0',
     'max_bad_steps': '-1',
     'dtype': 'float16',
-    'exchange_dtype': 'float16',
+    'all_reduce_dtype': 'float16',
     'label_smoothing': '1',
     'target_threshold': '1',
     'micro_batches': '0',
