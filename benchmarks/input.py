@@ -154,7 +154,7 @@ def memory_rates(rounds: int) -> list[float]:
     rates = []
     for _ in range(rounds):
         batches = memory.train_images(
-            split, spec, batch_size=512, start_step=0, share=data.HostShard(0, 1)
+            split, spec, batch_size=512, start_step=0, shard=data.HostShard(0, 1)
         )
         rates.append(measure((image for image, _ in batches), 50_000))
     return rates

@@ -60,7 +60,7 @@ def compilation(result: dict[str, Any]) -> str:
     return markdown(['training step', 'cold, s', 'from the cache, s'], rows)
 
 
-def exchanges(result: dict[str, Any]) -> str:
+def all_reduces(result: dict[str, Any]) -> str:
     rows = [
         (r['model'], f'{r["all_reduces"]}', f'{r["all_reduce_bytes"] / 1e6:.1f}')
         for r in result['models']
@@ -147,7 +147,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     'times': ('step.json', times),
     'costs': ('step_costs.json', costs),
     'compilation': ('step.json', compilation),
-    'exchanges': ('step_8_devices.json', exchanges),
+    'all_reduces': ('step_8_devices.json', all_reduces),
     'torch': ('vs_torch.json', torch),
     'rounding': ('tail_rounding.json', rounding),
     'traffic': ('tail_traffic.json', traffic),

@@ -19,7 +19,6 @@ compiles with flags of the compiler, whose results are kept beside those without
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 from importlib import metadata
@@ -99,6 +98,7 @@ def count(target: str, program: str) -> dict[str, Any]:
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     from ssanet_jax.analysis.hlo import operations
+    from ssanet_jax.analysis.schedule import estimated_cycles
 
     kind = DEVICE_TYPES[target]
     topology = min(kind.topologies, key=lambda name: kind.topologies[name])
@@ -109,13 +109,12 @@ def count(target: str, program: str) -> dict[str, Any]:
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), arguments
     )
     compiled = jax.jit(step, donate_argnums=0).lower(*shapes).compile()
-    cycles = sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', compiled.as_text())))
     # The TPU's compiler counts what stays in fast memory apart; the GPU's counts nothing.
     accessed = (compiled.cost_analysis() or {}).get('bytes accessed')
     if accessed is None:
         accessed = sum(operation.bytes_accessed for operation in operations(compiled))
     return {
-        'cycles': cycles,
+        'cycles': estimated_cycles(compiled.as_text()) or 0,
         'bytes': accessed,
         'temporaries': compiled.memory_analysis().temp_size_in_bytes,
     }

@@ -7,9 +7,10 @@ momentum 0.9, learning rate 1.7 after 2 epochs of warm-up, then down to 0 in a s
 decay 1e-4, label smoothing 0.1; images of 160 pixels that become 192 from epoch 11 to 13. Tested at
 256, by the mean of the logits of each image and its mirror image.
 
-They blur the input of each strided convolution (BlurPool), which this does not have; decay the last
-layer's bias and the BatchNorms of shortcuts, not decayed here; and train on images stored with at
-most 500 pixels a side. Their resize averages areas; here it is bilinear with antialiasing.
+They blur the input of each strided convolution but the first (BlurPool), which this does not have;
+decay the last layer's bias and the BatchNorms of shortcuts, not decayed here; and train on images
+stored with at most 500 pixels a side. Their resize averages areas; here it is bilinear with
+antialiasing.
 
 Theirs, ResNet-50: 73.8% top-1. Ours: not measured yet.
 Other networks: --config.model.name=resnet50 (theirs, without BlurPool) or se_resnet50.

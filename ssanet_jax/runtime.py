@@ -106,15 +106,20 @@ def _replace_unreadable_programs() -> None:
     """
     try:
         from jax._src.lru_cache import LRUCache  # private: another JAX may have none
-    except ImportError:
+
+        add = LRUCache.put
+    except (ImportError, AttributeError):
         return
-    add = LRUCache.put
 
     def replace(self: Any, key: str, value: bytes) -> None:
-        wait = self.lock_timeout_secs if self.eviction_enabled else None
+        limited = getattr(self, 'eviction_enabled', None)
+        used = ['path', 'lock', 'lock_timeout_secs'] if limited else ['path']
+        if limited is None or not all(hasattr(self, name) for name in used):  # of another JAX
+            return add(self, key, value)
+        wait = self.lock_timeout_secs if limited else None
         with nullcontext() if wait is None else self.lock.acquire(timeout=wait):
             (self.path / f'{key}-cache').unlink(missing_ok=True)
-            names = {path.name for path in self.path.iterdir()} if self.eviction_enabled else ()
+            names = {path.name for path in self.path.iterdir()} if limited else ()
             for name in names:
                 if name.endswith('-cache') and f'{name.removesuffix("cache")}atime' not in names:
                     (self.path / name).unlink()

@@ -71,12 +71,25 @@ def test_packages_import_only_packages_before_them():
     package = ROOT / 'ssanet_jax'
     for file in {*package.rglob('*.py')} - {package / '__init__.py'}:
         own = order.index(file.relative_to(package).parts[0].removesuffix('.py'))
-        for node in ast.walk(ast.parse(file.read_text())):
-            if not isinstance(node, ast.Import | ast.ImportFrom):
-                continue
+        for line, module in imports(file):
+            assert order.index(module.split('.')[1]) <= own, f'{file}:{line} imports {module}'
+
+
+def test_of_training_multihost_imports_itself_only_and_storage_both():
+    training = ROOT / 'ssanet_jax/training'
+    allowed = {'multihost': {'multihost'}, 'storage': {'multihost', 'storage'}}
+    for folder, names in allowed.items():
+        for file in (training / folder).rglob('*.py'):
+            for line, module in imports(file):
+                inner = module.split('.')[1:]
+                assert inner[0] != 'training' or inner[1] in names, f'{file}:{line}: {module}'
+
+
+def imports(file):
+    """The line and the name of each import of this package's modules."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
             base = f'{node.module}.' if isinstance(node, ast.ImportFrom) else ''
-            modules = [f'{base}{alias.name}' for alias in node.names]
-            for module in modules:
-                top, *inner = module.split('.')
-                if top == 'ssanet_jax':
-                    assert order.index(inner[0]) <= own, f'{file}:{node.lineno} imports {module}'
+            for alias in node.names:
+                if f'{base}{alias.name}'.startswith('ssanet_jax.'):
+                    yield node.lineno, f'{base}{alias.name}'

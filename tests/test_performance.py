@@ -48,11 +48,11 @@ def test_ssa_costs_little_when_both_are_folded():
 
 
 @pytest.mark.slow
-def test_devices_exchange_the_gradients_and_statistics_once():
+def test_devices_reduce_the_gradients_and_statistics_once():
     numbers = 25_557_064 + 2 * 26_560 + 16 * 2 + 4  # parameters, statistics, SSA's, metrics
-    exchange = cost('ssa_resnet50', 'auto', num_devices=8, image_size=32)
-    assert exchange.all_reduces <= 2
-    assert exchange.all_reduce_bytes == pytest.approx(4 * numbers, rel=1e-3)
+    counted = cost('ssa_resnet50', 'auto', num_devices=8, image_size=32)
+    assert counted.all_reduces <= 2
+    assert counted.all_reduce_bytes == pytest.approx(4 * numbers, rel=1e-3)
 
 
 @pytest.mark.parametrize(

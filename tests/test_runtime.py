@@ -166,3 +166,23 @@ def test_a_cache_without_a_limit_of_its_size_is_written(tmp_path):
     cache = LRUCache(str(tmp_path), max_size=-1)
     cache.put('key', b'program')
     assert cache.get('key') == b'program'
+
+
+@pytest.mark.parametrize('missing', ['path', 'eviction_enabled', 'lock', 'lock_timeout_secs'])
+def test_a_cache_of_another_jax_keeps_its_own_put(monkeypatch, missing):
+    class Other:
+        """Without one of the attributes of the caches known today."""
+
+        def __init__(self):
+            known = {'path': None, 'eviction_enabled': True, 'lock': None, 'lock_timeout_secs': 1}
+            vars(self).update({name: known[name] for name in known if name != missing})
+            self.added = {}
+
+        def put(self, key, value):
+            self.added[key] = value
+
+    monkeypatch.setattr(sys.modules[LRUCache.__module__], 'LRUCache', Other)
+    runtime._replace_unreadable_programs.__wrapped__()
+    cache = Other()
+    cache.put('key', b'program')
+    assert cache.added == {'key': b'program'}

@@ -101,16 +101,13 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return math.exp(scipy.optimize.brentq(slope, low, high, xtol=1e-6))
 
 
-def cross_fitted(
-    logits: np.ndarray, labels: np.ndarray, seed: int = 0
-) -> tuple[np.ndarray, tuple[float, float]]:
+def cross_fitted(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
     """Probabilities at cross-fitted temperatures: each fitted on other images.
 
-    The images are split at random into halves; each half uses the temperature of the other.
+    A fixed permutation splits the images into halves; each uses the temperature of the other.
 
     Args:
       logits, labels: as for `fit_temperature`, of at least 2 images.
-      seed: of the split.
 
     Returns:
       Probabilities [N, K], dtype of logits, and the temperatures of both halves.
@@ -120,7 +117,7 @@ def cross_fitted(
     """
     if len(labels) < 2:
         raise ValueError(f'cross_fitted needs at least 2 images, got {len(labels)}.')
-    first, second = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
+    first, second = np.array_split(np.random.default_rng(0).permutation(len(labels)), 2)
     probabilities, temperatures = np.empty_like(logits), []
     for half, other in ((first, second), (second, first)):
         temperature = fit_temperature(logits[other], labels[other])

@@ -165,7 +165,7 @@ def summarize(
 ) -> dict[str, GateStatistics]:
     """Statistics on the host from `find_gates` and `tally_gates`."""
     pairs = zip(shapes.items(), jax.device_get(tallies), strict=True)
-    return {name: _statistics(shape, moments) for (name, shape), moments in pairs}
+    return {name: _statistics(shape, tally) for (name, shape), tally in pairs}
 
 
 def sown_gate(module: nn.Module) -> jax.Array | None:
@@ -231,20 +231,20 @@ def _merge(total: Sequence[GateMoments], more: Sequence[GateMoments]) -> tuple[G
     return tuple(map(merge, total, more))
 
 
-def _statistics(shape: GateShape, moments: GateMoments) -> GateStatistics:
-    within, spatial_std, low, high, entropy = map(float, moments.averages)
-    across = moments.squares / max(float(moments.images), 1.0)  # [maps]
+def _statistics(shape: GateShape, tally: GateMoments) -> GateStatistics:
+    within, spatial_std, low, high, entropy = map(float, tally.averages)
+    across = tally.squares / max(float(tally.images), 1.0)  # [maps]
     one_pixel = shape.height * shape.width == 1
     return GateStatistics(
         shape=shape,
-        images=int(moments.images),
-        mean=float(np.mean(moments.means)),
-        std=math.sqrt(within + np.mean(across) + np.var(moments.means)),
+        images=int(tally.images),
+        mean=float(np.mean(tally.means)),
+        std=math.sqrt(within + np.mean(across) + np.var(tally.means)),
         spatial_std=None if one_pixel else spatial_std,
         image_std=math.sqrt(np.mean(across)),
         low=low,
         high=high,
         entropy=None if one_pixel else entropy,
-        map_means=np.asarray(moments.means),
-        histogram=np.asarray(moments.histogram) if len(moments.histogram) else None,
+        map_means=np.asarray(tally.means),
+        histogram=np.asarray(tally.histogram) if len(tally.histogram) else None,
     )

@@ -1,15 +1,16 @@
-"""XLA's own counts of a compiled program: operations, memory and communication."""
+"""Reads compiled programs: their text, and XLA's own counts of operations and memory."""
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 
-_SHAPE = re.compile(r'(pred|[a-z]+\d+)\w*\[([\d,]*)\]')
-_OPERATION = re.compile(r'\s*(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(([^)]*)\)(.*)')
-_FREE = {'parameter', 'get-tuple-element', 'tuple', 'bitcast', 'constant'}
-_ALL_REDUCE = re.compile(r' = (.*) all-reduce(?:-start)?\(')
+_ARRAY = re.compile(r'\b(pred|[a-z]+\d+)\w*\[([\d,]*)\](?:\{([^}]*)\})?')
+_INSTRUCTION = re.compile(r'\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(([^)]*)\)(.*)')
+_COMPUTATION = re.compile(r'(?:ENTRY )?%?([\w.\-]+) \(.*\{$')
+NO_TRAFFIC = {'parameter', 'get-tuple-element', 'tuple', 'bitcast', 'constant', 'after-all'}
 
 
 class ProgramCost(NamedTuple):
@@ -40,13 +41,18 @@ def program_cost(compiled: jax.stages.Compiled) -> ProgramCost:
     """
     counts: Any = compiled.cost_analysis()
     memory: Any = compiled.memory_analysis()
-    exchanged = _ALL_REDUCE.findall(compiled.as_text() or '')
+    reduced = [
+        sum(array_bytes(instruction.shape))
+        for body in computations(compiled.as_text() or '').values()
+        for instruction in body
+        if instruction.kind in ('all-reduce', 'all-reduce-start')
+    ]
     return ProgramCost(
         flops=counts['flops'],
         bytes_accessed=counts['bytes accessed'],
         temporaries=memory.temp_size_in_bytes,
-        all_reduces=len(exchanged),
-        all_reduce_bytes=sum(_size(shapes) for shapes in exchanged),
+        all_reduces=len(reduced),
+        all_reduce_bytes=sum(reduced),
     )
 
 
@@ -73,23 +79,53 @@ def operations(compiled: jax.stages.Compiled) -> list[Operation]:
     text = compiled.as_text() or ''
     sizes: dict[str, int] = {}
     accessing = []
-    for line in text[text.index('\nENTRY') :].splitlines():
-        match = _OPERATION.match(line)
-        if not match:
-            continue
-        name, shape, kind, operands, rest = match.groups()
-        sizes[name] = _size(shape)
-        if kind not in _FREE:
-            read = sum(sizes.get(o, 0) for o in re.findall(r'%([\w.\-]+)', operands))
+    for instruction in computations(text)[entry_name(text)]:
+        name, shape, kind, operands, rest = instruction
+        sizes[name] = sum(array_bytes(shape))
+        if kind not in NO_TRAFFIC:
+            read = sum(sizes.get(operand, 0) for operand in operands)
             source = re.search(r'op_name="([^"]*)"', rest)
             accessing.append(Operation(source.group(1) if source else '', read + sizes[name]))
     return accessing
 
 
-def _size(shapes: str) -> int:
-    """Bytes of 'f32[8,64]{1,0}' or of a tuple of such shapes."""
-    total = 0
-    for dtype, dimensions in _SHAPE.findall(shapes):
+class Instruction(NamedTuple):
+    """A line of a program's text: `name = shape kind(operands)rest`."""
+
+    name: str
+    shape: str
+    kind: str
+    operands: list[str]
+    rest: str
+
+
+def entry_name(text: str) -> str:
+    """The name of the computation that one call runs."""
+    return str(re.findall(r'^ENTRY %?([\w.\-]+)', text, re.MULTILINE)[-1])
+
+
+def computations(text: str) -> dict[str, list[Instruction]]:
+    """The instructions of each computation of a module, by its name."""
+    found: dict[str, list[Instruction]] = {}
+    current: list[Instruction] = []
+    for line in text.splitlines():
+        if match := _INSTRUCTION.match(line):
+            name, shape, kind, operands, rest = match.groups()
+            names = re.findall(r'%([\w.\-]+)', operands) or operands.split(', ')
+            current.append(Instruction(name, shape, kind, names, rest))
+        elif match := _COMPUTATION.match(line):
+            current = found.setdefault(match[1], [])
+    return found
+
+
+def array_bytes(shape: str, *, memory_only: bool = False) -> Iterator[int]:
+    """Bytes of each array of 'f32[8,64]{1,0}' or of a tuple.
+
+    With `memory_only`, 0 for arrays elsewhere, as in S(1), a TPU's fast memory.
+    """
+    for dtype, dimensions, layout in _ARRAY.findall(shape):
         bits = 8 if dtype == 'pred' else int(re.sub(r'\D', '', dtype))
-        total += math.prod(int(d) for d in dimensions.split(',') if d) * bits // 8
-    return total
+        elsewhere = memory_only and 'S(' in layout
+        yield (
+            0 if elsewhere else math.prod(map(int, filter(None, dimensions.split(',')))) * bits // 8
+        )

@@ -54,11 +54,6 @@ class Cost(NamedTuple):
         """Matmul MACs plus elementwise work, as the SSANet paper counts."""
         return self.matmul_macs + self.attention_elementwise
 
-    @property
-    def attention_macs(self) -> int:
-        """The part of `macs` in attention blocks."""
-        return self.attention_matmul_macs + self.attention_elementwise
-
 
 class LayerCost(NamedTuple):
     """Cost of one module itself, without its submodules, over all of its calls.
@@ -67,7 +62,7 @@ class LayerCost(NamedTuple):
       path: 'layer1_0/conv1'; '' for the network.
       kind: class name.
       attention: whether it is an attention block or part of one.
-      inputs, outputs: shapes of the arrays of its last call, for one image.
+      outputs: shapes of the arrays that its last call returned, for one image.
       parameters: number of trainable values.
       matmul_macs: MACs of convolutions and matrix products.
       elementwise: elementwise multiplications as in `Cost`; 0 outside of attention.
@@ -76,7 +71,6 @@ class LayerCost(NamedTuple):
     path: str
     kind: str
     attention: bool
-    inputs: tuple[Shape, ...]
     outputs: tuple[Shape, ...]
     parameters: int
     matmul_macs: int
@@ -88,14 +82,14 @@ class LayerCost(NamedTuple):
         return ', '.join('x'.join(map(str, shape[1:])) for shape in self.outputs)
 
 
-def model_cost(model: nn.Module, image_size: int, channels: int = 3) -> Cost:
-    """Counts for one image [1, image_size, image_size, channels], in inference mode.
+def model_cost(model: nn.Module, image_size: int) -> Cost:
+    """Counts for one image [1, image_size, image_size, 3], in inference mode.
 
     >>> from ssanet_jax import create_model
     >>> model_cost(create_model('resnet50', num_classes=1000, variant='v1'), 224).macs
     3857973248
     """
-    return total_cost(layer_costs(model, image_size, channels))
+    return total_cost(layer_costs(model, image_size))
 
 
 def total_cost(layers: Sequence[LayerCost]) -> Cost:
@@ -108,7 +102,7 @@ def total_cost(layers: Sequence[LayerCost]) -> Cost:
     )
 
 
-def layer_costs(model: nn.Module, image_size: int, channels: int = 3) -> list[LayerCost]:
+def layer_costs(model: nn.Module, image_size: int) -> list[LayerCost]:
     """Counts for every module, in the order of their first calls.
 
     Each parameter and each MAC belongs to exactly one module, the innermost around it. Residual
@@ -118,17 +112,16 @@ def layer_costs(model: nn.Module, image_size: int, channels: int = 3) -> list[La
     Args:
       model: called as model(images, train=False).
       image_size: height and width of the image.
-      channels: of the image.
     """
     model = plain_form(model)
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     modules: dict[str, nn.Module] = {}
-    shapes: dict[str, tuple[tuple[Shape, ...], tuple[Shape, ...]]] = {}
+    outputs: dict[str, tuple[Shape, ...]] = {}
 
     def record(call: ModuleCall) -> Any:
         modules.setdefault(call.path, call.module)
         result = call()
-        shapes[call.path] = _shapes((call.args, call.kwargs)), _shapes(result)
+        outputs[call.path] = _shapes(result)
         return result
 
     with on_call(record):
@@ -148,7 +141,7 @@ def layer_costs(model: nn.Module, image_size: int, channels: int = 3) -> list[La
             path,
             type(module).__name__,
             attention[path],
-            *shapes[path],
+            outputs[path],
             parameters[path],
             matmul_macs[path],
             elementwise[path],

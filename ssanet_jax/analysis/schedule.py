@@ -1,17 +1,21 @@
-"""Reads the text of a scheduled program: memory traffic, exchanges between devices, cycles."""
+"""Reads the text of a scheduled program: memory traffic, collectives between devices, cycles."""
 
 import math
 import re
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-_ARRAY = re.compile(r'\b(pred|[a-z]+\d+)\w*\[([\d,]*)\](?:\{([^}]*)\})?')
-_OPERATION = re.compile(r'\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(([^)]*)\)(.*)')
-_COMPUTATION = re.compile(r'(?:ENTRY )?%?([\w.\-]+) \(.*\{$')
-_NO_TRAFFIC = {'parameter', 'get-tuple-element', 'tuple', 'bitcast', 'constant', 'after-all'}
+from ssanet_jax.analysis.hlo import (
+    NO_TRAFFIC,
+    Instruction,
+    array_bytes,
+    computations,
+    entry_name,
+)
+
 _SLICES = {'slice', 'dynamic-slice', 'gather'}
-_EXCHANGES = (
+_COLLECTIVES = (
     'all-reduce',
     'all-gather',
     'reduce-scatter',
@@ -21,8 +25,8 @@ _EXCHANGES = (
 )
 
 
-class Exchange(NamedTuple):
-    """One exchange between devices.
+class Collective(NamedTuple):
+    """One collective between devices.
 
     Attributes:
       kind: 'all-reduce', 'all-gather', ...
@@ -38,46 +42,38 @@ class Exchange(NamedTuple):
     overlapped: int | None
 
 
-class _Operation(NamedTuple):
-    name: str
-    shape: str
-    kind: str
-    operands: list[str]
-    rest: str
-
-
-def exchanges(text: str, num_devices: int) -> list[Exchange]:
-    """The exchanges of one call, in order; `text` is `compiled.as_text()`.
+def collectives(text: str, num_devices: int) -> list[Collective]:
+    """The collectives of one call, in order; `text` is `compiled.as_text()`.
 
     Args:
       text: of the scheduled program of one device.
       num_devices: that run it; a group without a list of devices has them all.
     """
-    found: list[Exchange] = []
-    for operations in _computations(text).values():
+    found: list[Collective] = []
+    for operations in computations(text).values():
         started: dict[str, tuple[int, int]] = {}  # name: index in `found`, operations before it
         busy = 0
         for operation in operations:
             kind = operation.kind.removesuffix('-start')
-            if kind in _EXCHANGES:
+            if kind in _COLLECTIVES:
                 if operation.kind.endswith('-start') and '"is_sync":true' not in operation.rest:
                     started[operation.name] = len(found), busy
-                found.append(_exchange(operation, kind, num_devices))
+                found.append(_collective(operation, kind, num_devices))
             elif operation.kind.endswith('-done'):
                 for name in started.keys() & set(operation.operands):
                     index, before = started.pop(name)
                     found[index] = found[index]._replace(overlapped=busy - before)
-            elif operation.kind not in _NO_TRAFFIC:
+            elif operation.kind not in NO_TRAFFIC:
                 busy += 1
     return found
 
 
-def _exchange(operation: _Operation, kind: str, num_devices: int) -> Exchange:
-    size = sum(_results(operation, list(_sizes(operation.shape))))
-    return Exchange(kind, size, _group_size(operation.rest, num_devices), None)
+def _collective(operation: Instruction, kind: str, num_devices: int) -> Collective:
+    size = sum(_results(operation, list(array_bytes(operation.shape))))
+    return Collective(kind, size, _group_size(operation.rest, num_devices), None)
 
 
-def _results(operation: _Operation, sizes: list[int]) -> list[int]:
+def _results(operation: Instruction, sizes: list[int]) -> list[int]:
     """Those of the sizes in an operation's shape that are results; a start has others too."""
     count = len(operation.operands)
     if operation.kind == 'copy-start':  # (copy, source, context)
@@ -130,22 +126,21 @@ class _Access(NamedTuple):
 
 def _accesses(text: str) -> list[_Access]:
     """The accesses of the operations of the entry computation, in order."""
-    computations = _computations(text)
-    entry = re.findall(r'^ENTRY %?([\w.\-]+)', text, re.MULTILINE)[-1]
+    bodies = computations(text)
     sizes: dict[str, int] = {}
     origin: dict[str, str] = {}  # of names for the array of another operation
     accesses = []
-    for operation in computations[entry]:
+    for operation in bodies[entry_name(text)]:
         name, kind, operands = operation.name, operation.kind, operation.operands
-        written = list(_sizes(operation.shape, memory_only=True))
+        written = list(array_bytes(operation.shape, memory_only=True))
         sizes[name] = sum(written)
         if kind in ('bitcast', 'get-tuple-element') or kind.endswith('-done'):
             origin[name] = origin.get(operands[0], operands[0])
-        elif kind not in _NO_TRAFFIC:
+        elif kind not in NO_TRAFFIC:
             reads: dict[str, int] = {}
             for number, operand in enumerate(operands):
                 array = origin.get(operand, operand)
-                size = _bytes_read(operation, number, sizes.get(operand, 0), computations)
+                size = _bytes_read(operation, number, sizes.get(operand, 0), bodies)
                 reads[array] = max(size, reads.get(array, 0))
             accesses.append(_Access(reads, {name: sum(_results(operation, written))}))
     return accesses
@@ -195,20 +190,20 @@ def _least_writes(accesses: Sequence[_Access], cache: int) -> int:
 
 
 def _bytes_read(
-    operation: _Operation,
+    operation: Instruction,
     number: int,
     size: int,
-    computations: Mapping[str, list[_Operation]],
+    bodies: Mapping[str, list[Instruction]],
 ) -> int:
     """Bytes that an operation reads of its operand `number`, an array of `size` bytes."""
     if operation.kind == 'async-start':  # moves a slice in the background
-        return min(size, list(_sizes(operation.shape))[len(operation.operands)])
+        return min(size, list(array_bytes(operation.shape))[len(operation.operands)])
     if operation.kind in _SLICES and number == 0:
-        return min(size, sum(_sizes(operation.shape)))
+        return min(size, sum(array_bytes(operation.shape)))
     called = re.search(r'calls=%?([\w.\-]+)', operation.rest)
     if not size or operation.kind != 'fusion' or not called:
         return size
-    body = computations.get(called[1], [])
+    body = bodies.get(called[1], [])
     aliases = {o.name for o in body if o.kind == 'parameter' and o.operands == [str(number)]}
     read = 0
     for inner in body:
@@ -217,34 +212,7 @@ def _bytes_read(
         if inner.kind == 'bitcast':
             aliases.add(inner.name)
         elif inner.kind in _SLICES and inner.operands[0] in aliases:
-            read += sum(_sizes(inner.shape))
+            read += sum(array_bytes(inner.shape))
         else:
             return size
     return min(size, read)
-
-
-def _computations(text: str) -> dict[str, list[_Operation]]:
-    """The operations of each computation of a module, by its name."""
-    computations: dict[str, list[_Operation]] = {}
-    current: list[_Operation] = []
-    for line in text.splitlines():
-        if match := _OPERATION.match(line):
-            name, shape, kind, operands, rest = match.groups()
-            names = re.findall(r'%([\w.\-]+)', operands) or operands.split(', ')
-            current.append(_Operation(name, shape, kind, names, rest))
-        elif match := _COMPUTATION.match(line):
-            current = computations.setdefault(match[1], [])
-    return computations
-
-
-def _sizes(shape: str, *, memory_only: bool = False) -> Iterator[int]:
-    """Bytes of each array of 'f32[8,64]{1,0}' or of a tuple.
-
-    With `memory_only`, 0 for arrays elsewhere, as in S(1), a TPU's fast memory.
-    """
-    for dtype, dimensions, layout in _ARRAY.findall(shape):
-        bits = 8 if dtype == 'pred' else int(re.sub(r'\D', '', dtype))
-        elsewhere = memory_only and 'S(' in layout
-        yield (
-            0 if elsewhere else math.prod(map(int, filter(None, dimensions.split(',')))) * bits // 8
-        )

@@ -1,6 +1,6 @@
 """Run configuration: fields with defaults and checks, and the training plan they imply.
 
-`config.fields` needs no other package; the rest needs ml_collections, and is imported when used.
+`config.fields` needs JAX and Flax only; the rest needs ml_collections, and is imported when used.
 """
 
 import importlib

@@ -57,7 +57,7 @@ _RUN = (
           at_least(1), only_with={'profile_start_step': above(0)}, resumable=True),
     Field('dtype', 'float32', 'Dtype of computation; parameters are float32.',
           choices=('float32', 'bfloat16')),
-    Field('exchange_dtype', 'float32',
+    Field('all_reduce_dtype', 'float32',
           "Dtype in which gradients of kernels cross devices; all else crosses in float32.",
           choices=('float32', 'bfloat16')),
     Field('max_loss', 1000.0,

@@ -7,8 +7,8 @@ _MIX = (
     Field('mix.mixup_alpha', 0.0, 'Beta parameter of mixup, see docs/recipes.md; 0: no mixup.',
           at_least(0)),
     Field('mix.cutmix_alpha', 0.0, 'Beta parameter of cutmix; 0: no cutmix.', at_least(0)),
-    Field('mix.switch', 0.5, 'Probability of cutmix in a step, where both are on.',
-          between(0, 1), only_with={'mix.mixup_alpha': above(0)}),
+    Field('mix.switch_prob', 0.5, 'Probability of cutmix in a step, where both are on.',
+          between(0, 1)),
 )
 
 _EMA = (

@@ -14,6 +14,16 @@ def eval_size(dataset: ConfigDict) -> int:
     return dataset.eval_size if dataset.eval_size > 0 else dataset.image_size
 
 
+def eval_batch_size(config: ConfigDict) -> int:
+    """Images per evaluation step, over all devices of all hosts."""
+    return config.eval_batch_size if config.eval_batch_size > 0 else config.batch_size
+
+
+def resized_side(size: int, eval_crop_pct: float) -> int:
+    """Length of the short side from which the center crop of `size` is cut."""
+    return round(size / eval_crop_pct)
+
+
 def train_size(dataset: ConfigDict, epoch: int) -> int:
     """Height and width of training images in an epoch, from 0.
 

@@ -117,6 +117,13 @@ def check_overrides(config: ConfigDict, overridden: Iterable[str]) -> None:
     values, overridden = flatten(config), set(overridden)
     for name in sorted(overridden):
         FIELDS[name].verify_read(values)
+    mixup, cutmix = values['mix.mixup_alpha'], values['mix.cutmix_alpha']
+    if 'mix.switch_prob' in overridden and not (mixup and cutmix):
+        raise ConfigError(
+            f'config.mix.switch_prob={values["mix.switch_prob"]} has no effect with '
+            f'config.mix.mixup_alpha={mixup} and config.mix.cutmix_alpha={cutmix}; remove it, or '
+            'set both to values above 0.'
+        )
     decays, epochs = values['optimizer.decay_epochs'], values['num_epochs']
     if (
         'optimizer.decay_epochs' in overridden

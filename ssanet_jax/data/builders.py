@@ -13,10 +13,10 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from ssanet_jax import runtime
+from ssanet_jax.data.datasets.array_dataset import ArrayDataset
 from ssanet_jax.data.datasets.digits import Digits
 from ssanet_jax.data.datasets.fashion_mnist import FashionMnistIdx
 from ssanet_jax.data.datasets.image_folder import FolderSpec, ImageFolder, open_folder
-from ssanet_jax.data.datasets.in_memory import InMemory
 from ssanet_jax.data.imagenet import imagenet_names
 from ssanet_jax.data.readers import ArrayRecords, Arrays, Folder
 from ssanet_jax.data.sources import Source
@@ -25,7 +25,7 @@ from ssanet_jax.errors import ConfigError, nearest
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 
 # Called with `data_dir` and `manual_dir`.
-LOCAL_BUILDERS: dict[str, Callable[[str | None, str | None], InMemory]] = {
+LOCAL_BUILDERS: dict[str, Callable[[str | None, str | None], ArrayDataset]] = {
     'digits': lambda data_dir, manual_dir: Digits(),
     'fashion_mnist_idx': lambda data_dir, manual_dir: FashionMnistIdx(
         manual_folder(data_dir, manual_dir)
@@ -93,7 +93,7 @@ def open_source(dataset: ConfigDict, split: str) -> Source:
     split_size(builder, split)  # raises where there is no such split
     if isinstance(builder, ImageFolder):
         return Folder(builder, split, dataset.max_image_bytes)
-    if isinstance(builder, InMemory):
+    if isinstance(builder, ArrayDataset):
         return Arrays(builder, split)
     if builder.info.file_format == ARRAY_RECORD:
         return ArrayRecords(builder, split)
@@ -120,7 +120,7 @@ def prepare_command(dataset: ConfigDict) -> str:
 
 
 def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
-    if dataset.in_memory or isinstance(builder, InMemory):
+    if dataset.in_memory or isinstance(builder, ArrayDataset):
         return 'a set in memory'
     if isinstance(builder, ImageFolder):
         return 'a folder'
@@ -130,7 +130,7 @@ def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
 
 
 def _hint(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
-    if dataset.in_memory or isinstance(builder, InMemory | ImageFolder):
+    if dataset.in_memory or isinstance(builder, ArrayDataset | ImageFolder):
         return ''
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         return ''

@@ -28,12 +28,12 @@ _INFO = 'dataset_info.json'
 
 
 class Shrink(NamedTuple):
-    """Re-encodes images whose short side is longer than `max_side` pixels, as JPEG.
+    """Re-encodes images whose short side is longer than `short_side` pixels, as JPEG.
 
     They are rotated by Exif and composited on white, as training sees them.
     """
 
-    max_side: int
+    short_side: int
     quality: int
 
     def smaller(self, file: bytes) -> bytes:
@@ -41,9 +41,9 @@ class Shrink(NamedTuple):
         try:
             height, width = image_shape(file, _LIMITS)
             short = min(height, width)
-            if short <= self.max_side:
+            if short <= self.short_side:
                 return file
-            size = (width * self.max_side // short, height * self.max_side // short)
+            size = (width * self.short_side // short, height * self.short_side // short)
             image = Image.fromarray(decode_image(file, _LIMITS))
             buffer = io.BytesIO()
             image.resize(size, Image.Resampling.BICUBIC).save(buffer, 'JPEG', quality=self.quality)

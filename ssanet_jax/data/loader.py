@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from ssanet_jax.config.sizes import eval_size, sizes_from
+from ssanet_jax.config.sizes import eval_batch_size, eval_size, sizes_from
 from ssanet_jax.data import memory
 from ssanet_jax.data.bad_images import BadImages
 from ssanet_jax.data.builders import open_builder, open_source, prepare_command, split_size
@@ -22,9 +22,9 @@ from ssanet_jax.data.sources import EncodedBatch, HostShard, Source
 
 
 def train_batches(
-    config: ConfigDict, *, start_step: int = 0, share: HostShard | None = None
+    config: ConfigDict, *, start_step: int = 0, shard: HostShard | None = None
 ) -> Iterator[Batch]:
-    """Yields this host's share of the training batches from `start_step` on, endlessly.
+    """Yields this host's shard of the training batches from `start_step` on, endlessly.
 
     Batch k is a pure function of (seed, k): the examples are one endless stream, each epoch a
     permutation of the split, cut into pieces of `config.batch_size`. The size of its images is
@@ -34,28 +34,28 @@ def train_batches(
     Args:
       config: reads `seed`, `batch_size` and `dataset`.
       start_step: k of the first batch.
-      share: this host's part; by default that of this process.
+      shard: this host's part; by default that of this process.
 
     Raises:
       ConfigError: the dataset is unknown or not prepared, or too many of its images cannot be
         decoded.
     """
-    share = share or HostShard.of_this_host()
+    shard = shard or HostShard.of_this_host()
     dataset = config.dataset
     if not dataset.in_memory:
-        return _train_from_disk(config, start_step, share)
+        return _train_from_disk(config, start_step, shard)
     split = _load(FrozenConfigDict(dataset), dataset.train_split, training=True)
     spec = DecodeSpec(dataset, dataset.train_crop, config.seed, len(split.labels))
     images = memory.train_images(
-        split, spec, batch_size=config.batch_size, start_step=start_step, share=share
+        split, spec, batch_size=config.batch_size, start_step=start_step, shard=shard
     )
     return (_batch(*pair) for pair in images)
 
 
 def eval_batches(
-    config: ConfigDict, split: str, *, share: HostShard | None = None
+    config: ConfigDict, split: str, *, shard: HostShard | None = None
 ) -> Iterator[Batch]:
-    """Yields this host's share of every example of `split` once, unaugmented, in padded batches.
+    """Yields this host's shard of every example of `split` once, unaugmented, in padded batches.
 
     All hosts yield the same number of batches, whose size is a multiple of the number of local
     devices; padding has `mask` False. Images that cannot be decoded are black and have label -1
@@ -64,28 +64,27 @@ def eval_batches(
     Args:
       config: reads `batch_size`, `eval_batch_size` and `dataset`.
       split: a TFDS split, as `config.dataset.eval_split`.
-      share: this host's part; by default that of this process.
+      shard: this host's part; by default that of this process.
 
     Raises:
       ConfigError: the dataset or split is unknown or not prepared, or an image cannot be
         decoded.
     """
-    share = share or HostShard.of_this_host()
+    shard = shard or HostShard.of_this_host()
     dataset = config.dataset
-    batch_size = config.eval_batch_size if config.eval_batch_size > 0 else config.batch_size
     devices = jax.local_device_count()
-    rows = -(-batch_size // (share.num_hosts * devices)) * devices
-    largest_share = -(-split_size(open_builder(dataset), split) // share.num_hosts)
+    rows = -(-eval_batch_size(config) // (shard.num_hosts * devices)) * devices
+    largest_shard = -(-split_size(open_builder(dataset), split) // shard.num_hosts)
     batches: Iterator[Batch]
     if dataset.in_memory:
         loaded = _load(FrozenConfigDict(dataset), split, training=False)
-        batches = (_batch(*pair) for pair in memory.eval_images(loaded, share, rows))
+        batches = (_batch(*pair) for pair in memory.eval_images(loaded, shard, rows))
     else:
-        batches = _eval_from_disk(config, split, share, rows)
-    return pad(batches, rows, -(-largest_share // rows), eval_size(dataset))
+        batches = _eval_from_disk(config, split, shard, rows)
+    return pad(batches, rows, -(-largest_shard // rows), eval_size(dataset))
 
 
-def _train_from_disk(config: ConfigDict, start_step: int, share: HostShard) -> Iterator[Batch]:
+def _train_from_disk(config: ConfigDict, start_step: int, shard: HostShard) -> Iterator[Batch]:
     dataset = config.dataset
     source = open_source(dataset, dataset.train_split)
     spec = DecodeSpec(dataset, dataset.train_crop, config.seed, source.size)
@@ -94,21 +93,21 @@ def _train_from_disk(config: ConfigDict, start_step: int, share: HostShard) -> I
         seed=config.seed,
         batch_size=config.batch_size,
         start_step=start_step,
-        share=share,
+        shard=shard,
         repeats=dataset.repeats,
     )
-    start, stop = share.bounds(config.batch_size)
+    start, stop = shard.bounds(config.batch_size)
     encoded = _readable(encoded, source, dataset)
     sizes = sizes_from(dataset, start_step, config.batch_size, source.size)
     for decoded in decode_batches(encoded, spec, stop - start, sizes):
         yield _batch(decoded.image, bad.replace(decoded, spec))
 
 
-def _eval_from_disk(config: ConfigDict, split: str, share: HostShard, rows: int) -> Iterator[Batch]:
+def _eval_from_disk(config: ConfigDict, split: str, shard: HostShard, rows: int) -> Iterator[Batch]:
     dataset = config.dataset
     source = open_source(dataset, split)
     spec, bad = DecodeSpec(dataset, dataset.eval_crop), BadImages(source, dataset)
-    for decoded in decode_batches(_readable(source.evaluation(share), source, dataset), spec, rows):
+    for decoded in decode_batches(_readable(source.evaluation(shard), source, dataset), spec, rows):
         yield _batch(decoded.image, bad.mark(decoded))
 
 

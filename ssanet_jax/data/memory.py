@@ -60,10 +60,10 @@ def load_for_evaluation(batches: Sequence[EncodedBatch], spec: DecodeSpec, bad: 
 
 
 def train_images(
-    split: Split, spec: DecodeSpec, *, batch_size: int, start_step: int, share: HostShard
+    split: Split, spec: DecodeSpec, *, batch_size: int, start_step: int, shard: HostShard
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (images uint8 [n, size, size, 3], labels int32 [n]) of each batch, endlessly."""
-    first, stop = share.bounds(batch_size)
+    first, stop = shard.bounds(batch_size)
     rows = stop - first
     sizes = sizes_from(spec.dataset, start_step, batch_size, len(split.labels))
     for step, size in enumerate(sizes, start_step):
@@ -72,7 +72,7 @@ def train_images(
             size=len(split.labels),
             seed=spec.seed,
             batch_size=batch_size,
-            share=share,
+            shard=shard,
             repeats=spec.dataset.repeats,
         )
         keys = np.stack([epoch, number], axis=1)
@@ -89,10 +89,10 @@ def train_images(
 
 
 def eval_images(
-    split: Split, share: HostShard, rows: int
+    split: Split, shard: HostShard, rows: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields this host's images and labels, each once, in batches of up to `rows`."""
-    first, stop = share.bounds(len(split.labels))
+    first, stop = shard.bounds(len(split.labels))
     for start in range(first, stop, rows):
         part = slice(start, min(start + rows, stop))
         yield np.asarray(split.images[part]), split.labels[part]

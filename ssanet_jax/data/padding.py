@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-# A host's share: image uint8 [n, H, W, 3], label int32 [n] (-1: no class is correct) and mask
+# A host's shard: image uint8 [n, H, W, 3], label int32 [n] (-1: no class is correct) and mask
 # bool [n], False in padding.
 Batch = dict[str, np.ndarray]
 

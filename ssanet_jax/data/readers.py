@@ -9,8 +9,8 @@ import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
+from ssanet_jax.data.datasets.array_dataset import ArrayDataset
 from ssanet_jax.data.datasets.image_folder import ImageFolder
-from ssanet_jax.data.datasets.in_memory import InMemory
 from ssanet_jax.data.image_files import read_file
 from ssanet_jax.data.read_errors import read_errors, unreadable
 from ssanet_jax.data.sources import RandomAccess
@@ -96,7 +96,7 @@ class Folder(RandomAccess):
 class Arrays(RandomAccess):
     """A split of a set in memory."""
 
-    def __init__(self, builder: InMemory, split: str):
+    def __init__(self, builder: ArrayDataset, split: str):
         self._images, self._labels = builder.select(split)
         self._name = f'{builder.name}-{split}'
         self.size = len(self._labels)

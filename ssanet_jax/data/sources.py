@@ -80,14 +80,14 @@ class Source(Protocol):
     size: int
 
     def training(
-        self, *, seed: int, batch_size: int, start_step: int, share: HostShard, repeats: int = 1
+        self, *, seed: int, batch_size: int, start_step: int, shard: HostShard, repeats: int = 1
     ) -> Iterator[EncodedBatch]:
-        """Yields this host's share of the shuffled batches from `start_step` on, endlessly.
+        """Yields this host's shard of the shuffled batches from `start_step` on, endlessly.
 
         Each example comes `repeats` times in a row of the stream that is cut into batches.
         """
 
-    def evaluation(self, share: HostShard) -> Iterator[EncodedBatch]:
+    def evaluation(self, shard: HostShard) -> Iterator[EncodedBatch]:
         """Yields this host's contiguous part once, in stored order."""
 
     def after(self, number: int) -> Iterator[EncodedBatch]:
@@ -111,7 +111,7 @@ class RandomAccess:
         raise NotImplementedError
 
     def training(
-        self, *, seed: int, batch_size: int, start_step: int, share: HostShard, repeats: int = 1
+        self, *, seed: int, batch_size: int, start_step: int, shard: HostShard, repeats: int = 1
     ) -> Iterator[EncodedBatch]:
         def read(start: int) -> EncodedBatch:
             return self._batch(
@@ -120,16 +120,16 @@ class RandomAccess:
                     size=self.size,
                     seed=seed,
                     batch_size=batch_size,
-                    share=share,
+                    shard=shard,
                     repeats=repeats,
                 )
             )
 
-        start, stop = share.bounds(batch_size)
+        start, stop = shard.bounds(batch_size)
         return read_ahead(read, range(start_step * (stop - start), 2**62, READ_SIZE))
 
-    def evaluation(self, share: HostShard) -> Iterator[EncodedBatch]:
-        first, stop = share.bounds(self.size)
+    def evaluation(self, shard: HostShard) -> Iterator[EncodedBatch]:
+        first, stop = shard.bounds(self.size)
 
         def read(start: int) -> EncodedBatch:
             number = np.arange(start, min(start + READ_SIZE, stop))
@@ -151,7 +151,7 @@ def training_examples(
     size: int,
     seed: int,
     batch_size: int,
-    share: HostShard,
+    shard: HostShard,
     repeats: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns number and epoch, both int64 [m], of this host's training examples `index` [m].
@@ -161,16 +161,16 @@ def training_examples(
     the epochs returned are epoch * repeats + the number of the repeat (Hoffer et al. 2020,
     https://arxiv.org/abs/1901.09335; the order of timm's RepeatAugSampler).
     """
-    first, stop = share.bounds(batch_size)
+    first, stop = shard.bounds(batch_size)
     step, row = np.divmod(index, stop - first)
-    place_in_batch = apart(batch_size, repeats)[first + row]
+    place_in_batch = interleave_repeats(batch_size, repeats)[first + row]
     epoch, place = np.divmod(step * batch_size + place_in_batch, size)
     place, repeat = np.divmod(place, repeats)
     return shuffled(place, seed, epoch, size), epoch * repeats + repeat
 
 
-def apart(total: int, repeats: int) -> np.ndarray:
-    """Reorders range(total) to bring `repeats` neighbors apart, to different devices: 0 3 1 4 2 5.
+def interleave_repeats(total: int, repeats: int) -> np.ndarray:
+    """Reorders range(total) so that `repeats` neighbors go to different devices: 0 3 1 4 2 5.
 
     Returns int64 [total]: 0, repeats, 2 * repeats, ..., then 1, repeats + 1, and so on.
     """

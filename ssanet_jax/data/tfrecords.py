@@ -8,7 +8,13 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from ssanet_jax.data.readers import tfds_id
-from ssanet_jax.data.sources import READ_SIZE, READS_AHEAD, EncodedBatch, HostShard, apart
+from ssanet_jax.data.sources import (
+    READ_SIZE,
+    READS_AHEAD,
+    EncodedBatch,
+    HostShard,
+    interleave_repeats,
+)
 from ssanet_jax.errors import ConfigError
 
 _FOREVER = 2**62
@@ -30,10 +36,10 @@ class TfRecords:
         self.size = builder.info.splits[split].num_examples
 
     def training(
-        self, *, seed: int, batch_size: int, start_step: int, share: HostShard, repeats: int = 1
+        self, *, seed: int, batch_size: int, start_step: int, shard: HostShard, repeats: int = 1
     ) -> Iterator[EncodedBatch]:
-        part = self._part(share)
-        rows = np.diff(share.bounds(batch_size)).item()
+        part = self._part(shard)
+        rows = np.diff(shard.bounds(batch_size)).item()
         first_epoch, skipped = divmod(start_step * rows, part.size)
 
         def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -52,10 +58,10 @@ class TfRecords:
 
         epochs = tf.data.Dataset.range(first_epoch, _FOREVER)
         records = epochs.flat_map(epoch_records).skip(skipped)
-        return _batches(_apart(records, rows, repeats) if repeats > 1 else records)
+        return _batches(_interleave_repeats(records, rows, repeats) if repeats > 1 else records)
 
-    def evaluation(self, share: HostShard) -> Iterator[EncodedBatch]:
-        records = self._part(share).records(file_seed=None)
+    def evaluation(self, shard: HostShard) -> Iterator[EncodedBatch]:
+        records = self._part(shard).records(file_seed=None)
         return _batches(records.map(lambda n, record: (n, tf.zeros((), tf.int64), record)))
 
     def after(self, number: int) -> Iterator[EncodedBatch]:
@@ -64,13 +70,13 @@ class TfRecords:
     def name(self, number: int) -> str:
         return tfds_id(self._files, number)
 
-    def _part(self, share: HostShard) -> '_Part':
-        if self.size < share.num_hosts:
+    def _part(self, shard: HostShard) -> '_Part':
+        if self.size < shard.num_hosts:
             raise ConfigError(
-                f'Split {self._split!r} has {self.size} examples for {share.num_hosts} hosts; '
+                f'Split {self._split!r} has {self.size} examples for {shard.num_hosts} hosts; '
                 'use at most as many hosts as examples.'
             )
-        return _Part(self._files, *share.bounds(self.size))
+        return _Part(self._files, *shard.bounds(self.size))
 
 
 class _Part:
@@ -113,9 +119,9 @@ class _Part:
         )
 
 
-def _apart(records: tf.data.Dataset, rows: int, repeats: int) -> tf.data.Dataset:
-    """Brings the repeats of an example apart within each `rows` records, see `sources.apart`."""
-    order = apart(rows, repeats)
+def _interleave_repeats(records: tf.data.Dataset, rows: int, repeats: int) -> tf.data.Dataset:
+    """`sources.interleave_repeats` of each `rows` records."""
+    order = interleave_repeats(rows, repeats)
     batches = records.batch(rows)
     return batches.map(lambda *columns: tuple(tf.gather(c, order) for c in columns)).unbatch()
 

@@ -33,7 +33,7 @@ class BatchNorm(ValueModule):
       scale_init: of the scale.
       axis_name: mapped axis of the devices that share statistics.
       axis_index_groups: groups of those devices, as in `jax.lax.pmean`.
-      use_fast_variance: E[x^2] - E[x]^2 in one pass over x, and one exchange between devices,
+      use_fast_variance: E[x^2] - E[x]^2 in one pass over x, and one all-reduce,
         instead of E[(x - E[x])^2] in two.
 
     One pass loses precision where means exceed deviations. The largest error of a normalized value,

@@ -35,12 +35,12 @@ class Preprocessing(NamedTuple):
     @classmethod
     def from_config(cls, dataset: 'ConfigDict') -> Self:
         """That of `config.dataset` of a run."""
-        from ssanet_jax.config.sizes import eval_size  # needs ml_collections
+        from ssanet_jax.config.sizes import eval_size, resized_side  # needs ml_collections
 
         size, center = eval_size(dataset), dataset.eval_crop == 'center'
         return cls(
             size,
-            round(size / dataset.eval_crop_pct) if center else None,
+            resized_side(size, dataset.eval_crop_pct) if center else None,
             dataset.interpolation if center else 'bilinear',
             tuple(dataset.mean),
             tuple(dataset.std),

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ssanet_jax import data
-from ssanet_jax.config.sizes import eval_size
+from ssanet_jax.config.sizes import eval_batch_size, eval_size
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
 from ssanet_jax.trained.load import TrainedModel
@@ -84,7 +84,7 @@ def evaluate_trained(trained: TrainedModel, *, hardest: int, sample: int) -> Eva
     parts: list[tuple[np.ndarray, ...]] = []
     hard, sampled = _no_images(config), [_no_images(config)]
     start, num_good, losses = 0, 0, np.zeros(0, np.float32)  # of the hardest
-    for batch in data.eval_batches(config, config.dataset.eval_split, share=data.HostShard(0, 1)):
+    for batch in data.eval_batches(config, config.dataset.eval_split, shard=data.HostShard(0, 1)):
         mask, image = batch['mask'], batch['image']
         logits = predictor.logits(image)
         loss, rank = map(np.asarray, _loss_and_rank(logits, batch['label']))
@@ -119,8 +119,7 @@ def _eval_config(trained: TrainedModel) -> tuple[ConfigDict, data.DatasetInfo]:
             f'{config.dataset.name} has {info.num_classes} classes, but the network has '
             f'{expected}; restore the dataset that it was trained on.'
         )
-    size = config.eval_batch_size if config.eval_batch_size > 0 else config.batch_size
-    config.eval_batch_size = min(size, _MAX_BATCH_SIZE)
+    config.eval_batch_size = min(eval_batch_size(config), _MAX_BATCH_SIZE)
     return config, info
 
 

@@ -90,7 +90,7 @@ def evaluate(
       Log-probabilities float32 [N, K], labels int32 [N], and the classes predicted for each
       corruption of the images, int [C, N].
     """
-    setup, state = setup.for_inference(state.evaluated[''])
+    setup, state = setup.for_inference(state.eval_states[''])
 
     @jax.jit
     def log_softmax(variables: Any, images: jax.Array) -> jax.Array:

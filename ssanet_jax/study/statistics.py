@@ -24,7 +24,7 @@ ECE_BINS = 15
 _EXACT_BELOW = 25  # discordant images
 
 
-def estimate(values: Sequence[float] | np.ndarray, seed: int = 0) -> Estimate:
+def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
     """The mean of independent values with its 95% BCa bootstrap interval (Efron 1987).
 
     With few values the interval is too narrow: it holds the true mean of 10 normal values in 90%
@@ -32,7 +32,6 @@ def estimate(values: Sequence[float] | np.ndarray, seed: int = 0) -> Estimate:
 
     Args:
       values: float [runs], at least 1.
-      seed: of the resampling.
 
     >>> estimate(np.array([0.5, 0.5, 0.5])).note
     'All 3 values are equal, so they do not show how much others would vary.'
@@ -51,7 +50,7 @@ def estimate(values: Sequence[float] | np.ndarray, seed: int = 0) -> Estimate:
         n_resamples=RESAMPLES,
         confidence_level=CONFIDENCE,
         method='BCa',
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(0),
     ).confidence_interval
     spread = float(values.std(ddof=1))
     low, high = float(interval.low), float(interval.high)
@@ -136,7 +135,7 @@ def calibration_error(log_probs: np.ndarray, labels: np.ndarray) -> float:
     return reliability(np.exp(log_probs, dtype=np.float64), labels, ECE_BINS).error
 
 
-def pairs_needed(sd: float, effect: float, power: float = 0.8, alpha: float = 0.05) -> int:
+def pairs_needed(sd: float, effect: float, power: float = 0.8) -> int:
     """The number of pairs with which a two-sided paired t-test detects a mean difference.
 
     About 7.85 (sd / effect)^2 + 2 by default. Wilcoxon's test of normal differences needs 5% more.
@@ -144,14 +143,14 @@ def pairs_needed(sd: float, effect: float, power: float = 0.8, alpha: float = 0.
     Args:
       sd: standard deviation of paired differences, from a pilot.
       effect: true mean difference, in the unit of sd; above 0.
-      power: probability of p < alpha.
-      alpha: level of the test.
+      power: probability of p < 0.05.
 
     >>> pairs_needed(sd=1.0, effect=0.5)
     34
     """
     if effect <= 0:
         raise ValueError(f'effect={effect} must be above 0, the smallest difference that matters.')
+    alpha = 0.05
     quantiles = scipy.stats.norm.ppf([1 - alpha / 2, power])
     pairs = max(2, math.ceil((quantiles.sum() * sd / effect) ** 2))  # if sd were known
     while sd and TTestPower().power(effect / sd, pairs, alpha) < power:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ssanet_jax.analysis.schedule import Exchange
+from ssanet_jax.analysis.schedule import Collective
 from ssanet_jax.targets.device_type import DeviceType
 
 
@@ -26,7 +26,7 @@ class Bound(NamedTuple):
 
 
 def bound(
-    kind: DeviceType, *, flops: float, traffic: float, exchanges: Iterable[Exchange]
+    kind: DeviceType, *, flops: float, traffic: float, collectives: Iterable[Collective]
 ) -> Bound:
     """The bound of one call on one device.
 
@@ -34,31 +34,31 @@ def bound(
       kind: of device.
       flops: that the device computes.
       traffic: bytes between the device and its memory.
-      exchanges: between devices.
+      collectives: between devices.
     """
     return Bound(
         arithmetic=flops / kind.peak_flops,
         memory=traffic / kind.bandwidth,
-        links=sum(link_bytes(e, kind.switch_reduces) for e in exchanges) / kind.link_bandwidth,
+        links=sum(link_bytes(c, kind.switch_reduces) for c in collectives) / kind.link_bandwidth,
     )
 
 
-def link_bytes(exchange: Exchange, switch_reduces: bool = False) -> float:
+def link_bytes(collective: Collective, switch_reduces: bool = False) -> float:
     """Least number of bytes that a device of the group sends or receives, whichever is more.
 
     An all-reduce is at least a reduce-scatter and an all-gather, unless a switch adds up.
     Source: https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md
 
-    >>> link_bytes(Exchange('all-reduce', bytes=800, group_size=8, overlapped=None))
+    >>> link_bytes(Collective('all-reduce', bytes=800, group_size=8, overlapped=None))
     1400.0
     """
-    size, others = exchange.group_size, exchange.group_size - 1
-    if exchange.kind == 'all-reduce':
+    size, others = collective.group_size, collective.group_size - 1
+    if collective.kind == 'all-reduce':
         factor = 1.0 if switch_reduces and others else 2 * others / size
-    elif exchange.kind == 'reduce-scatter':
+    elif collective.kind == 'reduce-scatter':
         factor = float(others)
-    elif exchange.kind in ('all-gather', 'all-to-all'):
+    elif collective.kind in ('all-gather', 'all-to-all'):
         factor = others / size
     else:
         factor = 1.0
-    return factor * exchange.bytes
+    return factor * collective.bytes

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.jaxpr_macs import least_macs
-from ssanet_jax.analysis.schedule import Exchange, estimated_cycles, exchanges, memory_traffic
+from ssanet_jax.analysis.schedule import Collective, collectives, estimated_cycles, memory_traffic
 from ssanet_jax.config import with_defaults
 from ssanet_jax.errors import ConfigError, RunError, one_line
 from ssanet_jax.targets import compile_environment, find_topology
@@ -64,7 +64,7 @@ class StepCost(NamedTuple):
       bytes_accessed: read and written by all operations, wherever the arrays are.
       traffic: least number of bytes between the device and its memory.
       cycles: that the compiler estimates, or None.
-      exchanges: between devices.
+      collectives: between devices.
       compile_seconds: without tracing.
     """
 
@@ -76,7 +76,7 @@ class StepCost(NamedTuple):
     bytes_accessed: int
     traffic: int
     cycles: int | None
-    exchanges: list[Exchange]
+    collectives: list[Collective]
     compile_seconds: float
 
     @property
@@ -121,7 +121,7 @@ def compile_apart(request: Request) -> StepCost | TooLarge:
     if 'too_large' in result:
         return TooLarge(*result['too_large'])
     cost = StepCost(**result['cost'])
-    return cost._replace(exchanges=[Exchange(*exchange) for exchange in cost.exchanges])
+    return cost._replace(collectives=[Collective(*collective) for collective in cost.collectives])
 
 
 def versions_of(kind: DeviceType) -> dict[str, str]:
@@ -209,7 +209,7 @@ def compile_step(request: Request) -> StepCost:
         bytes_accessed=int(counts.get('bytes accessed', memory_traffic(text))),
         traffic=memory_traffic(text, kind.cache),
         cycles=estimated_cycles(text),
-        exchanges=exchanges(text, num_devices),
+        collectives=collectives(text, num_devices),
         compile_seconds=seconds,
     )
 

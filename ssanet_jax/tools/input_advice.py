@@ -70,7 +70,7 @@ def advice(config: ConfigDict, hint: str) -> list[str]:
     side = 3 * math.ceil(size / dataset.eval_crop_pct) // 2
     if dataset.name != 'folder' and not re.search(r'_\d+px', dataset.name):
         settings.append(
-            f'Smaller files decode faster; {prepare_command(dataset)} --max_side={side} makes a '
+            f'Smaller files decode faster; {prepare_command(dataset)} --short_side={side} makes a '
             'copy of them.'
         )
     return [*settings, hint] if hint else settings

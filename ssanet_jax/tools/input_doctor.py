@@ -99,7 +99,7 @@ def measure_input(config: ConfigDict, seconds: float) -> tuple[float, float]:
             seed=config.seed,
             batch_size=config.batch_size,
             start_step=0,
-            share=data.HostShard(0, 1),
+            shard=data.HostShard(0, 1),
             repeats=config.dataset.repeats,
         )
 

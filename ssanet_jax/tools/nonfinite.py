@@ -102,7 +102,7 @@ def _restore(
 ) -> 'TrainState':
     """The state of a checkpoint; the initial one for 'latest' in a run without checkpoints."""
     from ssanet_jax.training.checkpoints.reader import read_checkpoint
-    from ssanet_jax.training.pretrained import load_weights
+    from ssanet_jax.training.initial_weights import load_weights
     from ssanet_jax.training.storage.workdir import Workdir
 
     state = setup.init()

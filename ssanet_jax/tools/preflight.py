@@ -5,9 +5,9 @@ r"""Compiles a recipe's training and evaluation steps for TPUs or GPUs that are 
     ssanet preflight --config=imagenet_ssa50 --topology=h100x8
 
 The vendors' own compilers run on any Linux machine. Says whether the steps compile and fit the
-memory of a device, the largest batch that does, what devices exchange, and a time that no step can
-beat: a bound from published peak rates, not a measurement. It reads no data; docs/preflight.md
-explains each row.
+memory of a device, the largest batch that does, the collectives between devices, and a time that no
+step can beat: a bound from published peak rates, not a measurement. It reads no data;
+docs/preflight.md explains each row.
 """
 
 import importlib.util
@@ -25,6 +25,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from ssanet_jax import runtime
 from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.config import make_plan
+from ssanet_jax.config.sizes import eval_batch_size
 from ssanet_jax.config.validation import check_batch_norm_group_size, check_batch_size
 from ssanet_jax.errors import ConfigError, RunError
 from ssanet_jax.tables import FORMATS, show
@@ -116,10 +117,9 @@ def preflight(
       ConfigError: a batch does not fit a device's memory; the message has the largest that does.
       RunError: a step does not compile.
     """
-    eval_batch = config.eval_batch_size if config.eval_batch_size > 0 else config.batch_size
     images: dict[Step, int] = {
         'train': config.batch_size // target.num_devices,
-        'eval': -(-eval_batch // target.num_devices),
+        'eval': -(-eval_batch_size(config) // target.num_devices),
     }
     train = compile_step('train', images['train'])
     available = getattr(train, 'available', None) or target.kind.usable_memory
@@ -145,7 +145,9 @@ def preflight(
         )
     costs: dict[Step, StepCost] = {'train': train, 'eval': evaluation}
     bounds = {
-        step: bound(target.kind, flops=cost.flops, traffic=cost.traffic, exchanges=cost.exchanges)
+        step: bound(
+            target.kind, flops=cost.flops, traffic=cost.traffic, collectives=cost.collectives
+        )
         for step, cost in costs.items()
     }
     hours = device_hours(config, target.num_devices, sizes, images, bounds)

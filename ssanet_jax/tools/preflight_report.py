@@ -128,7 +128,7 @@ def _rows(target: Target) -> dict[str, Callable[[int, StepCost, Bound], str]]:
         'cycles, estimated by the compiler': lambda n, cost, limit: (
             '-' if cost.cycles is None else _count(cost.cycles)
         ),
-        'exchanges between devices': lambda n, cost, limit: describe_exchanges(cost),
+        'collectives between devices': lambda n, cost, limit: describe_collectives(cost),
         'bound: arithmetic': lambda n, cost, limit: _duration(limit.arithmetic),
         'bound: memory': lambda n, cost, limit: _duration(limit.memory),
         'bound: links': lambda n, cost, limit: _duration(limit.links),
@@ -140,15 +140,15 @@ def _rows(target: Target) -> dict[str, Callable[[int, StepCost, Bound], str]]:
     }
 
 
-def describe_exchanges(cost: StepCost) -> str:
+def describe_collectives(cost: StepCost) -> str:
     """'1 all-reduce, 102.4 M bytes, not overlapped'."""
-    if not cost.exchanges:
+    if not cost.collectives:
         return 'none'
     parts = []
-    for kind in dict.fromkeys(exchange.kind for exchange in cost.exchanges):
-        same = [exchange for exchange in cost.exchanges if exchange.kind == kind]
-        size = sum(exchange.bytes for exchange in same)
-        overlapped = sum(bool(exchange.overlapped) for exchange in same)
+    for kind in dict.fromkeys(collective.kind for collective in cost.collectives):
+        same = [collective for collective in cost.collectives if collective.kind == kind]
+        size = sum(collective.bytes for collective in same)
+        overlapped = sum(bool(collective.overlapped) for collective in same)
         parts.append(f'{len(same)} {kind}, {_count(size)} bytes, {overlapped or "not"} overlapped')
     return '; '.join(parts)
 
@@ -204,7 +204,7 @@ def data(config: ConfigDict, found: Preflight, versions: dict[str, str]) -> dict
                 'images_per_device': found.images[step],
                 **found.costs[step]._asdict(),
                 'memory': found.costs[step].memory,
-                'exchanges': [e._asdict() for e in found.costs[step].exchanges],
+                'collectives': [c._asdict() for c in found.costs[step].collectives],
                 'bound_seconds': {**limit._asdict(), 'step': limit.seconds},
                 'bound_images_per_second': found.images[step] * num_devices / limit.seconds,
             }

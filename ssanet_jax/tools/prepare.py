@@ -3,7 +3,7 @@ r"""Downloads and prepares a dataset through TFDS, or converts a prepared one.
     ssanet prepare --dataset='imagenet2012:5.*.*' --manual_dir=/data/tars
 
 Writes array_record files, which training reads in any order; a dataset in tfrecord files gets
-them in addition. --max_side makes a smaller copy of a prepared dataset, such as NAME_256px_q90,
+them in addition. --short_side makes a smaller copy of a prepared dataset, such as NAME_256px_q90,
 which decodes faster. Reports the disk space it needs and checks it first. After an interruption,
 the same command resumes with the missing downloads and shards.
 """
@@ -56,10 +56,10 @@ def main() -> None:
         if FLAGS.dry_run:
             return
     folder, shrink = epath.Path(builder.data_path), None
-    if FLAGS.max_side:
-        shrink = Shrink(FLAGS.max_side, FLAGS.jpeg_quality)
+    if FLAGS.short_side:
+        shrink = Shrink(FLAGS.short_side, FLAGS.jpeg_quality)
         config = f'_{builder.builder_config.name}' if builder.builder_config else ''
-        name = f'{builder.name}{config}_{FLAGS.max_side}px_q{FLAGS.jpeg_quality}'
+        name = f'{builder.name}{config}_{FLAGS.short_side}px_q{FLAGS.jpeg_quality}'
         folder = epath.Path(builder.data_dir_root) / name / str(builder.version)
     if is_prepared(folder, FLAGS.file_format):
         _console.print(f'{name} is prepared as {FLAGS.file_format} in {folder}.')
@@ -174,7 +174,7 @@ def define_flags() -> None:
         'Format of the files to write.',
     )
     flags.DEFINE_integer(
-        'max_side',
+        'short_side',
         None,
         'Shrink images to short sides of at most this many pixels.',
         lower_bound=1,
@@ -182,7 +182,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         'jpeg_quality',
         90,
-        'Quality of images shrunk by --max_side.',
+        'Quality of images shrunk by --short_side.',
         lower_bound=1,
         upper_bound=100,
     )

@@ -32,7 +32,7 @@ class AveragedState(TrainState):
         return cls(**parts, ema=jax.tree.map(jnp.copy, state.variables))
 
     @property
-    def evaluated(self) -> Mapping[str, TrainState]:
+    def eval_states(self) -> Mapping[str, TrainState]:
         raw = TrainState(self.step, self.params, self.batch_stats, self.opt_state)
         return {'': dataclasses.replace(raw, **self.ema), 'raw/': raw}
 

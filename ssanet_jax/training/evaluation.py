@@ -14,11 +14,11 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import lossy_output
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.checkpoints.reader import read_checkpoint
+from ssanet_jax.training.initial_weights import load_weights
 from ssanet_jax.training.monitoring import console as terminal
 from ssanet_jax.training.multihost import agreement, hosts
 from ssanet_jax.training.multihost.hosts import raise_on_all_hosts
 from ssanet_jax.training.parallel import to_devices
-from ssanet_jax.training.pretrained import load_weights
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.storage.atomic_io import write_json
 from ssanet_jax.training.storage.workdir import Workdir, finite
@@ -37,11 +37,11 @@ def evaluate(
 
     Of a state with averages, those are evaluated, and the raw variables as 'raw/top1' etc.
     """
-    totals = {prefix: setup.zero_metrics() for prefix in state.evaluated}
+    totals = {prefix: setup.zero_metrics() for prefix in state.eval_states}
     batches = data.eval_batches(config, config.dataset.eval_split)
     for batch in to_devices(batches, setup.mesh):
         before_batch()
-        for prefix, variant in state.evaluated.items():
+        for prefix, variant in state.eval_states.items():
             totals[prefix] = setup.eval_step(variant, batch, totals[prefix])
     means = {f'{p}{name}': v for p, total in totals.items() for name, v in total.means().items()}
     means.pop('raw/num_examples', None)
@@ -50,11 +50,7 @@ def evaluate(
 
 @lossy_output()
 def evaluate_checkpoint(
-    config: ConfigDict,
-    workdir: epath.PathLike,
-    checkpoint: str,
-    *,
-    build: BuildFn = trainer_setup.build,
+    config: ConfigDict, workdir: epath.PathLike, checkpoint: str
 ) -> dict[str, float | None]:
     """Evaluates a checkpoint of a run; prints a table and writes evaluation.json in `workdir`.
 
@@ -63,7 +59,6 @@ def evaluate_checkpoint(
       workdir: of the run.
       checkpoint: 'best', 'latest', a step, or 'init' for the weights of `config.init`, which need
         no run.
-      build: as for `loop.train_and_evaluate`.
 
     Raises:
       ConfigError: there is no such checkpoint, or the config is invalid or of another model.
@@ -71,10 +66,10 @@ def evaluate_checkpoint(
     agreement.check_same_start(config, f'evaluate {checkpoint}')
     folder = Workdir(workdir)
     if checkpoint == 'init':
-        setup, state, step = *_initial(config, build), 0
+        setup, state, step = *_initial(config), 0
         folder.make()
     else:
-        setup, state, step = _restore(config, folder, checkpoint, build)
+        setup, state, step = _restore(config, folder, checkpoint)
     agreement.check_same_state(step, state)
     metrics = finite({'step': step, **evaluate(config, *setup.for_inference(state))})
     if jax.process_index() == 0:
@@ -88,22 +83,22 @@ def evaluate_checkpoint(
 
 
 def _restore(
-    config: ConfigDict, workdir: Workdir, checkpoint: str, build: BuildFn
+    config: ConfigDict, workdir: Workdir, checkpoint: str
 ) -> tuple[TrainerSetup, TrainState, int]:
     check_same_model(config, workdir.read_config())
-    setup, _ = set_up(config, build)
+    setup, _ = set_up(config, trainer_setup.build)
     like = setup.init()
     return read_checkpoint(
         workdir, checkpoint, lambda reader, step: (setup, reader.restore_state(step, like), step)
     )
 
 
-def _initial(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, TrainState]:
+def _initial(config: ConfigDict) -> tuple[TrainerSetup, TrainState]:
     if not config.init.weights:
         raise ConfigError('--checkpoint=init needs --config.init.weights=FILE; it is not set.')
     if config.init.head == 'new':
         raise ConfigError("config.init.head='new' would evaluate a random layer; train it first.")
-    setup, _ = set_up(config, build)
+    setup, _ = set_up(config, trainer_setup.build)
     say = partial(terminal.make_console().print, soft_wrap=True, highlight=False, markup=False)
     return setup, load_weights(config, setup, setup.init(), say)
 

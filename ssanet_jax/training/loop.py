@@ -1,11 +1,9 @@
 """The training loop."""
 
 import contextlib
-import dataclasses
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,10 +14,9 @@ from rich.console import Console
 from ssanet_jax import data
 from ssanet_jax.config import is_due
 from ssanet_jax.config.validation import check_batch_size
-from ssanet_jax.errors import ConfigError, DivergedError
+from ssanet_jax.errors import DivergedError
 from ssanet_jax.output import lossy_output
 from ssanet_jax.training import data_check, trainer_setup
-from ssanet_jax.training.checkpoints.reader import CheckpointReader
 from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.evaluation import BuildFn, evaluate, set_up
 from ssanet_jax.training.metrics import Metrics
@@ -31,7 +28,7 @@ from ssanet_jax.training.multihost import agreement
 from ssanet_jax.training.multihost.hosts import raise_on_all_hosts
 from ssanet_jax.training.multihost.preemption import PreemptionHandler
 from ssanet_jax.training.parallel import to_devices
-from ssanet_jax.training.pretrained import load_weights
+from ssanet_jax.training.start import initial_state, model_fits, resume
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.storage import data_files, run_history
 from ssanet_jax.training.storage.workdir import Workdir
@@ -80,7 +77,7 @@ def train_and_evaluate(
     folder, console = Workdir(workdir), terminal.make_console()
     with contextlib.ExitStack() as stack:
         raise_on_all_hosts(partial(_claim, folder, stack))
-        agreement.check_shared_workdir(folder)
+        agreement.check_shared_workdir(folder.path)
         notes = raise_on_all_hosts(
             partial(
                 run_history.check_same_run,
@@ -88,40 +85,23 @@ def train_and_evaluate(
                 info,
                 folder,
                 allow_config_change,
-                partial(_model_fits, folder, setup),
+                partial(model_fits, folder, setup),
             )
         )
-        state = raise_on_all_hosts(partial(_init, config, setup, folder, notes))
+        state = raise_on_all_hosts(partial(initial_state, config, setup, folder, notes))
         total = setup.zero_metrics()
         checkpoints = stack.enter_context(Checkpoints(folder, keep=config.max_to_keep))
-        start, damaged = checkpoints.newest_good()
-        notes += [
-            f'The checkpoint of step {step} is damaged: {reason} It was moved to {folder.damaged}.'
-            for step, reason in damaged.items()
-        ]
-        if (start or 0) > setup.plan.num_train_steps:
-            raise ConfigError(
-                f'{folder} holds step {start}, but the run ends after '
-                f'{setup.plan.num_train_steps}; make it longer, or use a new workdir.'
-            )
-        if start is None:
-            notes += raise_on_all_hosts(partial(run_history.check_nothing_lost, folder, setup.plan))
-        else:
-            like = (state, total.sums)
-            restore: Callable[..., Any] = checkpoints.restore
-            if allow_config_change and not checkpoints.fits(start, like):
-                restore = checkpoints.restore_model
-                notes.append('The saved state of the optimizer does not fit; it starts anew.')
-            state, sums = raise_on_all_hosts(partial(restore, start, like))
-            total = dataclasses.replace(total, sums=sums)
-        agreement.check_same_state(start or 0, state)
+        state, total = resume(
+            setup, state, total, checkpoints, folder, notes, new_optimizer=allow_config_change
+        )
+        agreement.check_same_state(int(state.step), state)
         notes += raise_on_all_hosts(partial(data_check.check, config, folder, console))
         if jax.process_index() == 0:
-            run_history.record(config, info, folder, start or 0)
+            run_history.record(config, info, folder, int(state.step))
         terminal.announce(console, config, setup, info, state, notes)
         stack.enter_context(data_files.remembering_bad_files(config.dataset, folder))
         setup.compile_ahead(config, state, total)
-        batches = train_batches(config, start_step=start or 0)
+        batches = train_batches(config, start_step=int(state.step))
         state = _train(
             config, setup, state, total, batches, evaluators or {}, checkpoints, folder, console
         )
@@ -213,22 +193,6 @@ def _claim(workdir: Workdir, stack: contextlib.ExitStack) -> None:
             stack.callback(workdir.remove_if_empty)
         stack.enter_context(workdir.lock())
         workdir.remove_partial_files()
-
-
-def _init(
-    config: ConfigDict, setup: TrainerSetup, workdir: Workdir, notes: list[str]
-) -> TrainState:
-    """The state before the first step; weights are read before anything is written."""
-    state = setup.init()
-    if config.init.weights and not workdir.checkpoint_steps():
-        return load_weights(config, setup, state, notes.append)
-    return state
-
-
-def _model_fits(workdir: Workdir, setup: TrainerSetup) -> bool:
-    """Whether the newest checkpoint has the parameters of the model."""
-    with CheckpointReader(workdir) as checkpoints:
-        return checkpoints.model_fits(checkpoints.steps()[-1], jax.eval_shape(setup.init))
 
 
 def _check_finite(total: Metrics, config: ConfigDict, checkpoints: Checkpoints) -> None:

@@ -43,12 +43,12 @@ class Metrics:
     Attributes:
       sums: float32 scalars: 'loss', 'num_examples' and each metric. Counts are exact up to 2**24.
       bad_step: int32, the first diverged training step, or 0.
-      shares: metrics of booleans, whose means are percentages.
+      percentages: metrics of booleans, whose means are percentages.
     """
 
     sums: dict[str, jax.Array]
     bad_step: jax.Array
-    shares: tuple[str, ...] = flax.struct.field(pytree_node=False)
+    percentages: tuple[str, ...] = flax.struct.field(pytree_node=False)
 
     @classmethod
     def of(
@@ -95,13 +95,13 @@ class Metrics:
         return Metrics(
             jax.tree.map(jnp.add, self.sums, other.sums),
             jnp.where(self.bad_step > 0, self.bad_step, other.bad_step),
-            self.shares,
+            self.percentages,
         )
 
     def means(self) -> dict[str, float]:
-        """{'loss', 'top1', 'top5', ...} as means, shares in percent, and 'num_examples'."""
+        """{'loss', 'top1', 'top5', ...} as means or percentages, and 'num_examples'."""
         count = float(self.num_examples) or math.nan  # 0 where all steps were skipped
-        scale = dict.fromkeys(self.shares, 100)
+        scale = dict.fromkeys(self.percentages, 100)
         means = {
             name: scale.get(name, 1) * float(total) / count
             for name, total in self.sums.items()

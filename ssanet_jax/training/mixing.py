@@ -37,7 +37,7 @@ def draw(
     *,
     mixup_alpha: float,
     cutmix_alpha: float,
-    switch: float,
+    switch_prob: float,
 ) -> tuple[jax.Array, jax.Array]:
     """Draws how the images of a step are mixed.
 
@@ -48,13 +48,13 @@ def draw(
       key: of the step.
       height, width: of the images.
       mixup_alpha, cutmix_alpha: 0 turns one of them off.
-      switch: probability of cutmix where both are on.
+      switch_prob: probability of cutmix where both are on.
 
     Returns:
       The share of an image itself at each pixel, float32 [H, W], and the weight of its own label.
     """
     choice_key, weight_key, y_key, x_key = jax.random.split(key, 4)
-    probability = switch if mixup_alpha and cutmix_alpha else float(cutmix_alpha > 0)
+    probability = switch_prob if mixup_alpha and cutmix_alpha else float(cutmix_alpha > 0)
     cuts = jax.random.uniform(choice_key) < probability
     alpha = jnp.where(cuts, cutmix_alpha or 1.0, mixup_alpha or 1.0)
     weight = jax.random.beta(weight_key, alpha, alpha)
@@ -111,5 +111,5 @@ def make_mixing(config: ConfigDict) -> MixFn | None:
         draw,
         mixup_alpha=config.mixup_alpha,
         cutmix_alpha=config.cutmix_alpha,
-        switch=config.switch,
+        switch_prob=config.switch_prob,
     )

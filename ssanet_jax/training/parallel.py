@@ -15,6 +15,8 @@ from ssanet_jax.training.steps import DATA_AXIS, DeviceBatch, TrainState
 TrainStepFn = Callable[[TrainState, DeviceBatch, Metrics], tuple[TrainState, Metrics]]
 EvalStepFn = Callable[[TrainState, DeviceBatch, Metrics], Metrics]
 
+_PREFETCH = 2  # batches on the devices
+
 
 def data_mesh() -> Mesh:
     """All devices of all hosts on one axis, 'data'."""
@@ -37,11 +39,6 @@ def batch_norm_axis(group_size: int, num_devices: int) -> dict[str, Any]:
         return {'axis_name': DATA_AXIS}
     groups = np.arange(num_devices).reshape(-1, group_size)
     return {'axis_name': DATA_AXIS, 'axis_index_groups': groups.tolist()}
-
-
-def batch_norm_images(batch_size: int, group_size: int, num_devices: int) -> int:
-    """Training images that one BatchNorm statistic covers."""
-    return batch_size if group_size == -1 else batch_size * group_size // num_devices
 
 
 def parallel_train_step(step: Callable[..., Any], mesh: Mesh) -> TrainStepFn:
@@ -92,10 +89,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def to_devices(
-    batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh, prefetch: int = 2
-) -> Iterator[DeviceBatch]:
-    """Each host's batches as global arrays split over the mesh, `prefetch` ahead of their use."""
+def to_devices(batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh) -> Iterator[DeviceBatch]:
+    """Each host's batches as global arrays split over the mesh, two ahead of their use."""
     sharding = NamedSharding(mesh, P(DATA_AXIS))
     waiting: deque[DeviceBatch] = deque()
     for batch in batches:
@@ -105,6 +100,6 @@ def to_devices(
                 for name, array in batch.items()
             }
         )
-        if len(waiting) > prefetch:
+        if len(waiting) > _PREFETCH:
             yield waiting.popleft()
     yield from waiting

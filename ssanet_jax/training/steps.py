@@ -50,7 +50,7 @@ class TrainState:
         return {'params': self.params, 'batch_stats': self.batch_stats}
 
     @property
-    def evaluated(self) -> Mapping[str, 'TrainState']:
+    def eval_states(self) -> Mapping[str, 'TrainState']:
         """The states to evaluate, by prefix of their metrics; '' is that of the trained network."""
         return {'': self}
 
@@ -88,7 +88,7 @@ def train_step(
     average: AverageFn | None = None,
     max_loss: float = math.inf,
     max_bad_steps: int = 0,
-    exchange_dtype: jnp.dtype | None = None,
+    all_reduce_dtype: jnp.dtype | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step on the mean loss over all devices' unmasked images.
 
@@ -106,7 +106,7 @@ def train_step(
       max_loss: a step is bad if its mean loss exceeds this, or its loss or gradient is not finite.
       max_bad_steps: if `tx` is an `optax.apply_if_finite`, the number of consecutive non-finite
         steps that it skips; a skipped step changes nothing but `step`, and is not bad.
-      exchange_dtype: in which the gradients of kernels cross devices; by default their own.
+      all_reduce_dtype: in which the gradients of kernels cross devices; by default their own.
 
     Returns:
       The next state, and sums over unmasked images, already summed over devices.
@@ -124,7 +124,9 @@ def train_step(
     grads, (batch_stats, total) = accumulate(
         gradient, state.batch_stats, objective.with_partners(batch), micro_batches
     )
-    grads, (batch_stats, sums) = _sum_over_devices(grads, (batch_stats, total.sums), exchange_dtype)
+    grads, (batch_stats, sums) = _sum_over_devices(
+        grads, (batch_stats, total.sums), all_reduce_dtype
+    )
     total = dataclasses.replace(total, sums=sums)
     grads = jax.tree.map(lambda g: g / total.num_examples, grads)
     devices = jax.lax.axis_size(DATA_AXIS)
@@ -162,18 +164,18 @@ def _apply_gradients(
 
 
 def _sum_over_devices(
-    grads: Any, others: Any, exchange_dtype: jnp.dtype | None = None
+    grads: Any, others: Any, all_reduce_dtype: jnp.dtype | None = None
 ) -> tuple[Any, Any]:
     """Sums over the mesh, vectors and scalars as one array.
 
     XLA combines all-reduces, but on CPUs at most 256 into one; ResNet-110 has 767 arrays. Kernels'
-    gradients are rounded to `exchange_dtype` before the sum; vectors are too small to be worth it.
+    gradients are rounded to `all_reduce_dtype` before the sum; vectors are too small to matter.
     """
     if jax.lax.axis_size(DATA_AXIS) == 1:
         return grads, others  # XLA would copy them
     dtypes = jax.tree.map(jnp.result_type, grads)
-    if exchange_dtype is not None:
-        grads = jax.tree.map(lambda g: g if g.ndim < 2 else g.astype(exchange_dtype), grads)
+    if all_reduce_dtype is not None:
+        grads = jax.tree.map(lambda g: g if g.ndim < 2 else g.astype(all_reduce_dtype), grads)
     leaves, structure = jax.tree.flatten((grads, others))
     small = [leaf for leaf in leaves if leaf.ndim < 2]
     large = [leaf for leaf in leaves if leaf.ndim >= 2]

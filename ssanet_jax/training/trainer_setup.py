@@ -58,7 +58,6 @@ class TrainerSetup(NamedTuple):
     image_size: int
     eval_size: int
     eval_flip: bool
-    dtype: jnp.dtype
     gates: dict[str, GateShape]
 
     def init(self) -> TrainState:
@@ -156,7 +155,7 @@ def build(
         average=average,
         max_loss=config.max_loss,
         max_bad_steps=config.max_bad_steps,
-        exchange_dtype=jnp.dtype(config.exchange_dtype),
+        all_reduce_dtype=jnp.dtype(config.all_reduce_dtype),
     )
     zero_metrics = partial(Metrics.zero, metrics, num_classes=num_classes)
     return TrainerSetup(
@@ -177,7 +176,6 @@ def build(
         image_size=config.dataset.image_size,
         eval_size=eval_size(config.dataset),
         eval_flip=config.dataset.eval_flip,
-        dtype=jnp.dtype(config.dtype),
         gates=_gates(config, model) if config.log_gates else {},
     )
 

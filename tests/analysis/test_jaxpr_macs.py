@@ -28,7 +28,7 @@ def test_convolutions_by_hand():
     """Output pixels times output channels times kernel times input channels of one group."""
     layers = {layer.path: layer for layer in layer_costs(Convolutions(), 12)}
     assert layers['plain'].outputs == ((1, 10, 8, 8),)
-    assert layers['depthwise'].inputs == ((1, 5, 4, 12),)
+    assert layers['depthwise'].outputs == ((1, 3, 2, 12),)
     assert {path: layer.matmul_macs for path, layer in layers.items()} == {
         '': 0,
         'plain': 10 * 8 * 8 * 3 * 5 * 3,

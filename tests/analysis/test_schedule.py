@@ -1,4 +1,4 @@
-"""Exchanges, memory traffic and cycles of compiled programs."""
+"""Collectives, memory traffic and cycles of compiled programs."""
 
 import itertools
 import math
@@ -10,10 +10,10 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from ssanet_jax.analysis.schedule import (
-    Exchange,
+    Collective,
     _accesses,
+    collectives,
     estimated_cycles,
-    exchanges,
     memory_traffic,
 )
 from tests.helpers import mesh_of
@@ -23,16 +23,16 @@ def compiled_text(f, *arguments):
     return jax.jit(f).lower(*arguments).compile().as_text()
 
 
-def test_exchanges_of_a_program_for_eight_devices():
+def test_collectives_of_a_program_for_eight_devices():
     def f(x):
         pairs = [[0, 1], [2, 3], [4, 5], [6, 7]]
         return jax.lax.psum(x, 'data', axis_index_groups=pairs), jax.lax.psum(x[:3], 'data')
 
     mapped = jax.shard_map(f, mesh=mesh_of(8), in_specs=P('data'), out_specs=P(), check_vma=False)
-    found = exchanges(compiled_text(mapped, jnp.ones((8 * 16, 4))), 8)
+    found = collectives(compiled_text(mapped, jnp.ones((8 * 16, 4))), 8)
     assert sorted(found, key=lambda e: e.bytes) == [
-        Exchange('all-reduce', bytes=4 * 3 * 4, group_size=8, overlapped=None),
-        Exchange('all-reduce', bytes=4 * 16 * 4, group_size=2, overlapped=None),
+        Collective('all-reduce', bytes=4 * 3 * 4, group_size=8, overlapped=None),
+        Collective('all-reduce', bytes=4 * 16 * 4, group_size=2, overlapped=None),
     ]
 
 
@@ -65,10 +65,10 @@ ENTRY %main (a: f32[64], b: f32[8,64]) -> f32[4] {
 """
 
 
-def test_an_exchange_that_runs_beside_other_operations_is_overlapped():
-    assert exchanges(OVERLAPPED, 16) == [
-        Exchange('all-reduce', bytes=256, group_size=8, overlapped=3),
-        Exchange('all-reduce', bytes=256, group_size=16, overlapped=None),
+def test_a_collective_that_runs_beside_other_operations_is_overlapped():
+    assert collectives(OVERLAPPED, 16) == [
+        Collective('all-reduce', bytes=256, group_size=8, overlapped=3),
+        Collective('all-reduce', bytes=256, group_size=16, overlapped=None),
     ]
 
 
@@ -87,11 +87,11 @@ STARTS = """ENTRY %main (x: f32[16,4]) -> f32[2,4] {
 """
 
 
-def test_an_exchange_that_was_started_has_the_size_of_its_result():
-    assert exchanges(STARTS, 8) == [
-        Exchange('all-to-all', bytes=256, group_size=8, overlapped=0),
-        Exchange('reduce-scatter', bytes=32, group_size=8, overlapped=1),
-        Exchange('all-gather', bytes=2048, group_size=8, overlapped=1),
+def test_a_collective_that_was_started_has_the_size_of_its_result():
+    assert collectives(STARTS, 8) == [
+        Collective('all-to-all', bytes=256, group_size=8, overlapped=0),
+        Collective('reduce-scatter', bytes=32, group_size=8, overlapped=1),
+        Collective('all-gather', bytes=2048, group_size=8, overlapped=1),
     ]
     # Five operations read and write 256 bytes but for two results, of 32 and 2,048.
     assert memory_traffic(STARTS) == 3 * (256 + 256) + (256 + 32) + (256 + 2048)

@@ -101,7 +101,7 @@ def test_erased_pixels_have_the_mean_color():
 def test_augmented_batches_are_the_same_after_a_restart_and_on_more_hosts(config):
     whole = first(config, 4)
     np.testing.assert_array_equal(first(config, 1, start_step=3), whole[3:])
-    halves = [first(config, 2, share=HostShard(host, 2)) for host in range(2)]
+    halves = [first(config, 2, shard=HostShard(host, 2)) for host in range(2)]
     for together, *parts in zip(whole, *halves, strict=False):
         np.testing.assert_array_equal(np.concatenate(parts), together)
     config.dataset.num_threads = 1
@@ -120,7 +120,7 @@ def test_repeats_come_in_the_batches_of_timms_sampler(monkeypatch):
     monkeypatch.setattr(sources, 'shuffled', lambda place, *_: place)
     golden = json.loads((ROOT / 'tests/golden/augmentation.json').read_text())['repeated_places']
     number, epoch = training_examples(
-        np.arange(200), size=100, seed=0, batch_size=20, share=HostShard(0, 1), repeats=3
+        np.arange(200), size=100, seed=0, batch_size=20, shard=HostShard(0, 1), repeats=3
     )
     for step in range(5):
         expected = np.array(golden)[:, 5 * step : 5 * step + 5]
@@ -134,7 +134,7 @@ def test_repeats_come_in_the_batches_of_timms_sampler(monkeypatch):
 @pytest.mark.parametrize('repeats', [2, 3])
 def test_repeats_of_a_batch_are_on_different_devices(repeats):
     number, _ = training_examples(
-        np.arange(48), size=960, seed=0, batch_size=48, share=HostShard(0, 1), repeats=repeats
+        np.arange(48), size=960, seed=0, batch_size=48, shard=HostShard(0, 1), repeats=repeats
     )
     for device in number.reshape(repeats, -1):
         assert len(set(device)) == 48 // repeats

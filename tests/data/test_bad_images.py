@@ -53,10 +53,10 @@ def test_substitutes_are_the_same_after_a_restart(config):
 
 def test_substitutes_are_the_same_on_any_number_of_hosts(config):
     whole = first(config, 4)
-    parts = [first(config, 4, share=HostShard(host, 2)) for host in range(2)]
+    parts = [first(config, 4, shard=HostShard(host, 2)) for host in range(2)]
     if open_builder(config.dataset).info.file_format.value == 'tfrecord':
         # Each host has another order, which is reproducible.
-        again = first(config, 4, share=HostShard(1, 2))
+        again = first(config, 4, shard=HostShard(1, 2))
         np.testing.assert_array_equal(
             [batch['image'] for batch in again], [batch['image'] for batch in parts[1]]
         )
@@ -83,7 +83,7 @@ def test_evaluation_counts_it_as_incorrect_if_allowed(config, hosts):
     batches = [
         batch
         for host in range(hosts)
-        for batch in data.eval_batches(config, 'validation', share=HostShard(host, hosts))
+        for batch in data.eval_batches(config, 'validation', shard=HostShard(host, hosts))
     ]
     label, mask, image = (
         np.concatenate([batch[name] for batch in batches]) for name in ('label', 'mask', 'image')

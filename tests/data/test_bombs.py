@@ -334,7 +334,7 @@ def test_shrinking_keeps_files_that_are_not_decoded():
     """Pillow supports more formats; those are not opened."""
     files = {name: file for name, (file, _) in bombs().items()} | others()
     for name, file in files.items():
-        assert conversion.Shrink(max_side=8, quality=90).smaller(file) == file, name
+        assert conversion.Shrink(short_side=8, quality=90).smaller(file) == file, name
 
 
 def test_shrinking_turns_images_and_composes_them_on_white():
@@ -344,7 +344,7 @@ def test_shrinking_turns_images_and_composes_them_on_white():
     image.paste((250, 0, 0, 255), (0, 0, 32, 32))
     buffer = io.BytesIO()
     image.save(buffer, 'PNG', exif=exif)
-    file = conversion.Shrink(max_side=16, quality=95).smaller(buffer.getvalue())
+    file = conversion.Shrink(short_side=16, quality=95).smaller(buffer.getvalue())
     small = Image.open(io.BytesIO(file))
     assert small.size == (16, 32)
     assert small.getexif().get(0x0112, 1) == 1
@@ -354,7 +354,7 @@ def test_shrinking_turns_images_and_composes_them_on_white():
 
 
 def test_shrinking_keeps_files_that_pillow_cannot_handle():
-    shrink = conversion.Shrink(max_side=16, quality=90)
+    shrink = conversion.Shrink(short_side=16, quality=90)
     good = fabricate.photograph(np.random.default_rng(0), kind='PNG')
     length = good.index(b'IDAT') - 4
     broken = good[:length] + struct.pack('>I', 99) + good[length + 4 :]  # no chunk follows

@@ -109,7 +109,7 @@ def test_every_example_comes_once_an_epoch(plain_digits, hosts):
             bytes(image)
             for host in range(hosts)
             for batch in first(
-                plain_digits, steps, start_step=epoch * steps, share=HostShard(host, hosts)
+                plain_digits, steps, start_step=epoch * steps, shard=HostShard(host, hosts)
             )
             for image in batch['image']
         ]
@@ -140,7 +140,7 @@ def test_hosts_share_the_batches_of_one_host(name, start, hosts, request):
     config = request.getfixturevalue(name)
     whole = first(config, 3, start_step=start)
     parts = [
-        first(config, 3, start_step=start, share=HostShard(host, hosts)) for host in range(hosts)
+        first(config, 3, start_step=start, shard=HostShard(host, hosts)) for host in range(hosts)
     ]
     for step, batch in enumerate(whole):
         for field in batch:
@@ -158,8 +158,8 @@ def test_the_stream_does_not_depend_on_how_it_is_cut(imagenet):
         np.testing.assert_array_equal(cut, whole[: len(cut)])
 
 
-def eval_rows(config, share):
-    batches = list(data.eval_batches(config, config.dataset.eval_split, share=share))
+def eval_rows(config, shard):
+    batches = list(data.eval_batches(config, config.dataset.eval_split, shard=shard))
     rows = [
         (bytes(image), int(label))
         for batch in batches

@@ -58,10 +58,10 @@ def test_batches_are_the_same_from_disk_and_from_memory(
     config.dataset.train_crop, config.dataset.eval_crop = train_crop, eval_crop
     found = {}
     for config.dataset.in_memory in (False, True):
-        share = HostShard(1, 2)
-        far = first(config, 2, start_step=10**6, share=share)
+        shard = HostShard(1, 2)
+        far = first(config, 2, start_step=10**6, shard=shard)
         split = config.dataset.eval_split
-        evaluation = list(data.eval_batches(config, split, share=share))
+        evaluation = list(data.eval_batches(config, split, shard=shard))
         found[config.dataset.in_memory] = [*first(config, 6), *far, *evaluation]
     assert_equal(found[True], found[False])
 

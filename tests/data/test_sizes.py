@@ -101,7 +101,7 @@ def test_hosts_have_parts_of_one_size(growing):
     if growing.dataset.shuffle_buffer != base().dataset.shuffle_buffer:
         pytest.skip('the order of tfrecord files depends on the number of hosts')
     for step in (2, 3):
-        parts = [first(growing, 1, start_step=step, share=HostShard(h, 2))[0] for h in range(2)]
+        parts = [first(growing, 1, start_step=step, shard=HostShard(h, 2))[0] for h in range(2)]
         assert parts[0]['image'].shape == parts[1]['image'].shape
 
 

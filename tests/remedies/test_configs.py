@@ -218,6 +218,13 @@ def test_decays_after_the_warm_up_and_a_shorter_warm_up_are_allowed():
     check(having(optimizer__warmup_epochs=30.0, optimizer__decay_epochs=(31.0, 60.0)))
 
 
+def test_the_choice_of_cutmix_has_an_effect_with_both_alphas():
+    config = having(mix__mixup_alpha=0.2)
+    refused('set both to values above 0', check_overrides, config, ['mix.switch_prob'])
+    config.mix.cutmix_alpha = 1.0
+    check_overrides(config, ['mix.switch_prob'])
+
+
 def test_decays_before_the_end_are_allowed():
     config = having(num_epochs=50.0)
     message = refused('extends past the end', check_overrides, config, ['optimizer.decay_epochs'])

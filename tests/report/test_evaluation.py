@@ -39,7 +39,7 @@ def test_the_hardest_images_have_the_highest_losses(digits_run, evaluated):
     order = sorted(range(360), key=lambda i: (-evaluated.loss[i], i))
     assert evaluated.hardest.position.tolist() == order[:10]
     config = ssanet_jax.load(str(digits_run)).config
-    (batch,) = data.eval_batches(config, 'test', share=data.HostShard(0, 1))
+    (batch,) = data.eval_batches(config, 'test', shard=data.HostShard(0, 1))
     images = batch['image'][batch['mask']]
     np.testing.assert_array_equal(evaluated.hardest.image, images[order[:10]])
     np.testing.assert_array_equal(evaluated.sample.image, images[::3])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssanet_jax.analysis.schedule import Exchange
+from ssanet_jax.analysis.schedule import Collective
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.targets import DEVICE_TYPES, find_topology
 from ssanet_jax.targets.bound import Bound, bound, link_bytes
@@ -51,8 +51,8 @@ def test_every_device_type_has_figures_with_a_source():
 
 def test_a_bound_is_the_slowest_of_arithmetic_memory_and_links():
     """197 TFLOP/s, 819 GB/s, 200 GB/s; an all-reduce of 16 sends 2 x 15/16 of its bytes."""
-    exchange = Exchange('all-reduce', bytes=160 * 10**9, group_size=16, overlapped=None)
-    limit = bound(V5E, flops=2 * 197e12, traffic=3 * 819e9, exchanges=[exchange])
+    collective = Collective('all-reduce', bytes=160 * 10**9, group_size=16, overlapped=None)
+    limit = bound(V5E, flops=2 * 197e12, traffic=3 * 819e9, collectives=[collective])
     assert limit == pytest.approx(Bound(arithmetic=2, memory=3, links=1.5))
     assert (limit.seconds, limit.limited_by) == (pytest.approx(3), 'memory')
 
@@ -68,5 +68,5 @@ def test_a_bound_is_the_slowest_of_arithmetic_memory_and_links():
     ],
 )
 def test_bytes_that_cross_the_links(kind, switch, expected):
-    exchange = Exchange(kind, bytes=100, group_size=4, overlapped=None)
-    assert link_bytes(exchange, switch) == expected
+    collective = Collective(kind, bytes=100, group_size=4, overlapped=None)
+    assert link_bytes(collective, switch) == expected

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ssanet_jax.analysis.schedule import Exchange
+from ssanet_jax.analysis.schedule import Collective
 from ssanet_jax.errors import ConfigError, RunError
 from ssanet_jax.targets import DEVICE_TYPES, compile_environment, find_topology
 from ssanet_jax.targets.tpu import Tpu
@@ -135,7 +135,7 @@ def cost(images):
         bytes_accessed=10**9 * images,
         traffic=2 * 819 * 10**6 * images,
         cycles=None,
-        exchanges=[Exchange('all-reduce', 8, 8, None)],
+        collectives=[Collective('all-reduce', 8, 8, None)],
         compile_seconds=1.0,
     )
 
@@ -235,10 +235,10 @@ def test_a_config_compiles_for_a_tpu(capfd):
     written = json.loads(capfd.readouterr().out)
     train = written['steps']['train']
     assert train['images_per_device'] == 16
-    (exchange,) = train['exchanges']
+    (collective,) = train['collectives']
     # Parameters, running means and variances of the BatchNorms and nine gates, 4 sums of metrics.
     statistics = 2 * (7 * 16 + 6 * 32 + 6 * 64 + 9)
-    assert exchange['bytes'] == 4 * (269_740 + statistics + 4)
+    assert collective['bytes'] == 4 * (269_740 + statistics + 4)
     assert train['cycles'] > 0
     assert written['verdict'].startswith('Compiles and fits v5e:2x2')
 

@@ -87,7 +87,7 @@ def test_a_smaller_copy(tfrecord):
     """Larger images shrink to the requested short side; the others stay as they are."""
     config = imagenet_config(tfrecord)
     before = files(config)
-    printed = prepare('--dataset=imagenet2012', f'--data_dir={tfrecord}', '--max_side=100')
+    printed = prepare('--dataset=imagenet2012', f'--data_dir={tfrecord}', '--short_side=100')
     assert '--config.dataset.name=imagenet2012_100px_q90' in printed
     config.dataset.name = 'imagenet2012_100px_q90'
     after = files(config)
@@ -157,7 +157,7 @@ def test_a_shard_that_lost_examples_is_not_converted(tfrecord, file_format):
 def test_copies_of_different_kinds_have_different_names(tmp_path):
     names = set()
     for quality in (80, 90):
-        arguments = ['--dataset=stored_digits', f'--data_dir={tmp_path}', '--max_side=4']
+        arguments = ['--dataset=stored_digits', f'--data_dir={tmp_path}', '--short_side=4']
         printed = prepare(*arguments, f'--jpeg_quality={quality}')
         names.add(printed.split('config.dataset.name=')[1].split()[0])
     assert names == {'stored_digits_4px_q80', 'stored_digits_4px_q90'}

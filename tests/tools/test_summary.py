@@ -62,9 +62,10 @@ def test_the_totals_are_those_of_the_layers():
     network, attention, share = total['rows']
     assert network['parameters'] == cost.parameters == 269_740
     assert network['MACs'] == cost.macs
-    assert attention['MACs'] == cost.attention_macs
+    attention_macs = cost.attention_matmul_macs + cost.attention_elementwise
+    assert attention['MACs'] == attention_macs
     assert attention['parameters'] == 2 * 9
-    assert share['MACs'] == cost.attention_macs / cost.macs
+    assert share['MACs'] == attention_macs / cost.macs
     first, *others = layers['rows']
     assert [row['module'] for row in others] == [
         *('conv1', 'bn1'),

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training import parallel
 from ssanet_jax.training.multihost import agreement, hosts
-from ssanet_jax.training.storage.workdir import Workdir
+from ssanet_jax.training.storage.run_history import batch_norm_images
 from tests.helpers import load_config
 
 
@@ -45,7 +44,7 @@ def test_a_single_host_computes_and_sends_nothing(monkeypatch, tmp_path):
     agreement.check_same_start(load_config('digits_ssa20'), 'train')
     agreement.check_same_state(0, {'w': np.zeros(3)})
     agreement.check_same_data(None)
-    agreement.check_shared_workdir(Workdir(tmp_path))
+    agreement.check_shared_workdir(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -143,24 +142,36 @@ def second_host(monkeypatch):
 
 
 def test_a_workdir_that_is_not_shared_is_refused(second_host, tmp_path):
-    text = refused(agreement.check_shared_workdir, Workdir(tmp_path))
+    text = refused(agreement.check_shared_workdir, tmp_path)
     assert f'--workdir={tmp_path} is not the folder that host 0 sees' in text
-    text = refused(agreement.check_shared_workdir, Workdir(tmp_path / 'missing'))
+    text = refused(agreement.check_shared_workdir, tmp_path / 'missing')
     assert 'is not the folder that host 0 sees' in text
 
 
 def test_a_shared_workdir_keeps_no_trace(second_host, monkeypatch, tmp_path):
     (tmp_path / 'hosts-1.partial').touch()
-    agreement.check_shared_workdir(Workdir(tmp_path))
+    agreement.check_shared_workdir(tmp_path)
     monkeypatch.setattr(jax, 'process_index', lambda: 0)
     (tmp_path / 'hosts-1.partial').unlink()
-    agreement.check_shared_workdir(Workdir(tmp_path))
+    agreement.check_shared_workdir(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ('batch', 'group', 'devices', 'images'),
-    [(64, 1, 1, 64), (64, 1, 4, 16), (64, 2, 4, 32), (64, -1, 4, 64), (64, 4, 4, 64)],
+    ('batch', 'parts', 'group', 'devices', 'images'),
+    [
+        (64, 1, 1, 1, 64),
+        (64, 1, 1, 4, 16),
+        (64, 1, 2, 4, 32),
+        (64, 1, -1, 4, 64),
+        (64, 1, 4, 4, 64),
+        (64, 4, 1, 1, 16),
+        (64, 4, 2, 4, 8),
+        (64, 4, -1, 4, 16),
+    ],
 )
-def test_images_of_a_batch_norm_statistic(batch, group, devices, images):
-    assert parallel.batch_norm_images(batch, group, devices) == images
+def test_images_of_a_batch_norm_statistic(batch, parts, group, devices, images):
+    config = load_config('digits_ssa20')
+    config.batch_size, config.micro_batches = batch, parts
+    config.model.batch_norm_group_size = group
+    assert batch_norm_images(config, devices) == images

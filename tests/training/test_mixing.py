@@ -35,7 +35,7 @@ def test_mixed_images_and_weights_equal_those_of_timm(case):
 @cache
 def draws():
     """Shares [4000, 6, 8] and weights of as many steps, three tenths of which cut."""
-    draw = partial(mixing.draw, mixup_alpha=0.5, cutmix_alpha=1.0, switch=0.3)
+    draw = partial(mixing.draw, mixup_alpha=0.5, cutmix_alpha=1.0, switch_prob=0.3)
     keys = jax.vmap(partial(mixing_key, 3))(jnp.arange(4000))
     return jax.device_get(jax.jit(jax.vmap(lambda key: draw(key, 6, 8)))(keys))
 

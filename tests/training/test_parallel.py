@@ -99,12 +99,12 @@ def count_all_reduces(setup):
     return len(re.findall(ALL_REDUCE, compiled.as_text()))
 
 
-def sum_of_rows(num_devices, exchange_dtype):
-    """The exchange of gradients and statistics, each device's a row of the arguments."""
+def sum_of_rows(num_devices, all_reduce_dtype):
+    """The all-reduce of gradients and statistics, each device's a row of the arguments."""
 
     def f(grads, others):
         grads, others = jax.tree.map(lambda a: a[0], (grads, others))
-        return steps._sum_over_devices(grads, others, exchange_dtype)
+        return steps._sum_over_devices(grads, others, all_reduce_dtype)
 
     mesh = mesh_of(num_devices)
     return jax.jit(jax.shard_map(f, mesh=mesh, in_specs=P('data'), out_specs=P(), check_vma=False))
@@ -118,7 +118,7 @@ def rows():
     return grads, rng.normal(size=(8, 20)).astype(np.float32)
 
 
-def test_an_exchange_in_bfloat16_rounds_the_gradients_of_kernels_only():
+def test_an_all_reduce_in_bfloat16_rounds_the_gradients_of_kernels_only():
     grads, mean = rows()
     compiled = sum_of_rows(8, jnp.bfloat16).lower(grads, mean).compile()
     assert len(re.findall(ALL_REDUCE, compiled.as_text())) <= 2
@@ -132,17 +132,17 @@ def test_an_exchange_in_bfloat16_rounds_the_gradients_of_kernels_only():
     assert error.max() > 1e-3
 
 
-def test_an_exchange_in_float32_or_on_one_device_adds_nothing_to_the_program():
-    def program(num_devices, exchange_dtype):
-        return sum_of_rows(num_devices, exchange_dtype).lower(*rows()).as_text()
+def test_an_all_reduce_in_float32_or_on_one_device_adds_nothing_to_the_program():
+    def program(num_devices, all_reduce_dtype):
+        return sum_of_rows(num_devices, all_reduce_dtype).lower(*rows()).as_text()
 
     assert program(8, jnp.float32) == program(8, None)
     assert program(1, jnp.bfloat16) == program(1, None)
     assert program(8, jnp.bfloat16) != program(8, None)
 
 
-def test_the_step_exchanges_gradients_in_the_dtype_of_the_config(digits):
-    digits.exchange_dtype = 'bfloat16'
+def test_the_step_reduces_gradients_in_the_dtype_of_the_config(digits):
+    digits.all_reduce_dtype = 'bfloat16'
     setup = build_on(8, digits)
     shapes = jax.eval_shape(lambda: (setup.init(), DIGITS, setup.zero_metrics()))
     assert 'bf16' in str(setup.train_step.trace(*shapes).jaxpr)

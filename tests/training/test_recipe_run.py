@@ -70,7 +70,7 @@ def test_averages_and_raw_weights_are_evaluated_side_by_side(digits, whole):
     assert last.keys() >= {'loss', 'top1', 'top5', 'raw/loss', 'raw/top1', 'raw/top5'}
     assert 'raw/num_examples' not in last
     setup, _ = evaluation.set_up(recipe(digits), loop.trainer_setup.build)
-    plain = {'raw/': state.evaluated['raw/'], '': state.evaluated['']}
+    plain = {'raw/': state.eval_states['raw/'], '': state.eval_states['']}
     for prefix, variant in plain.items():
         means = evaluation.evaluate(digits, setup, variant)
         assert means['loss'] == pytest.approx(last[f'{prefix}loss'], rel=1e-5)

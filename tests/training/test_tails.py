@@ -12,12 +12,14 @@ import pytest
 from ssanet_jax import create_model, data
 from ssanet_jax.models.residual_block import Bottleneck
 from ssanet_jax.pretrained.preprocessing import normalize
-from ssanet_jax.training import parallel, steps
+from ssanet_jax.training import parallel, steps, trainer_setup
 from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.monitoring import console
 from ssanet_jax.training.steps import init_state
-from tests.helpers import mesh_of, train_in_float64
+from ssanet_jax.training.storage.workdir import Workdir, metrics_line
+from tests.helpers import load_config, mesh_of, train_in_float64
 
 TX = optax.sgd(0.05, momentum=0.9)
 
@@ -86,3 +88,21 @@ def train(model, state, batches):
         state, metrics = step(state, batch, Metrics.zero())
         losses.append(metrics.means()['loss'])
     return state, losses
+
+
+def test_tails_are_reported_for_the_images_of_one_micro_batch(monkeypatch, tmp_path):
+    config = load_config('digits_ssa20')
+    config.model.name, config.batch_size, config.micro_batches = 'ssa_resnet8', 64, 4
+    setup = trainer_setup.build(config, num_classes=10, num_train_examples=100, mesh=mesh_of(2))
+    workdir = Workdir(tmp_path)
+    values = {'loss': 1.0, 'top1': 50.0, 'top5': 90.0, 'num_examples': 9}
+    workdir.metrics.write_text(metrics_line(1, 'eval', **values))
+    seen = []
+
+    def count(model, image_size, images):
+        seen.append(images)
+        return {'folded': 0, 'plain': 3}
+
+    monkeypatch.setattr(console, 'count_tails', count)
+    console.finish(console.make_console(), config, setup, workdir)
+    assert seen == [64 // 2 // 4]

@@ -8,8 +8,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from ssanet_jax.data.builders import open_builder
+from ssanet_jax.data.datasets.array_dataset import ArrayDataset
 from ssanet_jax.data.datasets.image_folder import ImageFolder
-from ssanet_jax.data.datasets.in_memory import InMemory
 from ssanet_jax.data.read_errors import read_errors
 
 _SAMPLE = 2**16  # bytes at each end of a file
@@ -22,7 +22,7 @@ def dataset_files(dataset: ConfigDict) -> dict[str, str]:
     for split in (dataset.train_split, dataset.eval_split):
         if isinstance(builder, ImageFolder):
             files |= {file.name: file.path for file in builder.select(split)}
-        elif not isinstance(builder, InMemory):
+        elif not isinstance(builder, ArrayDataset):
             paths = [str(part.filename) for part in builder.info.splits[split].file_instructions]
             files |= {PurePath(path).name: path for path in paths}
     return files

@@ -3,10 +3,10 @@
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ssanet_jax.data.datasets.in_memory import InMemory
+from ssanet_jax.data.datasets.array_dataset import ArrayDataset
 
 
-class Digits(InMemory, skip_registration=True):  # type: ignore[call-arg]
+class Digits(ArrayDataset, skip_registration=True):  # type: ignore[call-arg]
     """1,797 gray digits of 8x8, 16 levels scaled to 0..255; 1,437 train, 360 test.
 
     The split is stratified by class and fixed. Source: UCI's Optical Recognition of

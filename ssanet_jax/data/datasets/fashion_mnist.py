@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ssanet_jax.data.datasets.in_memory import InMemory
+from ssanet_jax.data.datasets.array_dataset import ArrayDataset
 from ssanet_jax.errors import ConfigError
 
 CLASSES = (
@@ -33,7 +33,7 @@ SOURCES = (
 )
 
 
-class FashionMnistIdx(InMemory, skip_registration=True):  # type: ignore[call-arg]
+class FashionMnistIdx(ArrayDataset, skip_registration=True):  # type: ignore[call-arg]
     """60,000 + 10,000 gray images of clothes, 28x28 (https://arxiv.org/abs/1708.07747).
 
     Args:

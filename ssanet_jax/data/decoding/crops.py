@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ssanet_jax.config.sizes import resized_side
+
 _ATTEMPTS = 10  # at a crop that fits
 
 
@@ -17,7 +19,7 @@ def center_window(sides: Sequence[int], size: int, fraction: float) -> np.ndarra
       fraction: `size` over the short side of the resized image.
     """
     whole = np.asarray(sides)
-    resized = whole * round(size / fraction) // whole.min()  # the long side is rounded down
+    resized = whole * resized_side(size, fraction) // whole.min()  # the long side is rounded down
     corner = np.round((resized - size) / 2)
     scale = whole / resized
     return np.stack([corner * scale, np.minimum((corner + size) * scale, whole)])

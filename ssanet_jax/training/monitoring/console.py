@@ -148,7 +148,8 @@ def describe(values: Mapping[str, float]) -> str:
 def finish(console: Console, config: ConfigDict, setup: TrainerSetup, workdir: Workdir) -> None:
     """Writes summary.json, and prints a table and the paths of the files that the run left."""
     cost = model_cost(setup.model, setup.eval_size)
-    tails = count_tails(setup.model, setup.image_size, config.batch_size // setup.mesh.size)
+    images = config.batch_size // (setup.mesh.size * config.micro_batches)
+    tails = count_tails(setup.model, setup.image_size, images)
     summary: dict[str, Any] = write_summary(workdir, cost, tails)
     columns = {
         f'{name} (step {summary[name]["step"]})': summary[name] for name in ('final', 'best')

@@ -5,19 +5,19 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from ssanet_jax.config import flatten
 from ssanet_jax.config.fields import FIELDS
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.training.multihost import hosts
-from ssanet_jax.training.storage.run_history import versions
-from ssanet_jax.training.storage.workdir import Workdir
 from ssanet_jax.version import __version__
 
 if TYPE_CHECKING:  # it imports TFDS
@@ -26,6 +26,10 @@ if TYPE_CHECKING:  # it imports TFDS
 VISIBLE_WITHIN_S = 20  # a file of another host, on a shared file system
 _PACKAGE = Path(__file__).parents[2]
 _SHOWN = 3  # differences in a message
+_VERSIONED = (
+    'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy',
+    'simplejpeg', 'pillow', 'opencv-python-headless',
+)  # fmt: skip
 # Settings of JAX that change what is computed.
 _JAX_SETTINGS = (
     'jax_enable_x64', 'jax_default_matmul_precision', 'jax_default_prng_impl',
@@ -86,8 +90,8 @@ def check_same_state(step: int, state: Any) -> None:
         check_same({'the step to start from': step, **facts}, 'the initial weights')
 
 
-def check_shared_workdir(workdir: Workdir) -> None:
-    """Checks that all hosts see the folder of the first one; call it once that has made it.
+def check_shared_workdir(workdir: epath.Path) -> None:
+    """Checks that all hosts see the workdir of the first one; call it once that has made it.
 
     Raises:
       ConfigError: a host does not see a file that the first one wrote.
@@ -96,7 +100,7 @@ def check_shared_workdir(workdir: Workdir) -> None:
         return
     first = jax.process_index() == 0
     (name, *_) = hosts.exchange(f'hosts-{uuid.uuid4().hex}.partial', 'the workdir')
-    path = workdir.path / name
+    path = workdir / name
     hosts.raise_on_all_hosts(lambda: path.touch() if first else None, 'the workdir')
     try:
         hosts.raise_on_all_hosts(partial(_find, path, workdir), 'the workdir')
@@ -105,7 +109,7 @@ def check_shared_workdir(workdir: Workdir) -> None:
             path.unlink(missing_ok=True)
 
 
-def _find(path: Any, workdir: Workdir) -> None:
+def _find(path: epath.Path, workdir: epath.Path) -> None:
     deadline = time.monotonic() + VISIBLE_WITHIN_S
     while not path.exists():
         if time.monotonic() > deadline:
@@ -147,6 +151,11 @@ def disagreements(facts: Sequence[Mapping[str, Any]]) -> list[str]:
 def _numbers(some: list[int]) -> str:
     listed = ', '.join(map(str, some[:4])) + (f' and {len(some) - 4} more' * (len(some) > 4))
     return f'host{"s" * (len(some) > 1)} {listed}'
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that decode, compute and save."""
+    return {name: metadata.version(name) for name in _VERSIONED}
 
 
 def _environment() -> dict[str, Any]:

@@ -5,7 +5,6 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,18 +14,13 @@ from ssanet_jax.config import TrainPlan
 from ssanet_jax.config.validation import changed_fields
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import timestamp
-from ssanet_jax.training.parallel import batch_norm_images
+from ssanet_jax.training.multihost.agreement import versions
 from ssanet_jax.training.storage.atomic_io import write_json
 from ssanet_jax.training.storage.workdir import Workdir
 from ssanet_jax.version import __version__
 
 if TYPE_CHECKING:  # it imports TFDS
     from ssanet_jax.data import DatasetInfo
-
-_PACKAGES = (
-    'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy',
-    'simplejpeg', 'pillow', 'opencv-python-headless',
-)  # fmt: skip
 
 
 def check_same_run(
@@ -83,10 +77,16 @@ def check_same_run(
     return [f'Changed since the last start: {text}.' for text in changed + notes]
 
 
+def batch_norm_images(config: ConfigDict, num_devices: int) -> int:
+    """Training images that one BatchNorm statistic covers."""
+    group, images = config.model.batch_norm_group_size, config.batch_size // config.micro_batches
+    return images if group == -1 else images * group // num_devices
+
+
 def _batch_norm_changes(config: ConfigDict, before: int, now: int) -> list[str]:
     """Describes how another number of devices changes what BatchNorm's statistics cover."""
     group = config.model.batch_norm_group_size
-    images = [batch_norm_images(config.batch_size, group, devices) for devices in (before, now)]
+    images = [batch_norm_images(config, devices) for devices in (before, now)]
     if images[0] == images[1]:
         return []
     return [
@@ -124,11 +124,6 @@ def record(config: ConfigDict, info: 'DatasetInfo', workdir: Workdir, step: int)
     )
     write_json(workdir.classes, info.class_names, indent=0)
     workdir.write_starts([*workdir.read_starts(), _environment(step, info)])
-
-
-def versions() -> dict[str, str]:
-    """The versions of the packages that decode, compute and save."""
-    return {name: metadata.version(name) for name in _PACKAGES}
 
 
 def _environment(step: int, info: 'DatasetInfo') -> dict[str, Any]:

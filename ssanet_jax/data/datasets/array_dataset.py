@@ -19,7 +19,7 @@ class Examples(NamedTuple):
         return Examples(self.images[rows], self.labels[rows])
 
 
-class InMemory(tfds.core.DatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
+class ArrayDataset(tfds.core.DatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Gray images of one size; their order is that of the dataset when TFDS prepares it.
 
     Args:

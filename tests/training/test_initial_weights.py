@@ -20,7 +20,7 @@ from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.trained.load import load_trained
 from ssanet_jax.training import evaluation, loop, parallel, trainer_setup
 from ssanet_jax.training.checkpoints.writer import Checkpoints
-from ssanet_jax.training.pretrained import load_weights
+from ssanet_jax.training.initial_weights import load_weights
 from ssanet_jax.training.storage import run_history
 from ssanet_jax.training.storage.workdir import Workdir, metrics_line
 from ssanet_jax.weights.convert import variable_shapes
