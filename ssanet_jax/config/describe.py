@@ -11,10 +11,10 @@ _INTRODUCTION = """\
 
 <!-- Made by `python -m ssanet_jax.config.describe > docs/config.md`; do not edit. -->
 
-A recipe, as [configs/digits_ssa20.py](../configs/digits_ssa20.py), starts from `base()`, which has
-the defaults below, and changes what differs. `--config.FIELD=VALUE` overrides a field of the
+A recipe, such as [configs/digits_ssa20.py](../configs/digits_ssa20.py), starts from `base()`, which
+has the defaults below, and changes what differs. `--config.FIELD=VALUE` overrides a field of the
 recipe; overriding one that has no effect is an error. A run can be resumed with other values of the
-fields marked "resume".
+fields marked "resume", and with other values of any with `--allow_config_change`.
 """
 
 
@@ -30,7 +30,7 @@ def page() -> str:
     """The text of docs/config.md."""
     lines = [_INTRODUCTION]
     for group, fields in _groups().items():
-        lines += [f'## {group}', '', '| field | default | meaning | |', '|---|---|---|---|']
+        lines += [f'## {group}', '', '| field | default | meaning | limits |', '|---|---|---|---|']
         lines += [f'| `{f.name}` | `{_default(f)}` | {f.doc} | {_notes(f)} |' for f in fields]
         lines += ['']
     return '\n'.join(lines)

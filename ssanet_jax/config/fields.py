@@ -141,7 +141,7 @@ _DATASET = (
           'Encoded examples per host to shuffle tfrecord files with.', between(1, 2**24),
           only_with={'dataset.in_memory': False}),
     Field('dataset.num_threads', -1,
-          'Decoding threads, each with 64 images at a time; -1: one more than cores.',
+          'Decoding threads, each with 16 images at a time; -1: one more than cores.',
           or_auto(between(1, 1024)), resumable=True, per_host=True),
     Field('dataset.max_image_pixels', 2**27, 'Larger images count as undecodable.', at_least(1)),
     Field('dataset.max_image_bytes', 2**26, 'Larger files count as undecodable.', at_least(1)),
