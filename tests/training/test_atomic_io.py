@@ -170,7 +170,7 @@ def test_a_failure_to_write_events_does_not_end_a_run(tmp_path, monkeypatch, cap
 
 
 def test_a_run_without_a_place_for_events_or_traces_goes_on(tmp_path, monkeypatch, caplog):
-    def refused(folder):
+    def refused(folder, start_step):
         raise PermissionError(f'{folder} is not writable')
 
     monkeypatch.setattr(metric_log, 'EventFile', refused)
