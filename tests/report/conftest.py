@@ -67,8 +67,8 @@ def fabricated(tmp_path, monkeypatch):
         trained = TrainedModel(config, model, dict(variables), 7, tuple(classes))
         info = data.DatasetInfo(500, len(image), len(classes), tuple(classes), '', '', '')
 
-        def batches(config, split, *, share):
-            assert (split, share) == ('validation', (0, 1))
+        def batches(config, split, *, shard):
+            assert (split, shard) == ('validation', (0, 1))
             for start in range(0, len(image), batch):
                 some = np.arange(start, start + batch)
                 index = np.minimum(some, len(image) - 1)
