@@ -55,7 +55,7 @@ def test_a1_to_a3_are_those_of_resnet_strikes_back(name, row):
     assert (config.mix.mixup_alpha, config.mix.cutmix_alpha) == (mixup, 1)
     assert (data.image_size, data.eval_size if name == 'a3' else data.image_size) == (size, 224)
     assert (data.random_erasing, config.ema.horizon) == (0, 0)
-    assert Preprocessing.of(data).resize == 235  # as in timm, which rounds 224 / 0.95 down
+    assert Preprocessing.from_config(data).resize == 235  # as in timm, which rounds 224 / 0.95 down
     half = 1e-6 + (peak - 1e-6) * (1 + math.cos(math.pi / 2)) / 2
     expected = [1e-4, peak, half, 1e-6]
     found = rates(config, IMAGENET, (0, 5, (5 + epochs) / 2, epochs))

@@ -99,8 +99,8 @@ def test_a_script_without_arguments_prints_its_usage(name, usage):
 @pytest.mark.parametrize(
     ('arguments', 'given', 'expected'),
     [
-        (['state'], {}, 'set ZONE, the zone of the TPU, as us-central2-b'),
-        (['create'], {'ZONE': 'z'}, 'set TYPE, the kind of TPU, as v4-32'),
+        (['state'], {}, 'set ZONE, the zone of the TPU, such as us-central2-b'),
+        (['create'], {'ZONE': 'z'}, 'set TYPE, the type of the TPU, such as v4-32'),
         (['start'], {'ZONE': 'z'}, 'set WORKDIR, a folder that all hosts see'),
     ],
 )
