@@ -15,7 +15,7 @@ import importlib.machinery, sys
 class Hidden(importlib.machinery.PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        if name.partition('.')[0] in ('tensorflow', 'keras', 'clu'):
+        if name.partition('.')[0] in ('tensorflow', 'keras'):
             return None
         return super().find_spec(name, path, target)
 

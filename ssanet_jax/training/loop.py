@@ -7,6 +7,7 @@ from functools import partial
 
 import jax
 import numpy as np
+from clu import parameter_overview
 from etils import epath
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -31,6 +32,7 @@ from ssanet_jax.training.parallel import to_devices
 from ssanet_jax.training.start import initial_state, model_fits, resume
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.storage import data_files, run_history
+from ssanet_jax.training.storage.atomic_io import write_text
 from ssanet_jax.training.storage.workdir import Workdir
 from ssanet_jax.training.trainer_setup import TrainerSetup
 
@@ -98,6 +100,8 @@ def train_and_evaluate(
         notes += raise_on_all_hosts(partial(data_check.check, config, folder, console))
         if jax.process_index() == 0:
             run_history.record(config, info, folder, int(state.step))
+            table = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+            write_text(folder.parameters, table + '\n')
         terminal.announce(console, config, setup, info, state, notes)
         stack.enter_context(data_files.remembering_bad_files(config.dataset, folder))
         setup.compile_ahead(config, state, total)

@@ -3,6 +3,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -238,3 +239,14 @@ def test_a_damaged_file_of_metrics_is_named(finished):
     with pytest.raises(ConfigError, match=r'metrics.jsonl is damaged: .* Restore a copy'):
         Checkpoints(finished)
     assert finished.metrics.read_text() == damaged
+
+
+def test_a_run_lists_its_parameters(uninterrupted):
+    workdir, state, _ = uninterrupted
+    table = (workdir / 'parameters.txt').read_text()
+    leaves = jax.tree_util.tree_leaves_with_path(state.params)
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path, simple=True, separator='/')
+        shape = re.escape(str(leaf.shape))
+        assert re.search(rf'^\| {name} +\| {shape} +\| float32 ', table, re.MULTILINE)
+    assert f'Total: {sum(leaf.size for _, leaf in leaves):,} ' in table

@@ -23,6 +23,7 @@ class Workdir:
       path: the folder itself; a Workdir is accepted wherever a path is.
       config: the fields of the config, and the order of the examples.
       classes: the names of the classes, by label.
+      parameters: a table of the names, shapes and types of the parameters.
       data_files: one line per file of the data.
       starts: one line per start: machines, versions, data.
       metrics: one line per evaluation and per interval of training.
@@ -38,6 +39,7 @@ class Workdir:
         self.path = epath.Path(os.fspath(path))
         self.config = self.path / 'config.json'
         self.classes = self.path / 'classes.json'
+        self.parameters = self.path / 'parameters.txt'
         self.data_files = self.path / 'data_files.jsonl'
         self.starts = self.path / 'starts.jsonl'
         self.metrics = self.path / 'metrics.jsonl'
