@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+_libraries: list[Any] = []
 
 
 def machine(*packages: str) -> dict[str, Any]:
@@ -34,6 +35,17 @@ def machine(*packages: str) -> dict[str, Any]:
 def _git(*arguments: str) -> str:
     run = subprocess.run(['git', *arguments], cwd=ROOT, capture_output=True, text=True)
     return run.stdout.strip()
+
+
+def register_torchvision_operators() -> None:
+    """Lets torchvision be imported beside CPU builds of torch, which lack two of its operators."""
+    import torch
+
+    if torch.version.cuda is None:
+        library = torch.library.Library('torchvision', 'DEF')
+        _libraries.append(library)  # its operators live as long
+        for name in ('nms', 'qnms'):
+            library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
 
 
 def spread(values: list[float]) -> dict[str, float]:

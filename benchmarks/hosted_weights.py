@@ -21,12 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import ROOT, fill, markdown
+from common import ROOT, fill, markdown, register_torchvision_operators
 
-# CPU builds of torch lack operators that torchvision registers shapes for.
-library = torch.library.Library('torchvision', 'DEF')
-library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-library.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+register_torchvision_operators()
 
 import timm
 import torchvision

@@ -13,6 +13,7 @@ from ssanet_jax.study import verdict
 from ssanet_jax.study.analysis import analyze
 from ssanet_jax.study.folder import StudyFolder
 from ssanet_jax.study.results import Analysis
+from ssanet_jax.study.statistics import binomial_standard_error
 from ssanet_jax.study.tables import accuracy_table
 from ssanet_jax.tables import markdown as table_markdown
 
@@ -64,7 +65,7 @@ def logs() -> str:
         column = 'val_top1' if dataset == 'imagenet' else 'test_top1'
         top1 = [float(epoch[column]) for epoch in epochs]
         best = max(top1)
-        error = 100 * (best / 100 * (1 - best / 100) / TEST_IMAGES[dataset]) ** 0.5
+        error = binomial_standard_error(best, TEST_IMAGES[dataset])
         late = top1[-LAST:]
         rows.append([
             dataset, network, str(len(top1)), f'{best:.2f} ({top1.index(best) + 1})',
@@ -73,7 +74,7 @@ def logs() -> str:
         ])  # fmt: skip
     header = [
         'dataset', 'network', 'epochs', 'best (epoch)', 'last', f'last {LAST} epochs',
-        'standard error of the test images',
+        'binomial standard error',
     ]  # fmt: skip
     return markdown(header, rows)
 

@@ -6,11 +6,10 @@ Replaces the text between `<!-- table: NAME -->` and `<!-- end -->`.
 """
 
 import json
-import statistics
 from collections.abc import Callable
 from typing import Any
 
-from common import ROOT, fill, format_machine, markdown, rates
+from common import ROOT, fill, format_machine, markdown, rates, spread
 
 RESULTS = ROOT / 'benchmarks/results'
 
@@ -160,8 +159,7 @@ def input_rates(result: dict[str, Any]) -> str:
     rows = []
     for name, values in result['rounds'].items():
         ratios = [value / other for value, other in zip(values, alone, strict=True)]
-        ratio = {'median': statistics.median(ratios), 'lowest': min(ratios), 'highest': max(ratios)}
-        rows.append((name, rates(result['images_per_second'][name], 0), rates(ratio)))
+        rows.append((name, rates(result['images_per_second'][name], 0), rates(spread(ratios))))
     return markdown(['input', 'images/s', 'relative to decoding alone, same round'], rows)
 
 

@@ -20,12 +20,9 @@ from typing import Any
 import jax
 import numpy as np
 import torch
-from common import machine, write
+from common import machine, register_torchvision_operators, write
 
-# CPU builds of torch lack operators that torchvision registers shapes for.
-library = torch.library.Library('torchvision', 'DEF')
-library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-library.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+register_torchvision_operators()
 
 import timm
 import torchvision

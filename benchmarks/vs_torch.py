@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import machine, spread, write
+from common import machine, register_torchvision_operators, spread, write
 
 
 def contenders(dtypes: list[str]) -> list[str]:
@@ -99,14 +99,7 @@ def own_model(model: str) -> Any:
 
 
 def timm_model(model: str) -> Any:
-    import torch
-
-    if (
-        torch.version.cuda is None
-    ):  # torchvision needs these operators, which CPU builds of torch lack
-        library = torch.library.Library('torchvision', 'DEF')
-        library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-        library.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+    register_torchvision_operators()
     import timm
 
     return timm.create_model(model)

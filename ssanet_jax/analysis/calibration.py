@@ -15,18 +15,18 @@ class Reliability(NamedTuple):
 
     Attributes:
       edges: [bins + 1], equally spaced from 0 to 1; a bin includes its upper edge.
-      images: number of images.
+      counts: number of images.
       confidence: mean probability of the most probable class; NaN in empty bins.
       accuracy: share of images whose most probable class is correct; NaN in empty bins.
     """
 
     edges: np.ndarray
-    images: np.ndarray
+    counts: np.ndarray
     confidence: np.ndarray
     accuracy: np.ndarray
 
     @property
-    def error(self) -> float:
+    def ece(self) -> float:
         """The expected calibration error, the mean gap between confidence and accuracy::
 
             ECE = sum_b n[b] / N * |accuracy[b] - confidence[b]|
@@ -34,11 +34,11 @@ class Reliability(NamedTuple):
         over bins b of N images (Naeini et al. 2015, binned by the probability of the most
         probable class as in Guo et al. 2017, equation 3).
 
-        >>> reliability(np.array([[0.75, 0.25], [0.5, 0.5]]), np.array([0, 1])).error
+        >>> reliability(np.array([[0.75, 0.25], [0.5, 0.5]]), np.array([0, 1])).ece
         0.375
         """
         gaps = np.abs(self.accuracy - self.confidence)
-        return float(np.sum(gaps * self.images, where=self.images > 0) / self.images.sum())
+        return float(np.sum(gaps * self.counts, where=self.counts > 0) / self.counts.sum())
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> Reliability:
@@ -53,17 +53,19 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
       ValueError: there is no image, or the shapes or values are not as above.
     """
     _check(probabilities, labels)
+    if probabilities.min() < 0 or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-2):
+        raise ValueError('Expected probabilities, whose rows sum to 1; apply softmax to logits.')
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, bins + 1)
     index = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)
-    images = np.bincount(index, minlength=bins)
+    counts = np.bincount(index, minlength=bins)
     with np.errstate(invalid='ignore'):  # 0 / 0
         return Reliability(
             edges,
-            images,
-            np.bincount(index, weights=confidence, minlength=bins) / images,
-            np.bincount(index, weights=correct, minlength=bins) / images,
+            counts,
+            np.bincount(index, weights=confidence, minlength=bins) / counts,
+            np.bincount(index, weights=correct, minlength=bins) / counts,
         )
 
 
@@ -131,6 +133,8 @@ def _check(values: np.ndarray, labels: np.ndarray) -> None:
     """Raises ValueError unless values are finite [N, K] with labels [N] below K, and N > 0."""
     if values.ndim != 2 or labels.shape != values.shape[:1]:
         raise ValueError(f'Expected [N, K] and labels [N], got {values.shape} and {labels.shape}.')
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f'Expected integer labels, got {labels.dtype}.')
     if not len(labels):
         raise ValueError('Calibration needs at least 1 image, got none.')
     if labels.min() < 0 or labels.max() >= values.shape[1]:

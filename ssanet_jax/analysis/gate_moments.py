@@ -70,7 +70,7 @@ def _entropy(values: jax.Array) -> jax.Array:
         return jnp.ones(values.shape[::2])
     total = jnp.sum(values, axis=1)
     shares = values / jnp.where(total > 0, total, 1)[:, None]
-    nats = -jnp.sum(jax.scipy.special.xlogy(shares, shares), axis=1)
+    nats = jnp.sum(jax.scipy.special.entr(shares), axis=1)
     return jnp.where(total > 0, nats / math.log(values.shape[1]), 1)
 
 

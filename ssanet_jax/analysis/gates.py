@@ -80,6 +80,8 @@ class GateStatistics(NamedTuple):
             return 'closed'
         if self.high > SATURATED_SHARE:
             return 'open'
+        if self.images == 1 and self.spatial_std is None:
+            return None  # a single value cannot vary
         spread = max(self.spatial_std or 0.0, self.image_std)
         return 'constant' if spread < CONSTANT_STD * self.shape.top else None
 

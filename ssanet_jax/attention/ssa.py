@@ -33,8 +33,8 @@ class SSABlock(gating.BatchNormBlock):
       group_size: instead, the size of a group, or the largest below it that divides C; the
         released grouped form has 32.
       gate_scale: factor of the sigmoid.
-      zero_init: start BatchNorm's scale at 0, so that the gate is gate_scale / 2 everywhere:
-        gate_scale=2 with zero_init=True is the identity bit for bit, for trained networks.
+      zero_init: start BatchNorm's scale at 0, so that the gate is gate_scale / 2 everywhere. With
+        gate_scale=2 the block then starts as the exact identity, to insert in trained networks.
       norm, axis_name, momentum, epsilon, train: see `gating.BatchNormBlock`.
 
     Raises:

@@ -77,10 +77,9 @@ def class_names(label: tfds.features.ClassLabel) -> tuple[str, ...]:
 def _fingerprint(builder: tfds.core.DatasetBuilder) -> str:
     """TFDS's name of the data and a digest of splits, classes and a folder's file names."""
     splits = {name: list(split.shard_lengths) for name, split in builder.info.splits.items()}
-    if isinstance(builder, ImageFolder):
-        splits = {name: splits[name] for name in builder.used}
     paths = []
     if isinstance(builder, ImageFolder):
+        splits = {name: splits[name] for name in builder.used}
         paths = [file.name for split in sorted(splits) for file in builder.files[split]]
     described = json.dumps([splits, builder.info.features['label'].names, paths], sort_keys=True)
     digest = hashlib.sha256(described.encode()).hexdigest()[:12]

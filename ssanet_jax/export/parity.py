@@ -8,7 +8,7 @@ import numpy as np
 import scipy.special
 from absl import logging
 
-from ssanet_jax.errors import ConfigError, RunError
+from ssanet_jax.errors import ConfigError, RunError, one_line
 from ssanet_jax.export.program import Program
 from ssanet_jax.trained.load import TrainedModel
 from ssanet_jax.trained.sources import AnyModel
@@ -87,8 +87,8 @@ def evaluation_images(trained: TrainedModel, count: int = 7) -> np.ndarray:
         batch = next(data.eval_batches(config, config.dataset.eval_split))
     except (ConfigError, OSError) as error:
         raise ConfigError(
-            f'The evaluation images of the run are not available: {error} Or pass any image files '
-            'as arguments.'
+            f'The evaluation images of the run are not available: {one_line(error).rstrip(".")}. '
+            'Or pass any image files as arguments.'
         ) from error
     good = batch['mask'] & (batch['label'] >= 0)
     if not good.any():

@@ -176,7 +176,11 @@ _mixed_product.defvjp(_mixed_product_fwd, _mixed_product_bwd)
 
 
 def contract_pixels(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The sum of a^T b over all pixels, [K, C] in float32, from [N, H, W, K] and [N, H, W, C]."""
+    """The sum of a^T b over all pixels, from [N, H, W, K] and [N, H, W, C].
+
+    Returns:
+      [K, C] in `reduction_dtype`.
+    """
 
     def matrices(a: jax.Array, b: jax.Array) -> jax.Array:
         return contract(flatten_pixels(a), flatten_pixels(b), (0,))

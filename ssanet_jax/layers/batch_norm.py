@@ -17,10 +17,11 @@ class BatchNorm(ValueModule):
 
         factor = scale / sqrt(var + epsilon)        offset = bias - mean * factor       [C]
 
-    Parameters, statistics, updates and attributes are flax's, whose form (x - mean) * factor + bias
-    keeps x - mean for the gradient, one more array as large as x. Everything is computed in
-    float32, or in float64 where x is float64. (Ioffe and Szegedy 2015,
-    https://arxiv.org/abs/1502.03167; the running variance is the biased one, as in flax.)
+    Parameters, statistics, updates and the attributes below are flax's, whose form
+    (x - mean) * factor + bias keeps x - mean for the gradient, one more array as large as x.
+    Statistics are stored in float32, and computed in it or, where x is float64, in that. (Ioffe and
+    Szegedy 2015, https://arxiv.org/abs/1502.03167; the running variance is the biased one, as in
+    flax.)
 
     Attributes:
       use_running_average: normalize by the running statistics, and leave them unchanged; either
@@ -113,7 +114,8 @@ class BatchNorm(ValueModule):
             mean, var = self._over_devices(*moments, shift, running_mean.value)
             if not self.is_initializing():
                 for running, new in ((running_mean, mean + shift), (running_var, var)):
-                    running.value = self.momentum * running.value + (1 - self.momentum) * new
+                    new = self.momentum * running.value + (1 - self.momentum) * new
+                    running.value = new.astype(running.value.dtype)
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
         return factor, bias - mean * factor
 

@@ -110,7 +110,7 @@ def _relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[ja
 
 @jax.custom_jvp
 def max_pool(x: jax.Array) -> jax.Array:
-    """The maxima of 3x3 windows at stride 2 with padding 1, [N, H, W, C] -> [N, H/2, W/2, C].
+    """The maxima of 3x3 windows at stride 2 with padding 1, to [N, ceil(H/2), ceil(W/2), C].
 
     The gradient goes to the first of several equal maxima. TPUs get XLA's own gradient; elsewhere
     it is computed from the position of each maximum, which moves less memory.
@@ -146,7 +146,7 @@ def _max_pool_tangent_by_position(x: jax.Array, dx: jax.Array) -> jax.Array:
 
 
 def _window_taps(x: jax.Array, padding: float) -> list[jax.Array]:
-    """Entry (i, j) of each window of `max_pool`, [N, H/2, W/2, C], for the nine (i, j)."""
+    """Entry (i, j) of each window of `max_pool`, for the nine (i, j), in its result's shape."""
     rows, columns = ((length + 1) // 2 * 2 for length in x.shape[1:3])
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=padding)
     return [x[:, i : i + rows - 1 : 2, j : j + columns - 1 : 2] for i in range(3) for j in range(3)]

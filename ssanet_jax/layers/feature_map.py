@@ -18,6 +18,8 @@ def flatten_pixels(x: jax.Array) -> jax.Array:
 
 def require_examples(x: jax.Array) -> None:
     """Raises ValueError if x is empty, since BatchNorm needs values for its statistics."""
+    if 0 in x.shape[1:]:
+        raise ValueError(_too_small('BatchNorm', x))
     if x.size == 0:
         raise ValueError(
             f'BatchNorm has no statistics of an empty batch, of shape {x.shape}; skip such batches '
@@ -36,12 +38,16 @@ def require_feature_map(x: jax.Array, block: str) -> None:
             'Add the missing axes, or flatten leading ones into N.'
         )
     if 0 in x.shape[1:]:
-        raise ValueError(
-            f'{block} got an empty feature map of shape {x.shape}: the images are too small for '
-            'this network; use larger images or another network.'
-        )
+        raise ValueError(_too_small(block, x))
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f'{block} expects floating-point features, got {x.dtype}. '
             'Convert and normalize the image first.'
         )
+
+
+def _too_small(block: str, x: jax.Array) -> str:
+    return (
+        f'{block} got an empty feature map of shape {x.shape}: the images are too small for this '
+        'network; use larger images or another network.'
+    )

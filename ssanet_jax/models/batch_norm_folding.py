@@ -89,16 +89,16 @@ def _obstacle(model: nn.Module) -> str | None:
     """
     if not isinstance(model, Network) or type(model) not in _FOLDABLE:
         known = ', '.join(network.__name__ for network in _FOLDABLE)
-        return f'knows {known}, whose convolutions feed BatchNorms, got {type(model).__name__}'
+        return f'supports only {known}, got {type(model).__name__}'
     if layers.unwrap_partial(model.norm) is not layers.BatchNorm:
-        return f"knows this package's BatchNorm, got norm={model.norm}"
+        return f"supports only this package's BatchNorm, got norm={model.norm}"
     if isinstance(model, ResNet):
         block = layers.unwrap_partial(model.block)
         if block not in (BasicBlock, Bottleneck):
-            return f'knows BasicBlock and Bottleneck, got block={block}'
+            return f'supports only BasicBlock and Bottleneck, got block={block}'
     name = getattr(model.attention, 'keywords', {}).get('name') or ''
     if _PARTS.fullmatch(name):
-        return f'takes attention called {name!r} for a part of the network; rename the attention'
+        return f'would mistake attention called {name!r} for a part of the network; rename it'
     return None
 
 

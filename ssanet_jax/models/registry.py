@@ -112,7 +112,7 @@ def split_name(name: str) -> tuple[str | None, str]:
       ValueError: no such model; the message has the nearest names.
     """
     kind = next((kind for kind in ATTENTION if name.startswith(f'{kind}_')), None)
-    network = name.removeprefix(f'{kind}_')
+    network = name.removeprefix(f'{kind}_') if kind else name
     network = _SHORT.get(network, network)
     if network not in NETWORKS:
         raise ValueError(f'No model is called {name!r}. Nearest: {nearest(name, model_names())}.')
@@ -170,6 +170,8 @@ def create_model(
                     f'attention; choose another model, as ssa_{network}.'
                 )
     if variant is not None:
+        if 'block' in overrides:
+            raise ValueError(f'variant={variant!r} is of the named block; omit it beside block=.')
         overrides['block'] = _with_variant(name, make, variant)
     model = make(num_classes=num_classes, dtype=dtype, **overrides)
     return _with_norm_options(model, norm_options) if norm_options else model

@@ -56,7 +56,7 @@ class ResidualBlock(layers.ValueModule):
       projection: whether a shortcut that changes shape has a convolution (He et al., option B);
         otherwise it drops pixels and pads channels with zeros (option A).
       avg_down: halve a shortcut by averages of 2x2 pixels, not by dropping pixels (He et al. 2018,
-        https://arxiv.org/abs/1812.01187, ResNet-D); those of odd sizes are cut at the edge.
+        https://arxiv.org/abs/1812.01187, ResNet-D); at an odd edge, of the pixels inside.
       drop_rate: probability to drop the branch of an example in training, see `layers.drop_path`.
       tail: implementation of everything after `inner`, see `folded_tail.chooses_fold`.
       train: use batch statistics; this or the argument of `__call__` is given.

@@ -40,7 +40,7 @@ def read(folder: Path) -> ModelConfig:
     """Reads and checks config.json in `folder`, which may come from anyone.
 
     Raises:
-      ConfigError: it is missing, too large, or not as `tools.publish` writes it.
+      ConfigError: it is missing, too large, or not as `ssanet publish` writes it.
     """
     path = folder / FILE
     try:
@@ -49,7 +49,7 @@ def read(folder: Path) -> ModelConfig:
         reason = f'it has no {error}' if isinstance(error, KeyError) else one_line(error)
         raise ConfigError(
             f'{path} does not describe a network: {printable(reason.rstrip("."))}. Expected a '
-            'folder written by tools.publish, or by tools.export --format=safetensors.'
+            'folder written by ssanet publish, or by ssanet export --format=safetensors.'
         ) from error
 
 
@@ -64,7 +64,7 @@ def _content(path: Path) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f'{name} is not a number')
+    raise ValueError(f'{name} is not valid JSON')
 
 
 def _parse(content: Any) -> ModelConfig:

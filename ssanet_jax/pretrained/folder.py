@@ -14,7 +14,7 @@ _AGAIN = 'copy, publish or export it again'
 
 
 def load_folder(folder: Path, remedy: str = _AGAIN) -> PretrainedModel:
-    """Loads what `tools.publish`, or `tools.export --format=safetensors`, wrote.
+    """Loads what `ssanet publish`, or `ssanet export --format=safetensors`, wrote.
 
     Args:
       folder: only its config.json and model.safetensors are read.
@@ -53,8 +53,8 @@ def check_sha256(path: Path, expected: str, remedy: str) -> None:
     found = sha256(path)
     if not found.startswith(expected):
         raise ConfigError(
-            f'{path} is not the file that was published: its SHA-256 begins with {found[:8]}, '
-            f'expected {expected[:8]}; {remedy}.'
+            f'{path} does not match its recorded SHA-256: expected {expected[:8]}..., found '
+            f'{found[:8]}...; {remedy}.'
         )
 
 

@@ -73,10 +73,10 @@ def load_hosted(source: str, say: Say = log) -> PretrainedModel:
     model = create_model(entry.network, num_classes=len(classes))
     try:
         variables = weights.from_torch(
-            weights.load(path, say=_silent),
+            weights.load(path, say=lambda _: None),
             model,
             ignore=('aux*',),  # GoogLeNet's auxiliary classifiers
-            say=_silent,
+            say=lambda _: None,
         )
     except (ImportError, OSError, ValueError) as error:
         raise ConfigError(f'{source}: {one_line(error, 600)}') from error
@@ -84,14 +84,16 @@ def load_hosted(source: str, say: Say = log) -> PretrainedModel:
 
 
 def fetch(source: str, say: Say = log) -> Path:
-    """The file of hosted weights, downloaded on first use, its SHA-256 verified.
+    """The file of hosted weights, downloaded on first use.
+
+    Its SHA-256 is verified, except on the Hub where the cache has no symbolic links.
 
     Files of torchvision are in torch hub's cache, and torch reads them; those of timm are
     safetensors in the cache of huggingface_hub.
 
     Args:
       source: a key of `hosted_weights()`.
-      say: called with a sentence before a download.
+      say: called with a sentence before a download from torchvision; the Hub shows its own bar.
 
     Raises:
       ConfigError: there are no such weights, they cannot be downloaded, or their SHA-256 does not
@@ -148,7 +150,3 @@ def download(url: str, path: Path, expected: str) -> None:
             f'{url} cannot be downloaded to {path}: {one_line(error)}. Try again, or put the file '
             'there.'
         ) from error
-
-
-def _silent(sentence: str) -> None:
-    pass

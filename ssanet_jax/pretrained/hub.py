@@ -51,7 +51,7 @@ def _reason(error: Exception, errors: ModuleType) -> str:
             'is not in the cache, and the Hub cannot be reached: check the connection, HF_ENDPOINT '
             'and HF_HUB_OFFLINE.'
         )
-    return f'cannot be fetched: {one_line(error)} Try again later.'
+    return f'cannot be fetched: {one_line(error).rstrip(".")}. Try again later.'
 
 
 def check_name(repo: str) -> None:

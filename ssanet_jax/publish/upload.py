@@ -43,7 +43,7 @@ def upload(folder: Path, repo: str, *, private: bool = False) -> str:
         raise
     except Exception as error:  # of huggingface_hub, its HTTP client, or the disk
         raise ConfigError(
-            f'{folder} was not uploaded to {repo}: {one_line(error)} Run hf auth login, or set '
-            'HF_TOKEN to a token with write access, and check the name.'
+            f'{folder} was not uploaded to {repo}: {one_line(error).rstrip(".")}. Run hf auth '
+            'login, or set HF_TOKEN to a token with write access, and check the name.'
         ) from error
     return str(commit.commit_url)

@@ -170,14 +170,14 @@ def reliability_chart(before: Reliability, after: Reliability) -> str:
 
 
 def _draw_reliability(before: Reliability, after: Reliability, ax: Axes) -> None:
-    width, share = 1 / len(before.images), before.images / before.images.sum()
+    width, share = 1 / len(before.counts), before.counts / before.counts.sum()
     middles = before.edges[:-1] + width / 2
     ax.bar(middles, share, 0.9 * width, color=INK, alpha=0.25, lw=0, label='share of images')
     for curve, style, label in (
         (before, {'color': BLUE, 'marker': 'o'}, 'as trained'),
         (after, {'color': ORANGE, 'marker': 's'}, 'with temperature'),
     ):
-        used = curve.images > 0
+        used = curve.counts > 0
         line = ax.plot(curve.confidence[used], curve.accuracy[used], ms=3.5, lw=1, label=label)
         line[0].set(**style)
     ax.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=(0, (2, 2)), label='ideal')

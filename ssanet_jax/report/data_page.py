@@ -1,4 +1,4 @@
-"""Writes a page about a dataset: what `tools.check_data` found."""
+"""Writes a page about a dataset: what `ssanet check_data` found."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -144,7 +144,7 @@ def calibration_section(logits: np.ndarray, label: np.ndarray) -> Calibration | 
 def _summary(curve: Reliability) -> tuple[float, float, float]:
     """Expected calibration error, mean confidence and accuracy, in percent."""
     confidence, accuracy = (
-        100 * float(np.nansum(values * curve.images) / curve.images.sum())
+        100 * float(np.nansum(values * curve.counts) / curve.counts.sum())
         for values in (curve.confidence, curve.accuracy)
     )
-    return 100 * curve.error, confidence, accuracy
+    return 100 * curve.ece, confidence, accuracy

@@ -59,16 +59,16 @@ def analyze(folder: StudyFolder) -> Analysis:
     baseline, seeds = study['baseline'], set(study['seeds'])
     variants = {name: _variant(name, study, by_seed) for name, by_seed in runs.items() if by_seed}
     count = sum(map(len, runs.values()))
-    floor = None
+    error = None
     if baseline in variants:
-        floor = statistics.binomial_floor(variants[baseline].accuracy.mean, len(labels))
+        error = statistics.binomial_standard_error(variants[baseline].accuracy.mean, len(labels))
     result = Analysis(
         name=study['name'],
         question=study['question'],
         baseline=baseline,
         smallest_effect=study['smallest_effect'],
         num_test=len(labels),
-        binomial_floor=floor,
+        binomial_standard_error=error,
         variants=tuple(variants.values()),
         comparisons=_comparisons(study, runs),
         runs=count,

@@ -50,7 +50,7 @@ class Study:
       corruptions: names in `corruptions.CORRUPTIONS` that are applied to the evaluation split.
 
     Raises:
-      ConfigError: a name, seed or config is invalid.
+      ConfigError: a name, seed, effect or config is invalid.
     """
 
     question: str
@@ -71,6 +71,12 @@ class Study:
             raise ConfigError(
                 f'baseline={self.baseline!r} is not among the variants: {", ".join(self.variants)}.'
             )
+        if not self.smallest_effect > 0:
+            raise ConfigError(
+                f'smallest_effect={self.smallest_effect}: expected points of accuracy above 0.'
+            )
+        if not self.seeds:
+            raise ConfigError('seeds is empty; expected at least one, as range(10).')
         if len(set(self.seeds)) != len(self.seeds):
             raise ConfigError(f'seeds={list(self.seeds)} has a seed twice; a pair counts once.')
         for name in self.corruptions:
@@ -81,7 +87,8 @@ class Study:
                 )
         for name in self.variants:
             try:
-                check(self.run_config(name, seed=0))
+                for seed in self.seeds:
+                    check(self.run_config(name, seed))
             except (ConfigError, KeyError, TypeError, ValueError) as error:
                 raise ConfigError(f'Variant {name!r}: {one_line(error)}') from error
 

@@ -1,9 +1,12 @@
 """study.json: what a study compares, with which code, on which machines."""
 
+import hashlib
 import importlib.util
 import json
+import os
 import platform
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import metadata
@@ -57,7 +60,7 @@ def describe(path: Path, saved: Mapping[str, Any]) -> dict[str, Any]:
             'num_test': info.num_eval,
             'classes': list(info.class_names),
         },
-        'code': code_version(),
+        'code': code_version() | {'study': _digest_of_imports(path)},
         'machines': [_machine()],
     }
 
@@ -74,12 +77,22 @@ def _describe_variant(study: Study, name: str, saved: Mapping[str, Any]) -> dict
 
 
 def _describe_block(block: Callable[..., Any]) -> str:
-    """Its name and, of a partial, its options: "SSABlock(combine='mean')"."""
+    """Its name and, of a partial, its options: "SSABlock(combine='mean')"; raises ConfigError."""
     if not isinstance(block, partial):
-        return block.__name__
+        return _name(block)
     options = {key: value for key, value in block.keywords.items() if key != 'name'}
-    listed = ', '.join(f'{key}={value!r}' for key, value in sorted(options.items()))
-    return f'{block.func.__name__}({listed})'
+    listed = ', '.join(f'{key}={_name(value)}' for key, value in sorted(options.items()))
+    return f'{_name(block.func)}({listed})'
+
+
+def _name(value: Any) -> str:
+    """The same text in every process."""
+    text = getattr(value, '__name__', None) or repr(value)
+    if text == '<lambda>' or ' at 0x' in text:
+        raise ConfigError(
+            f'{text} has no name by which a later start can recognize it; define a function.'
+        )
+    return text
 
 
 def record(folder: StudyFolder, now: dict[str, Any], *, allow_code_change: bool) -> None:
@@ -135,8 +148,17 @@ def code_version() -> dict[str, str]:
     return {'ssanet_jax': __version__, 'commit': _commit(), **versions}
 
 
+def _digest_of_imports(path: Path) -> str:
+    """SHA-256 of the files next to a study that are imported; '' without any."""
+    folder = path.parent.resolve()
+    modules = (getattr(module, '__file__', None) for module in list(sys.modules.values()))
+    files = sorted({Path(file).resolve() for file in modules if file})
+    code = [file.read_bytes() for file in files if file.parent == folder]
+    return hashlib.sha256(b''.join(code)).hexdigest()[:12] if code else ''
+
+
 def _commit() -> str:
-    """Commit of the checkout, with -dirty if tracked code differs; '' outside a checkout."""
+    """Commit of the checkout, with a digest of changes to tracked code; '' outside a checkout."""
     spec = importlib.util.find_spec('ssanet_jax')
     root = Path((spec and spec.origin) or '.').resolve().parents[1]
 
@@ -148,8 +170,9 @@ def _commit() -> str:
         return run.stdout.strip()
 
     code = ('--', ':!studies/results', ':!docs')
-    dirty = '-dirty' if git('status', '--porcelain', '--untracked-files=no', *code) else ''
-    return (commit := git('rev-parse', '--short=12', 'HEAD')) and commit + dirty
+    commit = git('rev-parse', '--short=12', 'HEAD')
+    changes = git('diff', 'HEAD', *code)
+    return f'{commit}-{hashlib.sha256(changes.encode()).hexdigest()[:8]}' if changes else commit
 
 
 def _machine() -> dict[str, Any]:
@@ -158,7 +181,7 @@ def _machine() -> dict[str, Any]:
     models = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
     return {
         'cpu': models[0] if models else platform.processor(),
-        'cores': len(models),
+        'cores': os.cpu_count(),
         'device': jax.local_devices()[0].device_kind,
         'python': platform.python_version(),
     }

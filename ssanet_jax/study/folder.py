@@ -67,7 +67,7 @@ class StudyFolder:
             return dict(json.loads(self.description.read_text()))
         except FileNotFoundError as error:
             raise ConfigError(
-                f'{self} holds no study.json; name the --out of tools.study.'
+                f'{self} holds no study.json; expected the --out of ssanet study.'
             ) from error
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(f'{self.description} cannot be read: {error}.') from error

@@ -28,7 +28,7 @@ def write_pages(folder: StudyFolder, analysis: Analysis) -> None:
     files[folder.markdown] = _markdown(folder, analysis, sections)
     files[folder.page] = load_template('results.html', 'ssanet_jax.study').render(
         title=analysis.question,
-        summary=_summary(analysis),
+        summary=analysis.summary,
         sections=sections,
         images={name: data_uri(svg) for name, svg in figures.items()},
     )
@@ -38,7 +38,7 @@ def write_pages(folder: StudyFolder, analysis: Analysis) -> None:
 
 
 def _markdown(folder: StudyFolder, analysis: Analysis, sections: Sequence[Section]) -> str:
-    parts = [f'# {analysis.question}', _summary(analysis)]
+    parts = [f'# {analysis.question}', analysis.summary]
     for section in sections:
         parts.append(f'## {section.title}')
         for figure in section.figures:
@@ -46,8 +46,3 @@ def _markdown(folder: StudyFolder, analysis: Analysis, sections: Sequence[Sectio
         parts += map(markdown, section.tables)
         parts += ['\n'.join(f'* {note}' for note in section.notes)] if section.notes else []
     return '\n\n'.join(parts) + '\n'
-
-
-def _summary(analysis: Analysis) -> str:
-    """The summary without the question, which is the title."""
-    return analysis.summary.removeprefix(analysis.question).lstrip()

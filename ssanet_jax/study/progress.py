@@ -57,11 +57,11 @@ class Progress:
         """Prints how a run ended, and the time left."""
         done = self._steps_done()
         rate = (done - self._before) / (time.monotonic() - self._began)
-        left = (self._steps * len(self._runs) - done) / rate / 60 if rate else float('nan')
+        left = (self._steps * len(self._runs) - done) / rate / 60 if rate > 0 else None
         result = f'top-1 {accuracy:.2f}%' if accuracy is not None else f'failed: {error}'
         self._console.print(
-            f'{self._finished()}/{len(self._runs)}  {variant}, seed {seed}: {result}; '
-            f'{left:,.0f} minutes left',
+            f'{self._finished()}/{len(self._runs)}  {variant}, seed {seed}: {result}'
+            + ('' if left is None else f'; {left:,.0f} minutes left'),
             highlight=False,
             soft_wrap=True,
         )

@@ -57,7 +57,7 @@ class Proportion:
 
 @dataclasses.dataclass(frozen=True)
 class McNemar:
-    """Test images of all pairs that one of two networks classifies correctly.
+    """Test images of all pairs that exactly one of two networks classifies correctly.
 
     Attributes:
       only_variant, only_baseline: correct by this one alone, summed over pairs.
@@ -78,8 +78,8 @@ class PairedTest:
       better: probability of higher accuracy.
       wilcoxon_p: of the two-sided signed-rank test.
       holm_p: corrected over all comparisons of the study.
-      pairs_needed: for 80% power to detect the smallest effect at this standard deviation; None
-        for one pair.
+      pairs_needed: for 80% power to detect the smallest effect at this standard deviation, at 5%
+        over the number of comparisons; None for one pair.
       verdict: by the rule of `verdict.decide`.
       sentence: the verdict and its numbers in plain words.
     """
@@ -172,8 +172,8 @@ class Analysis:
     Attributes:
       name, question, baseline, smallest_effect: as in study.json.
       num_test: number of test images.
-      binomial_floor: standard deviation, in points, that the finite test set gives the accuracy of
-        the baseline; None without its runs.
+      binomial_standard_error: standard deviation, in points, that the finite test set gives the
+        accuracy of the baseline; None without its runs.
       variants: those with a run, in the order of study.json.
       comparisons: of the variants that have a pair with the baseline, in the same order.
       runs, missing: number of runs with a record, and without.
@@ -186,7 +186,7 @@ class Analysis:
     baseline: str
     smallest_effect: float
     num_test: int
-    binomial_floor: float | None
+    binomial_standard_error: float | None
     variants: tuple[VariantResult, ...]
     comparisons: tuple[Comparison, ...]
     runs: int

@@ -84,7 +84,7 @@ def train(study: Study, variant: str, seed: int, workdir: Workdir) -> tuple[RunR
 def evaluate(
     config: ConfigDict, setup: TrainerSetup, state: TrainState, corruptions: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Outputs for every example of the evaluation split.
+    """Outputs for every example of the evaluation split but undecodable images.
 
     Returns:
       Log-probabilities float32 [N, K], labels int32 [N], and the classes predicted for each
@@ -99,7 +99,7 @@ def evaluate(
 
     clean, labels, predicted, first = [], [], [], 0
     for batch in data.eval_batches(config, config.dataset.eval_split):
-        images, mask = batch['image'], batch['mask']
+        images, mask = batch['image'], batch['mask'] & (batch['label'] >= 0)
         clean.append(np.asarray(log_softmax(state.variables, images))[mask])
         labels.append(batch['label'][mask])
         corrupted = (CORRUPTIONS[name](images, first) for name in corruptions)

@@ -102,7 +102,7 @@ def _robustness(analysis: Analysis) -> Section:
 
 def _notes(analysis: Analysis, description: Mapping[str, Any]) -> list[str]:
     dataset, config, code = (description[name] for name in ('dataset', 'config', 'code'))
-    versions = ', '.join(f'{name} {code[name]}' for name in code if name != 'commit')
+    versions = ', '.join(f'{name} {code[name]}' for name in code if name not in ('commit', 'study'))
     notes = [
         f'Dataset: {dataset["name"]}, {dataset["num_train"]:,} training images '
         f'({dataset["train_split"]}) and {dataset["num_test"]:,} test images '
@@ -114,12 +114,13 @@ def _notes(analysis: Analysis, description: Mapping[str, Any]) -> list[str]:
         'Brackets hold 95% intervals, of means by BCa bootstrap over pairs, which are somewhat too '
         'narrow for few pairs. P(better) is the share of pairs in which the variant is more '
         'accurate, ties counted half, with the interval of Clopper and Pearson. Wilcoxon: '
-        'signed-rank test, two-sided; Holm: corrected over all variants. McNemar: images, over all '
-        f'pairs, that only the variant : only {analysis.baseline} classifies correctly. Its p is '
-        'descriptive, because the same images recur in every pair.',
+        'signed-rank test, two-sided; Holm: corrected over all variants. McNemar: number of '
+        'images, over all pairs, that only the variant and that only '
+        f'{analysis.baseline} classifies correctly. Its p is descriptive, because the same images '
+        'recur in every pair.',
         'Verdicts: helps or hurts if the interval excludes 0 and Holm p < 0.05; no difference that '
         f'matters if the interval lies within ±{analysis.smallest_effect:g} points; undecided '
-        'otherwise.',
+        'otherwise, and if no p below 0.05 is possible with so few pairs.',
         'MACs are multiply-accumulates of inference on one image. Memory is that of a training '
         'step as compiled. Throughput depends on the machine and on what else runs on it.',
         _missing(analysis),

@@ -2,7 +2,7 @@
 
 A pair is one seed; a difference is variant minus baseline. Intervals and tests treat pairs as
 independent draws of everything that a seed determines. They hold for these test images; for new
-ones intervals are wider (`binomial_floor`).
+ones intervals are wider (`binomial_standard_error`).
 """
 
 import math
@@ -104,7 +104,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def mcnemar(variant: np.ndarray, baseline: np.ndarray) -> McNemar:
-    """McNemar's test of the images that one of two networks classifies correctly.
+    """McNemar's test of the images that exactly one of two networks classifies correctly.
 
     Exact below 25 such images, otherwise chi-squared with continuity correction. Over several
     pairs the p-value is descriptive only, and usually too small: the same images recur in each
@@ -132,10 +132,10 @@ def negative_log_likelihood(log_probs: np.ndarray, labels: np.ndarray) -> float:
 
 def calibration_error(log_probs: np.ndarray, labels: np.ndarray) -> float:
     """Expected calibration error with 15 bins, from 0 to 1; arguments as above."""
-    return reliability(np.exp(log_probs, dtype=np.float64), labels, ECE_BINS).error
+    return reliability(np.exp(log_probs, dtype=np.float64), labels, ECE_BINS).ece
 
 
-def pairs_needed(sd: float, effect: float, power: float = 0.8) -> int:
+def pairs_needed(sd: float, effect: float, power: float = 0.8, alpha: float = 0.05) -> int:
     """The number of pairs with which a two-sided paired t-test detects a mean difference.
 
     About 7.85 (sd / effect)^2 + 2 by default. Wilcoxon's test of normal differences needs 5% more.
@@ -143,14 +143,14 @@ def pairs_needed(sd: float, effect: float, power: float = 0.8) -> int:
     Args:
       sd: standard deviation of paired differences, from a pilot.
       effect: true mean difference, in the unit of sd; above 0.
-      power: probability of p < 0.05.
+      power: probability of p < alpha.
+      alpha: level of the test; 0.05 / m for m comparisons (Bonferroni).
 
     >>> pairs_needed(sd=1.0, effect=0.5)
     34
     """
     if effect <= 0:
         raise ValueError(f'effect={effect} must be above 0, the smallest difference that matters.')
-    alpha = 0.05
     quantiles = scipy.stats.norm.ppf([1 - alpha / 2, power])
     pairs = max(2, math.ceil((quantiles.sum() * sd / effect) ** 2))  # if sd were known
     while sd and TTestPower().power(effect / sd, pairs, alpha) < power:
@@ -158,7 +158,7 @@ def pairs_needed(sd: float, effect: float, power: float = 0.8) -> int:
     return pairs
 
 
-def binomial_floor(accuracy: float, num_images: int) -> float:
+def binomial_standard_error(accuracy: float, num_images: int) -> float:
     """Standard deviation of an accuracy due to the sampling of its test images alone::
 
         100 sqrt(p (1 - p) / N),  p = accuracy / 100
@@ -170,7 +170,7 @@ def binomial_floor(accuracy: float, num_images: int) -> float:
     Returns:
       In percentage points.
 
-    >>> round(binomial_floor(98.0, 1079), 2)
+    >>> round(binomial_standard_error(98.0, 1079), 2)
     0.43
     """
     return 100 * math.sqrt(accuracy / 100 * (1 - accuracy / 100) / num_images)

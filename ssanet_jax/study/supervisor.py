@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from ssanet_jax import runtime
+from ssanet_jax.data.sources import num_cores
 from ssanet_jax.errors import ConfigError, RunError, StoppedError, WorkdirInUseError, one_line
 from ssanet_jax.study import description, runner
 from ssanet_jax.study.definition import Study, load_study
@@ -55,19 +56,23 @@ def run_study(
 
     Raises:
       ConfigError: the study is invalid, or `folder` holds another one.
-      RunError: runs failed; the others are complete.
+      RunError: runs failed, or other processes still train some.
     """
     study = load_study(path)
     saved = folder.read_description() if folder.description.exists() else {}
     with ProcessPoolExecutor(1, mp_context=_SPAWN) as pool:  # which gives the devices back
-        print(f'Counting the cost of {len(study.variants)} variants ...', flush=True)
-        count = pool.submit(_default_workers).result()
+        print(f'Counting parameters and MACs of {len(study.variants)} variants ...', flush=True)
+        count, platform = pool.submit(_default_workers).result()
         now = pool.submit(description.describe, path, saved).result()
+    if workers and workers > count and platform != 'cpu':
+        raise ConfigError(
+            f'--workers={workers}, but there are devices for {count}; omit it for that number.'
+        )
     make_folder(folder)
     description.record(folder, now, allow_code_change=allow_code_change)
     progress = Progress(study, folder, now['dataset']['num_train'])
-    failed = []
-    with _workers(path, folder, workers or count) as (processes, outcomes), progress:
+    failed: list[Outcome] = []
+    with _workers(path, folder, study, workers or count) as (processes, outcomes), progress:
         for outcome in _collect(processes, outcomes, progress):
             progress.report(*outcome)
             failed += [outcome] if outcome.error else []
@@ -82,19 +87,23 @@ def make_folder(folder: StudyFolder) -> None:
         raise ConfigError(f'--out={folder} cannot be created: {error}.') from error
 
 
-def _default_workers() -> int:
+def _default_workers() -> tuple[int, str]:
+    """The number of workers that have a device of their own, and the platform."""
     platform = jax.default_backend()
     if platform == 'cpu':
-        return len(os.sched_getaffinity(0))
-    return 1 if platform == 'tpu' else jax.local_device_count()
+        return num_cores(), platform
+    return 1 if platform == 'tpu' else jax.local_device_count(), platform
 
 
 @contextlib.contextmanager
-def _workers(path: Path, folder: StudyFolder, count: int) -> Iterator[tuple[list[Any], Any]]:
+def _workers(
+    path: Path, folder: StudyFolder, study: Study, count: int
+) -> Iterator[tuple[list[Any], Any]]:
     """Starts the workers; stops them, which saves their runs, if the caller leaves early."""
     outcomes = _SPAWN.Queue()
+    failed = _SPAWN.Array('b', len(list(study.runs())))
     processes = [
-        _SPAWN.Process(target=_work, args=(path, folder, index, count, outcomes))
+        _SPAWN.Process(target=_work, args=(path, folder, index, count, outcomes, failed))
         for index in range(count)
     ]
     for process in processes:
@@ -132,7 +141,10 @@ def _collect(processes: list[Any], outcomes: Any, progress: Progress) -> Iterato
 def _raise_failures(study: Study, folder: StudyFolder, failed: list[Outcome]) -> None:
     if failed:
         runs = '; '.join(f'{run.variant}, seed {run.seed}: {run.error}' for run in failed)
-        raise RunError(f'{len(failed)} runs failed, the others are complete. {runs}')
+        raise RunError(
+            f'{len(failed)} of {len(list(study.runs()))} runs failed: {runs} Fix the cause and run '
+            'the same command again, or analyze the others with --analyze_only.'
+        )
     missing = len(set(study.runs()) - set(folder.finished()))
     if missing:
         raise RunError(
@@ -141,15 +153,17 @@ def _raise_failures(study: Study, folder: StudyFolder, failed: list[Outcome]) ->
         )
 
 
-def _work(path: Path, folder: StudyFolder, index: int, count: int, outcomes: Any) -> None:
-    """Trains one run after the other, until each has a record or another worker."""
+def _work(
+    path: Path, folder: StudyFolder, index: int, count: int, outcomes: Any, failed: Any
+) -> None:
+    """Trains one run after the other, until each has a record, has failed or has another worker."""
     _redirect_output(folder.work / f'worker_{os.uname().nodename}_{index}.log')
     _choose_devices(index, count)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     runtime.enable_compilation_cache()
     study = load_study(path)
-    for variant, seed in study.runs():
-        if folder.run_path(variant, seed).exists():
+    for number, (variant, seed) in enumerate(study.runs()):
+        if failed[number] or folder.run_path(variant, seed).exists():
             continue
         try:
             record = runner.run(study, variant, seed, folder)
@@ -158,6 +172,7 @@ def _work(path: Path, folder: StudyFolder, index: int, count: int, outcomes: Any
         except StoppedError as error:
             sys.exit(error.exit_code)
         except (ConfigError, RunError) as error:
+            failed[number] = True
             outcomes.put(Outcome(variant, seed, None, one_line(error)))
             continue
         if record:

@@ -13,18 +13,19 @@ from ssanet_jax.study.results import Analysis, Estimate, PairedTest, Verdict
 LEVEL = 0.05
 
 
-def decide(difference: Estimate, holm_p: float, smallest_effect: float) -> Verdict:
+def decide(difference: Estimate, holm_p: float, lowest_p: float, smallest_effect: float) -> Verdict:
     """The verdict on one comparison.
 
     Args:
       difference: paired differences of accuracy, in points.
       holm_p: p-value of Wilcoxon's test, corrected for the number of comparisons.
+      lowest_p: the least holm_p that the number of pairs allows.
       smallest_effect: difference that would matter, in points.
 
     Returns:
       'helps' if the interval of the mean lies above 0 and holm_p < 0.05, 'hurts' if below 0
       likewise; else 'no difference that matters' if it lies within +-smallest_effect; else
-      'undecided', as is a single pair, which has no interval. Since intervals of few pairs are too
+      'undecided', as are pairs too few for lowest_p < 0.05. Since intervals of few pairs are too
       narrow, a true difference of smallest_effect is said not to matter in up to 4% of studies
       with 20 pairs, 5% with 10 and 8% with 5, if differences are normal.
     """
@@ -33,7 +34,9 @@ def decide(difference: Estimate, holm_p: float, smallest_effect: float) -> Verdi
         return 'helps'
     if significant and difference.high is not None and difference.high < 0:
         return 'hurts'
-    return 'no difference that matters' if _within(difference, smallest_effect) else 'undecided'
+    if lowest_p < LEVEL and _within(difference, smallest_effect):
+        return 'no difference that matters'
+    return 'undecided'
 
 
 def compare(
@@ -62,22 +65,31 @@ def compare(
             holm_p=float(holm_p[i]),
             pairs_needed=None
             if difference.sd is None
-            else statistics.pairs_needed(difference.sd, smallest_effect),
-            verdict=decide(difference, holm_p[i], smallest_effect),
+            else statistics.pairs_needed(
+                difference.sd, smallest_effect, alpha=LEVEL / len(differences)
+            ),
+            verdict=decide(difference, holm_p[i], lowest_p[i], smallest_effect),
             sentence='',
         )
-        sentence = _sentence(variant, baseline, test, of, smallest_effect, lowest_p[i])
+        p = (
+            f'p = {holm_p[i]:.3g}'
+            if len(differences) == 1
+            else f'Holm-corrected p = {holm_p[i]:.3g}'
+        )
+        remark = _remark(test, smallest_effect, lowest_p[i])
+        sentence = f'{_claim(variant, baseline, test, of)}; {p}; {remark}.'
         tests[variant] = dataclasses.replace(test, sentence=sentence)
     return tests
 
 
 def summarize(analysis: Analysis) -> str:
-    """The question, the variants of each verdict, and what is missing, in a paragraph."""
+    """The variants of each verdict, and what is missing, in a paragraph."""
     tests = {comparison.variant: comparison.accuracy for comparison in analysis.comparisons}
-    sentences, small = [analysis.question], analysis.smallest_effect
+    sentences: list[str] = []
+    small = analysis.smallest_effect
     for verdict, within in itertools.product(get_args(Verdict), (False, True)):
         named = [
-            f'{variant} ({test.difference.mean:+.2f})'
+            f'{variant} ({test.difference.mean:+z.2f})'
             for variant, test in tests.items()
             if test.verdict == verdict and _within(test.difference, small) == within
         ]
@@ -93,10 +105,11 @@ def summarize(analysis: Analysis) -> str:
         )
     else:
         sentences.append(f'No variant has a pair with {analysis.baseline} yet.')
-    if analysis.binomial_floor is not None:
+    if analysis.binomial_standard_error is not None:
         sentences.append(
             f'The sampling of {analysis.num_test:,} test images alone gives the accuracy of '
-            f'{analysis.baseline} a standard deviation of {analysis.binomial_floor:.2f} points.'
+            f'{analysis.baseline} a standard deviation of '
+            f'{analysis.binomial_standard_error:.2f} points.'
         )
     if analysis.missing:
         total = analysis.runs + analysis.missing
@@ -104,10 +117,8 @@ def summarize(analysis: Analysis) -> str:
     return ' '.join(sentences)
 
 
-def _sentence(
-    variant: str, baseline: str, test: PairedTest, of: str, smallest_effect: float, lowest_p: float
-) -> str:
-    """A test in plain words; `lowest_p` is the least corrected p that its pairs can reach."""
+def _claim(variant: str, baseline: str, test: PairedTest, of: str) -> str:
+    """The verdict and the differences in plain words."""
     difference, better = test.difference, test.better
     claim = {
         'helps': f'{variant} helps',
@@ -117,12 +128,11 @@ def _sentence(
     }[test.verdict]
     interval = ''
     if difference.low is not None:
-        interval = f' (95% interval {difference.low:+.2f} to {difference.high:+.2f})'
+        interval = f' (95% interval {difference.low:+z.2f} to {difference.high:+z.2f})'
     return (
-        f'{claim}: its accuracy {of} differs by {difference.mean:+.2f} points{interval} on average '
-        f'over {better.pairs} pair{"s" if better.pairs > 1 else ""}, higher in {better.wins}, '
-        f'equal in {better.ties}, lower in {better.losses}; Holm-corrected p = {test.holm_p:.3g}; '
-        f'{_remark(test, smallest_effect, lowest_p)}.'
+        f'{claim}: the mean difference in accuracy {of} is {difference.mean:+z.2f} points'
+        f'{interval} over {better.pairs} pair{"s" if better.pairs > 1 else ""}, higher in '
+        f'{better.wins}, equal in {better.ties}, lower in {better.losses}'
     )
 
 

@@ -10,9 +10,9 @@ from ssanet_jax.targets.device_type import DeviceType
 class Bound(NamedTuple):
     """Seconds that each part of a device needs at its peak rate, if nothing else delays it."""
 
-    arithmetic: float
+    compute: float
     memory: float
-    links: float
+    interconnect: float
 
     @property
     def seconds(self) -> float:
@@ -21,7 +21,7 @@ class Bound(NamedTuple):
 
     @property
     def limited_by(self) -> str:
-        """The part that decides: 'arithmetic', 'memory' or 'links'."""
+        """The part that decides: 'compute', 'memory' or 'interconnect'."""
         return max(zip(self, self._fields, strict=True))[1]
 
 
@@ -37,9 +37,10 @@ def bound(
       collectives: between devices.
     """
     return Bound(
-        arithmetic=flops / kind.peak_flops,
+        compute=flops / kind.peak_flops,
         memory=traffic / kind.bandwidth,
-        links=sum(link_bytes(c, kind.switch_reduces) for c in collectives) / kind.link_bandwidth,
+        interconnect=sum(link_bytes(c, kind.switch_reduces) for c in collectives)
+        / kind.link_bandwidth,
     )
 
 

@@ -18,6 +18,8 @@ class DeviceType(ABC):
       peak_flops: bfloat16 operations per second, without sparsity.
       link_bandwidth: bytes per second that one device sends to others, over all its links.
       source: where these figures are published.
+      cache: bytes of an array that may still be in a cache when the next operation reads it.
+      switch_reduces: whether the switch between the devices adds up what they send.
     """
 
     name: str
@@ -26,6 +28,8 @@ class DeviceType(ABC):
     peak_flops: float
     link_bandwidth: float
     source: str
+    cache: int = 0
+    switch_reduces: bool = False
 
     @property
     @abstractmethod
@@ -46,16 +50,6 @@ class DeviceType(ABC):
     def usable_memory(self) -> float:
         """Bytes of one device's memory that a program can have."""
         return self.memory
-
-    @property
-    def cache(self) -> int:
-        """Bytes of an array that may still be in a cache when the next operation reads it."""
-        return 0
-
-    @property
-    def switch_reduces(self) -> bool:
-        """Whether the switch between the devices adds up what they send."""
-        return False
 
     @abstractmethod
     def devices(self, topology: str) -> list[jax.Device]:

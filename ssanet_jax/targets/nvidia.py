@@ -68,16 +68,12 @@ class Gpu(DeviceType):
       core: its streaming multiprocessor.
       cores: number of them.
       clock: GHz, boost.
-      l2: bytes of the second-level cache.
-      switch: whether NVLink switches with SHARP connect the devices.
     """
 
     description: str
     core: Multiprocessor
     cores: int
     clock: float
-    l2: int
-    switch: bool = False
 
     @property
     def compiler(self) -> str:
@@ -94,15 +90,8 @@ class Gpu(DeviceType):
     @property
     def usable_memory(self) -> float:
         """JAX allocates this part of the memory at the start."""
-        return self.memory * float(os.environ.get('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.75'))
-
-    @property
-    def cache(self) -> int:
-        return self.l2
-
-    @property
-    def switch_reduces(self) -> bool:
-        return self.switch
+        names = ('XLA_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_MEM_FRACTION')  # the old name
+        return self.memory * float(next(filter(None, map(os.environ.get, names)), '0.75'))
 
     def target_config(self) -> str:
         """The text of an xla.GpuTargetConfigProto."""
@@ -116,7 +105,7 @@ class Gpu(DeviceType):
             fpus=core.fpus,
             clock=self.clock,
             bandwidth=int(self.bandwidth),
-            cache=self.l2,
+            cache=self.cache,
             memory=int(self.memory),
             major=major,
             minor=minor,
@@ -144,8 +133,8 @@ _H100 = Gpu(
     core=_HOPPER,
     cores=132,
     clock=1.98,
-    l2=50 << 20,
-    switch=True,
+    cache=50 << 20,
+    switch_reduces=True,
     source=f'{_NVIDIA}/h100 (SXM); {_XLA}/h100_sxm.txtpb',
 )
 GPUS = [
@@ -159,7 +148,7 @@ GPUS = [
         core=_TURING,
         cores=40,
         clock=1.59,
-        l2=4 << 20,
+        cache=4 << 20,
         source=f'{_NVIDIA}/tesla-t4',
     ),
     Gpu(
@@ -172,7 +161,7 @@ GPUS = [
         core=_ADA,
         cores=58,
         clock=2.04,
-        l2=48 << 20,
+        cache=48 << 20,
         source=f'{_NVIDIA}/l4',
     ),
     Gpu(
@@ -185,7 +174,7 @@ GPUS = [
         core=_AMPERE,
         cores=108,
         clock=1.41,
-        l2=40 << 20,
+        cache=40 << 20,
         source=f'{_NVIDIA}/a100 (80GB SXM); {_XLA}/a100_sxm_80.txtpb',
     ),
     _H100,
@@ -207,8 +196,8 @@ GPUS = [
         core=_BLACKWELL,
         cores=148,
         clock=1.965,
-        l2=132644864,
-        switch=True,
+        cache=132644864,
+        switch_reduces=True,
         source=f'{_NVIDIA}/dgx-b200; {_XLA}/b200.txtpb',
     ),
 ]

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from ssanet_jax import runtime
+from ssanet_jax import data, runtime
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tables import FORMATS, Table, show
 from ssanet_jax.tools import cli
@@ -58,6 +58,7 @@ def main() -> None:
     if FLAGS.out and not Path(FLAGS.out).parent.is_dir():
         raise ConfigError(f'--out={FLAGS.out} is in no existing folder; choose another.')
     runtime.enable_compilation_cache()
+    data.dataset_info(config)  # refuses data without labels
     found = check(config.dataset)
     if FLAGS.out:
         from ssanet_jax.report.data_page import write_data_page

@@ -189,8 +189,8 @@ def _leave_unexpected(error: Exception) -> NoReturn:
     traceback.print_exception(error)
     _leave(
         HostLostError(
-            f'Another host was lost: {one_line(error)} Its own log says why; checkpoints are '
-            'intact. Start all hosts again with the same command.'
+            f'Another host was lost: {one_line(error).rstrip(".")}. Its own log says why; '
+            'checkpoints are intact. Start all hosts again with the same command.'
         )
     )
 

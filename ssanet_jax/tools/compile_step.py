@@ -57,10 +57,10 @@ class StepCost(NamedTuple):
 
     Attributes:
       arguments: parameters, statistics, optimizer state and batch.
-      outputs: that do not take the place of arguments.
+      outputs: results that are not written over donated arguments.
       temporaries: activations and gradients.
       code: of the program.
-      flops: of convolutions and matrix products, without those with padding.
+      flops: of convolutions and matrix products, excluding products with padding.
       bytes_accessed: read and written by all operations, wherever the arrays are.
       traffic: least number of bytes between the device and its memory.
       cycles: that the compiler estimates, or None.
@@ -149,7 +149,7 @@ def failure(code: int, log: str) -> ConfigError | RunError:
         )
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     telling = [x for x in lines if re.search(r'Check failed|\w*(Error|Exception): |^[A-Z_]+: ', x)]
-    reason = one_line((telling or lines or ['it says nothing'])[-1])
+    reason = one_line((telling or lines or ['the compiler gave no reason'])[-1])
     if code == -signal.SIGKILL:
         return RunError(
             "The compiler was killed, usually because this machine's memory is full; close other "

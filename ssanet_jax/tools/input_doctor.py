@@ -52,7 +52,7 @@ def main() -> None:
     print_table(console, config, rates)
     for line in verdict(rates, num_cores(), advice(config, info.hint)):
         console.print(line)
-    console.print(f'For tools.preflight: --decode_rate={rates.input / num_cores():.0f}')
+    console.print(f'For ssanet preflight: --decode_rate={rates.input / num_cores():.0f}')
     if FLAGS.out:
         try:
             draw(spans, f'{config.dataset.name}, {config.model.name}', FLAGS.out)

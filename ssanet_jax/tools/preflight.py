@@ -67,8 +67,6 @@ def main() -> None:
     check_compiler(target.kind)
 
     def compile_step(step: Step, images: int) -> StepCost | TooLarge:
-        if step == 'train':
-            images = math.ceil(images / config.micro_batches) * config.micro_batches
         request = Request(config, target.topology, step, images, sizes.num_classes, sizes.num_train)
         return compile_with_progress(request, target.kind)
 
@@ -132,16 +130,22 @@ def preflight(
             return Attempt(False, None)
 
     if search:
-        fixed = train.arguments if isinstance(train, StepCost) else 0
-        limit = max(images['train'], sizes.num_train // target.num_devices)
-        batches = largest_batch(attempt, batches, fixed=fixed, available=available, limit=limit)
+        parts = config.micro_batches
+        found = largest_batch(
+            lambda size: attempt(size * parts),  # of a micro-batch
+            {images['train'] // parts: batches[images['train']]},
+            fixed=train.arguments if isinstance(train, StepCost) else 0,
+            available=available,
+            limit=max(images['train'], sizes.num_train // target.num_devices) // parts,
+        )
+        batches = {size * parts: result for size, result in found.items()}
     if isinstance(train, TooLarge) or not batches[images['train']].fits:
         raise ConfigError(does_not_fit(images['train'], batches, target, available))
     evaluation = compile_step('eval', images['eval'])
     if isinstance(evaluation, TooLarge) or not as_attempt(evaluation, target.kind).fits:
         raise ConfigError(
-            f'{images["eval"]} images a device do not fit {target.topology} in the evaluation '
-            'step; lower --config.eval_batch_size.'
+            f'An evaluation batch of {images["eval"]} per device does not fit {target.topology}; '
+            'lower --config.eval_batch_size.'
         )
     costs: dict[Step, StepCost] = {'train': train, 'eval': evaluation}
     bounds = {
@@ -165,7 +169,7 @@ def compile_with_progress(request: Request, kind: DeviceType) -> StepCost | TooL
     """`compile_apart`, with the time that passes and the outcome on stderr."""
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     name = {'train': 'training', 'eval': 'evaluation'}[request.step]
-    text = f'{name} step, {request.images} {plural("image", request.images)} a device'
+    text = f'{name} step, {request.images} {plural("image", request.images)} per device'
     columns = SpinnerColumn(), TextColumn('{task.description}'), TimeElapsedColumn()
     start, quiet = time.perf_counter(), not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
@@ -215,7 +219,7 @@ def define_flags() -> None:
     flags.DEFINE_float(
         'decode_rate',
         None,
-        'Images/s that one core decodes, as measured by tools.input_doctor.',
+        'Images/s that one core decodes, as measured by ssanet input_doctor.',
         lower_bound=1e-3,
     )
     flags.DEFINE_integer(

@@ -1,4 +1,4 @@
-"""What tools.preflight knows of a dataset without reading it: sizes, and how fast it decodes."""
+"""What `ssanet preflight` knows of a dataset without reading it: sizes, and how fast it decodes."""
 
 import re
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What tools.preflight found, as a table, as JSON and as one line."""
+"""What `ssanet preflight` found, as a table, as JSON and as one line."""
 
 import json
 import math
@@ -81,12 +81,12 @@ def does_not_fit(images: int, batches: dict[int, Attempt], target: Target, avail
     remedy = 'lower --config.batch_size, or use more devices'
     if fitting:
         remedy = (
-            f'{fitting} fit: --config.batch_size={fitting * target.num_devices} on '
+            f'{fitting} would fit: --config.batch_size={fitting * target.num_devices} on '
             f'{target.num_devices} {plural("device", target.num_devices)}'
         )
     return (
-        f'{images} {plural("image", images)} a device do not fit {target.topology}: the '
-        f'training step {needs} of {binary(available)}; {remedy}.'
+        f'A batch of {images} per device does not fit {target.topology}: the training step '
+        f'{needs} of {binary(available)}; {remedy}.'
     )
 
 
@@ -129,9 +129,9 @@ def _rows(target: Target) -> dict[str, Callable[[int, StepCost, Bound], str]]:
             '-' if cost.cycles is None else _count(cost.cycles)
         ),
         'collectives between devices': lambda n, cost, limit: describe_collectives(cost),
-        'bound: arithmetic': lambda n, cost, limit: _duration(limit.arithmetic),
+        'bound: compute': lambda n, cost, limit: _duration(limit.compute),
         'bound: memory': lambda n, cost, limit: _duration(limit.memory),
-        'bound: links': lambda n, cost, limit: _duration(limit.links),
+        'bound: interconnect': lambda n, cost, limit: _duration(limit.interconnect),
         'no step is faster than': lambda n, cost, limit: _duration(limit.seconds),
         'images/s on all devices, at most': lambda n, cost, limit: thousands(
             round(n * num_devices / limit.seconds)
@@ -156,20 +156,21 @@ def describe_collectives(cost: StepCost) -> str:
 def _notes(found: Preflight, versions: dict[str, str]) -> list[str]:
     kind = found.target.kind
     notes = [
-        'The bound is arithmetic from published peak rates, not a measurement: real steps are '
+        'The bound follows from published peak rates and is not a measurement: real steps are '
         f'slower. Rates of {kind.name}: {kind.peak_flops / 1e12:g} TFLOP/s in bfloat16, memory '
-        f'{kind.bandwidth / 1e9:g} GB/s, links {kind.link_bandwidth / 1e9:g} GB/s ({kind.source}).',
+        f'{kind.bandwidth / 1e9:g} GB/s, interconnect {kind.link_bandwidth / 1e9:g} GB/s '
+        f'({kind.source}).',
         f'Schedule at the bound: {found.device_hours:,.3g} device-hours.',
     ]
     if found.decode_rate is not None:
         notes.append(
             f'Host cores at the bound, if one prepares {found.decode_rate:,.0f} images/s; '
-            'tools.input_doctor measures yours for --decode_rate.'
+            'ssanet input_doctor measures yours for --decode_rate.'
         )
     if kind.usable_memory < kind.memory:
         notes.append(
             f'{binary(kind.usable_memory)} of {binary(kind.memory)} is what JAX allocates; set '
-            'XLA_PYTHON_CLIENT_MEM_FRACTION for more.'
+            'XLA_CLIENT_MEM_FRACTION for more.'
         )
     if len(found.batches) > 1:
         tried = ', '.join(

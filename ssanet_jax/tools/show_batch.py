@@ -24,6 +24,8 @@ FLAGS = flags.FLAGS
 
 def main() -> None:
     config = cli.recipe()
+    if FLAGS.split == 'eval' and FLAGS['step'].present:
+        raise ConfigError('--step has no effect with --split=eval; omit it.')
     runtime.enable_compilation_cache()
     info = data.dataset_info(config)
     if FLAGS.split == 'train':

@@ -32,6 +32,9 @@ def define_flags() -> None:
 def main() -> None:
     if FLAGS.analyze_only == bool(FLAGS.study):
         raise ConfigError('Give --study=FILE to train, or --analyze_only; see --help.')
+    for name in ('workers', 'allow_code_change'):
+        if FLAGS.analyze_only and FLAGS[name].present:
+            raise ConfigError(f'--{name} has no effect with --analyze_only; omit it.')
     try:
         from ssanet_jax.study.analysis import write_results
     except ModuleNotFoundError as error:
@@ -53,7 +56,7 @@ def main() -> None:
     analysis = write_results(folder)
     write_pages(folder, analysis)
     show([terminal_table(analysis)], 'table')
-    print(f'{analysis.summary}\nWritten to {folder.page}')
+    print(f'{analysis.question} {analysis.summary}\nWritten to {folder.page}')
 
 
 if __name__ == '__main__':

@@ -36,8 +36,10 @@ def define_flags() -> None:
 
 def main() -> None:
     config = cli.recipe()
-    if FLAGS.mode == 'train' and FLAGS['checkpoint'].present:
-        raise ConfigError('--checkpoint has no effect without --mode=eval; leave it out.')
+    modes = {'checkpoint': 'eval', 'allow_config_change': 'train', 'report': 'train'}
+    for name, mode in modes.items():
+        if FLAGS[name].present and FLAGS.mode != mode:
+            raise ConfigError(f'--{name} has no effect without --mode={mode}; omit it.')
     from ssanet_jax.training.multihost import hosts
 
     hosts.connect(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)

@@ -74,7 +74,7 @@ def ablate(
     seed: int = 0,
     advance: Callable[[], object] = lambda: None,
 ) -> Ablation:
-    """Evaluates a network with one gate replaced at a time, then with all replaced.
+    """Evaluates a network with all gates replaced at once, then with one at a time.
 
     'one' replaces a gate by 1. 'mean' replaces it by the mean of each of its maps (or channels)
     over pixels and images, which keeps its average effect and removes its response to the input.

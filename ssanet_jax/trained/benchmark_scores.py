@@ -72,9 +72,14 @@ def open_part(
     label = builder.info.features[benchmark.label]
     label = getattr(label, 'feature', label)  # of a sequence
     names, unnamed = class_names(label), tuple(map(str, range(label.num_classes)))
-    if names != trained.classes and not (
-        len(names) == len(trained.classes) and unnamed in (names, trained.classes)
-    ):
+    if benchmark.classes:
+        names = benchmark.classes
+        matches = names == trained.classes
+    else:
+        matches = names == trained.classes or (
+            len(names) == len(trained.classes) and unnamed in (names, trained.classes)
+        )
+    if not matches:
         raise ConfigError(
             f'{name} has {len(names):,} classes, as {names[0]!r}, but the network has '
             f'{len(trained.classes):,} others, as {trained.classes[0]!r}; evaluate a network that '

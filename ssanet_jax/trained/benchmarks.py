@@ -33,6 +33,7 @@ class Benchmark(NamedTuple):
       parts: TFDS names by (corruption, severity); of a single dataset, by ('', 0).
       split: of each.
       label: the feature that holds the correct class, or classes.
+      classes: names of the classes, where TFDS has numbers only; empty: TFDS's.
       subset: file with WordNet ids of the classes to choose among; '': all.
       cropped: whether images are stored as crops, and therefore only resized.
       reference: errors by corruption that the mean errors are divided by; empty: none.
@@ -41,9 +42,15 @@ class Benchmark(NamedTuple):
     parts: Mapping[tuple[str, int], str]
     split: str = 'test'
     label: str = 'label'
+    classes: tuple[str, ...] = ()
     subset: str = ''
     cropped: bool = False
     reference: Mapping[str, float] = {}
+
+
+_CIFAR10 = (
+    'airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck',
+)  # fmt: skip
 
 
 def _single(name: str, **options: Any) -> Benchmark:
@@ -65,7 +72,7 @@ BENCHMARKS = {
     'imagenet_c': Benchmark(
         _corrupted('imagenet2012_corrupted', {}), 'validation', cropped=True, reference=ALEXNET
     ),
-    'cifar10_1': _single('cifar10_1/v6'),
-    'cifar10_1/v4': _single('cifar10_1/v4'),
-    'cifar10_c': Benchmark(_corrupted('cifar10_corrupted', _CIFAR_NAMES)),
+    'cifar10_1': _single('cifar10_1/v6', classes=_CIFAR10),
+    'cifar10_1/v4': _single('cifar10_1/v4', classes=_CIFAR10),
+    'cifar10_c': Benchmark(_corrupted('cifar10_corrupted', _CIFAR_NAMES), classes=_CIFAR10),
 }

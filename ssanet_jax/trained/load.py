@@ -76,8 +76,8 @@ def load_trained(workdir: epath.PathLike, checkpoint: str = 'best') -> TrainedMo
     which, colon, variant = checkpoint.partition(':')
     if colon and (variant != 'raw' or not config.ema.horizon):
         raise ConfigError(
-            f'--checkpoint={checkpoint} is not known; write :raw for the variables of a run with '
-            f'config.ema.horizon, whose averages --checkpoint={which} chooses.'
+            f'--checkpoint={checkpoint}: only :raw may follow, and only for a run with '
+            'config.ema.horizon; it selects the weights themselves instead of their averages.'
         )
     step, variables = read_checkpoint(
         folder,

@@ -23,7 +23,7 @@ def load(source: str | os.PathLike[str], checkpoint: str = 'best') -> AnyModel:
     folder = Path(name)
     published = (folder / description.FILE).is_file() and not (folder / 'checkpoints').is_dir()
     if checkpoint != 'best' and (published or scheme in ('hf', 'torchvision', 'timm')):
-        raise ConfigError(f'checkpoint={checkpoint!r} is for runs; {name} has one: leave it out.')
+        raise ConfigError(f'{name} has only one checkpoint; omit checkpoint={checkpoint!r}.')
     if scheme == 'hf':
         repo, _, revision = rest.partition('@')
         fetched = hub.fetch(repo, (description.FILE, description.WEIGHTS), revision or None)

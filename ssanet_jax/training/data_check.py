@@ -98,7 +98,7 @@ def _leakage(dataset: ConfigDict, builder: ImageFolder, now: Mapping[str, DataFi
         return []
     return [
         f'Leakage: {len(both):,} evaluation images are training images too, so accuracy is '
-        f'overstated: {some(both)}. Remove one copy of each; tools.check_data lists all.'
+        f'overstated: {some(both)}. Remove one copy of each; ssanet check_data lists all.'
     ]
 
 

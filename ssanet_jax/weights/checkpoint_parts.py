@@ -100,7 +100,7 @@ def several_networks(where: str, parts: list[str]) -> str:
     """The message for a choice that only the user can make."""
     return (
         f'{where} holds several networks: {", ".join(parts)}. Choose one with '
-        f'--config.init.part={parts[0]} (--part of tools.convert_torch, part= in Python).'
+        f'--config.init.part={parts[0]} (--part of ssanet convert_torch, part= in Python).'
     )
 
 
@@ -119,7 +119,7 @@ def _account(content: Any, chosen: str, networks: list[str]) -> str:
         kind = 'averaged weights, ' if is_averaged(others[0]) else ''
         sentences.append(
             f'It also has {kind}{", ".join(others)}: --config.init.part={others[0]} (--part of '
-            'tools.convert_torch) takes them.'
+            'ssanet convert_torch) takes them.'
         )
     if ignored:
         sentences.append(f'Ignored {", ".join(ignored)}.')

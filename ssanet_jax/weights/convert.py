@@ -158,9 +158,7 @@ def to_numpy(values: Any, name: str = 'An array') -> np.ndarray:
     """Converts a tensor or an array of floating-point numbers to float32; raises ValueError."""
     tensor = hasattr(values, 'detach')
     if not (values.is_floating_point() if tensor else jnp.issubdtype(values.dtype, jnp.floating)):
-        raise ValueError(
-            f'{name} holds no floating-point numbers; expected weights before quantization.'
-        )
+        raise ValueError(f'{name} is not floating-point; use the weights from before quantization.')
     return values.detach().cpu().float().numpy() if tensor else np.asarray(values, np.float32)
 
 
@@ -205,8 +203,8 @@ def _require_same_shapes(
 
 def _from_torch_layout(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """[out, in, *window], whose last axes may be flat or 1, to [*window, in, out]."""
-    if values.ndim < 2:
-        return values
+    if len(shape) < 2:
+        return values.reshape(shape)
     *window, inner, outer = shape
     return np.moveaxis(values.reshape(outer, inner, *window), (0, 1), (-1, -2))
 

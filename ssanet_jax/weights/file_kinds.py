@@ -10,7 +10,11 @@ _OF_TORCH = ('.pth', '.pt', '.bin', '.tar', '.ckpt')
 
 # The first bytes of other files, what the files are, and what to do.
 _OTHERS = (
-    (b'\x89HDF', 'an HDF5 file, as Keras writes', 'weights of torch are read, not those of Keras'),
+    (
+        b'\x89HDF',
+        'an HDF5 file, as Keras writes',
+        'only torch weights can be read; Keras weights cannot',
+    ),
     (b'\x93NUMPY', 'a single NumPy array', 'name the weights, and write them with weights.save'),
     (b'version https://git-lfs', 'a pointer of Git LFS, not the file', 'run git lfs pull'),
     (b'<', 'a web page, not weights', 'download the file itself'),
@@ -21,7 +25,7 @@ _NUMPY = (
     "if it has torch's names and layouts, convert it: "
     "weights.save('weights.safetensors', dict(numpy.load(FILE)))",
 )
-_KERAS = 'a Keras model', 'weights of torch are read, not those of Keras'
+_KERAS = 'a Keras model', 'only torch weights can be read; Keras weights cannot'
 _SCRIPT = (
     'a TorchScript program',
     "save its weights: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')",
@@ -44,7 +48,7 @@ def kind_of(path: Path) -> Kind:
     if path.is_dir():
         raise FileNotFoundError(
             f'{path} is not a file; expected weights, .safetensors or .pth. It is a folder; '
-            'tools.convert_torch --workdir=FOLDER --out=FILE.safetensors converts a run.'
+            'ssanet convert_torch --workdir=FOLDER --out=FILE.safetensors converts a run.'
         )
     if not path.is_file():
         raise FileNotFoundError(f'{path} is not a file; expected weights, .safetensors or .pth.')

@@ -8,7 +8,7 @@ import numpy as np
 
 from ssanet_jax.models.network import Network
 from ssanet_jax.models.resnet import ResNet
-from ssanet_jax.weights.convert import variable_shapes
+from ssanet_jax.weights.matching import variable_shapes
 
 _SSA = ('ssa', 'gssa')
 
@@ -47,7 +47,7 @@ def insert_attention(
                     f'{"/".join(path)} has shape {result[path].shape}, but the network with '
                     f'attention needs {leaf.shape}; the networks may differ only in attention.'
                 )
-        elif path[-3:-1] and path[-3] in _SSA:
+        elif path[-3] in _SSA:
             added.append(path)
             result[path] = np.full(leaf.shape, 1.0 if path[-1] == 'var' else 0.0, np.float32)
         else:
@@ -58,8 +58,11 @@ def insert_attention(
     if flat or not added:
         names = ', '.join('/'.join(path) for path in list(flat)[:5])
         what = f'has no place for {names}' if flat else 'has no SSA block'
-        raise ValueError(f'The network with attention {what}; make both equal except for SSA.')
-    block: Any = model.attention(parent=None) if model.attention is not None else None
+        raise ValueError(
+            f'The network with attention {what}; the two networks may differ only in SSA.'
+        )
+    assert model.attention is not None  # where SSA was added
+    block: Any = model.attention(parent=None)
     if block.gate_scale != 2:
         _scale_before(result, added, model, 2 / block.gate_scale)
     return flax.traverse_util.unflatten_dict(result)

@@ -149,7 +149,7 @@ def _account(prefix: str, averaged: Sequence[str], others: Sequence[str], say: S
         part = averaged[0].rstrip('.')
         sentences.append(
             f'The file also has averaged weights, {part}: --config.init.part={part} (--part of '
-            'tools.convert_torch) takes them.'
+            'ssanet convert_torch) takes them.'
         )
     if others:
         first = prefix.partition('.')[0]

@@ -51,17 +51,17 @@ def other_network(
         )
     if names and not unexpected and {_attention(name) for name in names} <= {'ssa', 'gssa'}:
         return (
-            "Only SSA is missing: set init.attention='insert', or --insert of tools.convert_torch."
+            "Only SSA is missing: set init.attention='insert', or --insert of ssanet convert_torch."
         )
     others = [stem for stem in model.stems if stem != model.stem]
     for stem in others if len(names) <= _NAMES_OF_STEM else []:
         if _fits(state_dict, model.clone(stem=stem)):
             return f'They fit with another stem: --config.model.stem={stem} (--stem={stem}).'
-    near = nearest(state_dict)
-    what = f'of the size of {" or ".join(near)}' if near else 'not of the size of a network here'
+    near = networks_of_same_size(state_dict)
+    size = f'have the size of {" or ".join(near)}' if near else 'have the size of no network here'
     return (
-        f'Choose the matching model: the weights are {what}; ssanet summary '
-        '--list has all. --ignore of tools.convert_torch skips weights.'
+        f'Choose the matching model: these weights {size}; ssanet summary --list lists all. '
+        '--ignore of ssanet convert_torch skips weights.'
     )
 
 
@@ -78,7 +78,7 @@ def _fits(state_dict: Mapping[str, Any], model: Network) -> bool:
     )
 
 
-def nearest(state_dict: Mapping[str, Any]) -> list[str]:
+def networks_of_same_size(state_dict: Mapping[str, Any]) -> list[str]:
     """Names of the networks with as many arrays and, to 1%, as many numbers, the nearest first.
 
     The classifier, of any number of classes, and attention are not counted.

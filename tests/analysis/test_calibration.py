@@ -21,7 +21,7 @@ def softmax(row):
 
 
 def ece(probabilities, labels, bins=15):
-    return reliability(probabilities, labels, bins).error
+    return reliability(probabilities, labels, bins).ece
 
 
 def loop_ece(probabilities, labels, bins):
@@ -47,7 +47,7 @@ def test_the_error_of_four_images_computed_by_hand():
     expected = 2 / 4 * 0.435 + 1 / 4 * 0.35 + 1 / 4 * 0.55
     assert ece(probabilities, labels, bins=10) == pytest.approx(expected)
     found = reliability(probabilities, labels, bins=10)
-    assert found.images.tolist() == [0, 0, 0, 0, 0, 1, 1, 0, 0, 2]
+    assert found.counts.tolist() == [0, 0, 0, 0, 0, 1, 1, 0, 0, 2]
     np.testing.assert_allclose(found.confidence[[5, 6, 9]], [0.55, 0.65, 0.935])
     np.testing.assert_allclose(found.accuracy[[5, 6, 9]], [0, 1, 0.5])
     assert np.isnan(found.accuracy[:5]).all()
@@ -64,7 +64,7 @@ def test_the_error_matches_a_loop_over_images(bins):
 
 def test_an_upper_edge_is_in_its_bin():
     probabilities = np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.25, 0.5, 0.25]])
-    assert reliability(probabilities, np.array([0, 0, 1]), bins=4).images.tolist() == [0, 2, 0, 1]
+    assert reliability(probabilities, np.array([0, 0, 1]), bins=4).counts.tolist() == [0, 2, 0, 1]
 
 
 def test_the_temperature_is_the_minimum_that_scipy_finds():
@@ -149,6 +149,13 @@ def test_invalid_arguments_are_refused(values, labels, message):
     for function in (ece, fit_temperature):
         with pytest.raises(ValueError, match=message):
             function(values, np.array(labels, int))
+
+
+def test_logits_and_labels_of_another_type_are_refused():
+    with pytest.raises(ValueError, match='apply softmax to logits'):
+        ece(np.array([[2.0, 0.5]]), np.array([0]))
+    with pytest.raises(ValueError, match='integer labels, got float64'):
+        fit_temperature(np.array([[2.0, 0.5]]), np.array([0.0]))
 
 
 def test_two_halves_need_two_images():

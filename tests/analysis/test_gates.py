@@ -136,6 +136,7 @@ def test_a_gate_without_response_is_dead():
     ]:
         found = gates_of(images)
         assert (found['maps'].dead, found['channels'].dead) == (maps, channels)
+    assert gates_of(random_images(1))['channels'].dead is None  # one image cannot tell
 
 
 def test_a_uniform_map_has_entropy_1_and_a_single_pixel_0():

@@ -303,6 +303,9 @@ def test_only_the_file_of_too_many_bytes_is_refused(imagenet, crop, kind):
     assert [image.any() for image in out] == [True, False, True]
     imagenet.dataset.max_image_bytes += 1
     assert decode(files, keys(3), out, spec) == {}
+    cut = [good[:-9]]  # as a longer file of a folder is read
+    imagenet.dataset.max_image_bytes = len(cut[0]) - 1
+    assert 'It has over ' in decode(cut, keys(1), out[:1], spec)[0]
 
 
 @pytest.fixture

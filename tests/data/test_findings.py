@@ -95,6 +95,15 @@ def test_files_of_the_same_content_are_found_by_harm(trees, tmp_path):
     assert '1 images are in several classes' in text
 
 
+def test_labels_outside_the_classes_are_shown_as_numbers(trees, tmp_path):
+    root = tmp_path / 'trees' / 'train'
+    shutil.copy(root / 'ash' / '1.jpg', root / 'cedar' / 'moved.jpg')
+    scan = scan_split(trees, 'train')
+    scan.label[scan.label == 2] = 7
+    (row,) = findings.duplicate_table(CLASSES, [scan]).rows
+    assert row[0] == 'of different classes: ash, 7'
+
+
 def test_nothing_is_said_of_a_good_dataset(trees):
     scans = [scan_split(trees, split) for split in ('train', 'validation')]
     bad, duplicates = findings.bad_table(CLASSES, scans), findings.duplicate_table(CLASSES, scans)

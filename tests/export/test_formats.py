@@ -242,7 +242,7 @@ DAMAGES = {
     'another network': (edit_metadata('ssa_resnet20', 'ssa_resnet32'), 'do not match'),
     'no number': (edit_metadata('"size": 8', '"size": "8"'), 'an integer'),
     'no weights': (lambda folder: (folder / 'model.safetensors').unlink(), 'is not a file'),
-    'bytes': (overwrite('model.safetensors', b'x' * 99), 'not the file that was published'),
+    'bytes': (overwrite('model.safetensors', b'x' * 99), 'does not match its recorded SHA-256'),
 }
 
 

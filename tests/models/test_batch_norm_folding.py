@@ -95,7 +95,7 @@ def test_other_families_keep_their_logits_and_no_batch_norm_but_those_of_attenti
 def test_networks_with_batch_norms_in_front_of_convolutions_stay_as_they_are(name):
     model = create_model(name, num_classes=10)
     assert for_inference(model, {}) == (model, {})
-    with pytest.raises(TypeError, match=r'knows GoogLeNet, .*, got'):
+    with pytest.raises(TypeError, match=r'supports only GoogLeNet, .*, got'):
         fold_batch_norm(model, {})
 
 

@@ -215,11 +215,12 @@ def test_a_block_after_the_sum_gets_the_sum(name):
     assert (last['pre_residual'] != 0).any()
 
 
+@pytest.mark.parametrize('train', [False, True])
 @pytest.mark.parametrize('name', ['vgg16_bn', 'ssa_vgg16_bn', 'se_densenet121'])
-def test_images_that_shrink_to_nothing_are_refused(name):
+def test_images_that_shrink_to_nothing_are_refused(name, train):
     model = create_model(name, num_classes=5)
     with pytest.raises(ValueError, match='too small for this network'):
-        jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)), train=False))
+        jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)), train=train))
 
 
 @pytest.mark.parametrize(('before', 'after'), [(1, 4), (7, 14)])

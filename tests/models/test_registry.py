@@ -8,6 +8,7 @@ import pytest
 from ssanet_jax import SSABlock, create_model, layers, model_names
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.models.registry import NETWORKS, split_name
+from ssanet_jax.models.residual_block import Bottleneck
 
 
 def shapes(model):
@@ -78,6 +79,8 @@ def test_vgg_has_batch_norm_whether_its_name_says_so_or_not():
         ('densenet121', {'stochastic_depth': 0.1}, 'No option of densenet121'),
         ('resnet18', {'variant': 'v1'}, 'no bottlenecks of that kind; leave it unset'),
         ('densenet121', {'variant': 'v1'}, 'no bottlenecks of that kind; leave it unset'),
+        ('None_resnet50', {}, "No model is called 'None_resnet50'"),
+        ('resnet50', {'variant': 'v1', 'block': Bottleneck}, 'omit it beside block='),
         ('resnet50', {'variant': 'v2'}, "choose 'v1' or 'v1.5'"),
         ('ssa_resnet50', {'attention_options': {'group': 2}}, 'Nearest: .*num_groups'),
         ('resnet50', {'attention_options': {'num_groups': 2}}, 'has no effect on resnet50'),

@@ -45,7 +45,10 @@ REFUSED = {
     'a key': ({'preprocessing': {**PREPROCESSING, 'eval': '1'}}, 'unexpected keyword'),
     'a path in sha256': ({'sha256': {'../model.safetensors': 'a' * 64}}, 'it has no'),
     'no sum': ({'sha256': {'model.safetensors': ''}}, 'not 64 hexadecimal digits'),
-    'another sum': ({'sha256': {'model.safetensors': 'a' * 64}}, 'not the file that was published'),
+    'another sum': (
+        {'sha256': {'model.safetensors': 'a' * 64}},
+        'does not match its recorded SHA-256',
+    ),
     'control characters': ({'network': '\x1b[2J'}, r'\\x1b'),
 }
 
@@ -67,7 +70,7 @@ def test_a_wrong_entry_is_refused(kind, tmp_path):
     ('text', 'message'),
     [
         ('[' * 100_000, 'does not describe'),
-        ('{"format": NaN}', 'NaN is not a number'),
+        ('{"format": NaN}', 'NaN is not valid JSON'),
         ('[]', 'does not describe'),
         ('{"format": "safetensors"}', "it has no 'network'"),
         (' ' * (2**24 + 1), 'more than 16,777,216 bytes'),
@@ -113,7 +116,7 @@ def test_a_path_that_is_none_is_one_line():
 
 def test_only_runs_have_checkpoints_to_choose_from(folder):
     for source in (folder, 'hf://me/net', 'timm://resnet50.a1_in1k'):
-        with pytest.raises(ConfigError, match=r"checkpoint='latest' is for runs.* leave it out"):
+        with pytest.raises(ConfigError, match=r"has only one checkpoint; omit checkpoint='latest'"):
             ssanet_jax.load(source, 'latest')
 
 

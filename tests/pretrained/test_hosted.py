@@ -74,7 +74,7 @@ def test_a_file_is_downloaded_once_into_the_cache_of_torch(server, variables, tm
     served.unlink()
     assert_trees_equal(ssanet_jax.load(V1).variables, variables)
     cached.write_bytes(cached.read_bytes()[:-1])
-    with pytest.raises(ConfigError, match=r'not the file that was published.* remove it'):
+    with pytest.raises(ConfigError, match=r'does not match its recorded SHA-256.* remove it'):
         ssanet_jax.load(V1)
 
 

@@ -50,7 +50,7 @@ def test_other_weights_than_those_of_the_config_are_refused(hub, files):
     content = bytearray(files['model.safetensors'])
     content[-1] ^= 1
     hub.add('me/net', {**files, 'model.safetensors': bytes(content)})
-    refused('hf://me/net', r'not the file that was published.*hf cache rm model/me/net')
+    refused('hf://me/net', r'does not match its recorded SHA-256.*hf cache rm model/me/net')
 
 
 def test_a_missing_or_private_repository_is_one_line(hub, files, monkeypatch):

@@ -73,13 +73,13 @@ def analysis(names=NAMES, pairs=20, corruptions=CORRUPTIONS, question='Does atte
         baseline=names[0],
         smallest_effect=0.3,
         num_test=images,
-        binomial_floor=0.41,
+        binomial_standard_error=0.41,
         variants=variants,
         comparisons=comparisons,
         runs=len(names) * pairs,
         missing=3,
         missing_pairs={names[1]: 3} if len(names) > 1 else {},
-        summary=f'{question} A paragraph.',
+        summary='A paragraph.',
     )
 
 

@@ -42,6 +42,10 @@ def test_a_run_differs_from_the_config_in_overrides_and_seed_alone():
         ({'baseline': 'plain'}, "baseline='plain' is not among the variants: none, ssa"),
         ({'corruptions': ['fog_1']}, "'fog_1', which is unknown; choose among gaussian_noise_1"),
         ({'seeds': [0, 0]}, 'has a seed twice'),
+        ({'seeds': []}, 'seeds is empty'),
+        ({'seeds': [0, -1]}, "Variant 'none': config.seed"),
+        ({'smallest_effect': 0.0}, 'smallest_effect=0.0: expected points of accuracy above 0'),
+        ({'smallest_effect': float('nan')}, 'smallest_effect=nan'),
         ({'variants': {'none': Variant(), 'a/b': Variant()}}, "Variant 'a/b': expected lowercase"),
         (
             {'variants': {'none': Variant({'model.nam': 'x'})}},

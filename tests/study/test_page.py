@@ -176,7 +176,7 @@ def test_incomplete_studies_have_pages(names, pairs, tmp_path):
 def test_a_study_without_runs_of_the_baseline_has_pages(tmp_path):
     analysis = made_up.analysis(['ssa', 'se'], 2)
     analysis = dataclasses.replace(
-        analysis, baseline='none', comparisons=(), binomial_floor=None,
+        analysis, baseline='none', comparisons=(), binomial_standard_error=None,
     )  # fmt: skip
     text = write(tmp_path, analysis).markdown.read_text()
     assert row(text, 'Mean ±', 'se')[1] == '2'

@@ -152,6 +152,6 @@ def test_pairs_needed_without_spread_are_two():
         statistics.pairs_needed(1, 0)
 
 
-def test_binomial_floor_is_the_spread_of_a_binomial_share():
+def test_binomial_standard_error_is_the_spread_of_a_binomial_share():
     expected = 100 * scipy.stats.binom(1079, 0.981).std() / 1079
-    assert statistics.binomial_floor(98.1, 1079) == pytest.approx(expected)
+    assert statistics.binomial_standard_error(98.1, 1079) == pytest.approx(expected)

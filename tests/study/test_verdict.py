@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.stats
 
 from ssanet_jax.study.results import Estimate
 from ssanet_jax.study.verdict import compare, decide
@@ -26,7 +27,13 @@ pytestmark = pytest.mark.usefixtures('frozen_heap')
     ],
 )
 def test_verdicts_follow_the_rule(low, high, p, expected):
-    assert decide(Estimate((), 0.0, None, low, high), p, smallest_effect=0.3) == expected
+    difference = Estimate((), 0.0, None, low, high)
+    assert decide(difference, p, lowest_p=0.01, smallest_effect=0.3) == expected
+
+
+def test_few_equal_pairs_are_undecided():
+    difference = Estimate((), 0.0, 0.0, 0.0, 0.0)
+    assert decide(difference, 1.0, lowest_p=0.05, smallest_effect=0.3) == 'undecided'
 
 
 STEADY = np.linspace(-0.1, 0.11, 10)  # no two of equal size, for which p-values take longer
@@ -86,9 +93,9 @@ def test_a_sentence_has_the_numbers():
     low, high = test.difference.low, test.difference.high
     assert 0.2 < low < 0.4 < 0.6 < high < 0.8
     assert test.sentence.startswith(
-        'ssa helps: its accuracy on the test images differs by +0.53 points (95% interval '
-        f'{low:+.2f} to {high:+.2f}) on average over 10 pairs, higher in 8, equal in 1, lower in '
-        '1; Holm-corrected p = 0.00781; '
+        'ssa helps: the mean difference in accuracy on the test images is +0.53 points (95% '
+        f'interval {low:+.2f} to {high:+.2f}) over 10 pairs, higher in 8, equal in 1, lower in 1; '
+        'p = 0.00781; '
     )
 
 
@@ -97,6 +104,15 @@ def test_each_comparison_of_a_family_raises_the_bar():
     assert (alone.holm_p, alone.verdict) == (2 / 2**7, 'helps')
     for test in compare(family, 'none', 0.3, 'on the test images').values():
         assert (test.holm_p, test.verdict) == (4 * 2 / 2**7, 'undecided')
+        assert 'Holm-corrected p = 0.0625; ' in test.sentence
         assert test.sentence.endswith(
             '7 pairs are too few for any p below 0.05, and their interval is too narrow.'
         )
+
+
+def test_the_pairs_needed_take_the_family_into_account():
+    family = compare({f'v{i}': 10 * STEADY for i in range(11)}, 'none', 0.3, 'on the test images')
+    quantiles = scipy.stats.norm.ppf([1 - 0.05 / 11 / 2, 0.8]).sum()
+    with_known_sd = (quantiles * (10 * STEADY).std(ddof=1) / 0.3) ** 2
+    for test in family.values():
+        assert with_known_sd < test.pairs_needed < with_known_sd + 6

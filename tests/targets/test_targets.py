@@ -49,11 +49,22 @@ def test_every_device_type_has_figures_with_a_source():
         assert 8e9 < kind.usable_memory <= kind.memory < 1e12
 
 
-def test_a_bound_is_the_slowest_of_arithmetic_memory_and_links():
+def test_jax_allocates_the_fraction_of_memory_that_is_set(monkeypatch):
+    kind = find_topology('h100')[0]
+    monkeypatch.setenv('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.5')
+    assert kind.usable_memory == 0.5 * kind.memory
+    monkeypatch.setenv('XLA_CLIENT_MEM_FRACTION', '0.9')
+    assert kind.usable_memory == 0.9 * kind.memory
+    monkeypatch.delenv('XLA_PYTHON_CLIENT_MEM_FRACTION')
+    monkeypatch.setenv('XLA_CLIENT_MEM_FRACTION', '')
+    assert kind.usable_memory == 0.75 * kind.memory
+
+
+def test_a_bound_is_the_slowest_of_compute_memory_and_interconnect():
     """197 TFLOP/s, 819 GB/s, 200 GB/s; an all-reduce of 16 sends 2 x 15/16 of its bytes."""
     collective = Collective('all-reduce', bytes=160 * 10**9, group_size=16, overlapped=None)
     limit = bound(V5E, flops=2 * 197e12, traffic=3 * 819e9, collectives=[collective])
-    assert limit == pytest.approx(Bound(arithmetic=2, memory=3, links=1.5))
+    assert limit == pytest.approx(Bound(compute=2, memory=3, interconnect=1.5))
     assert (limit.seconds, limit.limited_by) == (pytest.approx(3), 'memory')
 
 

@@ -184,6 +184,10 @@ def test_cifar10_1_and_corruptions_are_read_from_their_arrays(
         prepare(name, cifar_run, folder=tmp_path)
     monkeypatch.setitem(benchmarks.BENCHMARKS, 'cifar10_c', Benchmark(parts))
 
+    digits = load_trained(cifar_run, 'latest')._replace(classes=tuple('0123456789'))
+    with pytest.raises(ConfigError, match="as 'airplane', but the network has 10 others, as '0'"):
+        open_part(digits, BENCHMARKS['cifar10_1'], 'cifar10_1/v6')
+
     clean, fog = results(capsys, cifar_run, '--on=cifar10_1,cifar10_c')
     assert shares(clean['rows'][0]) == [pytest.approx(300 / 7), pytest.approx(500 / 7), 7, 0]
     expected = [100 * np.mean(orders[5 * s : 5 * s + 5, 0] != truth) for s in range(5)]

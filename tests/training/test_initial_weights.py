@@ -194,7 +194,7 @@ def test_a_choice_among_the_weights_of_a_file_is_announced(trained, tiny, tmp_pa
         if part is None:
             assert said == [
                 'Stripped the prefix model. of the weights. The file also has averaged weights, '
-                'ema: --config.init.part=ema (--part of tools.convert_torch) takes them.'
+                'ema: --config.init.part=ema (--part of ssanet convert_torch) takes them.'
             ]
     np.testing.assert_array_equal(found[None], raw['fc.bias'])
     np.testing.assert_array_equal(found['ema'], raw['fc.bias'] + 1)

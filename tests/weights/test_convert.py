@@ -171,6 +171,11 @@ def test_kernels_are_transposed_and_vectors_are_not(weights):
     )
 
 
+def test_vectors_may_have_axes_of_length_1(weights):
+    wide = {name: a[:, None, None] if a.ndim == 1 else a for name, a in weights.items()}
+    assert_trees_equal(from_torch(wide, small()), from_torch(weights, small()))
+
+
 def test_half_precision_is_widened(weights):
     halves = {name: np.ones(value.shape, np.float16) for name, value in weights.items()}
     leaves = jax.tree.leaves(from_torch(halves, small()))

@@ -10,7 +10,7 @@ from ssanet_jax import create_model, weights
 from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.weights import convert
 from ssanet_jax.weights.matching import flatten, variable_shapes
-from ssanet_jax.weights.remedies import nearest
+from ssanet_jax.weights.remedies import networks_of_same_size
 from ssanet_jax.weights.sizes import SIZES
 
 QUICK = {'resnet8', 'vgg11_bn'}
@@ -55,21 +55,21 @@ def zeros(name, naming=None, **options):
 )
 def test_the_network_of_weights_is_recognized(name, naming, expected):
     arrays = zeros(name, naming)
-    assert nearest(arrays) == [expected]
-    assert nearest({f'module.{key}': value for key, value in arrays.items()}) == [expected]
+    assert networks_of_same_size(arrays) == [expected]
+    wrapped = {f'module.{key}': value for key, value in arrays.items()}
+    assert networks_of_same_size(wrapped) == [expected]
 
 
 def test_other_weights_are_not_taken_for_a_network():
-    assert (
-        nearest({'patch_embed.proj.weight': np.zeros((8, 3, 4, 4)), 'head.bias': np.zeros(3)}) == []
-    )
+    arrays = {'patch_embed.proj.weight': np.zeros((8, 3, 4, 4)), 'head.bias': np.zeros(3)}
+    assert networks_of_same_size(arrays) == []
     model = create_model('resnet8', num_classes=10)
-    with pytest.raises(ValueError, match=r'not of the size of a network here; .*summary --list'):
+    with pytest.raises(ValueError, match=r'have the size of no network here; .*summary --list'):
         weights.from_torch({'blocks.0.attn.qkv.weight': np.zeros((8, 8))}, model)
 
 
 def test_another_depth_names_the_network():
-    with pytest.raises(ValueError, match='the weights are of the size of resnet20;'):
+    with pytest.raises(ValueError, match='these weights have the size of resnet20;'):
         weights.from_torch(zeros('resnet20'), create_model('resnet8', num_classes=10))
 
 
@@ -77,7 +77,7 @@ def test_another_depth_names_the_network():
 def test_another_width_names_the_network():
     arrays = zeros('wide_resnet16_8', 'timm')
     model = create_model('wide_resnet16_8', num_classes=10, width=64)
-    with pytest.raises(ValueError, match=r'has shape .* of the size of wide_resnet16_8;'):
+    with pytest.raises(ValueError, match=r'has shape .* have the size of wide_resnet16_8;'):
         weights.from_torch(arrays, model)
 
 
@@ -108,5 +108,5 @@ def test_weights_without_a_head_name_a_new_one():
 def test_quantized_weights_are_refused():
     arrays = zeros('resnet8')
     arrays['conv1.weight'] = np.zeros(arrays['conv1.weight'].shape, np.int8)
-    with pytest.raises(ValueError, match=r'conv1\.weight holds no floating-point .* quantization'):
+    with pytest.raises(ValueError, match=r'conv1\.weight is not floating-point; .* quantization'):
         weights.from_torch(arrays, create_model('resnet8', num_classes=10))

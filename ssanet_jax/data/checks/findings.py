@@ -155,9 +155,15 @@ def bad_table(classes: Sequence[str], scans: Iterable[Scan]) -> Table:
         names = dict(zip(scan.number.tolist(), scan.label.tolist(), strict=True))
         for number, reason in scan.bad.items():
             label = names[number]
-            known = classes[label] if 0 <= label < len(classes) else str(label)
-            rows.append((scan.split, known, scan.source.name(number), printable(reason)))
+            rows.append(
+                (scan.split, _class(classes, label), scan.source.name(number), printable(reason))
+            )
     return Table('Images that cannot be used', columns, sorted(rows))
+
+
+def _class(classes: Sequence[str], label: int) -> str:
+    """The name of a class, or the label if it is outside the classes."""
+    return classes[label] if 0 <= label < len(classes) else str(label)
 
 
 def duplicate_table(classes: Sequence[str], scans: Iterable[Scan]) -> Table:
@@ -185,9 +191,10 @@ def _duplicate(classes: Sequence[str], scans: Sequence[Scan], pairs: np.ndarray)
     if len(set(pairs[:, 0].tolist())) > 1:
         kinds.append(_LEAK)
     if len(labels) > 1:
-        kinds.append(f'{_LABELS}: {", ".join(classes[label] for label in labels)}')
-    names = [scans[i].source.name(int(scans[i].number[row])) for i, row in pairs]
-    return '; '.join(kinds) or _TWICE, ', '.join(names)
+        names = (_class(classes, label) for label in labels)
+        kinds.append(f'{_LABELS}: {", ".join(names)}')
+    files = [scans[i].source.name(int(scans[i].number[row])) for i, row in pairs]
+    return '; '.join(kinds) or _TWICE, ', '.join(files)
 
 
 def _harm(row: tuple[str, str]) -> tuple[bool, bool, str]:

@@ -197,7 +197,7 @@ def hold_out(
     """Splits `files` into training and validation images, class by class.
 
     A class of n images gives round(share * n) of them, at least one and at most n - 1: those whose
-    names have the lowest hashes. Other files move little when one is added or removed.
+    names have the lowest hashes. Adding or removing a file moves at most one other.
     """
     classes: dict[str, list[ImageFile]] = defaultdict(list)
     for file in files:

@@ -33,6 +33,10 @@ class BadImageError(ValueError):
     """A file that cannot be decoded; the message says why."""
 
 
+class TooLargeError(BadImageError):
+    """A file or image beyond the limits of `config.dataset`."""
+
+
 def image_format(file: bytes) -> str | None:
     """Returns 'JPEG', 'PNG', 'WebP', 'GIF', 'BMP', 'TIFF' or 'AVIF' by the first bytes, or None."""
     start = file[:_START]

@@ -20,7 +20,7 @@ from PIL import (
 )
 
 from ssanet_jax.data.decoding import formats, jpeg, jpeg_segments
-from ssanet_jax.data.decoding.formats import BadImageError
+from ssanet_jax.data.decoding.formats import BadImageError, TooLargeError
 from ssanet_jax.data.decoding.orientation import upright
 
 # Not Image.open, whose limit of pixels is one for the process.
@@ -99,21 +99,21 @@ def image_shape(file: bytes, dataset: ConfigDict) -> tuple[int, int]:
 
 
 def check_bytes(file: bytes, dataset: ConfigDict) -> None:
-    """Raises BadImageError if a file is too large."""
+    """Raises TooLargeError if a file is too large."""
     most = dataset.max_image_bytes
     if len(file) > most:
-        raise BadImageError(f'It has over {most:,} bytes, dataset.max_image_bytes.')
+        raise TooLargeError(f'It has over {most:,} bytes, dataset.max_image_bytes.')
 
 
 def check_pixels(height: int, width: int, dataset: ConfigDict) -> None:
-    """Raises BadImageError if an image is too large or empty."""
+    """Raises TooLargeError if an image is too large or empty."""
     pixels, side = height * width, max(height, width)
     if not 0 < pixels <= dataset.max_image_pixels:
-        raise BadImageError(
+        raise TooLargeError(
             f'It has {pixels:,} pixels; dataset.max_image_pixels is {dataset.max_image_pixels:,}.'
         )
     if side > _MAX_SIDE:
-        raise BadImageError(f'It is {side:,} pixels long; at most are {_MAX_SIDE:,}.')
+        raise TooLargeError(f'It is {side:,} pixels long; at most are {_MAX_SIDE:,}.')
 
 
 def may_end_early(part: np.ndarray) -> bool:
@@ -124,7 +124,8 @@ def may_end_early(part: np.ndarray) -> bool:
 def reason(error: Exception, file: bytes | np.ndarray = b'') -> str:
     """Why `file` cannot be decoded, on one line: truncated, or the error of its decoder."""
     if (
-        isinstance(file, bytes)
+        not isinstance(error, TooLargeError)
+        and isinstance(file, bytes)
         and formats.image_format(file) == 'JPEG'
         and not (jpeg_segments.has_end(file) and jpeg_segments.has_all_scans(file))
     ):
@@ -163,7 +164,7 @@ def _decode_stored(file: bytes, dataset: ConfigDict) -> np.ndarray:
         with _open(file, 'JPEG', dataset) as image:
             return np.asarray(image.convert('RGB'))
     check_pixels(*sides, dataset)
-    return jpeg.decode_whole(file)
+    return jpeg.decode(file)
 
 
 def _decode_by_pillow(file: bytes, kind: str, dataset: ConfigDict) -> np.ndarray:

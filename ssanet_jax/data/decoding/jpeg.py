@@ -20,9 +20,17 @@ def stored_shape(file: bytes) -> tuple[int, int] | None:
     return None if colors in ('CMYK', 'YCCK') else (height, width)
 
 
-def decode_whole(file: bytes) -> np.ndarray:
-    """Decodes a file exactly; returns uint8 [H, W, 3]. Raises BadImageError."""
-    return _decode(file)
+def decode(file: bytes, **options: Any) -> np.ndarray:
+    """Decodes a file, exactly by default; returns uint8 [H, W, 3]. Raises BadImageError.
+
+    Args:
+      file: the JPEG.
+      options: of `simplejpeg.decode_jpeg`.
+    """
+    try:
+        return simplejpeg.decode_jpeg(file, strict=False, **options)
+    except ValueError as error:
+        raise BadImageError(f'It cannot be decoded as JPEG: {error}.') from error
 
 
 def decode_window(
@@ -49,7 +57,7 @@ def decode_window(
     bottom, factor = top + height, 1 << halvings
     if bottom * factor < sides[0]:
         file = with_height(file, bottom * factor)
-    image = _decode(
+    image = decode(
         file,
         fastdct=True,
         fastupsample=True,
@@ -58,10 +66,3 @@ def decode_window(
         min_factor=float(factor),
     )
     return image[top:bottom, left : left + width]
-
-
-def _decode(file: bytes, **options: Any) -> np.ndarray:
-    try:
-        return simplejpeg.decode_jpeg(file, strict=False, **options)
-    except ValueError as error:
-        raise BadImageError(f'It cannot be decoded as JPEG: {error}.') from error

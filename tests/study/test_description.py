@@ -1,0 +1,72 @@
+"""Continuing a study: what counts as the same study and the same code."""
+
+import sys
+
+import pytest
+
+from ssanet_jax.errors import ConfigError
+from ssanet_jax.study import description
+from ssanet_jax.study.folder import StudyFolder
+
+STUDY = """
+from functools import partial
+
+import flax.linen as nn
+from block import Block
+
+from configs import digits_ssa20
+from ssanet_jax.study import Study, Variant
+
+def get_study():
+    config = digits_ssa20.get_config()
+    config.dataset.data_dir = {data_dir!r}
+    return Study(
+        question='Does my block help?',
+        config=config,
+        variants={{'none': Variant(), 'mine': Variant(attention=partial(Block, act={act}))}},
+        seeds=[0],
+        smallest_effect=0.3,
+    )
+"""
+
+
+@pytest.fixture
+def describe(tmp_path, data_dir, monkeypatch):
+    """Describes a study, as at a new start, with an activation and a comment of its block."""
+
+    def describe(act='nn.relu', comment=''):
+        monkeypatch.delitem(sys.modules, 'block', raising=False)
+        (tmp_path / 'block.py').write_text(f'class Block: pass\n# {comment}')
+        path = tmp_path / 'mine.py'
+        path.write_text(STUDY.format(act=act, data_dir=str(data_dir)))
+        return description.describe(path, {})
+
+    monkeypatch.setattr(description.runner, 'cost', lambda study, name: {'parameters': 1})
+    monkeypatch.setattr(description.runtime, 'enable_compilation_cache', lambda: None)
+    return describe
+
+
+def test_an_unchanged_study_may_continue(describe, tmp_path):
+    first = describe()
+    assert first['variants']['mine']['attention'] == 'Block(act=relu)'
+    for now in (first, describe()):
+        description.record(StudyFolder(tmp_path), now, allow_code_change=False)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'act': 'nn.gelu'}, 'a study with other variants.mine; choose a new --out'),
+        ({'comment': 'better'}, 'runs of other code: study was [0-9a-f]{12} and is [0-9a-f]{12}'),
+    ],
+)
+def test_another_block_is_refused(describe, tmp_path, change, message):
+    folder = StudyFolder(tmp_path)
+    description.record(folder, describe(), allow_code_change=False)
+    with pytest.raises(ConfigError, match=message):
+        description.record(folder, describe(**change), allow_code_change=False)
+
+
+def test_a_function_without_a_name_is_refused(describe):
+    with pytest.raises(ConfigError, match='<lambda> has no name by which a later start can'):
+        describe(act='lambda x: x')
