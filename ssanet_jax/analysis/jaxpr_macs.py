@@ -70,12 +70,14 @@ def macs_of(eqn: Any) -> int:
 def least_macs(jaxpr: jex_core.Jaxpr) -> int:
     """MACs that a program needs at least, for what its outputs depend on.
 
-    Of alternatives, as those of `jax.lax.platform_dependent`, the one with the fewest counts.
+    Of alternatives, as those of `jax.lax.platform_dependent`, the one with the fewest counts; a
+    scan counts each of its iterations.
     """
     total = 0
     for eqn in _needed(jaxpr, None):
         nested = [least_macs(inner) for inner in jaxprs_in_params(eqn.params)]
-        total += min(nested) if eqn.primitive.name == 'cond' else sum(nested)
+        inner = min(nested) if eqn.primitive.name == 'cond' else sum(nested)
+        total += inner * eqn.params['length'] if eqn.primitive.name == 'scan' else inner
         total += nonzero_macs_of(eqn)
     return total
 

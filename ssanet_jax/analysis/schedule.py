@@ -49,23 +49,48 @@ def collectives(text: str, num_devices: int) -> list[Collective]:
       text: of the scheduled program of one device.
       num_devices: that run it; a group without a list of devices has them all.
     """
+    bodies = computations(text)
+    runs = _runs(bodies)
     found: list[Collective] = []
-    for operations in computations(text).values():
-        started: dict[str, tuple[int, int]] = {}  # name: index in `found`, operations before it
-        busy = 0
-        for operation in operations:
-            kind = operation.kind.removesuffix('-start')
-            if kind in _COLLECTIVES:
-                if operation.kind.endswith('-start') and '"is_sync":true' not in operation.rest:
-                    started[operation.name] = len(found), busy
-                found.append(_collective(operation, kind, num_devices))
-            elif operation.kind.endswith('-done'):
-                for name in started.keys() & set(operation.operands):
-                    index, before = started.pop(name)
-                    found[index] = found[index]._replace(overlapped=busy - before)
-            elif operation.kind not in NO_TRAFFIC:
-                busy += 1
+    for name, body in bodies.items():
+        found += _collectives(body, num_devices) * runs[name]
     return found
+
+
+def _collectives(operations: Sequence[Instruction], num_devices: int) -> list[Collective]:
+    found: list[Collective] = []
+    started: dict[str, tuple[int, int]] = {}  # name: index in `found`, operations before it
+    busy = 0
+    for operation in operations:
+        kind = operation.kind.removesuffix('-start')
+        if kind in _COLLECTIVES:
+            if operation.kind.endswith('-start') and '"is_sync":true' not in operation.rest:
+                started[operation.name] = len(found), busy
+            found.append(_collective(operation, kind, num_devices))
+        elif operation.kind.endswith('-done'):
+            for name in started.keys() & set(operation.operands):
+                index, before = started.pop(name)
+                found[index] = found[index]._replace(overlapped=busy - before)
+        elif operation.kind not in NO_TRAFFIC:
+            busy += 1
+    return found
+
+
+def _runs(bodies: dict[str, list[Instruction]]) -> dict[str, int]:
+    """How often one call runs each computation; once if a loop's length is not known."""
+    runs = dict.fromkeys(bodies, 1)
+    for name in reversed(bodies):  # callers are after what they call
+        for operation in bodies[name]:
+            for called in re.findall(r'=%?([\w.\-]+)', operation.rest):
+                if called in runs:
+                    runs[called] = runs[name] * _trips(operation)
+    return runs
+
+
+def _trips(operation: Instruction) -> int:
+    """Iterations of a loop; 1 for other operations, and if they are not known."""
+    count = re.search(r'"known_trip_count":\{"n":"(\d+)"', operation.rest)
+    return int(count[1]) if count else 1
 
 
 def _collective(operation: Instruction, kind: str, num_devices: int) -> Collective:
@@ -96,7 +121,14 @@ def _group_size(rest: str, num_devices: int) -> int:
 
 def estimated_cycles(text: str) -> int | None:
     """Sum of the cycles that the TPU's compiler estimates for each operation; None without any."""
-    cycles = [int(number) for number in re.findall(r'"estimated_cycles":"(\d+)"', text)]
+    bodies = computations(text)
+    runs = _runs(bodies)
+    cycles = [
+        int(number) * runs[name]
+        for name, body in bodies.items()
+        for operation in body
+        for number in re.findall(r'"estimated_cycles":"(\d+)"', operation.rest)
+    ]
     return sum(cycles) if cycles else None
 
 
@@ -125,25 +157,42 @@ class _Access(NamedTuple):
 
 
 def _accesses(text: str) -> list[_Access]:
-    """The accesses of the operations of the entry computation, in order."""
-    bodies = computations(text)
+    """The accesses of the operations that one call runs, in order."""
+    return _accesses_of(entry_name(text), computations(text))
+
+
+def _accesses_of(name: str, bodies: Mapping[str, list[Instruction]]) -> list[_Access]:
     sizes: dict[str, int] = {}
     origin: dict[str, str] = {}  # of names for the array of another operation
     accesses = []
-    for operation in bodies[entry_name(text)]:
+    for operation in bodies[name]:
         name, kind, operands = operation.name, operation.kind, operation.operands
         written = list(array_bytes(operation.shape, memory_only=True))
         sizes[name] = sum(written)
-        if kind in ('bitcast', 'get-tuple-element') or kind.endswith('-done'):
+        if kind == 'bitcast' or kind.endswith('-done'):
             origin[name] = origin.get(operands[0], operands[0])
+        elif kind == 'get-tuple-element':
+            (index,) = re.findall(r'index=(\d+)', operation.rest)
+            origin[name] = f'{origin.get(operands[0], operands[0])}#{index}'
+        elif kind == 'while' and (body := re.search(r'body=%?([\w.\-]+)', operation.rest)):
+            accesses += _accesses_of(body[1], bodies) * _trips(operation)
         elif kind not in NO_TRAFFIC:
             reads: dict[str, int] = {}
             for number, operand in enumerate(operands):
                 array = origin.get(operand, operand)
                 size = _bytes_read(operation, number, sizes.get(operand, 0), bodies)
                 reads[array] = max(size, reads.get(array, 0))
-            accesses.append(_Access(reads, {name: sum(_results(operation, written))}))
+            accesses.append(_Access(reads, _writes(operation, written)))
     return accesses
+
+
+def _writes(operation: Instruction, sizes: list[int]) -> dict[str, int]:
+    """Bytes of each result by its name, NAME#INDEX in a tuple."""
+    name, results = operation.name, _results(operation, sizes)
+    starts = operation.kind.endswith('-start')
+    if not operation.shape.startswith('(') or (starts and len(results) == 1):
+        return {name: sum(results)}
+    return {f'{name}#{index}': size for index, size in enumerate(results)}
 
 
 def _least_reads(accesses: Sequence[_Access], cache: int) -> int:

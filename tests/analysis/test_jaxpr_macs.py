@@ -104,3 +104,11 @@ def test_of_alternatives_for_platforms_the_cheapest_counts():
     x, w = jnp.ones((2, 3)), jnp.ones((3, 3))
     assert least_macs(jax.make_jaxpr(f)(x, w).jaxpr) == 2 * 3 * 3
     assert least_macs(jax.make_jaxpr(jax.jit(jax.grad(lambda w: f(x, w).sum())))(w).jaxpr) >= 18
+
+
+def test_a_scan_counts_each_iteration():
+    def f(xs, w):
+        return jax.lax.scan(lambda total, x: (total + x @ w, None), jnp.zeros((2, 4)), xs)[0]
+
+    jaxpr = jax.make_jaxpr(f)(jnp.ones((5, 2, 3)), jnp.ones((3, 4))).jaxpr
+    assert least_macs(jaxpr) == 5 * 2 * 3 * 4

@@ -177,6 +177,42 @@ def test_memory_traffic_of_a_compiled_program():
     assert memory_traffic(text) == 2 * 8 * 4
 
 
+def test_each_iteration_of_a_loop_counts():
+    def step(total, x):
+        return total + jnp.sin(x @ x), None
+
+    def unrolled(x):
+        total = jnp.zeros((64, 64))
+        for part in x:
+            total, _ = step(total, part)
+        return total
+
+    x = jnp.ones((8, 64, 64))
+    looped = compiled_text(lambda x: jax.lax.scan(step, jnp.zeros((64, 64)), x)[0], x)
+    once = memory_traffic(looped.replace('known_trip_count', 'unknown'))
+    assert memory_traffic(looped) > 7 * once
+    # The loop also copies the slices that it reads.
+    assert 1 < memory_traffic(looped) / memory_traffic(compiled_text(unrolled, x)) < 1.6
+
+
+TUPLE = """HloModule m, is_scheduled=true
+
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  %both = (f32[8]{0}, f32[8]{0}) custom-call(%a)
+  %first = f32[8]{0} get-tuple-element(%both), index=0
+  %second = f32[8]{0} get-tuple-element(%both), index=1
+  ROOT %sum = f32[8]{0} add(%first, %second)
+}
+"""
+
+
+def test_the_elements_of_a_tuple_are_arrays_of_their_own():
+    assert memory_traffic(TUPLE) == (1 + 2 + 2 + 1) * 32
+    first, second = _accesses(TUPLE)
+    assert second.reads == first.writes == {'both#0': 32, 'both#1': 32}
+
+
 def test_cycles_are_those_that_the_compiler_estimates():
     assert estimated_cycles(OVERLAPPED) == 42
     assert estimated_cycles('ENTRY %main') is None
