@@ -73,5 +73,5 @@ class SSABlock(nnx.Module):
 
     def _split(self, x: jax.Array) -> jax.Array:
         layers.require_feature_map(x, 'SSABlock')
-        groups = gating.count_groups('SSABlock', x.shape[-1], self.num_groups, group_size=0)
+        groups = gating.count_groups(x.shape[-1], self.num_groups, group_size=0)
         return ssa.split_groups(x, groups)

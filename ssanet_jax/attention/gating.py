@@ -66,8 +66,8 @@ def hidden_width(block: str, channels: int, ratio: int, *, at_least: int = 0) ->
     return hidden
 
 
-def count_groups(block: str, channels: int, num_groups: int, group_size: int) -> int:
-    """Number of groups: `num_groups`, or that of the largest groups up to `group_size` channels.
+def count_groups(channels: int, num_groups: int, group_size: int) -> int:
+    """Groups of SSA: `num_groups`, or that of the largest groups of up to `group_size` channels.
 
     Raises:
       ValueError: both are given, or `num_groups` does not divide `channels`.
@@ -75,14 +75,14 @@ def count_groups(block: str, channels: int, num_groups: int, group_size: int) ->
     divisors = [d for d in range(1, channels + 1) if channels % d == 0]
     if group_size and (group_size < 0 or num_groups != 1):
         raise ValueError(
-            f'{block}(num_groups={num_groups}, group_size={group_size}): expected num_groups, or '
+            f'SSABlock(num_groups={num_groups}, group_size={group_size}): expected num_groups, or '
             'a group_size above 0 with num_groups=1.'
         )
     if group_size:
         return channels // max(d for d in divisors if d <= group_size)
     if num_groups not in divisors:
         raise ValueError(
-            f'{block}(num_groups={num_groups}) cannot split {channels} channels evenly; choose '
+            f'SSABlock(num_groups={num_groups}) cannot split {channels} channels evenly; choose '
             f'one of {", ".join(map(str, divisors))}.'
         )
     return num_groups

@@ -77,7 +77,7 @@ class SSABlock(gating.BatchNormBlock):
     def count_groups(self, channels: int) -> int:
         """Number of saliency maps for C channels; raises ValueError for options that do not fit."""
         require_choices(self.squeeze, self.combine)
-        return gating.count_groups('SSABlock', channels, self.num_groups, self.group_size)
+        return gating.count_groups(channels, self.num_groups, self.group_size)
 
 
 def require_choices(squeeze: str, combine: str) -> None:

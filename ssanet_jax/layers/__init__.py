@@ -1,7 +1,7 @@
 """Layers: BatchNorm, convolution, pooling, and affine maps that are never materialized."""
 
 from ssanet_jax.layers.batch_norm import BatchNorm, FoldedBatchNorm, batch_norm
-from ssanet_jax.layers.by_value import ValueModule, ValuePartial, by_value, unwrap_partial
+from ssanet_jax.layers.by_value import ValueModule, ValuePartial, unwrap_partial
 from ssanet_jax.layers.conv_pool import (
     conv,
     he_normal,
@@ -25,7 +25,6 @@ __all__ = [
     'ValueModule',
     'ValuePartial',
     'batch_norm',
-    'by_value',
     'conv',
     'drop_path',
     'flatten_pixels',

@@ -22,17 +22,14 @@ class DenseLayer(nn.Module):
       growth: channels added; the 1x1 convolution has four times as many.
       attention: makes the block of the slot, or None.
       norm: makes each BatchNorm.
-      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     growth: int
     attention: ModuleFn | None = None
     norm: ModuleFn = layers.BatchNorm
-    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
-        train = nn.merge_param('train', self.train, train)
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = nn.relu(layers.batch_norm(x, train=train, name='norm1', norm=self.norm))
         y = layers.conv(4 * self.growth, 1, dtype=x.dtype, name='conv1')(y)
         y = nn.relu(layers.batch_norm(y, train=train, name='norm2', norm=self.norm))
@@ -45,15 +42,12 @@ class Transition(nn.Module):
 
     Attributes:
       norm: makes the BatchNorm.
-      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     norm: ModuleFn = layers.BatchNorm
-    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
-        train = nn.merge_param('train', self.train, train)
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = nn.relu(layers.batch_norm(x, train=train, name='norm', norm=self.norm))
         y = layers.conv(x.shape[-1] // 2, 1, dtype=x.dtype, name='conv')(y)
         return layers.mean_pool(y, 2, stride=2)

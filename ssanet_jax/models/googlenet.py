@@ -37,17 +37,14 @@ class Inception(nn.Module):
       widths: channels of the convolutions, in that order.
       attention: makes the block of the slot, or None.
       norm: makes each BatchNorm.
-      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     widths: Widths
     attention: ModuleFn | None = None
     norm: ModuleFn = layers.BatchNorm
-    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
-        train = nn.merge_param('train', self.train, train)
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
 
         def conv(x: jax.Array, features: int, size: int, name: str) -> jax.Array:
             return ConvNorm(features, size, norm=self.norm, name=name)(x, train=train)

@@ -16,10 +16,10 @@ import jax
 from ssanet_jax import layers
 from ssanet_jax.models.name_mapping import NameMapping, Replacement
 from ssanet_jax.models.network import (
+    AttentionPosition,
     ConvNorm,
     ModuleFn,
     Network,
-    Place,
     ResidualNetwork,
     apply_attention,
     by_position,
@@ -44,18 +44,15 @@ class SeparableConv(nn.Module):
       stride: of the depthwise convolution.
       attention: makes the block of the slot, or None.
       norm: makes each BatchNorm.
-      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     features: int
     stride: int = 1
     attention: ModuleFn | None = None
     norm: ModuleFn = layers.BatchNorm
-    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
-        train = nn.merge_param('train', self.train, train)
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = ConvNorm(
             x.shape[-1],
             3,
@@ -125,21 +122,18 @@ class InvertedResidual(nn.Module):
       norm: makes each BatchNorm.
       drop_rate: probability to drop the branch of an example in training, see `layers.drop_path`;
         of no effect without a shortcut.
-      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     features: int
     expansion: int
     stride: int = 1
     attention: ModuleFn | None = None
-    attention_position: Place = 'pre_residual'
+    attention_position: AttentionPosition = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
     drop_rate: float = 0.0
-    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
-        train = nn.merge_param('train', self.train, train)
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         before, after = by_position(self.attention, self.attention_position)
         hidden, y = x.shape[-1] * self.expansion, x
         conv = partial(ConvNorm, act=nn.relu6, norm=self.norm)

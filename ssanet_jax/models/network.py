@@ -13,7 +13,7 @@ from ssanet_jax.models.name_mapping import NameMapping
 
 ModuleFn = Callable[..., nn.Module]
 Stem = Literal['imagenet', 'cifar', 'deep']
-Place = Literal['pre_residual', 'post_residual']
+AttentionPosition = Literal['pre_residual', 'post_residual']
 
 torch_linear = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
@@ -166,7 +166,7 @@ class ResidualNetwork(Network, kw_only=True):
         0 at the first block, rates rise linearly. Above 0, training needs rngs={'dropout': key}.
     """
 
-    attention_position: Place = 'pre_residual'
+    attention_position: AttentionPosition = 'pre_residual'
     stochastic_depth: float = 0.0
 
     def drop_rate_at(self, stage: int, index: int) -> float:
@@ -184,10 +184,10 @@ class ResidualNetwork(Network, kw_only=True):
 
 
 def by_position(
-    attention: ModuleFn | None, place: Place
+    attention: ModuleFn | None, place: AttentionPosition
 ) -> tuple[ModuleFn | None, ModuleFn | None]:
     """Returns the attention before and after the sum, one of them None; raises ValueError."""
-    if place not in get_args(Place):
+    if place not in get_args(AttentionPosition):
         raise ValueError(
             f"attention_position={place!r} is not known; choose 'pre_residual' or 'post_residual'."
         )

@@ -12,7 +12,13 @@ import jax
 
 from ssanet_jax import layers
 from ssanet_jax.models.name_mapping import NameMapping, Replacement
-from ssanet_jax.models.network import ModuleFn, Place, ResidualNetwork, apply_attention, by_position
+from ssanet_jax.models.network import (
+    AttentionPosition,
+    ModuleFn,
+    ResidualNetwork,
+    apply_attention,
+    by_position,
+)
 
 
 class PreActBlock(nn.Module):
@@ -28,21 +34,18 @@ class PreActBlock(nn.Module):
       attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
       drop_rate: probability to drop the branch of an example in training, see `layers.drop_path`.
-      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     width: int
     bottleneck: bool
     stride: int = 1
     attention: ModuleFn | None = None
-    attention_position: Place = 'pre_residual'
+    attention_position: AttentionPosition = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
     drop_rate: float = 0.0
-    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
-        train = nn.merge_param('train', self.train, train)
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         before, after = by_position(self.attention, self.attention_position)
         features = self.width * (4 if self.bottleneck else 1)
         convs = [(3, self.width, self.stride), (3, self.width, 1)]

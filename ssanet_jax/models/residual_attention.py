@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ssanet_jax import layers
-from ssanet_jax.models.network import ModuleFn, Place, ResidualNetwork
+from ssanet_jax.models.network import AttentionPosition, ModuleFn, ResidualNetwork
 from ssanet_jax.models.preact_resnet import PreActBlock
 
 _TRUNK = 3  # units of a trunk, the paper's p + t
@@ -28,20 +28,17 @@ class AttentionModule(nn.Module):
       drop_rates: of the same units, see `PreActBlock`.
       attention_position: see `ResidualNetwork`.
       norm: makes each BatchNorm.
-      train: use batch statistics; this or the argument of `__call__` is given.
     """
 
     width: int
     depth: int
     slots: Sequence[ModuleFn | None]
     drop_rates: Sequence[float]
-    attention_position: Place = 'pre_residual'
+    attention_position: AttentionPosition = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
-    train: bool | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
-        train = nn.merge_param('train', self.train, train)
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         trunk = x
         units = list(zip(self.slots, self.drop_rates, strict=True))
         for number, unit in enumerate(units[:-1], start=1):

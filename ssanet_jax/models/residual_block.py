@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ssanet_jax import layers
 from ssanet_jax.models.folded_tail import FoldedTail, Tail, chooses_fold, fold
-from ssanet_jax.models.network import ModuleFn, Place, apply_attention, by_position
+from ssanet_jax.models.network import AttentionPosition, ModuleFn, apply_attention, by_position
 
 Variant = Literal['v1', 'v1.5']
 
@@ -69,7 +69,7 @@ class ResidualBlock(layers.ValueModule):
     width: int
     stride: int = 1
     attention: ModuleFn | None = None
-    attention_position: Place = 'pre_residual'
+    attention_position: AttentionPosition = 'pre_residual'
     norm: ModuleFn = layers.BatchNorm
     zero_init_residual: bool = False
     projection: bool = True

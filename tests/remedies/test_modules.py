@@ -60,9 +60,9 @@ def test_the_ratios_that_are_named_leave_a_hidden_unit():
 
 
 def test_a_size_of_groups_without_a_number_of_them_works():
-    refused('expected num_groups, or ', gating.count_groups, 'SSABlock', CHANNELS, 2, 4)
-    assert gating.count_groups('SSABlock', CHANNELS, 1, 4) == 12
-    assert gating.count_groups('SSABlock', CHANNELS, 2, 0) == 2
+    refused('expected num_groups, or ', gating.count_groups, CHANNELS, 2, 4)
+    assert gating.count_groups(CHANNELS, 1, 4) == 12
+    assert gating.count_groups(CHANNELS, 2, 0) == 2
 
 
 def test_features_with_the_missing_axes_and_of_a_float_dtype_work():
