@@ -79,7 +79,7 @@ reliability: setup  ## Inject faults into runs and compare their results (two ho
 	test -z "$$failed" || { echo "Failed:$$failed" >&2; exit 1; }
 
 results: setup-test  ## Analyze the raw data in studies/results again and rewrite docs/results.md.
-	@for out in studies/results/*/results.json; do \
+	@for out in studies/results/*/study.json; do \
 	  $(BIN)/python -m ssanet_jax.tools.study --out=$$(dirname $$out) --analyze_only || exit 1; \
 	done
 	$(BIN)/python studies/torch_learning.py --figure_only

@@ -43,7 +43,7 @@ def register_torchvision_operators() -> None:
 
     if torch.version.cuda is None:
         library = torch.library.Library('torchvision', 'DEF')
-        _libraries.append(library)  # its operators live as long
+        _libraries.append(library)  # its operators are removed with it
         for name in ('nms', 'qnms'):
             library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
 

@@ -4,7 +4,7 @@ r"""Records the results on the digits that docs/gates.md, docs/saliency.md and d
     python benchmarks/trained_digits.py --workdir=runs/digits \
         --out=benchmarks/results/trained_digits.json
 
-Runs tools.gates with --ablation and tools.export in each format, and scores the maps of all test
+Runs ssanet gates with --ablation and ssanet export in each format, and scores the maps of all test
 images against the ink in them, as docs/saliency.md does. Needs the extra `export`.
 """
 

@@ -38,7 +38,7 @@ def load(source: str | os.PathLike[str], checkpoint: str = 'best') -> 'AnyModel'
     docs/publish.md says what each source needs.
 
     Args:
-      source: the folder of `tools.publish` or of `tools.export --format=safetensors`;
+      source: the folder of `ssanet publish` or of `ssanet export --format=safetensors`;
         'hf://USER/NAME' or 'hf://USER/NAME@REVISION', such a folder on the Hugging Face Hub;
         'torchvision://resnet50.IMAGENET1K_V2' or 'timm://resnet50.a1_in1k', weights for ImageNet,
         as `pretrained.hosted.hosted_weights()` lists them; or the workdir of a run, which needs the

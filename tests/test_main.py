@@ -72,7 +72,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(flags, message, tmp_path, data_di
     ('flags', 'message'),
     [
         (['--checkpoint=latest'], '--checkpoint has no effect without --mode=eval'),
-        (['--mode=eval', '--noreport'], '--report has no effect without --mode=train'),
+        (['--mode=eval', '--allow_config_change'], 'has no effect without --mode=train'),
         (['--process_id=1'], 'belong together'),
         (
             ['--process_id=2', '--num_processes=2', '--coordinator_address=a:1'],

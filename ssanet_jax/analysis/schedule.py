@@ -137,7 +137,8 @@ def memory_traffic(text: str, cache: int = 0) -> int:
 
     Counts the arrays that the scheduled operations read and write, except those in a TPU's fast
     memory. An operation that reads slices of an array counts those. A cache saves as much as it
-    can with the best choice of what it keeps from one operation to the next.
+    can with the best choice of what it keeps from one operation to the next; from one iteration of
+    a loop to the next it keeps nothing, which may count up to twice its size too much.
 
     Args:
       text: `compiled.as_text()` of a scheduled program.
@@ -161,11 +162,11 @@ def _accesses(text: str) -> list[_Access]:
     return _accesses_of(entry_name(text), computations(text))
 
 
-def _accesses_of(name: str, bodies: Mapping[str, list[Instruction]]) -> list[_Access]:
+def _accesses_of(computation: str, bodies: Mapping[str, list[Instruction]]) -> list[_Access]:
     sizes: dict[str, int] = {}
     origin: dict[str, str] = {}  # of names for the array of another operation
     accesses = []
-    for operation in bodies[name]:
+    for operation in bodies[computation]:
         name, kind, operands = operation.name, operation.kind, operation.operands
         written = list(array_bytes(operation.shape, memory_only=True))
         sizes[name] = sum(written)

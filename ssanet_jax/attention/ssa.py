@@ -34,7 +34,7 @@ class SSABlock(gating.BatchNormBlock):
         released grouped form has 32.
       gate_scale: factor of the sigmoid.
       zero_init: start BatchNorm's scale at 0, so that the gate is gate_scale / 2 everywhere. With
-        gate_scale=2 the block then starts as the exact identity, to insert in trained networks.
+        gate_scale=2 the block then starts as the exact identity, for use in trained networks.
       norm, axis_name, momentum, epsilon, train: see `gating.BatchNormBlock`.
 
     Raises:

@@ -19,9 +19,8 @@ class BatchNorm(ValueModule):
 
     Parameters, statistics, updates and the attributes below are flax's, whose form
     (x - mean) * factor + bias keeps x - mean for the gradient, one more array as large as x.
-    Statistics are stored in float32, and computed in it or, where x is float64, in that. (Ioffe and
-    Szegedy 2015, https://arxiv.org/abs/1502.03167; the running variance is the biased one, as in
-    flax.)
+    Statistics are computed in float32, or in float64 where x is float64. (Ioffe and Szegedy 2015,
+    https://arxiv.org/abs/1502.03167; the running variance is the biased one, as in flax.)
 
     Attributes:
       use_running_average: normalize by the running statistics, and leave them unchanged; either

@@ -171,7 +171,7 @@ def create_model(
                 )
     if variant is not None:
         if 'block' in overrides:
-            raise ValueError(f'variant={variant!r} is of the named block; omit it beside block=.')
+            raise ValueError(f'variant={variant!r} has no effect with block=; omit it.')
         overrides['block'] = _with_variant(name, make, variant)
     model = make(num_classes=num_classes, dtype=dtype, **overrides)
     return _with_norm_options(model, norm_options) if norm_options else model

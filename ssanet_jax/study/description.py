@@ -90,7 +90,7 @@ def _name(value: Any) -> str:
     text = getattr(value, '__name__', None) or repr(value)
     if text == '<lambda>' or ' at 0x' in text:
         raise ConfigError(
-            f'{text} has no name by which a later start can recognize it; define a function.'
+            f'{text} has no name by which a later start can recognize it; use a named function.'
         )
     return text
 
@@ -162,17 +162,18 @@ def _commit() -> str:
     spec = importlib.util.find_spec('ssanet_jax')
     root = Path((spec and spec.origin) or '.').resolve().parents[1]
 
-    def git(*arguments: str) -> str:
+    def git(*arguments: str) -> bytes:
         try:
-            run = subprocess.run(['git', *arguments], cwd=root, capture_output=True, text=True)
+            run = subprocess.run(['git', *arguments], cwd=root, capture_output=True)
         except OSError:
-            return ''
+            return b''
         return run.stdout.strip()
 
     code = ('--', ':!studies/results', ':!docs')
-    commit = git('rev-parse', '--short=12', 'HEAD')
-    changes = git('diff', 'HEAD', *code)
-    return f'{commit}-{hashlib.sha256(changes.encode()).hexdigest()[:8]}' if changes else commit
+    commit = git('rev-parse', '--short=12', 'HEAD').decode()
+    plain = ('--no-ext-diff', '--no-textconv', '--no-color', '--src-prefix=a/', '--dst-prefix=b/')
+    changes = git('diff', *plain, 'HEAD', *code)
+    return f'{commit}-{hashlib.sha256(changes).hexdigest()[:8]}' if changes else commit
 
 
 def _machine() -> dict[str, Any]:

@@ -78,8 +78,8 @@ class PairedTest:
       better: probability of higher accuracy.
       wilcoxon_p: of the two-sided signed-rank test.
       holm_p: corrected over all comparisons of the study.
-      pairs_needed: for 80% power to detect the smallest effect at this standard deviation, at 5%
-        over the number of comparisons; None for one pair.
+      pairs_needed: for 80% power to detect the smallest effect at this standard deviation, at
+        level 5% divided by the number of comparisons; None for one pair.
       verdict: by the rule of `verdict.decide`.
       sentence: the verdict and its numbers in plain words.
     """

@@ -55,7 +55,7 @@ def run_study(
       allow_code_change: continue runs of another commit or other versions of libraries.
 
     Raises:
-      ConfigError: the study is invalid, or `folder` holds another one.
+      ConfigError: the study is invalid, `folder` holds another one, or devices are too few.
       RunError: runs failed, or other processes still train some.
     """
     study = load_study(path)
@@ -65,9 +65,7 @@ def run_study(
         count, platform = pool.submit(_default_workers).result()
         now = pool.submit(description.describe, path, saved).result()
     if workers and workers > count and platform != 'cpu':
-        raise ConfigError(
-            f'--workers={workers}, but there are devices for {count}; omit it for that number.'
-        )
+        raise ConfigError(f'--workers={workers} exceeds {count}, one per device; omit it.')
     make_folder(folder)
     description.record(folder, now, allow_code_change=allow_code_change)
     progress = Progress(study, folder, now['dataset']['num_train'])
@@ -142,8 +140,8 @@ def _raise_failures(study: Study, folder: StudyFolder, failed: list[Outcome]) ->
     if failed:
         runs = '; '.join(f'{run.variant}, seed {run.seed}: {run.error}' for run in failed)
         raise RunError(
-            f'{len(failed)} of {len(list(study.runs()))} runs failed: {runs} Fix the cause and run '
-            'the same command again, or analyze the others with --analyze_only.'
+            f'{len(failed)} of {len(list(study.runs()))} runs failed: {runs}. Fix the cause and '
+            'run the same command again, or analyze the others with --analyze_only.'
         )
     missing = len(set(study.runs()) - set(folder.finished()))
     if missing:
@@ -173,7 +171,7 @@ def _work(
             sys.exit(error.exit_code)
         except (ConfigError, RunError) as error:
             failed[number] = True
-            outcomes.put(Outcome(variant, seed, None, one_line(error)))
+            outcomes.put(Outcome(variant, seed, None, one_line(error).rstrip('.')))
             continue
         if record:
             labels = folder.read_labels()

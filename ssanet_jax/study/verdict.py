@@ -71,13 +71,9 @@ def compare(
             verdict=decide(difference, holm_p[i], lowest_p[i], smallest_effect),
             sentence='',
         )
-        p = (
-            f'p = {holm_p[i]:.3g}'
-            if len(differences) == 1
-            else f'Holm-corrected p = {holm_p[i]:.3g}'
-        )
+        p = 'p' if len(differences) == 1 else 'Holm-corrected p'
         remark = _remark(test, smallest_effect, lowest_p[i])
-        sentence = f'{_claim(variant, baseline, test, of)}; {p}; {remark}.'
+        sentence = f'{_claim(variant, baseline, test, of)}; {p} = {holm_p[i]:.3g}; {remark}.'
         tests[variant] = dataclasses.replace(test, sentence=sentence)
     return tests
 

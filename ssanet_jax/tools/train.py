@@ -36,8 +36,7 @@ def define_flags() -> None:
 
 def main() -> None:
     config = cli.recipe()
-    modes = {'checkpoint': 'eval', 'allow_config_change': 'train', 'report': 'train'}
-    for name, mode in modes.items():
+    for name, mode in (('checkpoint', 'eval'), ('allow_config_change', 'train')):
         if FLAGS[name].present and FLAGS.mode != mode:
             raise ConfigError(f'--{name} has no effect without --mode={mode}; omit it.')
     from ssanet_jax.training.multihost import hosts

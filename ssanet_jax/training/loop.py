@@ -52,9 +52,9 @@ def train_and_evaluate(
 ) -> TrainState:
     """Trains `config` in `workdir`, resuming from its newest good checkpoint if there is one.
 
-    Leaves config.json, checkpoints/, starts.jsonl, TensorBoard events, metrics.jsonl and
-    summary.json. A run that was stopped or killed and started again leaves the same as one that
-    was not.
+    Leaves config.json, parameters.txt, checkpoints/, starts.jsonl, TensorBoard events,
+    metrics.jsonl and summary.json. A run that was stopped or killed and started again leaves the
+    same as one that was not.
 
     Args:
       config: of a recipe.

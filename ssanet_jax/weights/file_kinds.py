@@ -13,7 +13,7 @@ _OTHERS = (
     (
         b'\x89HDF',
         'an HDF5 file, as Keras writes',
-        'only torch weights can be read; Keras weights cannot',
+        'only torch weights can be read',
     ),
     (b'\x93NUMPY', 'a single NumPy array', 'name the weights, and write them with weights.save'),
     (b'version https://git-lfs', 'a pointer of Git LFS, not the file', 'run git lfs pull'),
@@ -25,7 +25,7 @@ _NUMPY = (
     "if it has torch's names and layouts, convert it: "
     "weights.save('weights.safetensors', dict(numpy.load(FILE)))",
 )
-_KERAS = 'a Keras model', 'only torch weights can be read; Keras weights cannot'
+_KERAS = 'a Keras model', 'only torch weights can be read'
 _SCRIPT = (
     'a TorchScript program',
     "save its weights: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')",

@@ -132,3 +132,12 @@ def test_two_passes_are_precise_where_means_exceed_deviations(fast, ratio, error
     layer = layers.BatchNorm(use_running_average=False, use_fast_variance=fast)
     found, _ = layer.init_with_output(jax.random.key(0), x)
     assert np.abs(found - exact).max() < error
+
+
+def test_statistics_keep_their_dtype():
+    with float64():
+        x = jnp.asarray(RNG.normal(size=(4, 6)))
+        layer = layers.BatchNorm(use_running_average=False)
+        variables = layer.init(jax.random.key(0), x)
+        _, updated = layer.apply(variables, x, mutable=['batch_stats'])
+    assert {leaf.dtype for leaf in jax.tree.leaves(updated)} == {np.dtype('float32')}

@@ -80,7 +80,7 @@ def test_vgg_has_batch_norm_whether_its_name_says_so_or_not():
         ('resnet18', {'variant': 'v1'}, 'no bottlenecks of that kind; leave it unset'),
         ('densenet121', {'variant': 'v1'}, 'no bottlenecks of that kind; leave it unset'),
         ('None_resnet50', {}, "No model is called 'None_resnet50'"),
-        ('resnet50', {'variant': 'v1', 'block': Bottleneck}, 'omit it beside block='),
+        ('resnet50', {'variant': 'v1', 'block': Bottleneck}, 'has no effect with block='),
         ('resnet50', {'variant': 'v2'}, "choose 'v1' or 'v1.5'"),
         ('ssa_resnet50', {'attention_options': {'group': 2}}, 'Nearest: .*num_groups'),
         ('resnet50', {'attention_options': {'num_groups': 2}}, 'has no effect on resnet50'),

@@ -74,7 +74,7 @@ BY_HAND = {
     'Lower the learning rate and run the study': 'days of training',
     'Check that commit out': 'another commit',
     'Fix the cause and run the same command again': 'any cause',
-    'define a function': 'code',
+    'use a named function': 'code',
     'Run the same command': 'tests/training/test_preemption.py',
     'are not known without the data; add': 'tests/tools/test_preflight.py',
     'Give --study=FILE to train': 'tests/study/test_runner.py',

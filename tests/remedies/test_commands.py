@@ -30,6 +30,7 @@ from ssanet_jax.tools import (
     input_files,
     prepare,
     report,
+    show_batch,
     summary,
     train,
 )
@@ -139,6 +140,17 @@ def test_evaluation_takes_the_checkpoint(tmp_path, monkeypatch):
     refused('has no effect without --mode=eval', run)
     with pytest.raises(ConfigError, match='name the workdir of a run'):
         run('--mode=eval')
+
+
+@pytest.mark.parametrize(
+    ('tool', 'arguments'),
+    [
+        (prepare, ['--dataset=mnist', '--jpeg_quality=90']),
+        (show_batch, [DIGITS, '--split=eval', '--step=3', '--out=batch.png']),
+    ],
+)
+def test_flags_without_effect_are_to_be_omitted(tool, arguments):
+    refused('has no effect with', run_tool, tool, *arguments)
 
 
 def test_all_or_none_of_the_flags_of_a_host_work(monkeypatch):

@@ -3,21 +3,26 @@
 import contextlib
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
 from ssanet_jax import data
+from ssanet_jax.errors import ConfigError, RunError
 from ssanet_jax.study import load_study, runner, supervisor
 from ssanet_jax.study.folder import StudyFolder
+from ssanet_jax.tools import study as study_tool
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.storage.workdir import Workdir
-from tests.helpers import ROOT
+from tests.helpers import ROOT, run_tool
 
 TINY = """
 from configs import digits_ssa20
@@ -135,3 +140,54 @@ def start_and_kill(command, workdir):
 )
 def test_workers_get_one_visible_gpu_each(visible, gpus):
     assert [supervisor.nth_gpu(visible, index) for index in range(3)] == gpus
+
+
+def test_a_failed_run_is_tried_once_and_named(study_file, tmp_path, monkeypatch):
+    tried = []
+
+    def fail(study, variant, seed, folder):
+        tried.append(variant)
+        raise RunError('The disk is full.')
+
+    monkeypatch.setattr(runner, 'run', fail)
+    monkeypatch.setattr(supervisor, '_redirect_output', lambda path: None)
+    monkeypatch.setattr(supervisor.threading, 'Thread', Mock())
+    folder, outcomes = StudyFolder(tmp_path), queue.Queue()
+    failed = [False, False]
+    for _ in range(2):  # workers
+        supervisor._work(study_file, folder, 0, 1, outcomes, failed)
+    assert tried == ['none', 'ssa']
+    ended = [outcomes.get_nowait() for _ in tried]
+    message = '2 of 2 runs failed: none, seed 3: The disk is full; ssa, .* is full. Fix the cause'
+    with pytest.raises(RunError, match=message):
+        supervisor._raise_failures(load_study(study_file), folder, ended)
+
+
+def test_undecodable_images_are_left_out(study_file, monkeypatch):
+    study = load_study(study_file)
+    config = study.run_config('none', 3)
+    setup = trainer_setup.build(config, num_classes=10, num_train_examples=1437)
+    (batch, *_) = data.eval_batches(config, config.dataset.eval_split)
+    batch['label'][1] = -1
+    monkeypatch.setattr(data, 'eval_batches', lambda *_: [batch])
+    log_probs, labels, predictions = runner.evaluate(config, setup, setup.init(), ['contrast_1'])
+    count = batch['mask'].sum() - 1
+    assert (len(log_probs), len(labels), predictions.shape) == (count, count, (1, count))
+    assert labels.min() >= 0
+
+
+@pytest.mark.parametrize('flag', ['--workers=2', '--allow_code_change'])
+def test_flags_of_training_are_refused_when_nothing_is_trained(flag, tmp_path):
+    with pytest.raises(ConfigError, match=r'has no effect with --analyze_only; omit it'):
+        run_tool(study_tool, '--analyze_only', f'--out={tmp_path}', flag)
+
+
+def test_more_workers_than_devices_are_refused(study_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, 'ProcessPoolExecutor', lambda *_, **__: ThreadPoolExecutor(1))
+    monkeypatch.setattr(supervisor, '_default_workers', lambda: (1, 'gpu'))
+    monkeypatch.setattr(supervisor.description, 'describe', lambda *_: {})
+    with pytest.raises(ConfigError, match='--workers=2 exceeds 1, one per device; omit it'):
+        supervisor.run_study(
+            study_file, StudyFolder(tmp_path / 'new'), workers=2, allow_code_change=False
+        )
+    assert not (tmp_path / 'new').exists()

@@ -51,6 +51,7 @@ def test_every_device_type_has_figures_with_a_source():
 
 def test_jax_allocates_the_fraction_of_memory_that_is_set(monkeypatch):
     kind = find_topology('h100')[0]
+    monkeypatch.delenv('XLA_CLIENT_MEM_FRACTION', raising=False)
     monkeypatch.setenv('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.5')
     assert kind.usable_memory == 0.5 * kind.memory
     monkeypatch.setenv('XLA_CLIENT_MEM_FRACTION', '0.9')
