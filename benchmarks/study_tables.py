@@ -14,13 +14,17 @@ from ssanet_jax.study.analysis import analyze
 from ssanet_jax.study.folder import StudyFolder
 from ssanet_jax.study.results import Analysis
 from ssanet_jax.study.statistics import binomial_standard_error
-from ssanet_jax.study.tables import accuracy_table
+from ssanet_jax.study.tables import accuracy_table, corrupted_table
 from ssanet_jax.tables import markdown as table_markdown
 
 LOGS = ROOT / 'ssanet_jax' / 'report' / 'reference'
 RESULTS = ROOT / 'studies' / 'results'
 # The studies, each with the controls that SSA itself is compared with.
-STUDIES = {'digits': ('constant', 'shuffled', 'conv_gate'), 'ablations': ()}
+STUDIES = {
+    'digits': ('constant', 'shuffled', 'conv_gate'),
+    'ablations': (),
+    'fashion_mnist': ('constant',),
+}
 TEST_IMAGES = {'cifar10': 10_000, 'cifar100': 10_000, 'imagenet': 50_000}
 LAST = 20  # epochs
 
@@ -30,6 +34,8 @@ def main() -> None:
     for name, controls in STUDIES.items():
         analysis = analyze(StudyFolder(RESULTS / name))
         tables[name] = table_markdown(accuracy_table(analysis))
+        if any(comparison.corrupted for comparison in analysis.comparisons):
+            tables[f'{name} corrupted'] = table_markdown(corrupted_table(analysis))
         if controls:
             tables[f'{name} controls'] = against_controls(analysis, controls)
     fill(ROOT / 'docs' / 'results.md', tables)
