@@ -164,8 +164,8 @@ def _notes(found: Preflight, versions: dict[str, str]) -> list[str]:
     ]
     if found.decode_rate is not None:
         notes.append(
-            f'Host cores at the bound, if one prepares {found.decode_rate:,.0f} images/s; '
-            'ssanet input_doctor measures yours for --decode_rate.'
+            f'Host cores at the bound, if one prepares {found.decode_rate:,.0f} images/s '
+            '(--decode_rate).'
         )
     if kind.usable_memory < kind.memory:
         notes.append(

@@ -42,9 +42,9 @@ _ARCHIVES = {
 
 
 def main() -> None:
+    runtime.load_tensorflow('Preparing a dataset')
     if FLAGS['jpeg_quality'].present and not FLAGS.short_side:
         raise ConfigError('--jpeg_quality has no effect without --short_side; omit it.')
-    runtime.load_tensorflow('Preparing a dataset')
     from ssanet_jax.data.conversion import Conversion, Shrink, is_prepared
 
     if not sys.stderr.isatty():

@@ -147,7 +147,7 @@ class OtherNorm(layers.BatchNorm):
         ({'block': partial(OtherOrder, stride=1)}, 'got block=.*OtherOrder'),
         ({'norm': OtherNorm}, "this package's BatchNorm, got norm=.*OtherNorm"),
         ({'norm': nn.BatchNorm}, "this package's BatchNorm, got norm=.*flax"),
-        ({'attention': partial(SpatialBlock, name='downsample')}, 'rename the attention'),
+        ({'attention': partial(SpatialBlock, name='downsample')}, 'rename it'),
     ],
     ids=str,
 )
