@@ -90,7 +90,7 @@ def _name(value: Any) -> str:
     text = getattr(value, '__name__', None) or repr(value)
     if text == '<lambda>' or ' at 0x' in text:
         raise ConfigError(
-            f'{text} has no name by which a later start can recognize it; use a named function.'
+            f'{text} cannot be identified when the study is continued; use a named function.'
         )
     return text
 

@@ -68,5 +68,7 @@ def test_another_block_is_refused(describe, tmp_path, change, message):
 
 
 def test_a_function_without_a_name_is_refused(describe):
-    with pytest.raises(ConfigError, match='<lambda> has no name by which a later start can'):
+    with pytest.raises(
+        ConfigError, match='<lambda> cannot be identified when the study is continued'
+    ):
         describe(act='lambda x: x')
