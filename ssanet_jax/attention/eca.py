@@ -4,17 +4,15 @@ import math
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from ssanet_jax import layers
 from ssanet_jax.attention import gating
 
 
-class ECABlock(gating.AttentionBlock):
+class ECABlock(gating.ChannelGateBlock):
     """Scales each channel by a gate computed from the means of its k neighbors::
 
         z = mean_{h,w} x[h, w, :]                            [N, C]
-        g = sigmoid(conv1d_k(z))                             [N, 1, 1, C], no bias
+        g = sigmoid(conv1d_k(z))                             [N, C], no bias
         t = floor(|log2(C) + beta| / gamma),   k = t if t is odd, else t + 1
         y = g * x                                            [N, H, W, C], dtype of x
 
@@ -29,7 +27,7 @@ class ECABlock(gating.AttentionBlock):
       ValueError: x is not 4-D, k is even, or gamma is not above 0.
       TypeError: x is not floating-point.
 
-    >>> x = jnp.ones((2, 8, 8, 256))
+    >>> x = jax.numpy.ones((2, 8, 8, 256))
     >>> variables = ECABlock().init(jax.random.key(0), x, train=False)
     >>> variables['params']['conv']['kernel'].shape
     (5, 1, 1)
@@ -39,15 +37,10 @@ class ECABlock(gating.AttentionBlock):
     gamma: float = 2.0
     beta: float = 1.0
 
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
-        del train
-        layers.require_feature_map(x, 'ECABlock')
-        z = jnp.mean(x.astype(layers.reduction_dtype(x.dtype)), axis=(1, 2))  # [N, C]
-        size = self._kernel_size(x.shape[-1])
+    def gate(self, z: jax.Array) -> jax.Array:
+        size = self._kernel_size(z.shape[-1])
         conv = nn.Conv(1, (size,), padding=size // 2, use_bias=False, dtype=z.dtype, name='conv')
-        gate = nn.sigmoid(conv(z[..., None])[..., 0])  # [N, C]
-        return gating.apply_gate(self, gate[:, None, None], x)
+        return nn.sigmoid(conv(z[..., None])[..., 0])
 
     def _kernel_size(self, channels: int) -> int:
         if self.kernel_size:

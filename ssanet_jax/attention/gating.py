@@ -21,6 +21,24 @@ class AttentionBlock(layers.ValueModule, kw_only=True):
     train: bool | None = None
 
 
+class ChannelGateBlock(AttentionBlock):
+    """Base class of the blocks that scale each channel by a function of all channels' means.
+
+    `gate` is sown, [N, 1, 1, C].
+    """
+
+    def gate(self, z: jax.Array) -> jax.Array:
+        """Computes the factors [N, C] from the means z [N, C]; called in a compact method."""
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
+        del train  # no BatchNorm
+        layers.require_feature_map(x, type(self).__name__)
+        z = jnp.mean(x.astype(layers.reduction_dtype(x.dtype)), axis=(1, 2))  # [N, C]
+        return apply_gate(self, self.gate(z)[:, None, None], x)
+
+
 class BatchNormBlock(AttentionBlock, kw_only=True):
     """Base class of the attention blocks with BatchNorm.
 

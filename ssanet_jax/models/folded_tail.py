@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from ssanet_jax import layers
 from ssanet_jax.attention.ssa import SSABlock
 from ssanet_jax.layers.affine_map import AffineMap, dot_highest, moments
-from ssanet_jax.models.folded_ssa import folded_ssa, unbound
+from ssanet_jax.models import folded_attention
 
 ModuleFn = Callable[..., nn.Module]
 ModuleT = TypeVar('ModuleT', bound=nn.Module)
@@ -64,8 +64,8 @@ def chooses_fold(
         if tail == 'folded':
             raise ValueError(
                 "tail='folded' covers blocks that end in a 1x1 convolution and this package's "
-                "BatchNorm, with no attention or SSABlock(squeeze='mean'); choose 'auto', which "
-                "folds where it can, or 'plain'."
+                "BatchNorm, with no attention, SSABlock(squeeze='mean'), SEBlock or ECABlock; "
+                "choose 'auto', which folds where it can, or 'plain'."
             )
         return False
     if tail == 'folded':
@@ -78,19 +78,15 @@ def chooses_fold(
 
 
 def _can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:
-    """Whether the algebra applies: this package's BatchNorm, and SSA with squeeze='mean' or none.
-
-    Classes are compared exactly, since a subclass may compute something else.
-    """
+    """Whether the algebra applies: this package's BatchNorm, exactly, and foldable attention."""
     if layers.unwrap_partial(norm) not in (layers.BatchNorm, layers.FoldedBatchNorm):
         return False
-    return attention is None or (
-        layers.unwrap_partial(attention) is SSABlock and unbound(attention).squeeze == 'mean'
-    )
+    return attention is None or folded_attention.can_fold(attention)
 
 
 def _groups(attention: ModuleFn | None, features: int) -> int:
-    return 0 if attention is None else unbound(attention).count_groups(features)
+    block = None if attention is None else folded_attention.unbound(attention)
+    return block.count_groups(features) if isinstance(block, SSABlock) else 0
 
 
 class FoldedTail(nn.Module):
@@ -98,7 +94,7 @@ class FoldedTail(nn.Module):
 
     Attributes:
       features: C.
-      attention: makes an `SSABlock` with squeeze='mean', or None.
+      attention: makes a block with a folded form, see `folded_attention.can_fold`, or None.
       norm: makes a `layers.BatchNorm`, or a `layers.FoldedBatchNorm`.
       norm_options: further options of `norm`, such as `scale_init`.
       conv, bn: names of the submodules that hold W and the BatchNorm.
@@ -137,7 +133,10 @@ class FoldedTail(nn.Module):
             bn=self.bn,
             **self.norm_options,
         )
-        y = y.value() if self.attention is None else folded_ssa(self.attention)(y, train)
+        if self.attention is None:
+            y = y.value()
+        else:
+            y = folded_attention.folded(self.attention)(y, train)
         return layers.relu(layers.drop_path(y, self.drop_rate, train=train) + shortcut)
 
 

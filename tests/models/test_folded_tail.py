@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ssanet_jax import SSABlock, create_model, layers
-from ssanet_jax.attention import SEBlock
+from ssanet_jax.attention import CBAMBlock, ECABlock, SEBlock
 from ssanet_jax.layers.affine_map import AffineMap
-from ssanet_jax.models.folded_ssa import FoldedSSA
+from ssanet_jax.models.folded_attention import FoldedSSA
 from ssanet_jax.models.folded_tail import chooses_fold
 from ssanet_jax.models.residual_block import Bottleneck, ResidualBlock
 from tests.attention.oracle import quick_jit
@@ -21,6 +21,8 @@ SSA = [{'combine': 'sum', 'num_groups': 1}, {'combine': 'mean', 'num_groups': 4}
 ATTENTION = {
     'none': None,
     **{f'ssa {o["combine"]} {o["num_groups"]}': partial(SSABlock, name='ssa', **o) for o in SSA},
+    'se': partial(SEBlock, ratio=4, name='se'),
+    'eca': partial(ECABlock, kernel_size=3, name='eca'),
 }
 attentions = pytest.mark.parametrize('attention', ATTENTION.values(), ids=ATTENTION.keys())
 
@@ -73,7 +75,8 @@ def test_folded_and_plain_are_one_function(attention, train):
     with float64():
         variables = random_variables(block('plain', attention), x)
         folded, plain = (
-            step(block(tail, attention), variables, x, dy, train) for tail in ('folded', 'plain')
+            quick_jit(partial(step, block(tail, attention), train=train))(variables, x, dy)
+            for tail in ('folded', 'plain')
         )
     assert_close(folded, plain)
 
@@ -140,7 +143,9 @@ def test_a_freshly_made_block_is_the_same_in_both_forms(attention):
     """Names, shapes and values are equal, so checkpoints are interchangeable."""
     x = images(1, 4, 4, 8, dtype=np.float32)
     folded, plain = (
-        block(tail, attention, zero_init_residual=True).init(jax.random.key(0), x, train=False)
+        quick_jit(partial(block(tail, attention, zero_init_residual=True).init, train=False))(
+            jax.random.key(0), x
+        )
         for tail in ('folded', 'plain')
     )
     assert_trees_equal(folded, plain)
@@ -225,16 +230,17 @@ def test_auto_folds_where_there_are_pixels_to_save():
     'attention',
     [
         pytest.param(partial(SSABlock, squeeze='max', name='ssa'), marks=pytest.mark.slow),
-        partial(SEBlock, ratio=4, name='se'),
+        partial(CBAMBlock, ratio=4, name='cbam'),
     ],
-    ids=['ssa max', 'se'],
+    ids=['ssa max', 'cbam'],
 )
 def test_attention_that_cannot_be_folded_is_plain_or_refused(attention):
     x, dy = images(3, 6, 4, 8), images(3, 3, 2, 16)
     with float64():
         variables = random_variables(block('plain', attention), x)
         auto, plain = (
-            step(block(tail, attention), variables, x, dy, True) for tail in ('auto', 'plain')
+            quick_jit(partial(step, block(tail, attention), train=True))(variables, x, dy)
+            for tail in ('auto', 'plain')
         )
     assert_close(auto, plain)
     with pytest.raises(ValueError, match='covers blocks that end in a 1x1'):
@@ -279,17 +285,19 @@ def test_an_invalid_tail_is_refused(name, tail):
         model.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
 
 
-def test_saliency_and_gate_can_be_had_from_the_folded_form():
+@pytest.mark.parametrize(
+    ('kind', 'names'), [('ssa sum 1', {'saliency', 'gate'}), ('se', {'gate'})], ids=str
+)
+def test_saliency_and_gate_can_be_had_from_the_folded_form(kind, names):
     x = images(2, 8, 8, 8, dtype=np.float32)
     maps = {}
     for tail in ('folded', 'plain'):
-        module = block(tail, partial(SSABlock, name='ssa'))
-        variables = module.init(jax.random.key(0), x, train=False)
-        _, updates = module.apply(
-            variables, x, train=True, mutable=['intermediates', 'batch_stats']
-        )
-        maps[tail] = updates['intermediates']['ssa']
-    assert maps['folded'].keys() == {'saliency', 'gate'}
+        module = block(tail, ATTENTION[kind])
+        variables = quick_jit(partial(module.init, train=False))(jax.random.key(0), x)
+        apply = partial(module.apply, train=True, mutable=['intermediates', 'batch_stats'])
+        _, updates = quick_jit(apply)(variables, x)
+        maps[tail] = updates['intermediates'][kind.split()[0]]
+    assert maps['folded'].keys() == names
     assert_close(maps['folded'], maps['plain'], rtol=1e-4)
 
 
@@ -305,10 +313,13 @@ def test_folded_ssa_computes_ssa_of_the_affine_map(options):
             x = feature_map(h, weight, bias)
             return block.apply(state, x, train=True, mutable=['batch_stats'])
 
-        with float64():
-            arguments = h, weight, bias, variables['params']
+        @quick_jit
+        def run(*arguments):
             y, pullback, updates = jax.vjp(apply, *arguments, has_aux=True)
             return y, pullback(dy), updates
+
+        with float64():
+            return run(h, weight, bias, variables['params'])
 
     plain = result_and_gradients(SSABlock(**options), lambda h, weight, bias: h @ weight + bias)
     assert_close(result_and_gradients(FoldedSSA(**options), affine_map), plain)
