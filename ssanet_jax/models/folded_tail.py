@@ -71,9 +71,10 @@ def chooses_fold(
     if tail == 'folded':
         return True
     *pixels, k = shape
-    if features < 2 * k or _groups(attention, features) > _MOST_GROUPS:
+    groups = _groups(attention, features)
+    if features < 2 * k or groups > _MOST_GROUPS:
         return False
-    least = _PIXELS_PER_CHANNEL if attention is None else _PIXELS_PER_CHANNEL_WITH_SSA
+    least = _PIXELS_PER_CHANNEL_WITH_SSA if groups else _PIXELS_PER_CHANNEL
     return not train or math.prod(pixels) >= least * k
 
 
@@ -85,6 +86,7 @@ def _can_fold(norm: ModuleFn, attention: ModuleFn | None) -> bool:
 
 
 def _groups(attention: ModuleFn | None, features: int) -> int:
+    """Groups of SSA; 0 without SSA."""
     block = None if attention is None else folded_attention.unbound(attention)
     return block.count_groups(features) if isinstance(block, SSABlock) else 0
 

@@ -224,6 +224,10 @@ def test_auto_folds_where_there_are_pixels_to_save():
     assert not chooses((2, 14, 14, 256), 1024, train=True)
     assert chooses((2, 14, 14, 256), 1024, train=False)
     assert not chooses((32, 56, 56, 64), 256, train=True, kernel_size=3)
+    # Fewer pixels are enough with SSA, but not with SE.
+    assert chooses((32, 7, 7, 512), 2048, train=True, attention=SSABlock)
+    assert not chooses((32, 7, 7, 512), 2048, train=True, attention=SEBlock)
+    assert chooses((128, 7, 7, 512), 2048, train=True, attention=SEBlock)
 
 
 @pytest.mark.parametrize(
