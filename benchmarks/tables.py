@@ -80,21 +80,63 @@ def torch(result: dict[str, Any]) -> str:
     return markdown(['contender', 'images/s', 'ratio in the same round', 'first step, s'], rows)
 
 
+UNITS = (('cycles', 1e6, 1), ('bytes', 1e9, 1), ('temporaries', 1e9, 2))
+
+
 def targets(result: dict[str, Any]) -> str:
-    """Costs by target; in parentheses, relative to flax's ResNet-50 where that was compiled."""
-    header = ['training step', 'M cycles', 'GB', 'GB temporaries']
-    units = (('cycles', 1e6, 1), ('bytes', 1e9, 1), ('temporaries', 1e9, 2))
+    """The forms of the networks that flax's layers were compiled for, relative to its ResNet-50."""
     rows = []
     for target, programs in result['programs'].items():
-        base = programs.get('resnet50:flax')
-        for program, counted in programs.items():
-            cells = []
-            for name, scale, digits in units:
-                ratio = f' ({counted[name] / base[name]:.2f})' if base and base[name] else ''
-                value = f'{counted[name] / scale:,.{digits}f}{ratio}'
-                cells.append(value if counted[name] else '-')
-            rows.append((f'{target}, {program}', *cells))
+        if base := programs.get('resnet50:flax'):
+            for program in compared(programs):
+                rows.append((f'{target}, {program}', *compiled(programs[program], base)))
+    return markdown(['training step', 'M cycles', 'GB', 'GB temporaries'], rows)
+
+
+def devices(result: dict[str, Any]) -> str:
+    """The networks on the other devices."""
+    rows = [
+        (f'{target}, {program}', *compiled(counted))
+        for target, programs in result['programs'].items()
+        if 'resnet50:flax' not in programs
+        for program, counted in programs.items()
+    ]
+    return markdown(['training step', 'M cycles', 'GB', 'GB temporaries'], rows)
+
+
+def networks(result: dict[str, Any]) -> str:
+    """All other networks on the devices of `targets`, side by side."""
+    columns = {t: p for t, p in result['programs'].items() if 'resnet50:flax' in p}
+    header = ['training step']
+    header += [f'{t}, {name}' for t in columns for name in ('M cycles', 'GB', 'GB temporaries')]
+    others = dict.fromkeys(
+        program for p in columns.values() for program in p if program not in compared(p)
+    )
+    rows = [
+        (program, *(cell for p in columns.values() for cell in compiled(p.get(program, {}))))
+        for program in others
+    ]
     return markdown(header, rows)
+
+
+def compared(programs: dict[str, Any]) -> list[str]:
+    """Programs of the networks that were also compiled with flax's layers."""
+    names = {name.removesuffix(':flax') for name in programs if name.endswith(':flax')}
+    return [program for program in programs if program.partition(':')[0] in names]
+
+
+def compiled(counted: dict[str, Any], base: dict[str, Any] | None = None) -> list[str]:
+    """Cells of `UNITS`, in parentheses relative to `base`."""
+    cells = []
+    for name, scale, digits in UNITS:
+        if 'error' in counted:
+            cells.append('does not compile')
+        elif not counted.get(name):
+            cells.append('-')
+        else:
+            ratio = f' ({counted[name] / base[name]:.2f})' if base else ''
+            cells.append(f'{counted[name] / scale:,.{digits}f}{ratio}')
+    return cells
 
 
 def rounding(result: dict[str, Any]) -> str:
@@ -151,6 +193,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     'rounding': ('tail_rounding.json', rounding),
     'traffic': ('tail_traffic.json', traffic),
     'targets': ('targets.json', targets),
+    'devices': ('targets.json', devices),
+    'networks': ('targets.json', networks),
 }
 
 

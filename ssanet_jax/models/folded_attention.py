@@ -1,6 +1,6 @@
 """Attention computed from an affine map, for the folded tail of a residual block.
 
-The inputs of a block are never computed: means and saliency follow from the narrow h of the map.
+Means and saliency of a block's input follow from the narrow h of the map.
 """
 
 import dataclasses

@@ -209,7 +209,8 @@ def test_a_module_called_twice_counts_both_calls_and_its_parameters_once():
     [
         ('ssa_resnet50', 32, {'folded': 16, 'plain': 0}),
         ('resnet50', 32, {'folded': 13, 'plain': 3}),  # not where images have 7x7 pixels
-        ('se_resnet50', 32, {'folded': 0, 'plain': 16}),
+        ('se_resnet50', 32, {'folded': 13, 'plain': 3}),
+        ('cbam_resnet50', 32, {'folded': 0, 'plain': 16}),
         ('ssa_resnet20', 32, {'folded': 0, 'plain': 9}),
     ],
 )
