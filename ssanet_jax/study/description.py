@@ -135,8 +135,8 @@ def _check_same(
             if before['code'].get(name) != value
         )
         raise ConfigError(
-            f'{folder} holds runs of other code: {differences}. Check that commit out (git worktree '
-            'add) and run python -m ssanet_jax.tools.study in its folder, or give '
+            f'{folder} holds runs of other code: {differences}. Check that commit out (git '
+            'worktree add) and run python -m ssanet_jax.tools.study in its folder, or give '
             '--allow_code_change if the difference cannot change results.'
         )
 
