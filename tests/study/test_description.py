@@ -59,8 +59,8 @@ def test_an_unchanged_study_may_continue(describe, tmp_path):
         ({'act': 'nn.gelu'}, 'a study with other variants.mine; choose a new --out'),
         (
             {'comment': 'better'},
-            r'runs of other code: study was [0-9a-f]{12} and is [0-9a-f]{12}\. Check that commit out '
-            r'\(git worktree add\) and run python -m ssanet_jax\.tools\.study in its folder, or give ',
+            r'runs of other code: study was [0-9a-f]{12} and is [0-9a-f]{12}\. Check that '
+            r'commit out .* and run python -m ssanet_jax\.tools\.study in its folder, or ',
         ),
     ],
 )
