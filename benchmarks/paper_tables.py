@@ -70,7 +70,8 @@ _CIFAR_NOTE = (
 )
 _CIFAR10_NOTES = (
     'SSA-ResNet-50: the paper prints 78.35, which is its CIFAR-100 figure; 94.93 is the best epoch '
-    "of the released log, 94.91 is in the repository's README.",
+    'of the released log, and in versions of the paper before 2019-11-06; 94.91 is in the '
+    "repository's README.",
 )
 _MOBILENET_NOTES = (
     'The published MACs are those of MobileNet v1, the parameters are not: v1 has 4.2 M, '

@@ -1,4 +1,8 @@
-"""Squeeze and Spatial Attention, the block of SSANet."""
+"""Squeeze and Spatial Attention, the block of SSANet.
+
+AmigoCDT 2019, "SSANet: Squash and Spatial Attention Networks", whose earlier versions say Squeeze:
+https://github.com/AmigoCDT/Salient-Net/blob/master/SSANet/SSANet_en.md
+"""
 
 from collections.abc import Callable
 from typing import Any, Literal

@@ -135,9 +135,9 @@ def _check_same(
             if before['code'].get(name) != value
         )
         raise ConfigError(
-            f'{folder} holds runs of other code: {differences}. Check that commit out in a '
-            'worktree (git worktree add), or give --allow_code_change if the difference cannot '
-            'change results.'
+            f'{folder} holds runs of other code: {differences}. Check that commit out (git '
+            'worktree add) and run python -m ssanet_jax.tools.study in its folder, or give '
+            '--allow_code_change if the difference cannot change results.'
         )
 
 

@@ -57,7 +57,11 @@ def test_an_unchanged_study_may_continue(describe, tmp_path):
     ('change', 'message'),
     [
         ({'act': 'nn.gelu'}, 'a study with other variants.mine; choose a new --out'),
-        ({'comment': 'better'}, 'runs of other code: study was [0-9a-f]{12} and is [0-9a-f]{12}'),
+        (
+            {'comment': 'better'},
+            r'runs of other code: study was [0-9a-f]{12} and is [0-9a-f]{12}\. Check that '
+            r'commit out .* and run python -m ssanet_jax\.tools\.study in its folder, or ',
+        ),
     ],
 )
 def test_another_block_is_refused(describe, tmp_path, change, message):
