@@ -46,7 +46,7 @@ class FoldedSSA(SSABlock):
 
 
 class FoldedChannelGate(gating.ChannelGateBlock):
-    """A `ChannelGateBlock` applied to an `AffineMap`, whose channel means are those of h, mapped."""
+    """A `ChannelGateBlock` applied to an `AffineMap`, whose means follow from those of h."""
 
     @nn.compact
     def __call__(self, x: AffineMap, train: bool | None = None) -> jax.Array:  # type: ignore[override]
