@@ -1,5 +1,7 @@
 """Tests against the oldest and newest versions that pyproject.toml allows, and some between.
 
+Also the tests that need packages which requirements-test.txt leaves out: torch and libtpu.
+
     nox                                # all; half an hour on two cores that do nothing else
     nox -s 'core-3.13(newest)'         # one
     nox -s core -p 3.13 && nox -s table
@@ -24,6 +26,12 @@ TRAINING = (
     'tests/training/test_optimizer.py',
     'tests/training/test_checkpoint.py',
     'tests/training/test_loop.py',
+)
+TORCH = (
+    'tests/weights',
+    'tests/test_security.py',
+    'tests/study/test_torch_learning.py',
+    'tests/pretrained/test_hosted.py',
 )
 PYTEST = ('pytest>=8.3', 'pytest-timeout>=2.3', 'pytest-xdist>=3.6')
 VERSIONS = (
@@ -59,6 +67,22 @@ def train(session: nox.Session) -> None:
     session.install('.[train]')
     session.install(*PYTEST)
     test(session, TRAINING)
+
+
+@nox.session(python='3.13')
+def torch(session: nox.Session) -> None:
+    """Files of torch, its network in studies/, and the tables of torchvision and timm; on CPUs."""
+    session.install('.[train,study,hub,torch]', 'torchvision', 'timm>=1.0', '--torch-backend=cpu')
+    session.install(*PYTEST)
+    test(session, TORCH)
+
+
+@nox.session(python='3.13')
+def preflight(session: nox.Session) -> None:
+    """Compilation for a TPU; libtpu has wheels for Linux only."""
+    session.install('.[train,preflight-tpu]')
+    session.install(*PYTEST)
+    test(session, ('tests/tools/test_preflight.py',))
 
 
 @nox.session(venv_backend='none')

@@ -29,7 +29,7 @@ def test_train_evaluate_and_resume(files, request, tmp_path):
     resumed = main(*flags, '--config.num_train_steps=5', timeout=900)
     assert resumed.returncode == 0, resumed.stderr
     assert 'Resuming from the checkpoint of step 3' in resumed.stdout
-    assert ('Convert it, not during a run' in started.stdout) == (files == 'imagenet_tfrecord_dir')
+    assert ('Convert it before a run' in started.stdout) == (files == 'imagenet_tfrecord_dir')
     evaluated = main(*flags, '--mode=eval', '--checkpoint=5', timeout=900)
     assert evaluated.returncode == 0, evaluated.stderr
 

@@ -1,4 +1,5 @@
 import ast
+import re
 import subprocess
 import sys
 
@@ -83,6 +84,29 @@ def test_of_training_multihost_imports_itself_only_and_storage_both():
             for line, module in imports(file):
                 inner = module.split('.')[1:]
                 assert inner[0] != 'training' or inner[1] in names, f'{file}:{line}: {module}'
+
+
+def test_every_module_and_name_of_the_package_in_a_test_exists():
+    """Also in strings, which other processes run, and in tests that are slow."""
+    for file in (ROOT / 'tests').rglob('*.py'):
+        text = file.read_text()
+        names = {name for _, name in imports(file)}
+        names |= set(re.findall(r'(?<![\w/])ssanet_jax(?:\.(?!__)\w+)+', text))
+        for base, several in re.findall(r'from (ssanet_jax[.\w]*) import (\w[\w, ]*)', text):
+            names |= {f'{base}.{name.split()[0]}' for name in several.split(',') if name.strip()}
+        assert [name for name in names if not exists(name)] == [], file
+
+
+def exists(name):
+    """Whether `ssanet_jax.a.b` is a module, or a word in the source of the module it is in."""
+    path = ROOT.joinpath(*name.split('.'))
+    if path.is_dir() or path.with_suffix('.py').is_file():
+        return True
+    source = path.parent.with_suffix('.py')
+    source = source if source.is_file() else path.parent / '__init__.py'
+    if source.is_file():
+        return re.search(rf'\b{path.name}\b', source.read_text()) is not None
+    return exists(name.rpartition('.')[0])
 
 
 def imports(file):

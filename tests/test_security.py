@@ -143,20 +143,6 @@ def test_no_page_or_program_opens_a_server_to_the_network():
         assert EVERYWHERE.search(text)
 
 
-@pytest.mark.filterwarnings('ignore:html5lib:DeprecationWarning')
-def test_tensorboard_listens_to_this_machine_alone(tmp_path):
-    """Started as in README.md."""
-    from tensorboard import program
-
-    board = program.TensorBoard()
-    board.configure(argv=[None, '--logdir', str(tmp_path), '--port', '0'])
-    server = board.server_class(None, board.flags)  # of no application
-    try:
-        assert server.server_address[0] in ('127.0.0.1', '::1')
-    finally:
-        server.server_close()
-
-
 class Payload:
     """Creates a file when it is unpickled."""
 

@@ -121,7 +121,7 @@ RECIPES = [
     ('# -*- coding: nonsense -*-\n', 'recipe.py.*unknown encoding: nonsense'),
     ('import sys\nsys.exit(0)\n', 'recipe.py, line 2: SystemExit: 0; correct the recipe'),
     ('import no_such_module\n', 'line 1: ModuleNotFoundError: .*no_such_module'),
-    ('from ssanet_jax.config import bass\n', "line 1: ImportError: cannot import name 'bass'"),
+    ('from math import bass\n', "line 1: ImportError: cannot import name 'bass'"),
     ('from ssanet_jax.config import base\nget_config = base()\n', 'has no function get_config'),
     ('def get_config(size):\n    return size\n', 'as its get_config.. expects'),
 ]

@@ -14,13 +14,6 @@ from ssanet_jax.weights.convert import variable_shapes
 from tests.helpers import ROOT, load_config
 
 RECIPES = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
-MODERN = {  # tests/config/test_recipes.py
-    'digits_ssa20_modern',
-    'fashion_mnist_ssa20_modern',
-    *(f'{data}_ssa18_{epochs}' for data in ('cifar10', 'cifar100') for epochs in (30, 200)),
-    *(f'imagenet_ssa50_{name}' for name in ('a1', 'a2', 'a3', 'torchvision2')),
-    *(f'imagenet_ssa50_fast{epochs}' for epochs in (16, 40, 88)),
-}
 
 
 def with_fields(**fields):
@@ -60,21 +53,6 @@ def test_a_block_given_from_python_takes_the_place_of_a_named_one():
         ConfigError, match=r"attention=.*contradicts .*ssa_resnet20; use 'resnet20'"
     ):
         build_model(config, 10, attention=mine)
-
-
-def test_each_dataset_has_a_recipe_for_each_network():
-    expected = {
-        f'{data}_{model}'
-        for data in ('cifar10', 'cifar100', 'imagenet')
-        for model in ('ssa50', 'se50', 'resnet50')
-    }
-    others = {
-        'digits_ssa20',
-        'fashion_mnist_ssa20',
-        'folder',
-        'imagenet_ssa50_large_batch',
-    }
-    assert set(RECIPES) == expected | others | MODERN
 
 
 def test_the_large_batch_recipe_has_the_learning_rates_of_its_paper():

@@ -11,7 +11,7 @@ from ssanet_jax.config.sizes import train_size
 from ssanet_jax.config.validation import check_overrides
 from ssanet_jax.pretrained.preprocessing import Preprocessing
 from ssanet_jax.training.optimizer import make_schedule
-from tests.config.test_config import MODERN
+from tests.config.test_config import RECIPES
 from tests.helpers import load_config
 
 IMAGENET, CIFAR = 1_281_167, 50_000
@@ -24,7 +24,7 @@ def rates(config, examples, epochs):
     return [float(schedule(round(epoch * plan.steps_per_epoch))) for epoch in epochs]
 
 
-@pytest.mark.parametrize('name', sorted(MODERN))
+@pytest.mark.parametrize('name', RECIPES)
 def test_every_setting_of_a_recipe_has_an_effect(name):
     dataset, _, _ = name.partition('_')
     plain = flatten(cifar(dataset) if dataset.startswith('cifar') else base())

@@ -1,6 +1,7 @@
 """Scans of datasets, and what is said of them."""
 
 import os
+import re
 import shutil
 from math import sqrt
 
@@ -124,8 +125,7 @@ def test_nothing_is_said_of_a_good_dataset(trees):
 )
 def test_classes_that_limit_the_results_are_named_with_numbers(train, evaluated, message):
     text = findings.count_warnings(CLASSES[: len(train)], np.array(train), np.array(evaluated))
-    with pytest.raises(ValueError, match=message):
-        raise ValueError(' '.join(text))
+    assert re.search(message, ' '.join(text))
 
 
 def test_many_classes_are_counted_rather_than_named():

@@ -199,7 +199,7 @@ def test_an_interpreter_exits_with_batches_in_flight(imagenet, imagenet_tfrecord
     """Also: importing the package neither imports TensorFlow nor changes OpenCV's threads."""
     code = (
         'import sys, cv2; cv2.setNumThreads(3)\n'
-        'from ssanet_jax import data; import ssanet_jax.data.crops\n'
+        'from ssanet_jax import data; import ssanet_jax.data.decoding.crops\n'
         'assert "tensorflow" not in sys.modules\n'
         'from tests.conftest import imagenet_config\n'
         f'for folder in {[c.dataset.data_dir for c in (imagenet, imagenet_tfrecord)]}:\n'

@@ -127,10 +127,6 @@ def test_the_table_has_the_published_values():
 
 
 def test_the_table_is_that_of_the_installed_torchvision_and_timm():
-    torch = pytest.importorskip('torch')
-    library = torch.library.Library('torchvision', 'DEF')
-    library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-    library.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
     torchvision, timm = pytest.importorskip('torchvision'), pytest.importorskip('timm')
     for source, entry in hosted.hosted_weights().items():
         scheme, _, name = source.partition('://')

@@ -79,6 +79,36 @@ BY_HAND = {
     'are not known without the data; add': 'tests/tools/test_preflight.py',
     'Give --study=FILE to train': 'tests/study/test_runner.py',
     'holds no evaluation of this run': 'more training',
+    # A disk, a host or a process changes.
+    'Free some space or reconnect': 'a full disk',
+    'Free some space or grant permission': 'a full disk',
+    'Grant permission or reconnect the disk': 'a failing disk',
+    'Nothing was lost; run the same command again': 'a failing disk',
+    'run the same command again once it can be read': 'a failing disk',
+    'remove /tmp/libtpu_lockfile': 'tests/tools/test_preflight.py',
+    'Start all hosts again': 'other hosts',
+    'Lower the batch size (': "a device's memory",
+    'lower --config.eval_batch_size': 'tests/tools/test_preflight.py',
+    'keeps few checkpoints': 'tests/training/test_checkpoint_reader.py',
+    # Another dataset or file is needed.
+    'choose a dataset for image classification': 'any such dataset',
+    'restore the dataset that it was trained on': 'tests/report/test_page.py',
+    'Put the four files named': 'files',
+    'Where it was made, save': 'other weights',
+    'name the weights, and write them': 'other weights',
+    'run git lfs pull': 'another file',
+    'convert it: weights.save': 'tests/weights/test_files.py',
+    'restore them with flax.serialization': 'tests/weights/test_files.py',
+    # Any value that is accepted; other tests pass some.
+    'shorten the cool-down or lengthen': 'tests/training/test_optimizer.py',
+    'give one factor for each epoch': 'tests/config/malformed.py',
+    "choose 'auto', which folds where it can": 'tests/models/test_folded_tail.py',
+    'choose a new --out': 'tests/study/test_description.py',
+    'Expected --weights with either --model': 'tests/tools/test_convert_torch.py',
+    'Expected either --workdir, a run, or --model': 'tests/publish/test_publish.py',
+    'Give --workdir, the run to publish': 'tests/publish/test_publish.py',
+    # The introduction of docs/config.md.
+    'A recipe, such as': 'no message',
 }
 
 
@@ -111,24 +141,44 @@ def trees():
     return {path.relative_to(ROOT): ast.parse(path.read_text()) for path in SOURCES}
 
 
+def makes_an_error(node):
+    name = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
+    return name.endswith('Error')
+
+
+def is_constant(node):
+    """Whether a statement assigns strings; tables of fields, commands and layers are left out."""
+    others = ast.Call | ast.Dict | ast.Set
+    return isinstance(node, ast.Assign) and not any(isinstance(n, others) for n in ast.walk(node))
+
+
+def messages(tree):
+    """(line, text) of each error that is raised or made, and of the constants of the module."""
+    raised = {node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and (node in raised or makes_an_error(node)):
+            yield node.lineno, ' '.join(strings(node))
+    for node in filter(is_constant, tree.body):
+        yield from ((node.lineno, text) for text in strings(node))
+
+
 @functools.cache
 def offers():
-    """(place, text) of each message of an error that offers a remedy."""
-    found = []
-    for path, tree in trees().items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-                text = ' '.join(strings(node.exc))
-                if OFFERS.search(text):
-                    found.append((f'{path}:{node.lineno}', text))
-    return found
+    """(place, text) of each message that offers a remedy."""
+    return [
+        (f'{path}:{line}', text)
+        for path, tree in trees().items()
+        for line, text in messages(tree)
+        if OFFERS.search(text)
+    ]
 
 
 def phrases():
-    """The strings of the tests in this folder."""
+    """The strings of the tests in this folder that are more than a name."""
     for path in (ROOT / 'tests/remedies').glob('test_*.py'):
         if path.name != 'test_catalogue.py':
-            yield from (s for s in strings(ast.parse(path.read_text())) if len(s) > 6)
+            texts = strings(ast.parse(path.read_text()))
+            yield from (text for text in texts if len(text) > 6 and re.search(r'\w[ =]', text))
 
 
 def test_every_remedy_is_applied_or_listed_with_the_reason():

@@ -21,7 +21,7 @@ from ssanet_jax.study import load_study, runner, supervisor
 from ssanet_jax.study.folder import StudyFolder
 from ssanet_jax.tools import study as study_tool
 from ssanet_jax.training import trainer_setup
-from ssanet_jax.training.storage.workdir import Workdir
+from ssanet_jax.training.storage.workdir import Workdir, metrics_line
 from tests.helpers import ROOT, run_tool
 
 TINY = """
@@ -191,3 +191,55 @@ def test_more_workers_than_devices_are_refused(study_file, tmp_path, monkeypatch
             study_file, StudyFolder(tmp_path / 'new'), workers=2, allow_code_change=False
         )
     assert not (tmp_path / 'new').exists()
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Replaces the processes of a study; returns how its workers end, to change."""
+    ends = {'records': ['none', 'ssa'], 'exitcode': 0}
+
+    @contextlib.contextmanager
+    def workers(path, folder, study, count):
+        outcomes = queue.Queue()
+        for variant in ends['records']:
+            folder.run_path(variant, 3).parent.mkdir(parents=True)
+            folder.run_path(variant, 3).touch()
+            outcomes.put(supervisor.Outcome(variant, 3, 97.5))
+        yield [Mock(is_alive=lambda: False, exitcode=ends['exitcode'])], outcomes
+
+    monkeypatch.setattr(supervisor, 'ProcessPoolExecutor', lambda *_, **__: ThreadPoolExecutor(1))
+    monkeypatch.setattr(supervisor, '_workers', workers)
+    described = {'dataset': {'num_train': 1437}}
+    monkeypatch.setattr(supervisor.description, 'describe', lambda *_: described)
+    monkeypatch.setattr(supervisor.description, 'record', lambda *_, **__: None)
+    return ends
+
+
+def run_study(study_file, folder):
+    supervisor.run_study(study_file, folder, workers=1, allow_code_change=False)
+
+
+def test_a_study_prints_each_run_that_ends(stand_ins, study_file, tmp_path, capsys):
+    run_study(study_file, StudyFolder(tmp_path / 'out'))
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        'Does it work? 2 variants x 1 seeds; 0 of 2 runs are complete.',
+        '2/2  none, seed 3: top-1 97.50%; 0 minutes left',
+        '2/2  ssa, seed 3: top-1 97.50%; 0 minutes left',
+    ]
+
+
+def test_a_study_whose_runs_others_train_is_not_complete(stand_ins, study_file, tmp_path, capsys):
+    stand_ins['records'] = ['none']
+    folder = StudyFolder(tmp_path / 'out')
+    workdir = Workdir(folder.workdir('ssa', 3))
+    workdir.path.mkdir(parents=True)
+    workdir.metrics.write_text(metrics_line(150, 'train', loss=1.0))
+    with pytest.raises(RunError, match='1 runs are being trained by other processes'):
+        run_study(study_file, folder)
+    assert '1/2  none, seed 3: top-1 97.50%' in capsys.readouterr().out
+
+
+def test_a_worker_that_was_killed_ends_the_study(stand_ins, study_file, tmp_path):
+    stand_ins.update(records=[], exitcode=-9)
+    with pytest.raises(RunError, match=r'Worker 0 ended with exit code -9, see its log in .*/work'):
+        run_study(study_file, StudyFolder(tmp_path / 'out'))

@@ -3,7 +3,9 @@
 import contextlib
 import io
 import re
+from unittest.mock import Mock
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,7 +13,9 @@ from ssanet_jax.errors import ConfigError, DivergedError
 from ssanet_jax.tools import nonfinite as module
 from ssanet_jax.trained.inspection import ArrayStats, Edge
 from ssanet_jax.trained.nonfinite import Diagnosis, NonFiniteSource
-from ssanet_jax.training import loop
+from ssanet_jax.training import loop, parallel, trainer_setup
+from ssanet_jax.training.steps import TrainState
+from ssanet_jax.training.storage import run_history
 from tests.helpers import run_tool
 
 
@@ -78,6 +82,36 @@ def test_an_exploding_loss_is_found_from_a_checkpoint(tiny, tmp_path):
     assert 'The loss is above config.max_loss=0.001.' in printed
     (row,) = (line for line in printed.splitlines() if 'conv1' in line and 'layer' not in line)
     assert row.count('│') == 4
+
+
+def test_the_bad_step_is_found_and_described(tiny, tmp_path, monkeypatch, capsys):
+    """With a stand-in for training, whose fourth step is bad."""
+    params = {'fc': {'bias': np.array([np.nan, 1.0], np.float32)}}
+
+    def train_step(state, batch, total):
+        step = state.step + 1
+        return state.replace(step=step), Mock(bad_step=4 if step >= 4 else 0)
+
+    setup = Mock(train_step=train_step, schedule=lambda step: 0.1 * step)
+    setup.plan.num_train_steps = 12
+    start = TrainState(jnp.int32(1), params, {}, ())
+    monkeypatch.setattr(trainer_setup, 'build', lambda *_, **__: setup)
+    monkeypatch.setattr(run_history, 'check_same_run', lambda *_, **__: ['Another version.'])
+    monkeypatch.setattr(parallel, 'to_devices', lambda batches, mesh: batches)
+    monkeypatch.setattr(module, '_restore', lambda *_: start)
+    monkeypatch.setattr(module, 'first_nonfinite', lambda *_, **__: diagnosis(float('inf')))
+
+    module.replay(tiny, tmp_path, 'latest', max_steps=2)
+    assert capsys.readouterr() == (
+        'None of the 2 steps from 1 to 3 is bad. --max_steps=4 searches further.\n',
+        'Another version.\n',
+    )
+    module.replay(tiny, tmp_path, 'latest', max_steps=100)
+    assert capsys.readouterr().out.splitlines() == [
+        'Step 4: loss inf, learning rate 0.3.',
+        'Not finite before the step: the parameters fc/bias (1 of 2 values).',
+        'All modules are finite, the logits up to 3.2e+37, but the loss is not.',
+    ]
 
 
 def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path):

@@ -224,6 +224,9 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does():
         found(batch_size=1024, search=True)
     with pytest.raises(ConfigError, match=r'of 16 GiB; lower --config\.batch_size'):
         found(batch_size=1024)
+    message = 'An evaluation batch of 128 per device does not fit v5e:2x4; lower --config.eval_ba'
+    with pytest.raises(ConfigError, match=message):
+        found(eval_batch_size=1024)
 
 
 @pytest.mark.skipif(

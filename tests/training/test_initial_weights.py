@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 from functools import partial
 
@@ -155,10 +156,11 @@ def test_ssa_inserted_into_a_trained_network_starts_as_an_identity_and_trains_al
 
 
 def test_a_resumed_run_does_not_read_the_file_again(trained, tiny, tmp_path):
-    _, path = trained
-    tiny.init.weights = path
-    first = loop.train_and_evaluate(tiny, str(tmp_path))
-    again = loop.train_and_evaluate(tiny, str(tmp_path))
+    path = shutil.copy(trained[1], tmp_path)
+    tiny.init.weights, tiny.num_train_steps = path, 1
+    first = loop.train_and_evaluate(tiny, tmp_path / 'run')
+    os.remove(path)
+    again = loop.train_and_evaluate(tiny, tmp_path / 'run')
     np.testing.assert_array_equal(first.params['fc']['bias'], again.params['fc']['bias'])
 
 

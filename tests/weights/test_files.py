@@ -4,11 +4,14 @@ import sys
 import zipfile
 from types import SimpleNamespace
 
+import flax.serialization
+import jax
 import numpy as np
 import pytest
 
-from ssanet_jax.weights import load, save, torch_file
-from ssanet_jax.weights.convert import to_numpy
+from ssanet_jax import create_model
+from ssanet_jax.weights import load, save, to_arrays, torch_file
+from ssanet_jax.weights.convert import to_numpy, variable_shapes
 
 
 @pytest.fixture
@@ -136,8 +139,6 @@ def test_a_file_that_would_have_to_be_executed_is_rejected(saved):
 
 def contents(tmp_path):
     """Files that are not weights of torch, by kind."""
-    import flax.serialization
-
     h5py = pytest.importorskip('h5py')
 
     tree = {'params': {'fc': {'bias': np.ones(2, np.float32)}}}
@@ -178,6 +179,20 @@ def test_a_numpy_archive_is_converted_as_the_message_says(arrays, tmp_path):
         load(tmp_path / 'x.npz')
     save(tmp_path / 'weights.safetensors', dict(np.load(tmp_path / 'x.npz')))
     assert load(tmp_path / 'weights.safetensors').keys() == arrays.keys()
+
+
+def test_a_msgpack_file_is_converted_as_the_message_says(tmp_path):
+    model = create_model('resnet8', num_classes=2)
+    shapes = variable_shapes(model, 8)
+    variables = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+    path = tmp_path / 'x.msgpack'
+    path.write_bytes(flax.serialization.to_bytes(variables))
+    message = r'msgpack_restore, then weights\.save\(.*weights\.to_arrays\(variables, model\)'
+    with pytest.raises(ValueError, match=message):
+        load(path)
+    restored = flax.serialization.msgpack_restore(path.read_bytes())
+    save(tmp_path / 'weights.safetensors', to_arrays(restored, model))
+    assert load(tmp_path / 'weights.safetensors').keys() == to_arrays(variables, model).keys()
 
 
 @pytest.mark.parametrize('name', ['model.bin', 'model.pth', 'model', 'model.st'])

@@ -4,6 +4,7 @@ import argparse
 import collections
 import datetime
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +31,13 @@ class Names(list):
 
 
 class Attack:
-    def __reduce__(self):
-        return eval, ('open("/tmp/executed", "w")',)
+    """Calls a function when it is unpickled."""
 
+    def __init__(self, *call):
+        self.call = call
 
-class SystemAttack:
     def __reduce__(self):
-        return os.system, ('touch /tmp/executed',)
+        return self.call[0], self.call[1:]
 
 
 BESIDE = {
@@ -89,12 +90,18 @@ def test_all_of_them_at_once(saved):
     assert list(weights.load(saved({**BESIDE, 'model': state_dict()}))) == ['conv1.weight']
 
 
-def test_nothing_is_executed(saved):
-    found = weights.load(saved({'state_dict': state_dict(), 'x': Attack()}))
+def test_nothing_is_executed(saved, tmp_path):
+    path = tmp_path / 'executed'
+    builtin = Attack(eval, f'open({str(path)!r}, "w").close()')
+    system = Attack(os.system, f'touch {path}')
+    for attack in (builtin, system):
+        pickle.loads(pickle.dumps(attack))
+        path.unlink()
+    found = weights.load(saved({'state_dict': state_dict(), 'x': builtin}))
     assert list(found) == ['conv1.weight']
     with pytest.raises(ValueError, match=r'(posix|nt)\.system whose module \w+ is blocked'):
-        weights.load(saved({'state_dict': state_dict(), 'x': SystemAttack()}))
-    assert not Path('/tmp/executed').exists()
+        weights.load(saved({'state_dict': state_dict(), 'x': system}))
+    assert not path.exists()
 
 
 def test_a_whole_model_names_the_remedy(saved):
