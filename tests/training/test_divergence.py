@@ -15,6 +15,7 @@ from ssanet_jax.config import base, make_plan
 from ssanet_jax.errors import DivergedError
 from ssanet_jax.training import loop, parallel, steps, trainer_setup
 from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.objective import Objective
 from ssanet_jax.training.optimizer import make_optimizer, make_schedule
 from tests.helpers import assert_trees_equal, mesh_of, reproducible
 
@@ -127,10 +128,8 @@ def test_the_learning_rate_follows_the_step_where_steps_are_skipped(schedule, na
     )
     step = partial(
         steps.train_step,
-        model=Scaled(),
+        objective=Objective(Scaled(), lambda logits, label: logits[:, 0], lambda image: image),
         tx=tx,
-        loss=lambda logits, label: logits[:, 0],
-        preprocess=lambda image: image,
         max_bad_steps=3,
     )
     step = parallel.parallel_train_step(step, mesh_of(1))
