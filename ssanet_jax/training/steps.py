@@ -127,10 +127,10 @@ def train_step(
     batch_stats = jax.tree.map(lambda s: s / devices, batch_stats)
     next_state, applied = _apply_gradients(state, grads, batch_stats, tx)
     bad = ~jnp.isfinite(total.loss) | ~jnp.isfinite(optax.tree.norm(grads))
+    bad |= total.loss > max_loss * total.num_examples
     if applied is not None:
         total = jax.tree.map(lambda s: jnp.where(applied, s, jnp.zeros_like(s)), total)
-        bad = next_state.opt_state.notfinite_count > max_bad_steps
-    bad |= total.loss > max_loss * total.num_examples
+        bad = (bad & applied) | (next_state.opt_state.notfinite_count > max_bad_steps)
     if average is not None:
         next_state = average(next_state, applied)
     return next_state, dataclasses.replace(total, bad_step=jnp.where(bad, next_state.step, 0))
