@@ -65,8 +65,7 @@ def ema_decay(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
     as with torchvision's recipes, and with `update_after_step` in timm.
     """
     horizon = max(config.ema.horizon * plan.num_train_steps, 1.0)
-    warmup = round(config.optimizer.warmup_epochs * plan.steps_per_epoch)
-    return lambda step: jnp.where(step <= warmup, 0.0, 1 - 1 / horizon)
+    return lambda step: jnp.where(step <= plan.warmup_steps, 0.0, 1 - 1 / horizon)
 
 
 def make_average(config: ConfigDict, plan: TrainPlan) -> AverageFn | None:

@@ -28,22 +28,18 @@ def make_schedule(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
 
     Args:
       config: `config.optimizer`.
-      plan: gives the peak, and epochs in steps.
+      plan: gives the peak, the warm-up and the cool-down, and epochs in steps.
     """
-    peak = plan.peak_learning_rate
-    warmup, cooldown = (
-        round(epochs * plan.steps_per_epoch)
-        for epochs in (config.warmup_epochs, config.cooldown_epochs)
-    )
-    length = plan.num_train_steps - warmup - cooldown
+    peak, warmup = plan.peak_learning_rate, plan.warmup_steps
+    length = plan.num_train_steps - warmup - plan.cooldown_steps
     decays = {
         'constant': lambda: optax.constant_schedule(peak),
         'cosine': lambda: optax.cosine_decay_schedule(peak, length, config.floor),
         'polynomial': lambda: optax.polynomial_schedule(
             peak, config.floor * peak, config.power, length
         ),
-        'step': lambda: optax.piecewise_constant_schedule(peak, _decays(config, plan, warmup)),
-        'piecewise': lambda: _interpolated(config, plan, warmup),
+        'step': lambda: optax.piecewise_constant_schedule(peak, _decays(config, plan)),
+        'piecewise': lambda: _interpolated(config, plan),
     }
     decay = decays[config.schedule]()
     if not warmup:
@@ -52,23 +48,23 @@ def make_schedule(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
     return optax.join_schedules([rise, decay], [warmup])
 
 
-def _interpolated(config: ConfigDict, plan: TrainPlan, warmup: int) -> optax.Schedule:
+def _interpolated(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
     """Straight lines between the knots, and constant beyond them, by step after the warm-up."""
     steps = np.array([float(epoch * plan.steps_per_epoch) for epoch in config.knot_epochs])
     rates = np.asarray(config.knot_factors, np.float32) * np.float32(plan.peak_learning_rate)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(count, jnp.float32)
-        return jnp.interp(step, (steps - warmup).astype(np.float32), rates)
+        return jnp.interp(step, (steps - plan.warmup_steps).astype(np.float32), rates)
 
     return schedule
 
 
-def _decays(config: ConfigDict, plan: TrainPlan, warmup: int) -> dict[int, float]:
+def _decays(config: ConfigDict, plan: TrainPlan) -> dict[int, float]:
     """Factors by step after the warm-up; epochs that round to the same step multiply."""
     factors: dict[int, float] = {}
     for epoch in config.decay_epochs:
-        step = round(epoch * plan.steps_per_epoch) - warmup
+        step = round(epoch * plan.steps_per_epoch) - plan.warmup_steps
         factors[step] = factors.get(step, 1.0) * config.decay_factor
     return factors
 

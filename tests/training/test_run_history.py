@@ -11,7 +11,7 @@ from ssanet_jax.training.storage.run_history import check_nothing_lost, check_sa
 from ssanet_jax.training.storage.workdir import Workdir
 
 # Saves at 10, 20, 25, 30, ... and evaluates at 25, 50, ...
-PLAN = TrainPlan(Fraction(25), 100, Fraction(25), 10, 0.1)
+PLAN = TrainPlan(Fraction(25), 100, Fraction(25), 10, 0.1, 0, 0)
 
 
 def leave(workdir, *lines, start=0):
