@@ -51,11 +51,8 @@ def average(
     """
     rate = 1 - jnp.asarray(decay(state.step - 1))
     rate = rate if applied is None else jnp.where(applied, rate, 0)
-
-    def move(mean: jax.Array, value: jax.Array) -> jax.Array:
-        return mean + rate.astype(mean.dtype) * (value - mean)
-
-    return dataclasses.replace(state, ema=jax.tree.map(move, state.ema, state.variables))
+    ema = optax.incremental_update(state.variables, state.ema, rate)
+    return dataclasses.replace(state, ema=ema)
 
 
 def ema_decay(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
