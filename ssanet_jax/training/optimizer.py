@@ -16,7 +16,7 @@ from optax.contrib import MuonDimensionNumbers
 from ssanet_jax.config import TrainPlan
 from ssanet_jax.errors import ConfigError, nearest
 
-Part: TypeAlias = optax.GradientTransformation
+Transform: TypeAlias = optax.GradientTransformation
 
 
 def make_schedule(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
@@ -101,40 +101,40 @@ def make_optimizer(
         rest.train_only = ()
         return optax.partition(
             {True: make_optimizer(rest, schedule), False: optax.set_to_zero()},
-            partial(trainable, patterns=config.train_only),
+            partial(trainable_mask, patterns=config.train_only),
         )
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    mask = {'all': None, 'kernels': kernels}[config.decay_parameters]
+    mask = {'all': None, 'kernels': kernel_mask}[config.decay_parameters]
     decay = optax.add_decayed_weights(config.weight_decay, mask)
     parts = OPTIMIZERS[config.name](config, decay, scale_by_step_schedule(schedule))
     return optax.chain(*clip, *parts)
 
 
-def _sgd(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
+def _sgd(config: ConfigDict, decay: Transform, scale_by_lr: Transform) -> list[Transform]:
     """Decay is added to the gradient before momentum, as in torch and the released recipes."""
-    return [decay, optax.trace(config.momentum, config.nesterov), rate]
+    return [decay, optax.trace(config.momentum, config.nesterov), scale_by_lr]
 
 
-def _adamw(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
-    return [optax.scale_by_adam(config.b1, config.b2), decay, rate]
+def _adamw(config: ConfigDict, decay: Transform, scale_by_lr: Transform) -> list[Transform]:
+    return [optax.scale_by_adam(config.b1, config.b2), decay, scale_by_lr]
 
 
-def _lamb(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
+def _lamb(config: ConfigDict, decay: Transform, scale_by_lr: Transform) -> list[Transform]:
     """`optax.lamb`; only layers that are decayed are adapted, as in timm's Lamb."""
-    return [optax.scale_by_adam(config.b1, config.b2, eps=1e-6), decay, _trust(config), rate]
+    return [optax.scale_by_adam(config.b1, config.b2, eps=1e-6), decay, _trust(config), scale_by_lr]
 
 
-def _lars(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
+def _lars(config: ConfigDict, decay: Transform, scale_by_lr: Transform) -> list[Transform]:
     """`optax.lars`, whose momentum is of updates times their learning rates."""
     trace = optax.trace(config.momentum, config.nesterov)
-    return [decay, _trust(config, trust_coefficient=1e-3), rate, trace]
+    return [decay, _trust(config, trust_coefficient=1e-3), scale_by_lr, trace]
 
 
-def _lion(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
-    return [optax.scale_by_lion(config.b1, config.b2), decay, rate]
+def _lion(config: ConfigDict, decay: Transform, scale_by_lr: Transform) -> list[Transform]:
+    return [optax.scale_by_lion(config.b1, config.b2), decay, scale_by_lr]
 
 
-def _muon(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
+def _muon(config: ConfigDict, decay: Transform, scale_by_lr: Transform) -> list[Transform]:
     """`optax.contrib.muon`, with updates as large as AdamW's (Liu et al. 2025, section 2.2).
 
     Kernels as matrices [kh * kw * C_in, C_out]; AdamW for the rest, and for depthwise kernels.
@@ -146,10 +146,10 @@ def _muon(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
                 return None
             return MuonDimensionNumbers(tuple(range(a.ndim - 1)), a.ndim - 1)
 
-        return jax.tree.map(dimensions, kernels(params), params)
+        return jax.tree.map(dimensions, kernel_mask(params), params)
 
     direction = optax.contrib.muon(
-        -1.0,  # `rate` has the sign
+        -1.0,  # `scale_by_lr` has the sign
         beta=config.momentum,
         nesterov=config.nesterov,
         adam_b1=config.b1,
@@ -157,17 +157,17 @@ def _muon(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
         muon_weight_dimension_numbers=matrices,
         consistent_rms=0.2,
     )
-    return [direction, decay, rate]
+    return [direction, decay, scale_by_lr]
 
 
-def _trust(config: ConfigDict, **options: float) -> Part:
+def _trust(config: ConfigDict, **options: float) -> Transform:
     """Scales each layer's update by the norm of its parameters, or those of decayed layers only."""
     trust = optax.scale_by_trust_ratio(**options)
-    return trust if config.decay_parameters == 'all' else optax.masked(trust, kernels)
+    return trust if config.decay_parameters == 'all' else optax.masked(trust, kernel_mask)
 
 
-#: Optimizers as parts to chain, of their config, weight decay and learning rate.
-OPTIMIZERS: dict[str, Callable[[ConfigDict, Part, Part], list[Part]]] = {
+#: Optimizers as transformations to chain, of their config, weight decay and learning rate.
+OPTIMIZERS: dict[str, Callable[[ConfigDict, Transform, Transform], list[Transform]]] = {
     'sgd': _sgd,
     'adamw': _adamw,
     'lamb': _lamb,
@@ -177,7 +177,7 @@ OPTIMIZERS: dict[str, Callable[[ConfigDict, Part, Part], list[Part]]] = {
 }
 
 
-def trainable(params: Any, *, patterns: Sequence[str]) -> Any:
+def trainable_mask(params: Any, *, patterns: Sequence[str]) -> Any:
     """True for parameters whose path, such as 'layer1_0/ssa/bn/scale', matches a pattern."""
 
     def matches(path: Any, _: Any) -> bool:
@@ -190,7 +190,7 @@ def trainable(params: Any, *, patterns: Sequence[str]) -> Any:
 def check_train_only(config: ConfigDict, params: Any) -> None:
     """Checks that each pattern of `config.train_only` matches a parameter; raises ConfigError."""
     for pattern in config.train_only:
-        if not any(jax.tree.leaves(trainable(params, patterns=[pattern]))):
+        if not any(jax.tree.leaves(trainable_mask(params, patterns=[pattern]))):
             paths = jax.tree_util.tree_leaves_with_path(params)
             names = [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in paths]
             raise ConfigError(
@@ -199,6 +199,6 @@ def check_train_only(config: ConfigDict, params: Any) -> None:
             )
 
 
-def kernels(params: Any) -> Any:
+def kernel_mask(params: Any) -> Any:
     """True for the kernels of convolutions and dense layers, False for biases and BatchNorm."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', params)

@@ -149,7 +149,7 @@ def test_running_statistics_move_once_per_micro_batch():
     np.testing.assert_allclose(after.batch_stats['bn']['mean'], expected, rtol=1e-5)
 
 
-def test_metrics_of_mixed_images_count_the_likelier_label():
+def test_metrics_of_mixed_images_count_the_dominant_label():
     """Of the first half, which is mixed with the second."""
     batch = {**BATCH, 'label': np.repeat(np.int32([3, 4]), 8), 'mask': np.ones(16, bool)}
 
