@@ -55,7 +55,7 @@ def test_another_length_changes_the_learning_rates_of_a_cosine(schedule, harmles
 
 def start_on(devices, config, folder):
     """Records a start of `config` on so many devices; returns what a start on these 8 would see."""
-    info = DatasetInfo(1437, 360, 10, tuple('0123456789'), 'a set in memory', '', 'digits/1.0.0 0')
+    info = DatasetInfo(1437, 360, 10, tuple('0123456789'), 'in-memory data', '', 'digits/1.0.0 0')
     (folder / 'checkpoints' / '10').mkdir(parents=True)
     workdir = Workdir(folder)
     record(config, info, workdir, 0)
