@@ -126,9 +126,10 @@ def train_step(
     devices = jax.lax.axis_size(DATA_AXIS)
     batch_stats = jax.tree.map(lambda s: s / devices, batch_stats)
     next_state, applied = _apply_gradients(state, grads, batch_stats, tx)
-    bad = ~jnp.isfinite(total.loss) | ~jnp.isfinite(optax.tree.norm(grads))
-    bad |= total.loss > max_loss * total.num_examples
-    if applied is not None:
+    bad = ~jnp.isfinite(total.loss) | (total.loss > max_loss * total.num_examples)
+    if applied is None:
+        bad |= ~jnp.isfinite(optax.tree.norm(grads))
+    else:
         total = jax.tree.map(lambda s: jnp.where(applied, s, jnp.zeros_like(s)), total)
         bad = (bad & applied) | (next_state.opt_state.notfinite_count > max_bad_steps)
     if average is not None:
