@@ -129,8 +129,8 @@ def train_ours(run: Run, config: ConfigDict, steps: int) -> dict[str, Any]:
         def loss_of(state: TrainState, batch: dict[str, jax.Array]) -> jax.Array:
             # The training step sums its loss in float32.
             apply = partial(setup.model.apply, train=True, mutable=['batch_stats'])
-            logits, _ = apply(state.variables, setup.preprocess(batch['image']))
-            return setup.loss(logits, batch['label']).mean()
+            logits, _ = apply(state.variables, setup.objective.preprocess(batch['image']))
+            return setup.objective.loss(logits, batch['label']).mean()
 
         def losses() -> Iterator[float]:
             nonlocal state

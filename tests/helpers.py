@@ -84,16 +84,17 @@ def train_in_float64(model, config, num_steps, num_devices=1):
     from ssanet_jax.training import parallel, steps
     from ssanet_jax.training.losses import cross_entropy
     from ssanet_jax.training.metrics import Metrics
+    from ssanet_jax.training.objective import Objective
     from ssanet_jax.training.steps import TrainState, init_state
 
     tx, mesh = optax.sgd(0.1, momentum=0.9), mesh_of(num_devices)
     state = init_state(0, model=model.clone(dtype=jnp.float32), tx=tx, image_size=8)
     step = partial(
         steps.train_step,
-        model=model,
+        objective=Objective(
+            model, cross_entropy, lambda image: image.astype(jnp.float64) / 128 - 1
+        ),
         tx=tx,
-        loss=cross_entropy,
-        preprocess=lambda image: image.astype(jnp.float64) / 128 - 1,
     )
     losses = []
     with float64():

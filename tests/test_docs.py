@@ -111,7 +111,7 @@ def test_a_custom_block_loss_metric_and_evaluator_train_as_the_page_says(
     forward = jax.jit(
         lambda variables, images: jax.nn.log_softmax(
             setup.model.apply(
-                variables, setup.preprocess(images), train=True, mutable=['batch_stats']
+                variables, setup.objective.preprocess(images), train=True, mutable=['batch_stats']
             )[0]
         )
     )
@@ -123,7 +123,7 @@ def test_a_custom_block_loss_metric_and_evaluator_train_as_the_page_says(
 
     predict, confident = jax.jit(partial(setup.model.apply, train=False)), []
     for batch in data.eval_batches(digits, 'test'):
-        images = setup.preprocess(jnp.asarray(batch['image']))
+        images = setup.objective.preprocess(jnp.asarray(batch['image']))
         logits = predict(jax.device_get(state.variables), images)
         confident += list(scipy.special.softmax(logits, axis=1).max(axis=1)[batch['mask']] > 0.5)
     assert evaluated['confident'] == pytest.approx(100 * np.mean(confident), abs=0.3)  # one image

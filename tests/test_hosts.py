@@ -26,9 +26,9 @@ import sys, time
 from ssanet_jax.errors import ConfigError, HostLostError, RunError
 from ssanet_jax.tools import cli
 from ssanet_jax.training.multihost import agreement
-from ssanet_jax.training.multihost import hosts, shared_end
+from ssanet_jax.training.multihost import hosts, shutdown
 
-shared_end._GRACE_S = 0.1
+shutdown._GRACE_S = 0.1
 address, host = sys.argv.pop(1), int(sys.argv.pop(1))
 
 class LaterError(RunError):

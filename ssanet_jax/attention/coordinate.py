@@ -19,7 +19,7 @@ class CoordinateBlock(gating.BatchNormBlock):
     `bias=False` drops those of Wh and Ww, as timm does. `gate` (a b) is sown.
 
     Attributes:
-      ratio: C over C'.
+      ratio: reduction, to max(8, C // ratio) hidden channels.
       bias: whether Wh and Ww have biases.
       norm, axis_name, momentum, epsilon, train: see `gating.BatchNormBlock`.
 

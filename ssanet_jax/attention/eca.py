@@ -21,7 +21,8 @@ class ECABlock(gating.ChannelGateBlock):
 
     Attributes:
       kernel_size: k, odd; 0 computes it from C.
-      gamma, beta: constants of the rule for k; `beta` is the paper's b.
+      gamma: divisor in the rule for k.
+      beta: offset in the rule for k, the paper's b.
 
     Raises:
       ValueError: x is not 4-D, k is even, or gamma is not above 0.

@@ -20,6 +20,8 @@ class TrainPlan(NamedTuple):
     eval_every_steps: int | Fraction
     checkpoint_every_steps: int | Fraction
     peak_learning_rate: float
+    warmup_steps: int
+    cooldown_steps: int
 
     def evaluates_at(self, step: int) -> bool:
         """Whether to evaluate after this step; the last one always is."""
@@ -68,6 +70,8 @@ def make_plan(config: ConfigDict, num_train_examples: int) -> TrainPlan:
         eval_every_steps=every,
         checkpoint_every_steps=save,
         peak_learning_rate=config.optimizer.learning_rate * scale,
+        warmup_steps=warmup,
+        cooldown_steps=cooldown,
     )
 
 

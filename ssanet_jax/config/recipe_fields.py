@@ -13,7 +13,7 @@ _MIX = (
 
 _EMA = (
     Field('ema.horizon', 0.0,
-          'Steps that averaged weights look back, as a fraction of the run; 0: no average.',
+          "EMA time constant 1 / (1 - decay), as a fraction of the run's steps; 0: no average.",
           between(0, 1)),
 )
 

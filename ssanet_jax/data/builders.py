@@ -120,7 +120,7 @@ def prepare_command(dataset: ConfigDict) -> str:
 
 def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
     if dataset.in_memory or isinstance(builder, ArrayDataset):
-        return 'a set in memory'
+        return 'in-memory data'
     if isinstance(builder, ImageFolder):
         return 'a folder'
     if builder.info.file_format == tfds.core.FileFormat.TFRECORD:

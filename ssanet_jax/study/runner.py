@@ -94,7 +94,8 @@ def evaluate(
 
     @jax.jit
     def log_softmax(variables: Any, images: jax.Array) -> jax.Array:
-        logits = predict(variables, images, setup.model, setup.preprocess, flip=setup.eval_flip)
+        preprocess = setup.objective.preprocess
+        logits = predict(variables, images, setup.model, preprocess, flip=setup.eval_flip)
         return jax.nn.log_softmax(logits.astype(jnp.float32))
 
     clean, labels, predicted, first = [], [], [], 0

@@ -75,16 +75,7 @@ def replay(config: ConfigDict, folder: epath.Path, checkpoint: str, max_steps: i
         print(f'None of the {stop - start:,} steps from {start:,} to {stop:,} is bad.{more}')
         return
     step, state, batch = bad
-    diagnosis = first_nonfinite(
-        setup.model,
-        state,
-        batch,
-        loss=setup.loss,
-        preprocess=setup.preprocess,
-        mesh=setup.mesh,
-        mixing=setup.mixing,
-        seed=config.seed,
-    )
+    diagnosis = first_nonfinite(setup.objective, state, batch, setup.mesh)
     learning_rate = float(setup.schedule(step - 1))
     print(f'Step {step:,}: loss {diagnosis.loss:.4g}, learning rate {learning_rate:.4g}.')
     params = by_name(state.params)

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +13,7 @@ from jax.sharding import PartitionSpec as P
 from ssanet_jax.analysis.interception import on_call
 from ssanet_jax.models import Network
 from ssanet_jax.trained.inspection import ArrayStats, Edge, Inspector, array_stats
-from ssanet_jax.training.losses import LossFn
-from ssanet_jax.training.mixing import MixFn
-from ssanet_jax.training.objective import DATA_AXIS, DeviceBatch, Objective, Preprocess
+from ssanet_jax.training.objective import DATA_AXIS, DeviceBatch, Objective
 from ssanet_jax.training.steps import TrainState
 
 
@@ -58,15 +55,7 @@ class Diagnosis(NamedTuple):
 
 
 def first_nonfinite(
-    model: nn.Module,
-    state: TrainState,
-    batch: DeviceBatch,
-    *,
-    loss: LossFn,
-    preprocess: Preprocess,
-    mesh: Mesh,
-    mixing: MixFn | None = None,
-    seed: int = 0,
+    objective: Objective, state: TrainState, batch: DeviceBatch, mesh: Mesh
 ) -> Diagnosis:
     """Computes the loss and gradient of `steps.train_step` and inspects every module.
 
@@ -76,14 +65,14 @@ def first_nonfinite(
     and statistics differ too.
 
     Args:
+      objective: as in training.
       state: before the step.
       batch: of the step; may be sharded over `mesh`.
-      model, loss, preprocess, mesh, mixing, seed: as in training.
+      mesh: as in training.
     """
     inspector = Inspector()
-    if isinstance(model, Network):
-        model = model.clone(remat=None)  # whose values could not be taken out of it
-    objective = Objective(model, loss, preprocess, mixing, seed)
+    if isinstance(objective.model, Network):  # values cannot be taken out of remat
+        objective = objective._replace(model=objective.model.clone(remat=None))
     step = partial(_step, objective=objective, inspector=inspector)
     mapped = jax.shard_map(
         step, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(), check_vma=False

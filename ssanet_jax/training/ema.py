@@ -51,11 +51,8 @@ def average(
     """
     rate = 1 - jnp.asarray(decay(state.step - 1))
     rate = rate if applied is None else jnp.where(applied, rate, 0)
-
-    def move(mean: jax.Array, value: jax.Array) -> jax.Array:
-        return mean + rate.astype(mean.dtype) * (value - mean)
-
-    return dataclasses.replace(state, ema=jax.tree.map(move, state.ema, state.variables))
+    ema = optax.incremental_update(state.variables, state.ema, rate)
+    return dataclasses.replace(state, ema=ema)
 
 
 def ema_decay(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
@@ -65,8 +62,7 @@ def ema_decay(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
     as with torchvision's recipes, and with `update_after_step` in timm.
     """
     horizon = max(config.ema.horizon * plan.num_train_steps, 1.0)
-    warmup = round(config.optimizer.warmup_epochs * plan.steps_per_epoch)
-    return lambda step: jnp.where(step <= warmup, 0.0, 1 - 1 / horizon)
+    return lambda step: jnp.where(step <= plan.warmup_steps, 0.0, 1 - 1 / horizon)
 
 
 def make_average(config: ConfigDict, plan: TrainPlan) -> AverageFn | None:

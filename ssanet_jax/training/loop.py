@@ -2,6 +2,7 @@
 
 import contextlib
 import shlex
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -127,6 +128,7 @@ def _train(
 ) -> TrainState:
     start, stop = int(state.step), setup.plan.num_train_steps
     on_devices, watch = to_devices(batches, setup.mesh), Stopwatch()
+    in_flight: deque[Metrics] = deque(maxlen=2)
     with (
         MetricsLog(workdir, start) as log,
         Trace(config, workdir.profile) as trace,
@@ -161,6 +163,8 @@ def _train(
             trace.before(step)
             batch = next(on_devices)
             state, total = setup.train_step(state, batch, total)
+            in_flight.append(total)
+            jax.block_until_ready(in_flight[0])  # or batches pile up on the devices
             trace.after(step, total)
             watch.add(config.batch_size)
             progress.advance(step)

@@ -25,7 +25,7 @@ class Targets(NamedTuple):
     weight: jax.Array
 
     @property
-    def likelier(self) -> jax.Array:
+    def dominant_label(self) -> jax.Array:
         """The label with the larger weight, int [N]."""
         return jnp.where(self.weight >= 0.5, self.label, self.other)
 

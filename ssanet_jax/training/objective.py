@@ -77,7 +77,7 @@ class Objective(NamedTuple):
             others = self.preprocess(partner['image'])
             images, weight = mix(share, weight, images, others, partner['mask'])
             targets = mixed = Targets(label, partner['label'], weight)
-            label = mixed.likelier
+            label = mixed.dominant_label
         logits: Any
         logits, updates = self.model.apply(
             {'params': params, 'batch_stats': batch_stats},

@@ -16,7 +16,7 @@ from optax.contrib import MuonDimensionNumbers
 from ssanet_jax.config import TrainPlan
 from ssanet_jax.errors import ConfigError, nearest
 
-Part: TypeAlias = optax.GradientTransformation
+Transform: TypeAlias = optax.GradientTransformation
 
 
 def make_schedule(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
@@ -28,22 +28,18 @@ def make_schedule(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
 
     Args:
       config: `config.optimizer`.
-      plan: gives the peak, and epochs in steps.
+      plan: gives the peak, the warm-up and the cool-down, and epochs in steps.
     """
-    peak = plan.peak_learning_rate
-    warmup, cooldown = (
-        round(epochs * plan.steps_per_epoch)
-        for epochs in (config.warmup_epochs, config.cooldown_epochs)
-    )
-    length = plan.num_train_steps - warmup - cooldown
+    peak, warmup = plan.peak_learning_rate, plan.warmup_steps
+    length = plan.num_train_steps - warmup - plan.cooldown_steps
     decays = {
         'constant': lambda: optax.constant_schedule(peak),
         'cosine': lambda: optax.cosine_decay_schedule(peak, length, config.floor),
         'polynomial': lambda: optax.polynomial_schedule(
             peak, config.floor * peak, config.power, length
         ),
-        'step': lambda: optax.piecewise_constant_schedule(peak, _decays(config, plan, warmup)),
-        'piecewise': lambda: _interpolated(config, plan, warmup),
+        'step': lambda: optax.piecewise_constant_schedule(peak, _decays(config, plan)),
+        'piecewise': lambda: _interpolated(config, plan),
     }
     decay = decays[config.schedule]()
     if not warmup:
@@ -52,23 +48,23 @@ def make_schedule(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
     return optax.join_schedules([rise, decay], [warmup])
 
 
-def _interpolated(config: ConfigDict, plan: TrainPlan, warmup: int) -> optax.Schedule:
+def _interpolated(config: ConfigDict, plan: TrainPlan) -> optax.Schedule:
     """Straight lines between the knots, and constant beyond them, by step after the warm-up."""
     steps = np.array([float(epoch * plan.steps_per_epoch) for epoch in config.knot_epochs])
     rates = np.asarray(config.knot_factors, np.float32) * np.float32(plan.peak_learning_rate)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(count, jnp.float32)
-        return jnp.interp(step, (steps - warmup).astype(np.float32), rates)
+        return jnp.interp(step, (steps - plan.warmup_steps).astype(np.float32), rates)
 
     return schedule
 
 
-def _decays(config: ConfigDict, plan: TrainPlan, warmup: int) -> dict[int, float]:
+def _decays(config: ConfigDict, plan: TrainPlan) -> dict[int, float]:
     """Factors by step after the warm-up; epochs that round to the same step multiply."""
     factors: dict[int, float] = {}
     for epoch in config.decay_epochs:
-        step = round(epoch * plan.steps_per_epoch) - warmup
+        step = round(epoch * plan.steps_per_epoch) - plan.warmup_steps
         factors[step] = factors.get(step, 1.0) * config.decay_factor
     return factors
 
@@ -105,40 +101,40 @@ def make_optimizer(
         rest.train_only = ()
         return optax.partition(
             {True: make_optimizer(rest, schedule), False: optax.set_to_zero()},
-            partial(trainable, patterns=config.train_only),
+            partial(trainable_mask, patterns=config.train_only),
         )
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    mask = {'all': None, 'kernels': kernels}[config.decay_parameters]
+    mask = {'all': None, 'kernels': kernel_mask}[config.decay_parameters]
     decay = optax.add_decayed_weights(config.weight_decay, mask)
     parts = OPTIMIZERS[config.name](config, decay, scale_by_step_schedule(schedule))
     return optax.chain(*clip, *parts)
 
 
-def _sgd(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
+def _sgd(config: ConfigDict, decay: Transform, scale_by_lr: Transform) -> list[Transform]:
     """Decay is added to the gradient before momentum, as in torch and the released recipes."""
-    return [decay, optax.trace(config.momentum, config.nesterov), rate]
+    return [decay, optax.trace(config.momentum, config.nesterov), scale_by_lr]
 
 
-def _adamw(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
-    return [optax.scale_by_adam(config.b1, config.b2), decay, rate]
+def _adamw(config: ConfigDict, decay: Transform, scale_by_lr: Transform) -> list[Transform]:
+    return [optax.scale_by_adam(config.b1, config.b2), decay, scale_by_lr]
 
 
-def _lamb(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
+def _lamb(config: ConfigDict, decay: Transform, scale_by_lr: Transform) -> list[Transform]:
     """`optax.lamb`; only layers that are decayed are adapted, as in timm's Lamb."""
-    return [optax.scale_by_adam(config.b1, config.b2, eps=1e-6), decay, _trust(config), rate]
+    return [optax.scale_by_adam(config.b1, config.b2, eps=1e-6), decay, _trust(config), scale_by_lr]
 
 
-def _lars(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
+def _lars(config: ConfigDict, decay: Transform, scale_by_lr: Transform) -> list[Transform]:
     """`optax.lars`, whose momentum is of updates times their learning rates."""
     trace = optax.trace(config.momentum, config.nesterov)
-    return [decay, _trust(config, trust_coefficient=1e-3), rate, trace]
+    return [decay, _trust(config, trust_coefficient=1e-3), scale_by_lr, trace]
 
 
-def _lion(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
-    return [optax.scale_by_lion(config.b1, config.b2), decay, rate]
+def _lion(config: ConfigDict, decay: Transform, scale_by_lr: Transform) -> list[Transform]:
+    return [optax.scale_by_lion(config.b1, config.b2), decay, scale_by_lr]
 
 
-def _muon(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
+def _muon(config: ConfigDict, decay: Transform, scale_by_lr: Transform) -> list[Transform]:
     """`optax.contrib.muon`, with updates as large as AdamW's (Liu et al. 2025, section 2.2).
 
     Kernels as matrices [kh * kw * C_in, C_out]; AdamW for the rest, and for depthwise kernels.
@@ -150,10 +146,10 @@ def _muon(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
                 return None
             return MuonDimensionNumbers(tuple(range(a.ndim - 1)), a.ndim - 1)
 
-        return jax.tree.map(dimensions, kernels(params), params)
+        return jax.tree.map(dimensions, kernel_mask(params), params)
 
     direction = optax.contrib.muon(
-        -1.0,  # `rate` has the sign
+        -1.0,  # `scale_by_lr` has the sign
         beta=config.momentum,
         nesterov=config.nesterov,
         adam_b1=config.b1,
@@ -161,17 +157,17 @@ def _muon(config: ConfigDict, decay: Part, rate: Part) -> list[Part]:
         muon_weight_dimension_numbers=matrices,
         consistent_rms=0.2,
     )
-    return [direction, decay, rate]
+    return [direction, decay, scale_by_lr]
 
 
-def _trust(config: ConfigDict, **options: float) -> Part:
+def _trust(config: ConfigDict, **options: float) -> Transform:
     """Scales each layer's update by the norm of its parameters, or those of decayed layers only."""
     trust = optax.scale_by_trust_ratio(**options)
-    return trust if config.decay_parameters == 'all' else optax.masked(trust, kernels)
+    return trust if config.decay_parameters == 'all' else optax.masked(trust, kernel_mask)
 
 
-#: Optimizers as parts to chain, of their config, weight decay and learning rate.
-OPTIMIZERS: dict[str, Callable[[ConfigDict, Part, Part], list[Part]]] = {
+#: Optimizers as transformations to chain, of their config, weight decay and learning rate.
+OPTIMIZERS: dict[str, Callable[[ConfigDict, Transform, Transform], list[Transform]]] = {
     'sgd': _sgd,
     'adamw': _adamw,
     'lamb': _lamb,
@@ -181,7 +177,7 @@ OPTIMIZERS: dict[str, Callable[[ConfigDict, Part, Part], list[Part]]] = {
 }
 
 
-def trainable(params: Any, *, patterns: Sequence[str]) -> Any:
+def trainable_mask(params: Any, *, patterns: Sequence[str]) -> Any:
     """True for parameters whose path, such as 'layer1_0/ssa/bn/scale', matches a pattern."""
 
     def matches(path: Any, _: Any) -> bool:
@@ -194,7 +190,7 @@ def trainable(params: Any, *, patterns: Sequence[str]) -> Any:
 def check_train_only(config: ConfigDict, params: Any) -> None:
     """Checks that each pattern of `config.train_only` matches a parameter; raises ConfigError."""
     for pattern in config.train_only:
-        if not any(jax.tree.leaves(trainable(params, patterns=[pattern]))):
+        if not any(jax.tree.leaves(trainable_mask(params, patterns=[pattern]))):
             paths = jax.tree_util.tree_leaves_with_path(params)
             names = [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in paths]
             raise ConfigError(
@@ -203,6 +199,6 @@ def check_train_only(config: ConfigDict, params: Any) -> None:
             )
 
 
-def kernels(params: Any) -> Any:
+def kernel_mask(params: Any) -> Any:
     """True for the kernels of convolutions and dense layers, False for biases and BatchNorm."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', params)

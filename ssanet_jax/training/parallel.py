@@ -44,7 +44,7 @@ def batch_norm_axis(group_size: int, num_devices: int) -> dict[str, Any]:
 def parallel_train_step(step: Callable[..., Any], mesh: Mesh) -> TrainStepFn:
     """Maps `steps.train_step` over the mesh and adds its metrics to a running sum.
 
-    The state and the sum are donated.
+    The state is donated.
     """
     # The replication check does not support axis_index_groups, which grouped BatchNorm needs.
     mapped = jax.shard_map(
@@ -55,7 +55,7 @@ def parallel_train_step(step: Callable[..., Any], mesh: Mesh) -> TrainStepFn:
         state, metrics = mapped(state, batch)
         return state, total + metrics
 
-    return jax.jit(train, donate_argnums=(0, 2))
+    return jax.jit(train, donate_argnums=0)
 
 
 def parallel_eval_step(step: Callable[..., Metrics], mesh: Mesh) -> EvalStepFn:

@@ -18,9 +18,8 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from ssanet_jax.training.accumulation import accumulate
-from ssanet_jax.training.losses import LossFn, evaluation_loss
+from ssanet_jax.training.losses import evaluation_loss
 from ssanet_jax.training.metrics import MetricFn, Metrics
-from ssanet_jax.training.mixing import MixFn
 from ssanet_jax.training.objective import DATA_AXIS, DeviceBatch, Objective, Preprocess
 
 VariablesFn = Callable[[dict[str, Any]], Any]
@@ -77,13 +76,9 @@ def train_step(
     state: TrainState,
     batch: DeviceBatch,
     *,
-    model: nn.Module,
+    objective: Objective,
     tx: optax.GradientTransformation,
-    loss: LossFn,
-    preprocess: Preprocess,
     metrics: Mapping[str, MetricFn] | None = None,
-    mixing: MixFn | None = None,
-    seed: int = 0,
     micro_batches: int = 1,
     average: AverageFn | None = None,
     max_loss: float = math.inf,
@@ -97,7 +92,7 @@ def train_step(
     Args:
       state: donated by the caller; do not reuse.
       batch: image uint8 [N, H, W, 3], label int32 [N], mask bool [N].
-      model, loss, preprocess, mixing, seed: see `Objective`.
+      objective: computes the loss of each image.
       tx: its `update` gets `step=state.step`, from which `make_optimizer`'s schedules follow.
       metrics: per-example functions; by default those of `METRICS`. Of mixed images they get the
         label with the larger weight.
@@ -111,7 +106,6 @@ def train_step(
     Returns:
       The next state, and sums over unmasked images, already summed over devices.
     """
-    objective = Objective(model, loss, preprocess, mixing, seed)
 
     def total_loss(
         params: Any, batch_stats: Any, batch: Mapping[str, Any], part: jax.Array | None
@@ -132,11 +126,12 @@ def train_step(
     devices = jax.lax.axis_size(DATA_AXIS)
     batch_stats = jax.tree.map(lambda s: s / devices, batch_stats)
     next_state, applied = _apply_gradients(state, grads, batch_stats, tx)
-    bad = ~jnp.isfinite(total.loss) | ~jnp.isfinite(optax.tree.norm(grads))
-    if applied is not None:
+    bad = ~jnp.isfinite(total.loss) | (total.loss > max_loss * total.num_examples)
+    if applied is None:
+        bad |= ~jnp.isfinite(optax.tree.norm(grads))
+    else:
         total = jax.tree.map(lambda s: jnp.where(applied, s, jnp.zeros_like(s)), total)
-        bad = next_state.opt_state.notfinite_count > max_bad_steps
-    bad |= total.loss > max_loss * total.num_examples
+        bad = (bad & applied) | (next_state.opt_state.notfinite_count > max_bad_steps)
     if average is not None:
         next_state = average(next_state, applied)
     return next_state, dataclasses.replace(total, bad_step=jnp.where(bad, next_state.step, 0))

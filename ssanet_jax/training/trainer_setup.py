@@ -26,6 +26,7 @@ from ssanet_jax.training.losses import LossFn, make_loss, on_mixed_targets
 from ssanet_jax.training.metrics import METRICS, MetricFn, Metrics
 from ssanet_jax.training.mixing import MixFn, make_mixing
 from ssanet_jax.training.model import build_model
+from ssanet_jax.training.objective import Objective
 from ssanet_jax.training.optimizer import check_train_only, make_optimizer, make_schedule
 from ssanet_jax.training.steps import TrainState, init_state
 from ssanet_jax.weights.convert import variable_shapes
@@ -46,15 +47,12 @@ class TrainerSetup(NamedTuple):
     schedule: optax.Schedule
     plan: TrainPlan
     mesh: Mesh
-    loss: LossFn
+    objective: Objective
     metrics: Mapping[str, MetricFn]
-    preprocess: steps.Preprocess
-    mixing: MixFn | None
     average: steps.AverageFn | None
     train_step: parallel.TrainStepFn
     eval_step: parallel.EvalStepFn
     zero_metrics: Callable[[], Metrics]
-    seed: int
     image_size: int
     eval_size: int
     eval_flip: bool
@@ -68,13 +66,15 @@ class TrainerSetup(NamedTuple):
             return AveragedState.start(state) if self.average else state
 
         return jax.jit(init, static_argnums=0, out_shardings=parallel.replicated(self.mesh))(
-            self.seed
+            self.objective.seed
         )
 
     def for_inference(self, state: TrainState) -> tuple['TrainerSetup', TrainState]:
         """Folds BatchNorms as `for_inference` does: evaluates faster, cannot train."""
         model, _ = for_inference(self.model, state.variables)
-        eval_step = _eval_step(model, self.preprocess, self.metrics, self.mesh, self.eval_flip)
+        eval_step = _eval_step(
+            model, self.objective.preprocess, self.metrics, self.mesh, self.eval_flip
+        )
         folded = state.map_variables(lambda variables: for_inference(self.model, variables)[1])
         return self._replace(model=model, eval_step=eval_step), folded
 
@@ -142,15 +142,12 @@ def build(
     average = make_average(config, plan)
     metrics = {**METRICS, **(metrics or {})}
     preprocess = preprocess or Preprocessing.from_config(config.dataset).normalize
+    objective = Objective(model, loss, preprocess, mixing, config.seed)
     train_step = partial(
         steps.train_step,
-        model=model,
+        objective=objective,
         tx=tx,
-        loss=loss,
-        preprocess=preprocess,
         metrics=metrics,
-        mixing=mixing,
-        seed=config.seed,
         micro_batches=config.micro_batches,
         average=average,
         max_loss=config.max_loss,
@@ -164,15 +161,12 @@ def build(
         schedule=schedule,
         plan=plan,
         mesh=mesh,
-        loss=loss,
+        objective=objective,
         metrics=metrics,
-        preprocess=preprocess,
-        mixing=mixing,
         average=average,
         train_step=parallel.parallel_train_step(train_step, mesh),
         eval_step=_eval_step(model, preprocess, metrics, mesh, config.dataset.eval_flip),
         zero_metrics=jax.jit(zero_metrics, out_shardings=parallel.replicated(mesh)),
-        seed=config.seed,
         image_size=config.dataset.image_size,
         eval_size=eval_size(config.dataset),
         eval_flip=config.dataset.eval_flip,

@@ -16,6 +16,7 @@ from ssanet_jax.models.residual_attention import ResidualAttentionNetwork
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.objective import Objective
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.weights import convert, from_torch, to_arrays
 from tests.golden import rule
@@ -151,7 +152,7 @@ def test_logits_and_a_training_step_equal_those_of_the_reference(case, golden):
     tx = optax.trace(decay=0.0)  # keeps the gradient
     step = parallel.parallel_train_step(
         partial(
-            steps.train_step, model=ours.model, tx=tx, loss=cross_entropy, preprocess=lambda x: x
+            steps.train_step, objective=Objective(ours.model, cross_entropy, lambda x: x), tx=tx
         ),
         mesh_of(1),
     )

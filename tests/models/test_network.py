@@ -19,6 +19,7 @@ from ssanet_jax.models.residual_attention import resize
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.objective import Objective
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.weights.convert import variable_shapes
 from tests.helpers import mesh_of
@@ -115,10 +116,8 @@ def test_a_bfloat16_training_step_on_eight_devices_moves_every_parameter(kind, n
     )
     step = partial(
         steps.train_step,
-        model=model,
+        objective=Objective(model, cross_entropy, lambda image: image.astype(jnp.float32)),
         tx=tx,
-        loss=cross_entropy,
-        preprocess=lambda image: image.astype(jnp.float32),
     )
     batch = {
         'image': rng.normal(size=(16, 16, 16, 3)).astype(np.float32),

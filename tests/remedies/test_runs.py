@@ -59,7 +59,7 @@ def test_a_run_goes_on_in_each_way_that_is_named(run, tmp_path):
     message = refused('belongs to a different run', start, model_fits=lambda: False)
     assert message.endswith('Use a new workdir, or restore the old values.')
     config.seed = 0
-    for info in (INFO._replace(order='a set in memory'), INFO._replace(fingerprint='digits 2')):
+    for info in (INFO._replace(order='in-memory data'), INFO._replace(fingerprint='digits 2')):
         refused('belongs to a different run', start, info=info)
         assert start(info=info, allow_config_change=True)
 
@@ -93,7 +93,7 @@ def test_the_checkpoints_that_are_named_exist(run):
 
 
 def test_the_newest_checkpoint_may_be_restored_or_the_workdir_left(run, tmp_path):
-    plan = TrainPlan(Fraction(3), 30, 3, 3, 0.1)
+    plan = TrainPlan(Fraction(3), 30, 3, 3, 0.1, 0, 0)
     run.metrics.write_text(metrics_line(3, 'eval', top1=1.0) + metrics_line(6, 'eval', top1=2.0))
     shutil.move(run.checkpoints, tmp_path / 'kept')
     refused('checkpoints/ back, or use a new workdir', run_history.check_nothing_lost, run, plan)

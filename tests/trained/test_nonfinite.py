@@ -14,6 +14,7 @@ from ssanet_jax.pretrained.preprocessing import normalize
 from ssanet_jax.trained.nonfinite import by_name, first_nonfinite
 from ssanet_jax.training import steps
 from ssanet_jax.training.losses import cross_entropy
+from ssanet_jax.training.objective import Objective
 from ssanet_jax.training.steps import TrainState, init_state
 from tests.helpers import mesh_of
 
@@ -40,7 +41,7 @@ def diagnose(model, change=lambda variables: None, devices=1, scale=1 / 255, **o
     state = TrainState(np.int32(0), variables['params'], variables['batch_stats'], ())
     options.setdefault('loss', cross_entropy)
     options.setdefault('preprocess', lambda image: image.astype(jnp.float32) * scale)
-    return first_nonfinite(model, state, batch_of(4), mesh=mesh_of(devices), **options)
+    return first_nonfinite(Objective(model, **options), state, batch_of(4), mesh_of(devices))
 
 
 def plant(path, value, index=0):
@@ -64,14 +65,8 @@ def test_a_good_step_has_the_loss_and_gradient_of_training():
     model = network(dropout=0.5)
     state = init_state(0, model=model, tx=optax.sgd(0.1), image_size=8)
     preprocess = partial(normalize, mean=(0.5,) * 3, std=(0.2,) * 3)
-    step = partial(
-        steps.train_step,
-        model=model,
-        tx=optax.sgd(1.0),
-        loss=cross_entropy,
-        preprocess=preprocess,
-        seed=3,
-    )
+    objective = Objective(model, cross_entropy, preprocess, seed=3)
+    step = partial(steps.train_step, objective=objective, tx=optax.sgd(1.0))
     mesh, batch = mesh_of(2), batch_of(4)
     spec = jax.sharding.PartitionSpec
     after, metrics = jax.jit(
@@ -83,15 +78,7 @@ def test_a_good_step_has_the_loss_and_gradient_of_training():
             check_vma=False,
         )
     )(state, batch)
-    diagnosis = first_nonfinite(
-        model,
-        state,
-        batch,
-        loss=cross_entropy,
-        preprocess=preprocess,
-        mesh=mesh,
-        seed=3,
-    )
+    diagnosis = first_nonfinite(objective, state, batch, mesh)
     assert diagnosis.loss == pytest.approx(float(metrics.loss) / 4, rel=1e-5)
     grads = jax.tree.map(lambda old, new: np.asarray(old) - new, state.params, after.params)
     expected = by_name(grads)

@@ -14,6 +14,7 @@ from ssanet_jax.analysis.interception import on_call
 from ssanet_jax.training import parallel, steps
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
+from ssanet_jax.training.objective import Objective
 from ssanet_jax.training.steps import TrainState
 from tests.helpers import mesh_of
 from tests.models.test_network import SMALL, small
@@ -44,11 +45,8 @@ def loss_of(step, seed, num_devices=1):
     }
     train_step = partial(
         steps.train_step,
-        model=Dropped(),
+        objective=Objective(Dropped(), cross_entropy, lambda image: image, seed=seed),
         tx=optax.sgd(0.0),
-        loss=cross_entropy,
-        preprocess=lambda image: image,
-        seed=seed,
     )
     step = parallel.parallel_train_step(train_step, mesh_of(num_devices))
     _, metrics = step(state, batch, Metrics.zero())

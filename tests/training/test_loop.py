@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import io
 import itertools
 import json
@@ -9,16 +10,17 @@ import socket
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ssanet_jax.errors import ConfigError, WorkdirInUseError
-from ssanet_jax.training import evaluation, loop
+from ssanet_jax.training import evaluation, loop, trainer_setup
 from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.monitoring.metric_log import MetricsLog
 from ssanet_jax.training.storage.workdir import Workdir
-from tests.helpers import KilledError, assert_trees_equal, reproducible, stop_after
+from tests.helpers import KilledError, assert_trees_equal, mesh_of, reproducible, stop_after
 from tests.training.conftest import short_config
 
 
@@ -84,6 +86,34 @@ def test_evaluation_of_a_checkpoint_repeats_the_runs_own(short, finished):
     assert json.loads(finished.evaluation.read_text())['step'] == 30
 
 
+def test_the_host_runs_at_most_one_step_ahead_of_the_devices(short, tmp_path):
+    """Or batches would pile up there, and a signal would wait for every step that is queued."""
+    unfinished, totals = [], []
+
+    @jax.jit
+    def slow(state, total):
+        product = jax.lax.fori_loop(0, 40, lambda _, a: a @ a, jnp.eye(200) + total.loss)
+        sums = {**total.sums, 'loss': product[0, 1]}
+        return dataclasses.replace(state, step=state.step + 1), total.replace(sums=sums)
+
+    def train_step(state, batch, total):
+        unfinished.append(sum(not total.loss.is_ready() for total in totals))
+        state, total = slow(state, total)
+        totals.append(total)
+        return state, total
+
+    def build(*args, **options):
+        setup = trainer_setup.build(*args, **options, mesh=mesh_of(1))
+        return setup._replace(train_step=train_step)
+
+    short.model.name = 'resnet8'
+    short.checkpoint_every_steps = short.log_every_steps = 30
+    with pytest.raises(KilledError):
+        loop.train_and_evaluate(short, tmp_path, build=build, train_batches=stop_after(12))
+    assert len(unfinished) > 8
+    assert max(unfinished) <= 1
+
+
 @pytest.mark.slow
 def test_throughput_leaves_out_evaluations(short, tmp_path):
     def slow(state, step):
@@ -100,11 +130,11 @@ def test_throughput_leaves_out_evaluations(short, tmp_path):
 
 def test_images_in_another_order_are_refused(short, finished):
     """As after converting tfrecord files in the middle of a run."""
-    assert finished.read_config()['data_order'] == 'a set in memory'
+    assert finished.read_config()['data_order'] == 'in-memory data'
     text = finished.config.read_text()
-    changed = text.replace('a set in memory', 'tfrecord files on 2 host(s)')
+    changed = text.replace('in-memory data', 'tfrecord files on 2 host(s)')
     finished.config.write_text(changed)
-    with pytest.raises(ConfigError, match=r'order changed from tfrecord files on 2 .* to a set in'):
+    with pytest.raises(ConfigError, match=r'order changed from tfrecord files .* to in-memory'):
         loop.train_and_evaluate(short, finished)
     assert finished.config.read_text() == changed
 

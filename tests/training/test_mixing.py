@@ -84,6 +84,6 @@ def test_padding_is_not_mixed_into_others():
     np.testing.assert_allclose(mixed[1, :, :, 0], [[2.75, 2.75], [2, 2.75]])
 
 
-def test_the_likelier_label_is_that_of_the_larger_weight():
+def test_the_dominant_label_is_that_of_the_larger_weight():
     targets = mixing.Targets(jnp.array([1, 1]), jnp.array([2, 2]), jnp.array([0.3, 0.5]))
-    np.testing.assert_array_equal(targets.likelier, [2, 1])
+    np.testing.assert_array_equal(targets.dominant_label, [2, 1])

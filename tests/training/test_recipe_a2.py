@@ -14,6 +14,7 @@ from ssanet_jax.config import base
 from ssanet_jax.training import mixing, steps
 from ssanet_jax.training.ema import AveragedState, average
 from ssanet_jax.training.losses import make_loss
+from ssanet_jax.training.objective import Objective
 from ssanet_jax.training.optimizer import make_optimizer
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.weights import convert, from_torch, to_arrays
@@ -67,11 +68,13 @@ def test_twenty_steps_of_recipe_a2_equal_those_of_timm(monkeypatch):
         return steps.train_step(
             state,
             batch,
-            model=plain.clone(dtype=jnp.float64),
+            objective=Objective(
+                plain.clone(dtype=jnp.float64),
+                make_loss('binary_cross_entropy', target_threshold=0.2),
+                preprocess=lambda image: image,
+                mixing=lambda key, height, width: (share, weight),
+            ),
             tx=tx,
-            loss=make_loss('binary_cross_entropy', target_threshold=0.2),
-            preprocess=lambda image: image,
-            mixing=lambda key, height, width: (share, weight),
             average=lambda *args: average(*args, decay=lambda step: jnp.where(step < 1, 0.0, 0.9)),
         )
 

@@ -11,7 +11,7 @@ from ssanet_jax.training.storage.run_history import check_nothing_lost, check_sa
 from ssanet_jax.training.storage.workdir import Workdir
 
 # Saves at 10, 20, 25, 30, ... and evaluates at 25, 50, ...
-PLAN = TrainPlan(Fraction(25), 100, Fraction(25), 10, 0.1)
+PLAN = TrainPlan(Fraction(25), 100, Fraction(25), 10, 0.1, 0, 0)
 
 
 def leave(workdir, *lines, start=0):
@@ -55,7 +55,7 @@ def test_another_length_changes_the_learning_rates_of_a_cosine(schedule, harmles
 
 def start_on(devices, config, folder):
     """Records a start of `config` on so many devices; returns what a start on these 8 would see."""
-    info = DatasetInfo(1437, 360, 10, tuple('0123456789'), 'a set in memory', '', 'digits/1.0.0 0')
+    info = DatasetInfo(1437, 360, 10, tuple('0123456789'), 'in-memory data', '', 'digits/1.0.0 0')
     (folder / 'checkpoints' / '10').mkdir(parents=True)
     workdir = Workdir(folder)
     record(config, info, workdir, 0)

@@ -14,7 +14,7 @@ from ssanet_jax.training import parallel, steps, trainer_setup
 from ssanet_jax.training.ema import AveragedState, average
 from ssanet_jax.training.losses import binary_cross_entropy, cross_entropy, on_mixed_targets
 from ssanet_jax.training.metrics import Metrics
-from ssanet_jax.training.objective import mixing_key
+from ssanet_jax.training.objective import Objective, mixing_key
 from ssanet_jax.training.steps import TrainState
 from tests.helpers import float64, mesh_of
 
@@ -47,15 +47,25 @@ def scaled(image):
     return image.astype(jnp.float64) / 255
 
 
-def run(num_devices=1, step=3, model=None, state=None, batch=None, **options):
+def run(
+    num_devices=1,
+    step=3,
+    model=None,
+    state=None,
+    batch=None,
+    loss=cross_entropy,
+    mixing=None,
+    seed=0,
+    **options,
+):
     """The state and the metrics after one step in float64, at another learning rate per step."""
     model, tx = model or Linear(), optax.sgd(1.0)
+    objective = Objective(model, loss, scaled, mixing, seed)
     with float64():
         if state is None:
             params = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)), train=False)['params']
             state = TrainState(jnp.int32(step), params, {}, tx.init(params))
-        options = {'loss': cross_entropy, 'preprocess': scaled, **options}
-        function = partial(steps.train_step, model=model, tx=tx, **options)
+        function = partial(steps.train_step, objective=objective, tx=tx, **options)
         train = parallel.parallel_train_step(function, mesh_of(num_devices))
         zero = Metrics.zero(options.get('metrics'))
         after, metrics = train(jax.tree.map(jnp.copy, state), batch or BATCH, zero)
@@ -127,10 +137,8 @@ def test_running_statistics_move_once_per_micro_batch():
     state = steps.init_state(0, model=model, tx=tx, image_size=4)
     step = partial(
         steps.train_step,
-        model=model,
+        objective=Objective(model, cross_entropy, lambda image: image.astype(jnp.float32)),
         tx=tx,
-        loss=cross_entropy,
-        preprocess=lambda image: image.astype(jnp.float32),
         micro_batches=2,
     )
     batch = {**BATCH, 'label': BATCH['label'] % 3, 'mask': np.ones(16, bool)}
@@ -141,7 +149,7 @@ def test_running_statistics_move_once_per_micro_batch():
     np.testing.assert_allclose(after.batch_stats['bn']['mean'], expected, rtol=1e-5)
 
 
-def test_metrics_of_mixed_images_count_the_likelier_label():
+def test_metrics_of_mixed_images_count_the_dominant_label():
     """Of the first half, which is mixed with the second."""
     batch = {**BATCH, 'label': np.repeat(np.int32([3, 4]), 8), 'mask': np.ones(16, bool)}
 
@@ -206,10 +214,11 @@ def lowered(config):
 def test_a_step_with_everything_off_is_the_step_without_these_arguments(digits, monkeypatch):
     digits.model.name = 'resnet8'
     off, plain = lowered(digits), steps.train_step
-    new = {'mixing', 'micro_batches', 'average'}
+    new = {'micro_batches', 'average'}
 
     def without(*args, **options):
         assert options.keys() >= new
+        assert options['objective'].mixing is None
         return plain(*args, **{name: v for name, v in options.items() if name not in new})
 
     monkeypatch.setattr(steps, 'train_step', without)

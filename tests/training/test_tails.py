@@ -17,6 +17,7 @@ from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.losses import cross_entropy
 from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.monitoring import console
+from ssanet_jax.training.objective import Objective
 from ssanet_jax.training.steps import init_state
 from ssanet_jax.training.storage.workdir import Workdir, metrics_line
 from tests.helpers import load_config, mesh_of, train_in_float64
@@ -78,10 +79,8 @@ def train(model, state, batches):
     """Trains in float32 on one device; returns the last state and the loss of each step."""
     mesh = mesh_of(1)
     preprocess = partial(normalize, mean=(0.3,) * 3, std=(0.4,) * 3)
-    step = parallel.parallel_train_step(
-        partial(steps.train_step, model=model, tx=TX, loss=cross_entropy, preprocess=preprocess),
-        mesh,
-    )
+    objective = Objective(model, cross_entropy, preprocess)
+    step = parallel.parallel_train_step(partial(steps.train_step, objective=objective, tx=TX), mesh)
     state = jax.device_put(state, parallel.replicated(mesh))
     losses = []
     for batch in parallel.to_devices(batches, mesh):

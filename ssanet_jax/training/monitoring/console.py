@@ -21,7 +21,7 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import printable
 from ssanet_jax.tables import si_format
 from ssanet_jax.training.checkpoints.retention import quality
-from ssanet_jax.training.optimizer import trainable
+from ssanet_jax.training.optimizer import trainable_mask
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.storage.atomic_io import write_json
 from ssanet_jax.training.storage.workdir import Workdir, finite
@@ -64,9 +64,9 @@ def announce(
         what = 'Weights' if config.init.head == 'load' else 'Weights of all layers but the last'
         lines.append(f'{what} from {config.init.weights}{how}.')
     if config.optimizer.train_only:
-        marks = trainable(state.params, patterns=config.optimizer.train_only)
+        mask = trainable_mask(state.params, patterns=config.optimizer.train_only)
         sizes = np.array([leaf.size for leaf in jax.tree.leaves(state.params)])
-        chosen = sizes[np.array(jax.tree.leaves(marks))]
+        chosen = sizes[np.array(jax.tree.leaves(mask))]
         lines.append(f'Training {chosen.sum():,} of {sizes.sum():,} parameters.')
     growing = train_sizes(config.dataset, setup.plan, int(state.step))
     if len(growing) > 1:

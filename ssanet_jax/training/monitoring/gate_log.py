@@ -38,7 +38,7 @@ class GateLog:
         self._reported: set[str] = set()
 
         def tally(state: TrainState, batch: DeviceBatch) -> tuple[GateMoments, ...]:
-            images = setup.preprocess(batch['image'])
+            images = setup.objective.preprocess(batch['image'])
             return tally_gates(setup.model, state.variables, images, batch['mask'])
 
         self._tally = jax.jit(tally, out_shardings=replicated(setup.mesh))

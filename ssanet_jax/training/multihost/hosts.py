@@ -14,7 +14,7 @@ from jax._src import distributed  # the only way to JAX's key-value store and ba
 from ssanet_jax.errors import ConfigError, HostLostError, RunError
 from ssanet_jax.output import print_error
 from ssanet_jax.training.multihost import rendezvous
-from ssanet_jax.training.multihost.shared_end import SharedEnd
+from ssanet_jax.training.multihost.shutdown import CoordinatedShutdown
 
 T = TypeVar('T')
 
@@ -23,7 +23,7 @@ WAIT_TIMEOUT_S = 600  # for the slowest host, outside of steps
 HEARTBEAT_TIMEOUT_S = 40  # JAX's default of 100 s leaves the other hosts idle for longer
 
 _exchanges = itertools.count()
-_shared_end: SharedEnd | None = None
+_shutdown: CoordinatedShutdown | None = None
 
 
 def connect(
@@ -64,8 +64,8 @@ def connect(
             if not _means_no_cluster(error):
                 raise
     if several():
-        global _shared_end
-        _shared_end = SharedEnd(_client(), distributed.global_state.process_id, count())
+        global _shutdown
+        _shutdown = CoordinatedShutdown(_client(), distributed.global_state.process_id, count())
 
 
 def _initialize(**arguments: Any) -> None:
@@ -185,8 +185,8 @@ def _kinds() -> dict[str, type[Exception]]:
 
 def leave(reason: str, code: int) -> None:
     """Ends all hosts that `connect` connected with one reason; returns on a single host."""
-    if _shared_end:
-        _shared_end.leave(reason, code)
+    if _shutdown:
+        _shutdown.leave(reason, code)
 
 
 # What Gloo, NCCL and JAX's coordination service report when they lose a connection. Their status

@@ -1,4 +1,4 @@
-"""Ends all hosts of a run for one reason."""
+"""Coordinated shutdown: all hosts of a run exit with one reason and code."""
 
 import atexit
 import json
@@ -14,12 +14,12 @@ from ssanet_jax.output import print_error
 _POLL_S = 0.5
 _ANSWER_TIMEOUT_S = 5  # for the coordinator, which may be gone
 _GRACE_S = 5  # for this host to end by itself, as where all raise the same error
-_GOODBYE_TIMEOUT_S = 15  # for the other hosts to end
-_KEY = 'ssanet_jax/end'
-_GOODBYES = 'ssanet_jax/goodbye'
+_ACK_TIMEOUT_S = 15  # for the other hosts to end
+_KEY = 'ssanet_jax/shutdown'
+_ACKS = 'ssanet_jax/shutdown_acks'
 
 
-class SharedEnd:
+class CoordinatedShutdown:
     """Tells the other hosts why this one ends, and ends this process when another one does.
 
     JAX's runtime notices a host that is gone after its heartbeat times out, knows no reason, and
@@ -81,17 +81,17 @@ class SharedEnd:
             said['reason'].startswith(('Host ', 'The hosts ')) or said['host'] == self._process_id
         )
         print_error(said['reason'] if named else f'Host {said["host"]}: {said["reason"]}')
-        goodbye = threading.Thread(target=self._say_goodbye, daemon=True)
-        goodbye.start()
-        goodbye.join(_GOODBYE_TIMEOUT_S)
+        acknowledging = threading.Thread(target=self._acknowledge, daemon=True)
+        acknowledging.start()
+        acknowledging.join(_ACK_TIMEOUT_S)
         if self._process_id == 0:  # JAX aborts the other processes when the first one is gone.
             time.sleep(1)
         os._exit(said['code'])
 
-    def _say_goodbye(self) -> None:
+    def _acknowledge(self) -> None:
         try:
-            self._client.key_value_set(f'{_GOODBYES}/{self._process_id}', '')
-            while len(self._client.key_value_dir_get(_GOODBYES)) < self._num_processes:
+            self._client.key_value_set(f'{_ACKS}/{self._process_id}', '')
+            while len(self._client.key_value_dir_get(_ACKS)) < self._num_processes:
                 time.sleep(0.05)
         except jax.errors.JaxRuntimeError:  # the coordinator is gone
             pass
