@@ -80,7 +80,8 @@ def torch(result: dict[str, Any]) -> str:
     return markdown(['contender', 'images/s', 'ratio in the same round', 'first step, s'], rows)
 
 
-UNITS = (('cycles', 1e6, 1), ('bytes', 1e9, 1), ('temporaries', 1e9, 2))
+UNITS = {'cycles': ('M cycles', 1e6, 1), 'bytes': ('GB', 1e9, 1)}
+UNITS |= {'temporaries': ('GB temporaries', 1e9, 2)}
 
 
 def targets(result: dict[str, Any]) -> str:
@@ -89,54 +90,60 @@ def targets(result: dict[str, Any]) -> str:
     for target, programs in result['programs'].items():
         if base := programs.get('resnet50:flax'):
             for program in compared(programs):
-                rows.append((f'{target}, {program}', *compiled(programs[program], base)))
-    return markdown(['training step', 'M cycles', 'GB', 'GB temporaries'], rows)
+                rows.append((f'{target}, {program}', *cells(programs[program], base)))
+    return markdown(['training step', *(unit for unit, _, _ in UNITS.values())], rows)
 
 
 def devices(result: dict[str, Any]) -> str:
     """The networks on the other devices."""
     rows = [
-        (f'{target}, {program}', *compiled(counted))
+        (f'{target}, {program}', *cells(counted))
         for target, programs in result['programs'].items()
         if 'resnet50:flax' not in programs
         for program, counted in programs.items()
     ]
-    return markdown(['training step', 'M cycles', 'GB', 'GB temporaries'], rows)
+    return markdown(['training step', *(unit for unit, _, _ in UNITS.values())], rows)
 
 
 def networks(result: dict[str, Any]) -> str:
     """All other networks on the devices of `targets`, side by side."""
-    columns = {t: p for t, p in result['programs'].items() if 'resnet50:flax' in p}
-    header = ['training step']
-    header += [f'{t}, {name}' for t in columns for name in ('M cycles', 'GB', 'GB temporaries')]
+    columns = [
+        (target, programs, name)
+        for target, programs in result['programs'].items()
+        if 'resnet50:flax' in programs
+        for name in UNITS
+        if programs['resnet50:flax'][name]  # GPUs' compilers estimate no cycles
+    ]
+    header = ['training step', *(f'{target}, {UNITS[name][0]}' for target, _, name in columns)]
     others = dict.fromkeys(
-        program for p in columns.values() for program in p if program not in compared(p)
+        program for _, p, _ in columns for program in p if program not in compared(p)
     )
     rows = [
-        (program, *(cell for p in columns.values() for cell in compiled(p.get(program, {}))))
-        for program in others
+        (program, *(cell(p.get(program, {}), name) for _, p, name in columns)) for program in others
     ]
     return markdown(header, rows)
 
 
 def compared(programs: dict[str, Any]) -> list[str]:
-    """Programs of the networks that were also compiled with flax's layers."""
+    """Programs of the networks that were also compiled with flax's layers, by form."""
     names = {name.removesuffix(':flax') for name in programs if name.endswith(':flax')}
-    return [program for program in programs if program.partition(':')[0] in names]
+    chosen = [program for program in programs if program.partition(':')[0] in names]
+    return sorted(chosen, key=lambda program: program.partition(':')[2])
 
 
-def compiled(counted: dict[str, Any], base: dict[str, Any] | None = None) -> list[str]:
-    """Cells of `UNITS`, in parentheses relative to `base`."""
-    cells = []
-    for name, scale, digits in UNITS:
-        if 'error' in counted:
-            cells.append('does not compile')
-        elif not counted.get(name):
-            cells.append('-')
-        else:
-            ratio = f' ({counted[name] / base[name]:.2f})' if base else ''
-            cells.append(f'{counted[name] / scale:,.{digits}f}{ratio}')
-    return cells
+def cells(counted: dict[str, Any], base: dict[str, Any] | None = None) -> list[str]:
+    return [cell(counted, name, base) for name in UNITS]
+
+
+def cell(counted: dict[str, Any], name: str, base: dict[str, Any] | None = None) -> str:
+    """One of `UNITS`, in parentheses relative to `base`."""
+    if 'error' in counted:
+        return 'does not compile'
+    if not counted.get(name):
+        return '-'
+    _, scale, digits = UNITS[name]
+    ratio = f' ({counted[name] / base[name]:.2f})' if base else ''
+    return f'{counted[name] / scale:,.{digits}f}{ratio}'
 
 
 def rounding(result: dict[str, Any]) -> str:

@@ -63,7 +63,8 @@ def test_devices_reduce_the_gradients_and_statistics_once():
         ('v5e', 'temporaries', 'ssa_resnet50:auto', 'resnet50:flax', 0.8),
         ('v5e', 'cycles', 'resnet50:auto', 'resnet50:flax', 0.9),
         ('h100', 'bytes', 'ssa_resnet50:auto', 'resnet50:flax', 0.9),
-        ('h100', 'bytes', 'se_resnet50:auto', 'se_resnet50:flax', 0.97),
+        ('v5e', 'cycles', 'se_resnet50:auto', 'resnet50:flax', 1.08),
+        ('h100', 'bytes', 'se_resnet50:auto', 'se_resnet50:flax', 0.9),
     ],
 )
 def test_compiled_targets_cost_no_more_than_promised(target, count, program, baseline, most):
