@@ -127,8 +127,8 @@ def _train(
 ) -> TrainState:
     start, stop = int(state.step), setup.plan.num_train_steps
     on_devices, watch = to_devices(batches, setup.mesh), Stopwatch()
+    log = MetricsLog(workdir, start)
     with (
-        MetricsLog(workdir, start) as log,
         Trace(config, workdir.profile) as trace,
         terminal.Progress(
             console, total=stop, start=start, batch_size=config.batch_size

@@ -68,7 +68,8 @@ class CheckpointReader:
 
     def __init__(self, workdir: epath.PathLike, *, keep: int = 1):
         self._workdir = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
-        self.directory = self._workdir.checkpoints.resolve()
+        folder = self._workdir.checkpoints
+        self.directory = folder if '://' in str(folder) else folder.resolve()
         self._retention = Retention(keep, {})
         self._barrier = SaveBarrier()
         self._manager = self._open()

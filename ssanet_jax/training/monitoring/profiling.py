@@ -2,15 +2,15 @@
 
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
-from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from ssanet_jax.errors import one_line
+from ssanet_jax.training.monitoring.dispensable import or_warn
+
+_WHAT = 'The profiler trace'
 
 
 class Trace:
@@ -28,7 +28,7 @@ class Trace:
     def before(self, step: int) -> None:
         """Call before training step `step`."""
         if step == self._first:
-            self._running = _or_warn(self._start)
+            self._running = bool(or_warn(_WHAT, self._start))
 
     def after(self, step: int, result: Any) -> None:
         """Call after that step, with what it returned."""
@@ -36,28 +36,19 @@ class Trace:
             jax.block_until_ready(result)
             self.__exit__()
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
         # First, since a trace that JAX cannot write stays open, and no other can be started.
         self._folder.mkdir(parents=True, exist_ok=True)
         jax.profiler.start_trace(os.fspath(self._folder))
+        return True
 
     def __enter__(self) -> 'Trace':
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._running:
-            _or_warn(jax.profiler.stop_trace)
+            or_warn(_WHAT, jax.profiler.stop_trace)
         self._running = False
-
-
-def _or_warn(trace: Callable[[], None]) -> bool:
-    """Whether starting or writing a trace succeeded."""
-    try:
-        trace()
-        return True
-    except (OSError, RuntimeError) as error:  # RuntimeError: XLA's, and a profiler in use
-        logging.warning('The profiler trace could not be written: %s', one_line(error))
-        return False
 
 
 class Stopwatch:
