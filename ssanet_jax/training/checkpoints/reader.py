@@ -198,6 +198,10 @@ class CheckpointReader:
         """Whether the tree saved at `step` has the names, shapes and dtypes of `like`."""
         return not trees.difference(self._metadata(step), like)
 
+    def state_fits(self, step: int, state: TrainState) -> bool:
+        """As `fits`, of the state alone, whatever sums of metrics were saved with it."""
+        return not trees.difference(self._metadata(step)[0], state)
+
     def model_fits(self, step: int, state: TrainState) -> bool:
         """Whether parameters and statistics saved at `step` have those of `state`."""
         return self.fits(step, self._with_saved_optimizer(step, (state, None)))

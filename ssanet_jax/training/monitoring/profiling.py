@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import jax
+from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -16,14 +17,19 @@ _WHAT = 'The profiler trace'
 class Trace:
     """Records a profiler trace of the steps that `config` names, for TensorBoard or Perfetto.
 
-    A trace that cannot be written is only reported.
+    A trace that cannot be written, or whose first step is not after `start`, is only reported.
     """
 
-    def __init__(self, config: ConfigDict, folder: epath.Path):
+    def __init__(self, config: ConfigDict, folder: epath.Path, start: int):
         self._first = config.profile_start_step
         self._end = self._first + config.profile_num_steps - 1
         self._folder = folder
         self._running = False
+        if 0 < self._first <= start:
+            logging.warning(
+                'config.profile_start_step=%d has passed: the run resumes from step %d. No trace '
+                'is recorded; choose a later step.', self._first, start,
+            )  # fmt: skip
 
     def before(self, step: int) -> None:
         """Call before training step `step`."""
