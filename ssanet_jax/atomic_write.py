@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +28,9 @@ def atomic_write(path: PathT) -> Iterator[PathT]:
     >>> path.read_text()
     'complete'
     """
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    # Processes of several containers may have the same number.
+    writer = f'{socket.gethostname()}.{os.getpid()}'
+    temporary = path.with_name(f'{path.name}.{writer}.partial')
     try:
         yield temporary
         temporary.replace(path)

@@ -40,9 +40,10 @@ def attempt():
 
 def main():
     hosts.connect(address, 2, host)
-    print(hosts.raise_on_all_hosts(lambda: host), hosts.exchange({'host': host}, 'a test'))
+    own = hosts.raise_on_all_hosts(lambda: host, 'a test')
+    print(own, hosts.exchange({'host': host}, 'a test'))
     try:
-        hosts.raise_on_all_hosts(attempt)
+        hosts.raise_on_all_hosts(attempt, 'a test')
     except LaterError as error:
         print(len(str(error)), str(error)[-4:])
     try:

@@ -12,6 +12,14 @@ from ssanet_jax.errors import ConfigError, nearest, one_line
 
 _MAX_PIXELS = 2**36  # in a batch
 
+# Fields, or their beginnings, that decide what a checkpoint is and how its images are read.
+# Those of evaluation alone, as dataset.eval_size, are free.
+_EVALUATED = (
+    'model.', 'dtype', 'dataset.name', 'dataset.validation_share', 'dataset.split_seed',
+    'dataset.image_size', 'dataset.mean', 'dataset.std', 'dataset.interpolation',
+    'dataset.max_image_',
+)  # fmt: skip
+
 
 def check(config: ConfigDict) -> None:
     """Checks each field, and fields against each other.
@@ -166,11 +174,11 @@ def check_same_model(config: ConfigDict, saved: Mapping[str, Any]) -> None:
       saved: the fields of the run's config.json.
     """
     changed, _ = changed_fields(config, saved)
-    changed = [text for text in changed if text.startswith(('model.', 'optimizer.'))]
+    changed = [text for text in changed if text.startswith(_EVALUATED)]
     if changed:
         raise ConfigError(
             f'The run in this workdir has another config: {"; ".join(changed)}. '
-            'Choose a new workdir, or the old values.'
+            'Restore the old values, or omit --config to evaluate with the config of the run.'
         )
 
 

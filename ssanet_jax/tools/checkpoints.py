@@ -119,17 +119,14 @@ def _verify(workdir: 'Workdir') -> None:
 
 
 def _prune(workdir: 'Workdir') -> None:
+    from ssanet_jax.training.checkpoints.reader import listed
     from ssanet_jax.training.checkpoints.writer import Checkpoints
 
     if FLAGS.keep is None:
         raise ConfigError('Usage: checkpoints prune --workdir=... --keep=NUMBER_OF_NEWEST.')
     with workdir.lock(), Checkpoints(workdir, keep=FLAGS.keep) as checkpoints:
         deleted = checkpoints.prune(verify=True)
-        print(f'Deleted {_join(deleted)}; kept {_join(checkpoints.steps())}.')
-
-
-def _join(steps: list[int]) -> str:
-    return ', '.join(map(str, steps)) or 'none'
+        print(f'Deleted {listed(deleted)}; kept {listed(checkpoints.steps())}.')
 
 
 def _export(workdir: 'Workdir') -> None:

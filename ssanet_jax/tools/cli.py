@@ -179,7 +179,7 @@ def _make_printable(record: LogRecord) -> bool:
 def _leave_unexpected(error: Exception) -> NoReturn:
     """Exits after an error that is neither a ConfigError nor a RunError."""
     if str(error).startswith('RESOURCE_EXHAUSTED'):
-        _leave(RunError(f'{one_line(error, 200)} {_NEEDS_MEMORY}'))
+        _leave(ConfigError(f'{one_line(error, 200)} {_NEEDS_MEMORY}'))
     if message := runtime.missing_device():
         _leave(ConfigError(message))
     if not jax.distributed.is_initialized():

@@ -28,6 +28,7 @@ from ssanet_jax import weights
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network, create_model
 from ssanet_jax.models.registry import split_name
+from ssanet_jax.output import printable
 from ssanet_jax.tools import cli
 from ssanet_jax.weights.convert import StateDict
 
@@ -180,7 +181,7 @@ def _load_into(
 
 
 def _say(sentence: str) -> None:
-    _console.print(sentence, markup=False)
+    _console.print(printable(sentence), markup=False)
 
 
 if __name__ == '__main__':

@@ -55,13 +55,15 @@ def evaluate_checkpoint(
     """Evaluates a checkpoint of a run; prints a table and writes evaluation.json in `workdir`.
 
     Args:
-      config: of the run; `eval_batch_size` and `dataset.eval_split` may differ.
+      config: of the run; what evaluation alone reads may differ, as `dataset.eval_split`, and so
+        may what it does not read.
       workdir: of the run.
       checkpoint: 'best', 'latest', a step, or 'init' for the weights of `config.init`, which need
         no run.
 
     Raises:
-      ConfigError: there is no such checkpoint, or the config is invalid or of another model.
+      ConfigError: there is no such checkpoint, or the config is invalid, of another model or of
+        other data.
     """
     agreement.check_same_start(config, f'evaluate {checkpoint}')
     folder = Workdir(workdir)
@@ -87,9 +89,9 @@ def _restore(
 ) -> tuple[TrainerSetup, TrainState, int]:
     check_same_model(config, workdir.read_config())
     setup, _ = set_up(config, trainer_setup.build)
-    like = setup.init()
+    like = setup.init(), None
     return read_checkpoint(
-        workdir, checkpoint, lambda reader, step: (setup, reader.restore_state(step, like), step)
+        workdir, checkpoint, lambda reader, step: (setup, reader.restore_model(step, like)[0], step)
     )
 
 
@@ -99,7 +101,7 @@ def _initial(config: ConfigDict) -> tuple[TrainerSetup, TrainState]:
     if config.init.head == 'new':
         raise ConfigError("config.init.head='new' would evaluate a random layer; train it first.")
     setup, _ = set_up(config, trainer_setup.build)
-    say = partial(terminal.make_console().print, soft_wrap=True, highlight=False, markup=False)
+    say = partial(terminal.say, terminal.make_console())
     return setup, load_weights(config, setup, setup.init(), say)
 
 
@@ -111,8 +113,10 @@ def set_up(config: ConfigDict, build: BuildFn) -> tuple[TrainerSetup, data.Datas
     """
     check(config)
     if hosts.several():  # The first host prepares small datasets before the others open them.
-        raise_on_all_hosts(lambda: data.dataset_info(config) if jax.process_index() == 0 else None)
-    setup, info = raise_on_all_hosts(partial(_build, config, build))
+        raise_on_all_hosts(
+            lambda: data.dataset_info(config) if jax.process_index() == 0 else None, 'the dataset'
+        )
+    setup, info = raise_on_all_hosts(partial(_build, config, build), 'the model')
     agreement.check_same_data(info)
     return setup, info
 

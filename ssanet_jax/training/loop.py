@@ -79,7 +79,7 @@ def train_and_evaluate(
     check_batch_size(config, setup.mesh.size)
     folder, console = Workdir(workdir), terminal.make_console()
     with contextlib.ExitStack() as stack:
-        raise_on_all_hosts(partial(_claim, folder, stack))
+        raise_on_all_hosts(partial(_claim, folder, stack), 'the lock of the workdir')
         agreement.check_shared_workdir(folder.path)
         notes = raise_on_all_hosts(
             partial(
@@ -89,16 +89,21 @@ def train_and_evaluate(
                 folder,
                 allow_config_change,
                 partial(model_fits, folder, setup),
-            )
+            ),
+            'the comparison with the last start',
         )
-        state = raise_on_all_hosts(partial(initial_state, config, setup, folder, notes))
+        state = raise_on_all_hosts(
+            partial(initial_state, config, setup, folder, notes), 'the initial weights'
+        )
         total = setup.zero_metrics()
         checkpoints = stack.enter_context(Checkpoints(folder, keep=config.max_to_keep))
         state, total = resume(
             setup, state, total, checkpoints, folder, notes, new_optimizer=allow_config_change
         )
         agreement.check_same_state(int(state.step), state)
-        notes += raise_on_all_hosts(partial(data_check.check, config, folder, console))
+        notes += raise_on_all_hosts(
+            partial(data_check.check, config, folder, console), 'the check of the data'
+        )
         if jax.process_index() == 0:
             run_history.record(config, info, folder, int(state.step))
             table = parameter_overview.get_parameter_overview(state.params, include_stats=False)
@@ -129,9 +134,9 @@ def _train(
     start, stop = int(state.step), setup.plan.num_train_steps
     on_devices, watch = to_devices(batches, setup.mesh), Stopwatch()
     in_flight: deque[Metrics] = deque(maxlen=2)
+    log = MetricsLog(workdir, start)
     with (
-        MetricsLog(workdir, start) as log,
-        Trace(config, workdir.profile) as trace,
+        Trace(config, workdir.profile, start) as trace,
         terminal.Progress(
             console, total=stop, start=start, batch_size=config.batch_size
         ) as progress,

@@ -1,14 +1,13 @@
 """What a run starts from: new weights, given ones, or a checkpoint of its workdir."""
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from ssanet_jax.errors import ConfigError
+from ssanet_jax.training.checkpoints import integrity
 from ssanet_jax.training.checkpoints.reader import CheckpointReader
 from ssanet_jax.training.checkpoints.writer import Checkpoints
 from ssanet_jax.training.initial_weights import load_weights
@@ -18,6 +17,8 @@ from ssanet_jax.training.steps import TrainState
 from ssanet_jax.training.storage import run_history
 from ssanet_jax.training.storage.workdir import Workdir
 from ssanet_jax.training.trainer_setup import TrainerSetup
+
+Sums = dict[str, jax.Array]
 
 
 def initial_state(
@@ -42,7 +43,8 @@ def resume(
 ) -> tuple[TrainState, Metrics]:
     """The state and metrics of the newest good checkpoint, or those given if there is none.
 
-    With `new_optimizer`, a saved state of the optimizer that does not fit is left out.
+    Saved sums of other metrics are left out; with `new_optimizer`, so is a saved state of the
+    optimizer that does not fit.
     """
     start, damaged = checkpoints.newest_good()
     notes += [
@@ -50,23 +52,43 @@ def resume(
         for step, reason in damaged.items()
     ]
     if start is None:
-        notes += raise_on_all_hosts(partial(run_history.check_nothing_lost, workdir, setup.plan))
+        check = partial(run_history.check_nothing_lost, workdir)
+        notes += raise_on_all_hosts(check, 'the comparison with the last start')
         return state, total
     if start > setup.plan.num_train_steps:
         raise ConfigError(
             f'{workdir} holds step {start}, but the run ends after '
             f'{setup.plan.num_train_steps}; make it longer, or use a new workdir.'
         )
-    like = (state, total.sums)
-    restore: Callable[..., Any] = checkpoints.restore
-    if new_optimizer and not checkpoints.fits(start, like):
-        restore = checkpoints.restore_model
-        notes.append('The saved state of the optimizer does not fit; it starts anew.')
-    state, sums = raise_on_all_hosts(partial(restore, start, like))
+    read = partial(_restore, checkpoints, start, (state, total.sums), notes, new_optimizer)
+    state, sums = raise_on_all_hosts(read, 'the checkpoint')
     return state, dataclasses.replace(total, sums=sums)
 
 
+def _restore(
+    checkpoints: Checkpoints,
+    step: int,
+    like: tuple[TrainState, Sums],
+    notes: list[str],
+    new_optimizer: bool,
+) -> tuple[TrainState, Sums]:
+    """The state and the sums saved at `step`; what does not fit is that of `like`, and noted."""
+    state, sums = like
+    if not checkpoints.fits(step, like):
+        if checkpoints.state_fits(step, state):
+            notes.append(
+                'The checkpoint has sums of other metrics; the next training metrics cover the '
+                f'steps after {step} only.'
+            )
+            return checkpoints.restore_state(step, state), sums
+        if new_optimizer:
+            notes.append('The saved state of the optimizer does not fit; it starts anew.')
+            return checkpoints.restore_model(step, like)
+    return checkpoints.restore(step, like)
+
+
 def model_fits(workdir: Workdir, setup: TrainerSetup) -> bool:
-    """Whether the newest checkpoint has the parameters of the model."""
+    """Whether the newest good checkpoint has the parameters of the model; raises ConfigError."""
     with CheckpointReader(workdir) as checkpoints:
-        return checkpoints.model_fits(checkpoints.steps()[-1], jax.eval_shape(setup.init))
+        step, _ = integrity.newest_good(workdir, checkpoints.damage)
+        return step is not None and checkpoints.model_fits(step, jax.eval_shape(setup.init))

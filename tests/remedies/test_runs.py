@@ -3,13 +3,12 @@
 import json
 import re
 import shutil
-from fractions import Fraction
 from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
+from ml_collections import ConfigDict
 
-from ssanet_jax.config import TrainPlan
 from ssanet_jax.config.validation import check_same_model
 from ssanet_jax.data import DatasetInfo
 from ssanet_jax.training.checkpoints.reader import CheckpointReader
@@ -71,6 +70,8 @@ def test_a_checkpoint_of_another_model_is_evaluated_with_the_old_values(run):
                       run.read_config())  # fmt: skip
     config.model.name = re.search(r"model.name was '(\w+)'", message)[1]
     check_same_model(config, run.read_config())
+    assert message.endswith('or omit --config to evaluate with the config of the run.')
+    check_same_model(ConfigDict(run.read_config()), run.read_config())
 
 
 def test_the_checkpoints_that_are_named_exist(run):
@@ -93,11 +94,10 @@ def test_the_checkpoints_that_are_named_exist(run):
 
 
 def test_the_newest_checkpoint_may_be_restored_or_the_workdir_left(run, tmp_path):
-    plan = TrainPlan(Fraction(3), 30, 3, 3, 0.1, 0, 0)
     run.metrics.write_text(metrics_line(3, 'eval', top1=1.0) + metrics_line(6, 'eval', top1=2.0))
     shutil.move(run.checkpoints, tmp_path / 'kept')
-    refused('checkpoints/ back, or use a new workdir', run_history.check_nothing_lost, run, plan)
-    assert run_history.check_nothing_lost(Workdir(tmp_path / 'new'), plan) == []
+    refused('checkpoints/ back, or use a new workdir', run_history.check_nothing_lost, run)
+    assert run_history.check_nothing_lost(Workdir(tmp_path / 'new')) == []
     refused('holds no checkpoints/; name the workdir of a run', run.read_config)
     shutil.move(tmp_path / 'kept', run.checkpoints)
     assert run.read_config()

@@ -99,6 +99,14 @@ def test_arguments_are_refused_by_a_command_that_takes_none():
     assert taken == ['a.png']
 
 
+def test_a_network_that_exceeds_the_memory_is_a_mistake_in_the_config(tmp_path):
+    """Trying again would not help: launch/until_done.sh stops."""
+    call = write_command(tmp_path, r"raise RuntimeError('RESOURCE_EXHAUSTED: Out of\nmemory.')")
+    ran = subprocess.run(call, shell=True, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith('command.py: RESOURCE_EXHAUSTED: Out of memory. Lower the batch')
+
+
 def test_a_closed_pipe_is_no_error(tmp_path):
     """As in `command | head -1`; the output is larger than a pipe's buffer."""
     call = write_command(tmp_path, "print('line\\n' * 100_000)")

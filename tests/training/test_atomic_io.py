@@ -1,17 +1,21 @@
 import errno
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
+from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.errors import SaveError
 from ssanet_jax.training import loop, trainer_setup
 from ssanet_jax.training.checkpoints import integrity
@@ -20,7 +24,7 @@ from ssanet_jax.training.monitoring import metric_log
 from ssanet_jax.training.monitoring.metric_log import MetricsLog
 from ssanet_jax.training.monitoring.profiling import Trace
 from ssanet_jax.training.storage import atomic_io
-from ssanet_jax.training.storage.atomic_io import AtomicAppender
+from ssanet_jax.training.storage.atomic_io import AtomicAppender, check_room
 from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import assert_trees_equal, mesh_of
 
@@ -134,6 +138,43 @@ def test_a_workdir_that_vanished_is_not_created_again(tmp_path):
     assert not workdir.exists()
 
 
+def test_a_checkpoint_is_refused_before_it_fills_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: SimpleNamespace(free=2_000_000))
+    folder = epath.Path(tmp_path)
+    check_room(folder, 2_000_000)
+    check_room(epath.Path('gs://bucket'), 10**12)  # has no end
+    with pytest.raises(OSError, match=r'on device: 2\.1 MB are needed, 2\.0 free') as raised:
+        check_room(folder, 2_100_000)
+    assert raised.value.errno == errno.ENOSPC
+    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: SimpleNamespace(free=1))
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(SaveError, match=r'of step 1 in .* MB are needed, 0\.0 free'),
+    ):
+        checkpoints.save(1, tree(1), wait=True)
+    assert not list(tmp_path.glob('checkpoints/*'))
+
+
+def test_writers_in_containers_with_the_same_number_have_their_own_files(tmp_path, monkeypatch):
+    path = tmp_path / 'a.txt'
+    with atomic_write(path) as mine:
+        mine.write_text('mine')
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, 'gethostname', lambda: 'other')
+            with atomic_write(path) as other:
+                other.write_text('other')
+        assert path.read_text() == 'other'
+    assert path.read_text() == 'mine'
+
+
+def test_steps_to_profile_that_have_passed_are_said(tmp_path, caplog):
+    config = ConfigDict({'profile_start_step': 10, 'profile_num_steps': 3})
+    Trace(config, epath.Path(tmp_path), 9)
+    assert not caplog.text
+    Trace(config, epath.Path(tmp_path), 10)
+    assert 'config.profile_start_step=10 has passed: the run resumes from step 10' in caplog.text
+
+
 def test_a_line_cut_off_by_a_full_disk_is_completed(tmp_path):
     path = epath.Path(tmp_path / 'metrics.jsonl')
     file = AtomicAppender(path, 'one\n')
@@ -159,14 +200,12 @@ def test_a_failure_to_write_events_does_not_end_a_run(tmp_path, monkeypatch, cap
     def full(*arguments):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    with MetricsLog(Workdir(tmp_path), 0) as log:
-        log._events.close()
-        monkeypatch.setattr(log._events, 'write_scalars', full)
-        monkeypatch.setattr(log._events, 'close', full)
-        log.write(1, 'train', {'loss': 2.0})
+    log = MetricsLog(Workdir(tmp_path), 0)
+    monkeypatch.setattr(log._events, 'write_scalars', full)
+    log.write(1, 'train', {'loss': 2.0})
     (line,) = Workdir(tmp_path).read_metrics()
     assert line == {'step': 1, 'split': 'train', 'loss': 2.0}
-    assert caplog.text.count('could not be written: [Errno 28] No space left on device') == 2
+    assert caplog.text.count('could not be written: [Errno 28] No space left on device') == 1
 
 
 def test_a_run_without_a_place_for_events_or_traces_goes_on(tmp_path, monkeypatch, caplog):
@@ -174,17 +213,16 @@ def test_a_run_without_a_place_for_events_or_traces_goes_on(tmp_path, monkeypatc
         raise PermissionError(f'{folder} is not writable')
 
     monkeypatch.setattr(metric_log, 'EventFile', refused)
-    with MetricsLog(Workdir(tmp_path), 0) as log:
-        log.write(1, 'train', {'loss': 2.0})
+    MetricsLog(Workdir(tmp_path), 0).write(1, 'train', {'loss': 2.0})
     assert caplog.text.count(f'could not be written: {tmp_path} is not writable') == 1
 
     config = ConfigDict({'profile_start_step': 1, 'profile_num_steps': 1})
     (tmp_path / 'file').write_text('')
-    with Trace(config, epath.Path(tmp_path / 'file' / 'profile')) as trace:
+    with Trace(config, epath.Path(tmp_path / 'file' / 'profile'), 0) as trace:
         trace.before(1)
         trace.after(1, jnp.zeros(1))
     assert caplog.text.count('The profiler trace could not be written: ') == 1
-    with Trace(config, epath.Path(tmp_path / 'profile')) as trace:
+    with Trace(config, epath.Path(tmp_path / 'profile'), 0) as trace:
         trace.before(1)
         trace.after(1, jnp.zeros(1))
     assert list((tmp_path / 'profile').rglob('*.xplane.pb'))

@@ -80,6 +80,15 @@ def test_nothing_is_changed_where_all_checkpoints_are_damaged(tmp_path):
     assert sorted(tmp_path.rglob('*')) == before
 
 
+def test_a_checkpoint_stays_good_where_the_code_moves(tmp_path, monkeypatch):
+    good_checkpoints(tmp_path, 1)
+    monkeypatch.setattr(integrity, '__name__', 'ssanet_jax.elsewhere')
+    monkeypatch.setattr(integrity.CheckedHandler, '__module__', 'ssanet_jax.elsewhere')
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(2, tree(2), wait=True)
+        assert checkpoints.damage(1) == checkpoints.damage(2) == ''
+
+
 def test_a_damaged_checkpoint_is_not_evaluated(tmp_path):
     good_checkpoints(tmp_path, 1, 2)
     flip(largest(tmp_path / 'checkpoints' / '2'), 0.5)

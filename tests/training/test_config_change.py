@@ -1,14 +1,20 @@
 """A run goes on with another optimizer where --allow_config_change is advised, and only there."""
 
+import dataclasses
+import shutil
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training import loop
+from ssanet_jax.training import loop, start
 from ssanet_jax.training.checkpoints.writer import Checkpoints
+from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.steps import TrainState
+from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import assert_trees_equal, load_config
 
 
@@ -26,11 +32,12 @@ OTHERS = [
     frozen(MOMENTUM),
     optax.scale_by_adam(),
     optax.apply_if_finite(MOMENTUM, 10),
+    optax.scale(-0.1),
     optax.chain(optax.add_decayed_weights(1e-4, lambda p: {'fc': True}), optax.scale_by_lion()),
 ]
 
 
-@pytest.mark.parametrize('other', OTHERS, ids=['partition', 'adam', 'finite', 'lion'])
+@pytest.mark.parametrize('other', OTHERS, ids=['partition', 'adam', 'finite', 'none', 'lion'])
 def test_a_model_is_restored_without_its_optimizer(other, tmp_path):
     saved, sums = state(other, 5), {'loss': jnp.float32(3)}
     with Checkpoints(tmp_path) as checkpoints:
@@ -46,6 +53,31 @@ def test_a_model_is_restored_without_its_optimizer(other, tmp_path):
         assert not checkpoints.model_fits(5, state(MOMENTUM, 0, width=4))
         with pytest.raises(ConfigError, match='Use the config that it was trained with'):
             checkpoints.restore_model(5, (state(MOMENTUM, 0, width=4), like[1]))
+
+
+def test_another_metric_leaves_the_optimizer_as_it_is(tmp_path):
+    setup = SimpleNamespace(plan=SimpleNamespace(num_train_steps=9))
+    saved, total, notes = state(MOMENTUM, 5), Metrics.zero(), []
+    saved = dataclasses.replace(saved, opt_state=jax.tree.map(jnp.ones_like, saved.opt_state))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(5, (saved, {'loss': jnp.float32(3)}), wait=True)
+        given = state(MOMENTUM, 0), total, checkpoints, Workdir(tmp_path), notes
+        restored = start.resume(setup, *given, new_optimizer=False)
+    assert_trees_equal(restored, (saved, total))
+    (note,) = notes
+    assert note.startswith('The checkpoint has sums of other metrics; ')
+
+
+def test_whether_the_model_fits_is_asked_of_a_good_checkpoint(tmp_path):
+    setup, workdir = SimpleNamespace(init=lambda: state(MOMENTUM, 0)), Workdir(tmp_path)
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, (state(MOMENTUM, step), {}), wait=True)
+    (tmp_path / 'checkpoints/2/default/_METADATA').write_text('damaged')
+    assert start.model_fits(workdir, setup)
+    shutil.rmtree(tmp_path / 'checkpoints/1/default')
+    with pytest.raises(ConfigError, match='All checkpoints'):
+        start.model_fits(workdir, setup)
 
 
 def test_states_without_arrays_may_differ(tmp_path):

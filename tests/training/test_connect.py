@@ -67,5 +67,5 @@ def test_arguments_that_do_not_fit_are_refused(arguments, reason):
 def test_a_single_host_exchanges_with_itself_and_waits_for_nobody():
     assert not hosts.several()
     assert hosts.exchange({'a': 1}, 'anything') == [{'a': 1}]
-    assert hosts.raise_on_all_hosts(lambda: 3) == 3
+    assert hosts.raise_on_all_hosts(lambda: 3, 'anything') == 3
     hosts.leave('nothing happens', 5)

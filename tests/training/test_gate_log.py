@@ -61,10 +61,9 @@ def test_gate_statistics_are_written_to_metrics_and_tensorboard(digits, tmp_path
     setup = trainer_setup.build(digits, num_classes=10, num_train_examples=1437)
     batches = list(itertools.islice(data.train_batches(digits), 2))
     states = [random_state(setup, step, seed=step) for step in (5, 10)]
-    with MetricsLog(Workdir(tmp_path), 0) as log:
-        gates = GateLog(setup, log, console.make_console())
-        for state, batch in zip(states, parallel.to_devices(batches, setup.mesh), strict=True):
-            gates.write(int(state.step), state, batch)
+    gates = GateLog(setup, MetricsLog(Workdir(tmp_path), 0), console.make_console())
+    for state, batch in zip(states, parallel.to_devices(batches, setup.mesh), strict=True):
+        gates.write(int(state.step), state, batch)
     lines = Workdir(tmp_path).read_metrics()
     assert [(line['step'], line['split']) for line in lines] == [(5, 'gates'), (10, 'gates')]
     for state, batch, line in zip(states, batches, lines, strict=True):

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from functools import partial
+from types import SimpleNamespace
 
 import flax.linen as nn
 import flax.traverse_util
@@ -219,6 +220,15 @@ def test_an_unreadable_file_of_weights_stops_the_run_before_the_workdir_is_creat
     with pytest.raises(ConfigError, match=message):
         loop.train_and_evaluate(tiny, str(tmp_path / 'run'))
     assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+def test_names_in_a_file_of_weights_are_escaped_where_it_is_evaluated(tiny, monkeypatch, capsys):
+    setup = SimpleNamespace(init=lambda: None)
+    monkeypatch.setattr(evaluation, 'set_up', lambda *_: (setup, None))
+    monkeypatch.setattr(evaluation, 'load_weights', lambda *_: _[-1]('Ignored \x1b[2J, [b].'))
+    tiny.init.weights = 'a.pth'
+    evaluation._initial(tiny)
+    assert capsys.readouterr().out == 'Ignored \\x1b[2J, [b].\n'
 
 
 def test_a_pattern_without_a_match_is_refused(tiny):

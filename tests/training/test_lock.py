@@ -76,8 +76,8 @@ def workdir(tmp_path):
 @pytest.mark.parametrize(('take', 'reason'), TAKEN.values(), ids=TAKEN)
 def test_a_run_whose_folder_is_another_one_writes_nothing_and_ends(take, reason, workdir, tmp_path):
     message = rf'run no longer belongs to this run: {reason}\. .* use a new workdir\.'
-    checkpoints = Checkpoints(workdir)
-    with MetricsLog(workdir, 0) as log, workdir.lock():
+    checkpoints, log = Checkpoints(workdir), MetricsLog(workdir, 0)
+    with workdir.lock():
         log.write(1, 'train', {'loss': 2.0})
         checkpoints.save(1, TREE, wait=True)
         take(tmp_path / 'run')

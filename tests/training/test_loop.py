@@ -163,8 +163,7 @@ def test_metrics_of_steps_to_be_repeated_are_removed(tmp_path):
     workdir = Workdir(tmp_path)
     lines = [{'step': step, 'split': 'train', 'loss': 1.0} for step in (1, 2, 3)]
     workdir.metrics.write_text(''.join(json.dumps(x) + '\n' for x in lines) + '{"step": 4, "sp')
-    with MetricsLog(workdir, start_step=2) as log:
-        log.write(3, 'train', {'loss': 0.5})
+    MetricsLog(workdir, start_step=2).write(3, 'train', {'loss': 0.5})
     assert workdir.read_metrics() == [*lines[:2], {'step': 3, 'split': 'train', 'loss': 0.5}]
 
 
@@ -172,9 +171,9 @@ def test_tensorboard_does_not_show_steps_to_be_repeated(tmp_path, monkeypatch):
     clock = itertools.count(1_700_000_000, 10)  # files are named and read by the second
     monkeypatch.setattr(time, 'time', lambda: next(clock))
     for start, values in ((0, {1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}), (2, {3: 0.5})):
-        with MetricsLog(Workdir(tmp_path), start) as log:
-            for step, value in values.items():
-                log.write(step, 'train', {'loss': value})
+        log = MetricsLog(Workdir(tmp_path), start)
+        for step, value in values.items():
+            log.write(step, 'train', {'loss': value})
     events = EventAccumulator(str(tmp_path)).Reload().Scalars('train/loss')
     assert [(event.step, event.value) for event in events] == [(1, 1.0), (2, 2.0), (3, 0.5)]
 

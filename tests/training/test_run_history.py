@@ -1,17 +1,12 @@
 import json
-from fractions import Fraction
 
 import pytest
 
-from ssanet_jax.config import TrainPlan
-from ssanet_jax.config.validation import changed_fields
+from ssanet_jax.config.validation import changed_fields, check_same_model
 from ssanet_jax.data import DatasetInfo
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.training.storage.run_history import check_nothing_lost, check_same_run, record
 from ssanet_jax.training.storage.workdir import Workdir
-
-# Saves at 10, 20, 25, 30, ... and evaluates at 25, 50, ...
-PLAN = TrainPlan(Fraction(25), 100, Fraction(25), 10, 0.1, 0, 0)
 
 
 def leave(workdir, *lines, start=0):
@@ -21,28 +16,27 @@ def leave(workdir, *lines, start=0):
     (workdir / 'starts.jsonl').write_text(json.dumps({'step': start}) + '\n')
 
 
-@pytest.mark.parametrize('lines', [[(5, 'train')], [(15, 'train')], [(20, 'train')]])
+@pytest.mark.parametrize('lines', [[(5, 'train')], [(500, 'train'), (500, 'eval')]])
 def test_a_run_killed_before_its_first_checkpoint_starts_over_and_says_so(lines, tmp_path):
     leave(tmp_path, *lines)
-    (note,) = check_nothing_lost(Workdir(tmp_path), PLAN)
-    assert 'ended before its first checkpoint; starting over' in note
+    (note,) = check_nothing_lost(Workdir(tmp_path))
+    assert f'has metrics up to step {lines[-1][0]}, but no checkpoint; starting over' in note
 
 
-@pytest.mark.parametrize('lines', [[(21, 'train')], [(25, 'train'), (25, 'eval')]])
-def test_a_run_that_lost_its_checkpoints_does_not_start_over(lines, tmp_path):
-    leave(tmp_path, *lines)
-    with pytest.raises(ConfigError, match=rf'up to step {lines[-1][0]}, but no checkpoint\. Put'):
-        check_nothing_lost(Workdir(tmp_path), PLAN)
+def test_a_run_that_lost_its_checkpoints_does_not_start_over(tmp_path):
+    leave(tmp_path, (25, 'train'), (25, 'eval'), (50, 'train'), (50, 'eval'))
+    with pytest.raises(ConfigError, match=r'up to step 50, but no checkpoint\. Put'):
+        check_nothing_lost(Workdir(tmp_path))
 
 
 def test_a_run_that_resumed_once_does_not_start_over_without_checkpoints(tmp_path):
     leave(tmp_path, (5, 'train'), start=4)
     with pytest.raises(ConfigError, match='but no checkpoint'):
-        check_nothing_lost(Workdir(tmp_path), PLAN)
+        check_nothing_lost(Workdir(tmp_path))
 
 
 def test_a_new_workdir_passes(tmp_path):
-    assert check_nothing_lost(Workdir(tmp_path), PLAN) == []
+    assert check_nothing_lost(Workdir(tmp_path)) == []
 
 
 @pytest.mark.parametrize(('schedule', 'harmless'), [('cosine', False), ('step', True)])
@@ -51,6 +45,29 @@ def test_another_length_changes_the_learning_rates_of_a_cosine(schedule, harmles
     saved = json.loads(digits.to_json())
     digits.num_epochs += 1
     assert [bool(texts) for texts in changed_fields(digits, saved)] == [not harmless, harmless]
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'refused'),
+    [
+        ('dataset.image_size', 12, True),
+        ('dataset.name', 'fashion_mnist_idx', True),
+        ('dataset.mean', (0.1, 0.1, 0.1), True),
+        ('dtype', 'bfloat16', True),
+        ('dataset.eval_size', 12, False),
+        ('dataset.eval_split', 'train', False),
+        ('dataset.data_dir', '/elsewhere', False),
+        ('optimizer.learning_rate', 0.5, False),
+        ('dataset.cutout', 2, False),
+    ],
+)
+def test_an_evaluation_reads_images_as_the_run_did(field, value, refused, digits):
+    saved = json.loads(digits.to_json())
+    digits.update_from_flattened_dict({field: value})
+    if not refused:
+        return check_same_model(digits, saved)
+    with pytest.raises(ConfigError, match=f'has another config: {field} was .* Restore the old'):
+        check_same_model(digits, saved)
 
 
 def start_on(devices, config, folder):

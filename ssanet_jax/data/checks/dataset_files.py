@@ -48,7 +48,7 @@ def sample_digest(path: str) -> str:
     try:
         with epath.Path(path).open('rb') as file:
             digest = hashlib.blake2b(file.read(_SAMPLE), digest_size=16)
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _SAMPLE))
+            file.seek(max(0, status(path)[0] - _SAMPLE))
             digest.update(file.read(_SAMPLE))
     except read_errors(ValueError):
         return ''

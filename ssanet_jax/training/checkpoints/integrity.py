@@ -21,6 +21,9 @@ from ssanet_jax.training.storage.workdir import Workdir
 
 _NAME = 'checksums.json'
 _ITEM = 'default'  # Orbax's name for the only item of a checkpoint
+# Orbax records it in each checkpoint; it stays, wherever the class moves.
+_HANDLER = 'ssanet_jax.training.checkpoints.integrity.CheckedHandler'
+_CHUNK = 2**20  # bytes
 
 # Read errors that mean damage. Others, as of permissions, a disk or a network, may pass.
 _DAMAGE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
@@ -30,6 +33,9 @@ class LiteralPath(PosixGPath):
     """A path of which `glob` takes only its argument for a pattern, as `pathlib.Path.glob` does."""
 
     def glob(self, pattern: str) -> Iterator[Self]:
+        if '://' in os.fspath(self):
+            yield from super().glob(pattern)
+            return
         for path in glob.glob(os.path.join(glob.escape(os.fspath(self)), pattern)):
             yield self._new(path)
 
@@ -40,6 +46,10 @@ class CheckedHandler(ocp.StandardCheckpointHandler):
     Orbax calls `finalize` after all files are written and before it renames the checkpoint into
     place and deletes older ones, so every complete checkpoint is readable and has its checksums.
     """
+
+    @classmethod
+    def typestr(cls) -> str:
+        return _HANDLER
 
     async def async_save(self, directory: Any, *, args: 'Save') -> Any:
         self._step, self._saved = args.step, trees.shapes(args.item)
@@ -93,7 +103,7 @@ def damage(checkpoint: epath.Path) -> str:
             return 'it is unfinished.'
         # Written by Orbax after `finalize`, and so without a checksum.
         handlers = json.loads((checkpoint / '_CHECKPOINT_METADATA').read_text())['item_handlers']
-        if handlers != {_ITEM: f'{__name__}.{CheckedHandler.__name__}'}:
+        if handlers != {_ITEM: _HANDLER}:
             return f'it was written by {handlers}.'
         text = (folder / _NAME).read_text()
         expected = json.loads(text)
@@ -189,5 +199,8 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
 
 
 def _digest(path: epath.Path) -> str:
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+    digest = hashlib.sha256()
+    with path.open('rb') as file:  # of an object store without the `readinto` of file_digest
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

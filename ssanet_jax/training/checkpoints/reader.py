@@ -68,7 +68,8 @@ class CheckpointReader:
 
     def __init__(self, workdir: epath.PathLike, *, keep: int = 1):
         self._workdir = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
-        self.directory = self._workdir.checkpoints.resolve()
+        folder = self._workdir.checkpoints
+        self.directory = folder if '://' in str(folder) else folder.resolve()
         self._retention = Retention(keep, {})
         self._barrier = SaveBarrier()
         self._manager = self._open()
@@ -196,6 +197,10 @@ class CheckpointReader:
     def fits(self, step: int, like: Tree) -> bool:
         """Whether the tree saved at `step` has the names, shapes and dtypes of `like`."""
         return not trees.difference(self._metadata(step), like)
+
+    def state_fits(self, step: int, state: TrainState) -> bool:
+        """As `fits`, of the state alone, whatever sums of metrics were saved with it."""
+        return not trees.difference(self._metadata(step)[0], state)
 
     def model_fits(self, step: int, state: TrainState) -> bool:
         """Whether parameters and statistics saved at `step` have those of `state`."""

@@ -16,6 +16,8 @@ from ssanet_jax.training.multihost import agreement, hosts
 from ssanet_jax.training.storage.atomic_io import check_room, retry_with_backoff, write_error
 from ssanet_jax.training.storage.workdir import Workdir
 
+_LOCK = 'the lock of the workdir'
+
 
 class Checkpoints(CheckpointReader):
     """The checkpoints of a run that trains; a context manager that waits for unfinished saves.
@@ -61,7 +63,7 @@ class Checkpoints(CheckpointReader):
           SaveError: this checkpoint could not be written; on several hosts, or the one before; or
             the workdir is another run's now.
         """
-        hosts.raise_on_all_hosts(self._workdir.check_lock)
+        hosts.raise_on_all_hosts(self._workdir.check_lock, _LOCK)
         wait = self._previous_failed(step) or wait
         self._empty_pruned()
 
@@ -139,7 +141,7 @@ class Checkpoints(CheckpointReader):
           ConfigError: `verify` found a checkpoint to keep that is damaged; none is deleted then.
           SaveError: the workdir is another run's now.
         """
-        hosts.raise_on_all_hosts(self._workdir.check_lock)
+        hosts.raise_on_all_hosts(self._workdir.check_lock, _LOCK)
         self._manager.wait_until_finished()
         steps = self.steps()
         kept = self._retention.kept(steps)
@@ -181,11 +183,12 @@ class Checkpoints(CheckpointReader):
           RunError: they cannot be read now.
         """
         find = partial(integrity.newest_good, self._workdir, self.damage)
-        good, damaged = hosts.raise_on_all_hosts(find)
+        good, damaged = hosts.raise_on_all_hosts(find, 'the check of the checkpoints')
         what = f'the newest checkpoint in {self._workdir}'
         agreement.check_same({what: good}, what)
         for step in [step for step in self.evaluations if step > (good or 0)]:
             del self.evaluations[step]
-        hosts.raise_on_all_hosts(partial(integrity.tidy, self._workdir, list(damaged)))
+        tidy = partial(integrity.tidy, self._workdir, list(damaged))
+        hosts.raise_on_all_hosts(tidy, 'the removal of damaged checkpoints')
         self._manager.reload()
         return good, damaged

@@ -3,22 +3,21 @@
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
-from absl import logging
 from etils import epath
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from ssanet_jax.errors import one_line
+from ssanet_jax.training.monitoring.dispensable import or_warn
 from ssanet_jax.training.storage.atomic_io import AtomicAppender
 from ssanet_jax.training.storage.workdir import Workdir, metrics_line
 
-T = TypeVar('T')
+_EVENTS = 'Events for TensorBoard'  # metrics.jsonl has all of their values
 
 
 class MetricsLog:
@@ -39,7 +38,7 @@ class MetricsLog:
             return
         self._workdir = workdir
         self._file = AtomicAppender(workdir.metrics, workdir.metrics_up_to(start_step))
-        self._events = _or_warn(partial(EventFile, workdir.path, start_step))
+        self._events = or_warn(_EVENTS, partial(EventFile, workdir.path, start_step))
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Writes one line; raises SaveError, also where the workdir is another run's now."""
@@ -49,14 +48,7 @@ class MetricsLog:
         self._file.append(metrics_line(step, split, **values))
         scalars = {f'{split}/{name}': value for name, value in values.items()}
         if self._events:
-            _or_warn(partial(self._events.write_scalars, step, scalars))
-
-    def __enter__(self) -> 'MetricsLog':
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._primary and self._events:
-            _or_warn(self._events.close)
+            or_warn(_EVENTS, partial(self._events.write_scalars, step, scalars))
 
 
 class EventFile:
@@ -68,8 +60,7 @@ class EventFile:
 
     def __init__(self, folder: epath.Path, start_step: int):
         name = f'{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'
-        self._file = (folder / f'events.out.tfevents.{name}').open('wb')
-        self._records = RecordWriter(self._file)
+        self._path = folder / f'events.out.tfevents.{name}'
         self._write(file_version='brain.Event:2')
         # TensorBoard then drops what other files have from that step on.
         self._write(step=start_step + 1, session_log=SessionLog(status=SessionLog.START))
@@ -79,18 +70,7 @@ class EventFile:
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         self._write(step=step, summary=Summary(value=values))
 
-    def close(self) -> None:
-        self._records.close()
-
     def _write(self, **fields: Any) -> None:
-        self._records.write(Event(wall_time=time.time(), **fields).SerializeToString())
-        self._records.flush()
-
-
-def _or_warn(write: Callable[[], T]) -> T | None:
-    """Writes events; a failure is only logged, since metrics.jsonl has all of their values."""
-    try:
-        return write()
-    except OSError as error:
-        logging.warning('Events for TensorBoard could not be written: %s', one_line(error))
-        return None
+        event = Event(wall_time=time.time(), **fields)
+        with self._path.open('ab') as file:  # object stores show a file once it is closed
+            RecordWriter(file).write(event.SerializeToString())

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,25 +9,32 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from ssanet_jax.errors import one_line
+from ssanet_jax.training.monitoring.dispensable import or_warn
+
+_WHAT = 'The profiler trace'
 
 
 class Trace:
     """Records a profiler trace of the steps that `config` names, for TensorBoard or Perfetto.
 
-    A trace that cannot be written is only reported.
+    A trace that cannot be written, or whose first step is not after `start`, is only reported.
     """
 
-    def __init__(self, config: ConfigDict, folder: epath.Path):
+    def __init__(self, config: ConfigDict, folder: epath.Path, start: int):
         self._first = config.profile_start_step
         self._end = self._first + config.profile_num_steps - 1
         self._folder = folder
         self._running = False
+        if 0 < self._first <= start:
+            logging.warning(
+                'config.profile_start_step=%d has passed: the run resumes from step %d. No trace '
+                'is recorded; choose a later step.', self._first, start,
+            )  # fmt: skip
 
     def before(self, step: int) -> None:
         """Call before training step `step`."""
         if step == self._first:
-            self._running = _or_warn(self._start)
+            self._running = bool(or_warn(_WHAT, self._start))
 
     def after(self, step: int, result: Any) -> None:
         """Call after that step, with what it returned."""
@@ -36,28 +42,19 @@ class Trace:
             jax.block_until_ready(result)
             self.__exit__()
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
         # First, since a trace that JAX cannot write stays open, and no other can be started.
         self._folder.mkdir(parents=True, exist_ok=True)
         jax.profiler.start_trace(os.fspath(self._folder))
+        return True
 
     def __enter__(self) -> 'Trace':
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._running:
-            _or_warn(jax.profiler.stop_trace)
+            or_warn(_WHAT, jax.profiler.stop_trace)
         self._running = False
-
-
-def _or_warn(trace: Callable[[], None]) -> bool:
-    """Whether starting or writing a trace succeeded."""
-    try:
-        trace()
-        return True
-    except (OSError, RuntimeError) as error:  # RuntimeError: XLA's, and a profiler in use
-        logging.warning('The profiler trace could not be written: %s', one_line(error))
-        return False
 
 
 class Stopwatch:

@@ -154,10 +154,11 @@ def _received(folder: str) -> dict[int, Any]:
     return {int(key.rpartition('/')[2]): json.loads(text) for key, text in entries}
 
 
-def raise_on_all_hosts(attempt: Callable[[], T], what: str = 'an answer') -> T:
+def raise_on_all_hosts(attempt: Callable[[], T], what: str) -> T:
     """Returns `attempt()`; if it raises ConfigError or RunError on one host, all hosts raise it.
 
-    Hosts wait here for each other: an error on one alone would leave the others waiting for it.
+    Hosts wait here for each other, for `what` in words: an error on one alone would leave the
+    others waiting for it.
     """
     if not several():
         return attempt()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 from ml_collections import ConfigDict
 
-from ssanet_jax.config import TrainPlan
 from ssanet_jax.config.validation import changed_fields
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.output import timestamp
@@ -95,26 +94,21 @@ def _batch_norm_changes(config: ConfigDict, before: int, now: int) -> list[str]:
     ]
 
 
-def check_nothing_lost(workdir: Workdir, plan: TrainPlan) -> list[str]:
-    """Checks that a workdir without a checkpoint never had one; returns notes for the user.
+def check_nothing_lost(workdir: Workdir) -> list[str]:
+    """Checks that a workdir without a checkpoint lost none; returns notes for the user.
 
     Raises:
-      ConfigError: a start resumed from a checkpoint, or metrics.jsonl continues after the second
-        save, which waits for the first.
+      ConfigError: a start resumed from a checkpoint, or there were two evaluations, each after a
+        save that waits for the one before.
     """
     lines = workdir.read_metrics()
     if not lines:
         return []
-    trained = max(line['step'] - (line['split'] != 'eval') for line in lines)  # and saved then
-    saves = sum(plan.saves_at(step) for step in range(1, trained + 1))
-    if saves > 1 or any(start.get('step') for start in workdir.read_starts()):
-        raise ConfigError(
-            f'{workdir} has metrics up to step {lines[-1]["step"]}, but no checkpoint. Put '
-            'checkpoints/ back, or use a new workdir.'
-        )
-    return [
-        f'{workdir} has metrics of a run that ended before its first checkpoint; starting over.'
-    ]
+    metrics = f'{workdir} has metrics up to step {lines[-1]["step"]}, but no checkpoint'
+    evaluations = sum(line['split'] == 'eval' for line in lines)
+    if evaluations > 1 or any(start.get('step') for start in workdir.read_starts()):
+        raise ConfigError(f'{metrics}. Put checkpoints/ back, or use a new workdir.')
+    return [f'{metrics}; starting over.']
 
 
 def record(config: ConfigDict, info: 'DatasetInfo', workdir: Workdir, step: int) -> None:

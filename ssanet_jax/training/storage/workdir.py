@@ -103,8 +103,12 @@ class Workdir:
 
     def checkpoint_steps(self) -> list[int]:
         """Steps of the complete checkpoints, damaged or not, ascending; raises RunError."""
-        names = list_names(self.checkpoints) or []
-        return sorted(int(name) for name in names if name.isdigit())
+        names = [name for name in list_names(self.checkpoints) or [] if name.isdigit()]
+        if '://' in str(self):  # where Orbax writes in place, and a mark at last
+            from orbax.checkpoint.utils import is_checkpoint_finalized
+
+            names = [name for name in names if is_checkpoint_finalized(self.checkpoints / name)]
+        return sorted(map(int, names))
 
     def read_config(self) -> dict[str, Any]:
         """The fields of config.json.
