@@ -16,8 +16,8 @@ import pytest
 
 from ssanet_jax import attention, layers
 from ssanet_jax.attention import ATTENTION
-from tests.attention.oracle import quick_jit, shapes_of
-from tests.helpers import ROOT
+from tests.attention.oracle import shapes_of
+from tests.helpers import ROOT, quick_jit
 
 SHAPE = (2, 5, 4, 64)
 CLASSES = {kind: layers.unwrap_partial(ATTENTION[kind]) for kind in sorted(ATTENTION)}

@@ -5,8 +5,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from ssanet_jax import SSABlock, create_model
-from tests.attention.oracle import quick_jit, shapes_of
-from tests.helpers import float64
+from tests.attention.oracle import shapes_of
+from tests.helpers import float64, quick_jit
 
 # All combinations of options, with one group, some, and one per channel.
 OPTIONS = [

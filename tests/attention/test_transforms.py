@@ -14,8 +14,7 @@ from flax import nnx
 
 from ssanet_jax import SSABlock, layers
 from ssanet_jax.attention import ATTENTION
-from tests.attention.oracle import quick_jit
-from tests.helpers import float64
+from tests.helpers import float64, quick_jit
 
 CHANNELS = 16
 CLASSES = {kind: layers.unwrap_partial(ATTENTION[kind]) for kind in sorted(ATTENTION)}

@@ -13,8 +13,7 @@ from ssanet_jax.layers.affine_map import AffineMap
 from ssanet_jax.models.folded_attention import FoldedSSA
 from ssanet_jax.models.folded_tail import chooses_fold
 from ssanet_jax.models.residual_block import Bottleneck, ResidualBlock
-from tests.attention.oracle import quick_jit
-from tests.helpers import assert_trees_equal, float64, mesh_of
+from tests.helpers import assert_trees_equal, float64, mesh_of, quick_jit
 
 RNG = np.random.default_rng(0)
 SSA = [{'combine': 'sum', 'num_groups': 1}, {'combine': 'mean', 'num_groups': 4}]
