@@ -7,6 +7,7 @@ import os
 import shutil
 import struct
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 from ssanet_jax.tools import predict as module
 from ssanet_jax.trained.prediction import Predictor
-from tests.helpers import own_flags, run_tool
+from tests.helpers import own_flags, quick_jit, run_tool
 
 
 def tool(capfd, *arguments):
@@ -82,7 +83,8 @@ def test_predictions_of_files_equal_the_runs_evaluation(
     )
 
     # The probabilities, as the network gives them plainly, without folding or padding.
-    logits = trained.model.apply(trained.variables, trained.preprocess(digits_test[0]), train=False)
+    apply = quick_jit(partial(trained.model.apply, train=False))
+    logits = apply(trained.variables, trained.preprocess(digits_test[0]))
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     for result, row in zip(results, np.asarray(expected), strict=True):
         top = sorted(row, reverse=True)[:5]
