@@ -15,6 +15,7 @@ os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from tests.browser import chromium  # noqa: F401
@@ -34,6 +35,11 @@ def compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = str(shared / 'compiled')
     os.environ['JAX_COMPILATION_CACHE_DIR'] = folder
     jax.config.update('jax_compilation_cache_dir', folder)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
 
 
 @pytest.fixture(scope='session')
