@@ -60,8 +60,16 @@ def digits(data_dir):
 
 
 @pytest.fixture(scope='session')
+def digits_run(tmp_path_factory, data_dir) -> Path:
+    """The workdir of an SSA-ResNet-8 on the digits, evaluated at two steps; do not modify it."""
+    from tests.report.runs import evaluated_run
+
+    return evaluated_run(tmp_path_factory.mktemp('runs') / 'digits', data_dir)
+
+
+@pytest.fixture(scope='session')
 def trained_digits(tmp_path_factory, data_dir) -> Path:
-    """The workdir of an SSA-ResNet-8 after 60 steps; do not modify it."""
+    """As `digits_run`, but trained for 60 steps, for tests that need a network that has learned."""
     from ssanet_jax.training import loop
     from tests.helpers import load_config
 

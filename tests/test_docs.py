@@ -19,7 +19,7 @@ from ssanet_jax.config import attention_fields
 from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.training import losses, metrics, trainer_setup
 from ssanet_jax.training.storage.workdir import Workdir
-from tests.helpers import ROOT, assert_trees_equal
+from tests.helpers import ROOT, assert_trees_equal, quick_jit
 
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
@@ -50,15 +50,16 @@ def test_the_custom_block_and_network_work():
 
     mine = partial(names['MagnitudeBlock'], name='mine')
     model = names['Plain'](num_classes=5, attention=mine, attention_stages=(2,))
-    logits, variables = model.init_with_output(jax.random.key(0), images, train=False)
+    run = quick_jit(partial(model.init_with_output, train=False, mutable=True))
+    logits, variables = run(jax.random.key(0), images)
     assert logits.shape == (2, 5)
+    gate = variables.pop('intermediates')['layer2_0']['mine']['gate'][0]
+    assert gate.shape == (2, 8, 8, 1)
     assert 'mine' in variables['params']['layer2_0']
     assert 'mine' not in variables['params']['layer1_0']
     arrays = weights.to_arrays(variables, model, naming='mine')
     assert 'layers.2.0.mine.bn.weight' in arrays
     assert_trees_equal(weights.from_torch(arrays, model), variables)
-    _, state = model.apply(variables, images, train=False, mutable=['intermediates'])
-    assert state['intermediates']['layer2_0']['mine']['gate'][0].shape == (2, 8, 8, 1)
 
 
 def test_a_named_block_has_the_options_of_the_page(monkeypatch):
@@ -135,14 +136,14 @@ def test_a_custom_block_loss_metric_and_evaluator_train_as_the_page_says(
     assert losses.make_loss(names['get_config']().loss) is names['focal']
 
 
-def test_the_code_for_a_trained_run_works(trained_digits, tmp_path, monkeypatch, capsys):
+def test_the_code_for_a_trained_run_works(digits_run, tmp_path, monkeypatch, capsys):
     pytest.importorskip('gradio')
     from ssanet_jax.tools import demo
 
     serve = create_autospec(demo.serve)  # checks arguments, opens no port
     monkeypatch.setattr(demo, 'serve', serve)
     monkeypatch.chdir(tmp_path)
-    page = (ROOT / 'docs/trained.md').read_text().replace('runs/digits', str(trained_digits))
+    page = (ROOT / 'docs/trained.md').read_text().replace('runs/digits', str(digits_run))
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     paths = [tmp_path / f'{number}.png' for number in range(4)]
     for path, image in zip(paths, images, strict=False):  # the last is missing
