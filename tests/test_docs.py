@@ -13,10 +13,8 @@ from PIL import Image
 
 import ssanet_jax
 from ssanet_jax import SSABlock, create_model, data, weights
-from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.config import attention_fields
-from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.training import losses, metrics, trainer_setup
 from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import ROOT, assert_trees_equal, quick_jit
@@ -171,20 +169,3 @@ def test_the_ssa_block_of_the_models_page_runs():
     exec(re.search(r'```python\n([^`]*SSABlock.*?)```', page, re.DOTALL)[1], names)
     assert names['y'].shape == names['x'].shape
     assert names['updates'].keys() == {'batch_stats'}
-
-
-@pytest.mark.parametrize('name', ['resnet20', 'densenet121', 'mobilenet_v2'])
-def test_the_table_of_networks_has_their_sizes(name):
-    model = create_model(name, num_classes=10)
-    if model.stem == 'imagenet':
-        model = model.clone(num_classes=1000)
-    found = model_cost(model, 32 if model.stem == 'cifar' else 224)
-    page = (ROOT / 'docs/models.md').read_text()
-    (row,) = re.findall(rf'^\| `{name}` \| [A-Z].*$', page, re.MULTILINE)
-    assert f'| {found.parameters:,} | {found.macs / 1e9:.3f} G |' in row
-
-
-def test_the_tables_have_every_network_and_every_attention():
-    page = (ROOT / 'docs/models.md').read_text()
-    for name in (*NETWORKS, *ATTENTION):
-        assert f'| `{name}` |' in page, name
