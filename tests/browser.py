@@ -1,6 +1,6 @@
 """Headless Chromium for tests of pages, without access to other machines.
 
-A test that imports the fixture `chromium`, or has it from a conftest.py, gets a selenium driver.
+A test with the fixture `chromium`, which conftest.py imports, gets a selenium driver.
 """
 
 import json
@@ -15,7 +15,7 @@ PHONE, DESKTOP = (390, 844), (1280, 900)
 _BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """A selenium driver of Chromium; skips where it, or its driver, is not installed."""
     webdriver = pytest.importorskip('selenium.webdriver', reason='selenium is not installed')

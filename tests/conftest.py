@@ -15,6 +15,7 @@ os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from tests.browser import chromium  # noqa: F401
@@ -36,6 +37,11 @@ def compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     jax.config.update('jax_compilation_cache_dir', folder)
 
 
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
 @pytest.fixture(scope='session')
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of prepared datasets of this session."""
@@ -54,8 +60,16 @@ def digits(data_dir):
 
 
 @pytest.fixture(scope='session')
+def digits_run(tmp_path_factory, data_dir) -> Path:
+    """The workdir of an SSA-ResNet-8 on the digits, evaluated at two steps; do not modify it."""
+    from tests.report.runs import evaluated_run
+
+    return evaluated_run(tmp_path_factory.mktemp('runs') / 'digits', data_dir)
+
+
+@pytest.fixture(scope='session')
 def trained_digits(tmp_path_factory, data_dir) -> Path:
-    """The workdir of an SSA-ResNet-8 after 60 steps; do not modify it."""
+    """As `digits_run`, but trained for 60 steps, for tests that need a network that has learned."""
     from ssanet_jax.training import loop
     from tests.helpers import load_config
 

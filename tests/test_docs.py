@@ -13,13 +13,11 @@ from PIL import Image
 
 import ssanet_jax
 from ssanet_jax import SSABlock, create_model, data, weights
-from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.config import attention_fields
-from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.training import losses, metrics, trainer_setup
 from ssanet_jax.training.storage.workdir import Workdir
-from tests.helpers import ROOT, assert_trees_equal
+from tests.helpers import ROOT, assert_trees_equal, quick_jit
 
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
@@ -50,15 +48,16 @@ def test_the_custom_block_and_network_work():
 
     mine = partial(names['MagnitudeBlock'], name='mine')
     model = names['Plain'](num_classes=5, attention=mine, attention_stages=(2,))
-    logits, variables = model.init_with_output(jax.random.key(0), images, train=False)
+    run = quick_jit(partial(model.init_with_output, train=False, mutable=True))
+    logits, variables = run(jax.random.key(0), images)
     assert logits.shape == (2, 5)
+    gate = variables.pop('intermediates')['layer2_0']['mine']['gate'][0]
+    assert gate.shape == (2, 8, 8, 1)
     assert 'mine' in variables['params']['layer2_0']
     assert 'mine' not in variables['params']['layer1_0']
     arrays = weights.to_arrays(variables, model, naming='mine')
     assert 'layers.2.0.mine.bn.weight' in arrays
     assert_trees_equal(weights.from_torch(arrays, model), variables)
-    _, state = model.apply(variables, images, train=False, mutable=['intermediates'])
-    assert state['intermediates']['layer2_0']['mine']['gate'][0].shape == (2, 8, 8, 1)
 
 
 def test_a_named_block_has_the_options_of_the_page(monkeypatch):
@@ -135,14 +134,14 @@ def test_a_custom_block_loss_metric_and_evaluator_train_as_the_page_says(
     assert losses.make_loss(names['get_config']().loss) is names['focal']
 
 
-def test_the_code_for_a_trained_run_works(trained_digits, tmp_path, monkeypatch, capsys):
+def test_the_code_for_a_trained_run_works(digits_run, tmp_path, monkeypatch, capsys):
     pytest.importorskip('gradio')
     from ssanet_jax.tools import demo
 
     serve = create_autospec(demo.serve)  # checks arguments, opens no port
     monkeypatch.setattr(demo, 'serve', serve)
     monkeypatch.chdir(tmp_path)
-    page = (ROOT / 'docs/trained.md').read_text().replace('runs/digits', str(trained_digits))
+    page = (ROOT / 'docs/trained.md').read_text().replace('runs/digits', str(digits_run))
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     paths = [tmp_path / f'{number}.png' for number in range(4)]
     for path, image in zip(paths, images, strict=False):  # the last is missing
@@ -170,20 +169,3 @@ def test_the_ssa_block_of_the_models_page_runs():
     exec(re.search(r'```python\n([^`]*SSABlock.*?)```', page, re.DOTALL)[1], names)
     assert names['y'].shape == names['x'].shape
     assert names['updates'].keys() == {'batch_stats'}
-
-
-@pytest.mark.parametrize('name', ['resnet20', 'densenet121', 'mobilenet_v2'])
-def test_the_table_of_networks_has_their_sizes(name):
-    model = create_model(name, num_classes=10)
-    if model.stem == 'imagenet':
-        model = model.clone(num_classes=1000)
-    found = model_cost(model, 32 if model.stem == 'cifar' else 224)
-    page = (ROOT / 'docs/models.md').read_text()
-    (row,) = re.findall(rf'^\| `{name}` \| [A-Z].*$', page, re.MULTILINE)
-    assert f'| {found.parameters:,} | {found.macs / 1e9:.3f} G |' in row
-
-
-def test_the_tables_have_every_network_and_every_attention():
-    page = (ROOT / 'docs/models.md').read_text()
-    for name in (*NETWORKS, *ATTENTION):
-        assert f'| `{name}` |' in page, name

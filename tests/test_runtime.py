@@ -145,11 +145,9 @@ def test_a_device_that_is_there_is_not_missing():
         '-m ssanet_jax.tools.checkpoints verify --workdir={run}',
     ],
 )
-def test_commands_do_without_the_device_or_end_in_one_line(
-    tmp_path, trained_digits, platform, command
-):
+def test_commands_do_without_the_device_or_end_in_one_line(tmp_path, digits_run, platform, command):
     Image.new('RGB', (8, 8)).save(tmp_path / 'image.png')
-    words = command.format(tmp=tmp_path, run=trained_digits).split()
+    words = command.format(tmp=tmp_path, run=digits_run).split()
     environment = {**os.environ, 'JAX_PLATFORMS': platform}
     done = subprocess.run(
         [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True

@@ -1,11 +1,13 @@
 """What works where TensorFlow is not installed, and which modules import it."""
 
 import ast
+import json
 import subprocess
 import sys
 
 from tests import fabricate
 from tests.helpers import ROOT
+from tests.test_main import digits_flags, main
 
 ALLOWED = {'data/conversion.py', 'data/tfrecords.py', 'export/saved_model.py', 'runtime.py'}
 
@@ -22,7 +24,7 @@ class Hidden(importlib.machinery.PathFinder):
 sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = Hidden
 """
 
-RUN = """
+USE = """
 from pathlib import Path
 
 import numpy as np
@@ -31,23 +33,14 @@ import ssanet_jax
 from ssanet_jax import data
 from ssanet_jax.export import parity
 from ssanet_jax.export.export import export_trained
-from ssanet_jax.report.page import write_report
 from ssanet_jax.trained.prediction import Predictor
-from ssanet_jax.training import evaluation, loop
 from tests import fabricate
-from tests.helpers import load_config
 
 folder = Path(sys.argv[1])
-config = load_config('digits_ssa20')
-config.model.name = 'ssa_resnet8'
-config.num_train_steps = config.eval_every_steps = config.log_every_steps = 2
-loop.train_and_evaluate(config, str(folder))
-evaluation.evaluate_checkpoint(config, str(folder), 'latest')
 trained = ssanet_jax.load(folder)
 photograph = fabricate.photograph(np.random.default_rng(0))
-(batch,) = data.file_batches([photograph], config.dataset, 8)
+(batch,) = data.file_batches([photograph], trained.config.dataset, 8)
 assert len(Predictor(trained, 8).top(batch.image[batch.good()], 1)) == 1
-write_report(folder)
 export_trained(trained, 'stablehlo', folder / 'exported', parity.evaluation_images(trained))
 """
 
@@ -77,11 +70,26 @@ with pytest.raises(ConfigError, match=r"Preparing a dataset needs TensorFlow: pi
 """
 
 
-def test_digits_are_trained_evaluated_predicted_reported_and_exported(tmp_path):
-    run(RUN, tmp_path)
-    assert (tmp_path / 'report.html').exists()
-    assert list(tmp_path.glob('events.out.tfevents*'))
-    assert (tmp_path / 'exported' / 'config.json').exists()
+def test_digits_are_trained_reported_evaluated_predicted_and_exported(tmp_path, data_dir):
+    (tmp_path / 'sitecustomize.py').write_text(HIDE)
+    folder = tmp_path / 'run'
+    flags = digits_flags(folder, data_dir)
+    train = ['--report', '--config.num_train_steps=10', '--config.batch_size=32']
+    trained, evaluated = (
+        main(*flags, *others, PYTHONPATH=str(tmp_path))
+        for others in (train, ['--mode=eval', '--checkpoint=latest'])
+    )
+    assert (trained.returncode, trained.stderr) == (0, '')
+    assert 'peak learning rate 0.05 (0.1 per 64 images)' in trained.stdout
+    assert 'step 10/10  eval' in trained.stdout
+    assert f'Report: {folder}/report.html' in trained.stdout
+    assert 'ssa_resnet8' in (folder / 'report.html').read_text()
+    assert list(folder.glob('events.out.tfevents*'))
+    assert (evaluated.returncode, evaluated.stderr) == (0, '')
+    summary = json.loads((folder / 'summary.json').read_text())
+    assert f'{summary["final"]["top1"]:.2f} %' in evaluated.stdout
+    run(USE, folder)
+    assert (folder / 'exported' / 'config.json').exists()
 
 
 def test_array_record_and_folders_are_read_and_the_rest_names_the_extra(

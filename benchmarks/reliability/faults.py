@@ -32,7 +32,7 @@ KINDS = {
     ),
     'folders of images': (
         'data/test_image_folder.py', 'data/test_findings.py', 'training/test_data_check.py',
-        'tools/test_check_data.py', 'test_folder.py',
+        'tools/test_check_data.py', 'test_photographs.py',
     ),
     'files of weights': (
         'weights/test_matching.py', 'weights/test_checkpoint_parts.py', 'weights/test_files.py',

@@ -6,18 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.helpers import float64
+from tests.helpers import float64, quick_jit
 
 EPSILON = 1e-5  # of every BatchNorm
-
-# Slow programs that compile in half the time.
-quick_jit = partial(
-    jax.jit,
-    compiler_options={
-        'xla_backend_optimization_level': 0,
-        'xla_llvm_disable_expensive_passes': True,
-    },
-)
 
 
 def sigmoid(a):

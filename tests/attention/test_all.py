@@ -16,8 +16,8 @@ import pytest
 
 from ssanet_jax import attention, layers
 from ssanet_jax.attention import ATTENTION
-from tests.attention.oracle import quick_jit, shapes_of
-from tests.helpers import ROOT
+from tests.attention.oracle import shapes_of
+from tests.helpers import ROOT, quick_jit
 
 SHAPE = (2, 5, 4, 64)
 CLASSES = {kind: layers.unwrap_partial(ATTENTION[kind]) for kind in sorted(ATTENTION)}
@@ -103,17 +103,16 @@ def test_the_result_has_the_shape_and_dtype_of_the_input(kind, dtype, train):
 def test_bfloat16_loses_only_the_rounding_of_its_input_and_output(kind):
     block = ATTENTION[kind]()
     variables, x = variables_of(block), jnp.asarray(features(), jnp.bfloat16)
-    y, exact = (
-        block.apply(variables, x, train=True, mutable=['batch_stats'])[0]
-        for x in (x, x.astype(jnp.float32))
-    )
+    apply = quick_jit(partial(block.apply, train=True, mutable=['batch_stats']))
+    y, exact = (apply(variables, x)[0] for x in (x, x.astype(jnp.float32)))
     np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
 
 
 @EACH
 def test_the_input_and_every_parameter_get_a_gradient_in_training(kind):
     block = ATTENTION[kind]()
-    x, variables = features(), block.init(jax.random.key(0), features(), train=False)
+    x = features()
+    variables = quick_jit(partial(block.init, train=False))(jax.random.key(0), x)
     cotangent = np.random.default_rng(2).normal(size=SHAPE).astype(np.float32)
 
     def loss(x, params):
@@ -131,7 +130,8 @@ def test_the_input_and_every_parameter_get_a_gradient_in_training(kind):
 def test_the_result_is_the_input_times_the_sown_gates(kind):
     block = ATTENTION[kind]()
     variables, x = variables_of(block), features()
-    y, extra = block.apply(variables, x, train=False, mutable=['intermediates'])
+    apply = partial(block.apply, train=False)
+    y, extra = quick_jit(partial(apply, mutable=['intermediates']))(variables, x)
     flat = flax.traverse_util.flatten_dict(extra['intermediates'])
     gates = [sown for path, (sown,) in flat.items() if path[-1] == 'gate']
     assert len(gates) == {'cbam': 2, 'scse': 2}.get(kind, 1)
@@ -139,7 +139,7 @@ def test_the_result_is_the_input_times_the_sown_gates(kind):
     for_channels = [np.repeat(gate, SHAPE[-1] // gate.shape[-1], axis=-1) for gate in gates]
     together = sum(for_channels) if kind == 'scse' else math.prod(for_channels)
     np.testing.assert_allclose(y, together * x, rtol=1e-6)
-    np.testing.assert_array_equal(block.apply(variables, x, train=False), y)
+    np.testing.assert_array_equal(quick_jit(apply)(variables, x), y)
 
 
 @EACH
@@ -164,6 +164,37 @@ def test_every_option_has_another_value_above(kind):
     assert OTHER.get(block, {}).keys() == options, f'complete OTHER above for {block.__name__}'
 
 
+def programs_differ(*blocks):
+    before, after = (training_step(block).lower(INPUT).as_text() for block in blocks)
+    return before != after
+
+
+def values_differ(*blocks):
+    before, after = (training_step(block)(INPUT) for block in blocks)
+    same = jax.tree.map(np.shape, before) == jax.tree.map(np.shape, after)
+    return not same or not jax.tree.all(
+        jax.tree.map(partial(np.allclose, rtol=1e-3), before, after)
+    )
+
+
+INPUT = np.random.default_rng(0).normal(size=(2, 2, 4, 3, 64)).astype(np.float32)
+
+
+def training_step(block):
+    """New variables, and the output and statistics of a training step on two devices of 'batch'."""
+
+    @quick_jit
+    def run(x):
+        variables = block.init(jax.random.key(0), x[0], train=False)
+        step = partial(block.apply, train=True, mutable=['batch_stats'])
+        return variables, jax.vmap(step, (None, 0), axis_name='batch')(variables, x)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    'differ', [programs_differ, pytest.param(values_differ, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ('block', 'option'),
     [
@@ -172,30 +203,10 @@ def test_every_option_has_another_value_above(kind):
         for option in others
     ],
 )
-def test_every_option_does_something(block, option):
+def test_every_option_does_something(block, option, differ):
     """Another value changes the initial variables, the output or the new statistics."""
     options = OTHER[block][option]
-    before, after = (
-        result(block(**{k: v for k, v in options.items() if k != option})),
-        result(block(**options)),
-    )
-    same = jax.tree.map(np.shape, before) == jax.tree.map(np.shape, after)
-    assert not same or not jax.tree.all(
-        jax.tree.map(partial(np.allclose, rtol=1e-3), before, after)
-    )
-
-
-def result(block):
-    """New variables, and the output and statistics of a training step on two devices of 'batch'."""
-    x = np.random.default_rng(0).normal(size=(2, 2, 4, 3, 64)).astype(np.float32)
-
-    @quick_jit
-    def run(x):
-        variables = block.init(jax.random.key(0), x[0], train=False)
-        step = partial(block.apply, train=True, mutable=['batch_stats'])
-        return variables, jax.vmap(step, (None, 0), axis_name='batch')(variables, x)
-
-    return run(x)
+    assert differ(block(**{k: v for k, v in options.items() if k != option}), block(**options))
 
 
 @pytest.mark.slow

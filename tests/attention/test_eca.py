@@ -32,10 +32,10 @@ def test_values_equal_a_loop_over_each_channels_neighbors(size):
 
 @pytest.mark.parametrize(
     ('channels', 'expected'),
-    [(1, 1), (16, 3), (64, 3), (128, 5), (256, 5), (512, 5), (1024, 5), (2048, 7)],
+    [(1, 1), (1024, 5)],  # test_golden.py has others
 )
 def test_the_kernel_grows_with_the_logarithm_of_the_channels(channels, expected):
-    """(log2(C) + 1) / 2 of equation 12: 0.5, 2.5, 3.5, 4, 4.5, 5, 5.5 and 6."""
+    """(log2(C) + 1) / 2 of equation 12: 0.5 and 5.5."""
     assert kernel_length(channels) == expected
 
 

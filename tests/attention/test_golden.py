@@ -17,9 +17,9 @@ from ssanet_jax.attention import (
     SpatialBlock,
     SSABlock,
 )
-from tests.attention.oracle import quick_jit, shapes_of
+from tests.attention.oracle import shapes_of
 from tests.golden import rule
-from tests.helpers import ROOT, float64
+from tests.helpers import ROOT, float64, quick_jit
 
 GOLDEN = json.loads((ROOT / 'tests' / 'golden' / 'blocks.json').read_text())
 OURS = {

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ssanet_jax.attention import SimAMBlock
-from tests.attention.oracle import quick_jit, result_of, shapes_of, sigmoid
+from tests.attention.oracle import result_of, shapes_of, sigmoid
+from tests.helpers import quick_jit
 
 
 def least_energy(t, mean, variance, regularizer):

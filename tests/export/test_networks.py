@@ -13,8 +13,8 @@ from ssanet_jax.export.program import Program
 from ssanet_jax.models.batch_norm_folding import for_inference
 from ssanet_jax.models.mobilenet import Stage
 from ssanet_jax.models.registry import NETWORKS
-from tests.attention.oracle import quick_jit
 from tests.export.fabricated import random_variables
+from tests.helpers import quick_jit
 
 WIDTHS = ((8,) * 6,)
 # Name, image size, and options that make it small.

@@ -6,15 +6,15 @@ import pytest
 from ssanet_jax.layers import affine_map
 from tests.helpers import assert_close, assert_same_function, float64
 
-RNG = np.random.default_rng(0)
+
+@pytest.fixture
+def random(rng):
+    """Draws an array of a shape."""
+    return lambda *shape: rng.normal(size=shape)
 
 
-def random(*shape):
-    return RNG.normal(size=shape)
-
-
-def test_moments_are_those_of_the_shifted_input():
-    h = np.asarray(RNG.normal(3.0, 1.0, size=(2, 3, 4, 5)))
+def test_moments_are_those_of_the_shifted_input(random):
+    h = 3.0 + random(2, 3, 4, 5)
     h[h < 2.5] = 0  # exact zeros, as after a ReLU
     with float64():
         moments = affine_map.moments(jnp.asarray(h))
@@ -26,9 +26,8 @@ def test_moments_are_those_of_the_shifted_input():
     assert_close(moments.second, sum(np.outer(row, row) for row in rows) / len(rows))
 
 
-def test_gradient_of_moments():
+def test_gradient_of_moments(random):
     """The shift is constant under differentiation, in the oracle too."""
-    shift = RNG.normal(size=5)
 
     def expected(h):
         centered = h - shift
@@ -36,22 +35,22 @@ def test_gradient_of_moments():
         return centered, jnp.mean(centered, (1, 2)), rows.T @ rows / rows.shape[0]
 
     with float64():
-        h = jnp.asarray(RNG.normal(size=(2, 3, 4, 5)))
+        h = jnp.asarray(random(2, 3, 4, 5))
         shift = jnp.mean(h, (0, 1, 2))
         _, pullback = jax.vjp(affine_map.moments, h)
         y, pullback_expected = jax.vjp(expected, h)
-        d = jax.tree.map(lambda a: jnp.asarray(RNG.normal(size=a.shape)), y)
+        d = jax.tree.map(lambda a: jnp.asarray(random(*a.shape)), y)
         (dh,) = pullback(affine_map.Moments(d[0], jnp.zeros(5), d[1], d[2]))
         assert_close(dh, pullback_expected(d)[0])
 
 
-def test_affine():
+def test_affine(random):
     assert_same_function(
         affine_map.affine, lambda h, w, b: h @ w + b, random(2, 3, 4, 5), random(5, 6), random(6)
     )
 
 
-def test_gated_affine():
+def test_gated_affine(random):
     assert_same_function(
         affine_map.gated_affine,
         lambda h, logit, w, b: (h @ w + b) / (1 + jnp.exp(-logit)),
@@ -63,7 +62,7 @@ def test_gated_affine():
 
 
 @pytest.mark.parametrize('branch', ['_bias_apart', '_bias_as_channel'])
-def test_a_gated_product_is_the_same_for_every_platform(branch):
+def test_a_gated_product_is_the_same_for_every_platform(branch, random):
     assert_same_function(
         getattr(affine_map, branch),
         lambda h, gate, w, b: h @ w + gate * b,
@@ -91,7 +90,7 @@ def test_a_closed_gate_has_finite_gradients():
         assert all(np.isfinite(g).all() for g in pullback(jnp.ones_like(y)))
 
 
-def test_pixelwise_dot():
+def test_pixelwise_dot(random):
     assert_same_function(
         affine_map.pixelwise_dot,
         lambda h, v: jnp.stack([h[n] @ v[n] for n in range(2)]),
@@ -100,13 +99,13 @@ def test_pixelwise_dot():
     )
 
 
-def test_pixelwise_dot_of_bfloat16_is_summed_in_float32():
+def test_pixelwise_dot_of_bfloat16_is_summed_in_float32(random):
     h, v = jnp.asarray(random(2, 3, 4, 5), jnp.bfloat16), jnp.asarray(random(2, 5), jnp.float32)
     expected = np.einsum('nhwk,nk->nhw', np.asarray(h, np.float64), np.asarray(v, np.float64))
     np.testing.assert_allclose(affine_map.pixelwise_dot(h, v), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_an_affine_map_splits_into_its_channels():
+def test_an_affine_map_splits_into_its_channels(random):
     whole = affine_map.AffineMap(
         *(jnp.asarray(random(*s), jnp.float32) for s in ((2, 3, 4, 5), (2, 5), (5, 6), (6,)))
     )

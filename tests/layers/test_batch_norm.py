@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from ssanet_jax import layers
-from tests.helpers import float64, mesh_of
+from tests.helpers import float64, mesh_of, quick_jit
 
-RNG = np.random.default_rng(0)
 SETTINGS = {'momentum': 0.8, 'epsilon': 1e-3, 'scale_init': nn.initializers.normal()}
 
 
 def variables():
+    rng = np.random.default_rng(1)
     return {
-        'params': {'scale': RNG.normal(size=6), 'bias': RNG.normal(size=6)},
-        'batch_stats': {'mean': RNG.normal(size=6), 'var': RNG.uniform(1, 2, size=6)},
+        'params': {'scale': rng.normal(size=6), 'bias': rng.normal(size=6)},
+        'batch_stats': {'mean': rng.normal(size=6), 'var': rng.uniform(1, 2, size=6)},
     }
 
 
@@ -34,8 +34,8 @@ def results(norm, variables, x, dy, **options):
 
 @pytest.mark.parametrize('fast', [True, False])
 @pytest.mark.parametrize('running', [True, False])
-def test_batch_norm_is_flaxs(running, fast):
-    x, dy = RNG.normal(2.0, 1.0, size=(2, 4, 3, 5, 6))
+def test_batch_norm_is_flaxs(running, fast, rng):
+    x, dy = rng.normal(2.0, 1.0, size=(2, 4, 3, 5, 6))
     state = variables()
     options = {'use_running_average': running, 'use_fast_variance': fast}
     with float64():
@@ -48,15 +48,15 @@ def test_batch_norm_is_flaxs(running, fast):
 @pytest.mark.parametrize(
     ('groups', 'fast'), [(None, True), ([[0, 1], [2, 3]], True), ([[0, 1], [2, 3]], False)]
 )
-def test_batch_norm_over_devices_is_flaxs(groups, fast):
-    x, dy = RNG.normal(2.0, 1.0, size=(2, 8, 3, 5, 6))
+def test_batch_norm_over_devices_is_flaxs(groups, fast, rng):
+    x, dy = rng.normal(2.0, 1.0, size=(2, 8, 3, 5, 6))
     state = variables()
     options = {'use_running_average': False, 'use_fast_variance': fast}
     options |= {'axis_name': 'data', 'axis_index_groups': groups}
     spec = jax.sharding.PartitionSpec('data')
     with float64():
         mine, flaxs = (
-            jax.jit(
+            quick_jit(
                 jax.shard_map(
                     lambda x, dy, norm=norm: jax.tree.map(
                         lambda a: a[None], results(norm, state, x, dy, **options)
@@ -75,8 +75,8 @@ def test_batch_norm_over_devices_is_flaxs(groups, fast):
 @pytest.mark.parametrize('x_dtype', [jnp.float32, jnp.bfloat16], ids=['float32', 'bfloat16'])
 @pytest.mark.parametrize('dtype', [None, jnp.bfloat16], ids=['inferred', 'bfloat16'])
 @pytest.mark.parametrize('param_dtype', [jnp.float32, jnp.bfloat16], ids=['float32', 'bfloat16'])
-def test_dtypes_are_flaxs(x_dtype, dtype, param_dtype):
-    x = jnp.asarray(RNG.normal(size=(4, 3, 6)), x_dtype)
+def test_dtypes_are_flaxs(x_dtype, dtype, param_dtype, rng):
+    x = jnp.asarray(rng.normal(size=(4, 3, 6)), x_dtype)
     with jax.numpy_dtype_promotion('standard'):  # flax promotes implicitly
         mine, flaxs = (
             jax.eval_shape(
@@ -89,8 +89,8 @@ def test_dtypes_are_flaxs(x_dtype, dtype, param_dtype):
     assert mine == flaxs
 
 
-def test_use_running_average_can_be_an_attribute_or_an_argument_but_not_both():
-    x, state = RNG.normal(size=(4, 6)).astype(np.float32), variables()
+def test_use_running_average_can_be_an_attribute_or_an_argument_but_not_both(rng):
+    x, state = rng.normal(size=(4, 6)).astype(np.float32), variables()
     state = jax.tree.map(np.float32, state)
     for running in (False, True):
         expected, argument, positional = (
@@ -107,9 +107,9 @@ def test_use_running_average_can_be_an_attribute_or_an_argument_but_not_both():
         layers.BatchNorm(use_running_average=True).apply(state, x, use_running_average=True)
 
 
-def test_statistics_of_bfloat16_input_are_computed_in_float32():
+def test_statistics_of_bfloat16_input_are_computed_in_float32(rng):
     """The mean exceeds the precision of bfloat16."""
-    x = jnp.asarray(RNG.normal(30.0, 1.0, size=(64, 8, 6)), jnp.bfloat16)
+    x = jnp.asarray(rng.normal(30.0, 1.0, size=(64, 8, 6)), jnp.bfloat16)
     layer = layers.BatchNorm(use_running_average=False)
     y, _ = layer.init_with_output(jax.random.key(0), x)
     exact = np.asarray(x, np.float64)
@@ -134,9 +134,9 @@ def test_two_passes_are_precise_where_means_exceed_deviations(fast, ratio, error
     assert np.abs(found - exact).max() < error
 
 
-def test_statistics_keep_their_dtype():
+def test_statistics_keep_their_dtype(rng):
     with float64():
-        x = jnp.asarray(RNG.normal(size=(4, 6)))
+        x = jnp.asarray(rng.normal(size=(4, 6)))
         layer = layers.BatchNorm(use_running_average=False)
         variables = layer.init(jax.random.key(0), x)
         _, updated = layer.apply(variables, x, mutable=['batch_stats'])

@@ -8,12 +8,10 @@ from ssanet_jax import create_model, layers
 from ssanet_jax.layers import conv_pool
 from tests.helpers import assert_close, assert_same_function, float64
 
-RNG = np.random.default_rng(0)
-
 
 @pytest.mark.parametrize('stride', [1, 2])
 @pytest.mark.parametrize('size', [1, 3])
-def test_conv_is_a_padded_convolution(size, stride):
+def test_conv_is_a_padded_convolution(size, stride, rng):
     layer = layers.conv(4, size, stride=stride, dtype=jnp.float64, name='conv')
     assert_same_function(
         lambda x, w: layer.apply({'params': {'kernel': w}}, x),
@@ -24,32 +22,32 @@ def test_conv_is_a_padded_convolution(size, stride):
             padding=((size // 2, size // 2),) * 2,
             dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
         ),
-        RNG.normal(size=(2, 5, 6, 3)),
-        RNG.normal(size=(size, size, 3, 4)),
+        rng.normal(size=(2, 5, 6, 3)),
+        rng.normal(size=(size, size, 3, 4)),
     )
 
 
-def test_relu():
-    assert_same_function(layers.relu, lambda x: jnp.maximum(x, 0), RNG.normal(size=(2, 3, 4, 5)))
+def test_relu(rng):
+    assert_same_function(layers.relu, lambda x: jnp.maximum(x, 0), rng.normal(size=(2, 3, 4, 5)))
     _, pullback = jax.vjp(layers.relu, jnp.zeros(3))
     assert not pullback(jnp.ones(3))[0].any()  # as torch has it at 0
     assert np.isnan(layers.relu(jnp.asarray([jnp.nan]))).all()  # a diverged network shows
 
 
 @pytest.mark.parametrize('shape', [(2, 8, 8, 3), (2, 7, 9, 3), (1, 2, 5, 1), (1, 1, 1, 2)])
-def test_max_pool_and_the_gradient_among_equal_maxima(shape):
+def test_max_pool_and_the_gradient_among_equal_maxima(shape, rng):
     """Small integers, so that most windows have several maxima."""
 
     def expected(x):
         return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
 
-    assert_same_function(layers.max_pool, expected, np.round(RNG.normal(size=shape)))
+    assert_same_function(layers.max_pool, expected, np.round(rng.normal(size=shape)))
 
 
 @pytest.mark.parametrize('shape', [(2, 4, 6, 3), (2, 7, 4, 3), (1, 1, 5, 2)])
-def test_mean_pool_ceil_averages_the_pixels_that_exist(shape):
+def test_mean_pool_ceil_averages_the_pixels_that_exist(shape, rng):
     """NumPy's means of slices, which end at the edge, as torch's with ceil_mode."""
-    x = RNG.normal(size=shape)
+    x = rng.normal(size=shape)
     rows, columns = (range(0, length, 2) for length in shape[1:3])
     expected = [[x[:, i : i + 2, j : j + 2].mean(axis=(1, 2)) for j in columns] for i in rows]
     with float64():
@@ -59,17 +57,17 @@ def test_mean_pool_ceil_averages_the_pixels_that_exist(shape):
 
 @pytest.mark.parametrize('branch', ['_as_matrices', '_as_convolution'])
 @pytest.mark.parametrize('stride', [1, 2])
-def test_a_1x1_convolution_is_the_same_for_every_platform(branch, stride):
+def test_a_1x1_convolution_is_the_same_for_every_platform(branch, stride, rng):
     assert_same_function(
         lambda x, w: getattr(conv_pool, branch)(x, w, stride),
         lambda x, w: jnp.einsum('nhwk,kc->nhwc', x[:, ::stride, ::stride], w),
-        RNG.normal(size=(2, 5, 6, 3)),
-        RNG.normal(size=(3, 4)),
+        rng.normal(size=(2, 5, 6, 3)),
+        rng.normal(size=(3, 4)),
     )
 
 
-def test_max_pool_has_the_same_tangent_on_every_platform():
-    x, dx = np.round(RNG.normal(size=(2, 7, 9, 3))), RNG.normal(size=(2, 7, 9, 3))
+def test_max_pool_has_the_same_tangent_on_every_platform(rng):
+    x, dx = np.round(rng.normal(size=(2, 7, 9, 3))), rng.normal(size=(2, 7, 9, 3))
     with float64():
         first = conv_pool._max_pool_tangent(x, dx)
         second = conv_pool._max_pool_tangent_by_position(x, dx)
@@ -77,11 +75,11 @@ def test_max_pool_has_the_same_tangent_on_every_platform():
 
 
 @pytest.mark.parametrize('function', [layers.relu, layers.max_pool])
-def test_forward_mode_is_the_slope_of_the_function(function):
+def test_forward_mode_is_the_slope_of_the_function(function, rng):
     """Both are piecewise linear and far from a corner, so differences are exact."""
     x, dx = (
-        RNG.permutation(2 * 6 * 6 * 3).reshape(2, 6, 6, 3) - 100.5,
-        RNG.normal(size=(2, 6, 6, 3)),
+        rng.permutation(2 * 6 * 6 * 3).reshape(2, 6, 6, 3) - 100.5,
+        rng.normal(size=(2, 6, 6, 3)),
     )
     with float64():
         _, tangent = jax.jvp(function, (jnp.asarray(x),), (jnp.asarray(dx),))
@@ -89,9 +87,9 @@ def test_forward_mode_is_the_slope_of_the_function(function):
 
 
 @pytest.mark.slow
-def test_forward_over_reverse_mode_of_a_network_with_plain_tails():
+def test_forward_over_reverse_mode_of_a_network_with_plain_tails(rng):
     model = create_model('ssa_resnet50', num_classes=3, tail='plain', stage_sizes=(1, 1), width=4)
-    x, dx = (RNG.normal(size=(2, 16, 16, 3)).astype(np.float32) for _ in range(2))
+    x, dx = (rng.normal(size=(2, 16, 16, 3)).astype(np.float32) for _ in range(2))
     variables = model.init(jax.random.key(0), x, train=False)
 
     def loss(x):

@@ -16,8 +16,7 @@ from ssanet_jax.models.residual_block import BasicBlock, Bottleneck, ResidualBlo
 from ssanet_jax.models.resnet import ResNet
 from ssanet_jax.trained.load import TrainedModel
 from ssanet_jax.trained.prediction import Predictor
-
-RNG = np.random.default_rng(0)
+from tests.helpers import quick_jit
 
 
 def trained(model, size=32):
@@ -25,8 +24,9 @@ def trained(model, size=32):
     shapes = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.ones((1, size, size, 3)), train=False)
     )
+    rng = np.random.default_rng(0)
     return jax.tree.map(
-        lambda s: (RNG.uniform(0.5, 1.5, s.shape) * (s.size**-0.5 if s.ndim > 1 else 1)).astype(
+        lambda s: (rng.uniform(0.5, 1.5, s.shape) * (s.size**-0.5 if s.ndim > 1 else 1)).astype(
             np.float32
         ),
         shapes,
@@ -59,11 +59,11 @@ def test_logits_are_kept_with_other_blocks_and_places(name, options):
 def assert_kept(model, size):
     """Folds `model`, compares logits, and returns the folded variables."""
     variables = trained(model, size)
-    images = jnp.asarray(RNG.normal(size=(2, size, size, 3)), jnp.float32)
-    expected = jax.jit(partial(model.apply, train=False))(variables, images)
+    images = jnp.asarray(np.random.default_rng(1).normal(size=(2, size, size, 3)), jnp.float32)
+    expected = quick_jit(partial(model.apply, train=False))(variables, images)
     folded, folded_variables = for_inference(model, variables)
     assert folded != model
-    logits = jax.jit(partial(folded.apply, train=False))(folded_variables, images)
+    logits = quick_jit(partial(folded.apply, train=False))(folded_variables, images)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
     return folded_variables
 
@@ -151,26 +151,26 @@ class OtherNorm(layers.BatchNorm):
     ],
     ids=str,
 )
-def test_networks_with_custom_parts_are_not_folded_and_keep_their_logits(options, message):
+def test_networks_with_custom_parts_are_not_folded_and_keep_their_logits(options, message, rng):
     model = create_model('resnet18', num_classes=10, stage_sizes=(1,), width=8, **options)
     variables = trained(model)
-    images = jnp.asarray(RNG.normal(size=(3, 32, 32, 3)), jnp.float32)
-    expected = jax.jit(partial(model.apply, train=False))(variables, images)
+    images = jnp.asarray(rng.normal(size=(3, 32, 32, 3)), jnp.float32)
+    expected = quick_jit(partial(model.apply, train=False))(variables, images)
     other, other_variables = for_inference(model, variables)
-    logits = jax.jit(partial(other.apply, train=False))(other_variables, images)
+    logits = quick_jit(partial(other.apply, train=False))(other_variables, images)
     np.testing.assert_array_equal(logits, expected)
     with pytest.raises(TypeError, match=message):
         fold_batch_norm(model, variables)
 
 
-def test_predictor_is_correct_with_a_custom_block():
+def test_predictor_is_correct_with_a_custom_block(rng):
     config = base()
     config.dataset.image_size = 32
     model = create_model('resnet18', num_classes=3, stage_sizes=(1,), width=8, block=OtherNames)
     trained_model = TrainedModel(config, model, trained(model), step=1, classes=('a', 'b', 'c'))
-    images = RNG.integers(0, 256, size=(2, 32, 32, 3)).astype(np.uint8)
+    images = rng.integers(0, 256, size=(2, 32, 32, 3)).astype(np.uint8)
     preprocessed = trained_model.preprocess(jnp.asarray(images))
-    expected = model.apply(trained_model.variables, preprocessed, train=False)
+    expected = quick_jit(partial(model.apply, train=False))(trained_model.variables, preprocessed)
     logits = Predictor(trained_model, batch_size=8).logits(images)
     np.testing.assert_allclose(logits, expected, rtol=1e-5)
 

@@ -10,14 +10,39 @@ import pytest
 
 from ssanet_jax import create_model
 from ssanet_jax.attention import ATTENTION
-from ssanet_jax.models.registry import NETWORKS
+from ssanet_jax.models.registry import NETWORKS, split_name
 from ssanet_jax.weights.convert import variable_shapes
 from tests.helpers import ROOT
 
 GOLDEN = json.loads((ROOT / 'tests' / 'golden' / 'attention56.json').read_text())
 CIFAR = {'stem': 'cifar'}
-# Deeper variants of networks.
-DEEP = ('se_resnet34', 'se_resnet101', 'se_resnet152', 'ssa_resnet152')
+# Blocks per stage of the deeper networks of each family, whose parameters the slow tests count:
+# He et al. 2015, table 1 and section 4.2, and 2016, section 4; Xie et al. 2017, table 1; Zagoruyko
+# and Komodakis 2016, table 1; Huang et al. 2017, table 1; Wang et al. 2017, table 2, whose 1, 2 and
+# 3 attention modules have 4 blocks each, after one.
+DEEP = {
+    'resnet34': (3, 4, 6, 3),
+    'resnet101': (3, 4, 23, 3),
+    'resnet152': (3, 8, 36, 3),
+    'resnet32': (5, 5, 5),
+    'resnet44': (7, 7, 7),
+    'resnet56': (9, 9, 9),
+    'resnet110': (18, 18, 18),
+    'resnext101_32x8d': (3, 4, 23, 3),
+    'resnext101_64x4d': (3, 4, 23, 3),
+    'wide_resnet101_2': (3, 4, 23, 3),
+    'preact_resnet34': (3, 4, 6, 3),
+    'preact_resnet101': (3, 4, 23, 3),
+    'preact_resnet152': (3, 8, 36, 3),
+    'preact_resnet110': (18, 18, 18),
+    'preact_resnet164': (18, 18, 18),
+    'wide_resnet28_10': (4, 4, 4),
+    'wide_resnet40_4': (6, 6, 6),
+    'densenet161': (6, 12, 36, 24),
+    'densenet169': (6, 12, 32, 32),
+    'densenet201': (6, 12, 48, 32),
+    'residual_attention92': (5, 9, 13, 3),
+}
 
 # Exact counts of reference implementations.
 EXACT = [
@@ -118,8 +143,16 @@ def assert_published(parameters, expected):
         assert f'{parameters / 1e6:.{digits}f}' == expected
 
 
+def marks(name):
+    return pytest.mark.slow if split_name(name)[1] in DEEP else ()
+
+
 @pytest.mark.parametrize(
-    ('kind', 'name'), [*zip(itertools.cycle(sorted(ATTENTION)), sorted(NETWORKS), strict=False)]
+    ('kind', 'name'),
+    [
+        pytest.param(kind, name, marks=marks(name))
+        for kind, name in zip(itertools.cycle(sorted(ATTENTION)), sorted(NETWORKS), strict=False)
+    ],
 )
 def test_each_network_has_the_published_parameters_and_those_of_its_attention(kind, name):
     """Shapes only, at the network's original size."""
@@ -143,7 +176,7 @@ def test_each_network_has_the_published_parameters_and_those_of_its_attention(ki
 @pytest.mark.parametrize(
     ('name', 'num_classes', 'options', 'expected'),
     [
-        pytest.param(*row, marks=pytest.mark.slow if row[0] in DEEP else ())
+        pytest.param(*row, marks=marks(row[0]))
         for row in [*EXACT, *((name, k, {}, text) for name, k, text in PRINTED)]
         if row[0] not in NETWORKS or row[2]
     ],
@@ -151,6 +184,11 @@ def test_each_network_has_the_published_parameters_and_those_of_its_attention(ki
 def test_other_models_have_the_published_parameters(name, num_classes, options, expected):
     model = create_model(name, num_classes=num_classes, **options)
     assert_published(count(variable_shapes(model)['params']), expected)
+
+
+@pytest.mark.parametrize('name', DEEP)
+def test_deep_networks_have_the_published_stages(name):
+    assert create_model(name, num_classes=10).blocks == DEEP[name]
 
 
 def test_every_network_is_among_those():

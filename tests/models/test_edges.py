@@ -16,8 +16,7 @@ from ssanet_jax.attention import ATTENTION
 from ssanet_jax.models.batch_norm_folding import fold_batch_norm
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.metrics import Metrics
-from tests.attention.oracle import quick_jit
-from tests.helpers import enable_x64
+from tests.helpers import enable_x64, quick_jit
 from tests.models.test_network import ONCE, init_quickly, small
 
 QUICK = ('resnet18', 'resnet50', 'vgg16_bn', 'mobilenet_v1')

@@ -13,10 +13,8 @@ from ssanet_jax.layers.affine_map import AffineMap
 from ssanet_jax.models.folded_attention import FoldedSSA
 from ssanet_jax.models.folded_tail import chooses_fold
 from ssanet_jax.models.residual_block import Bottleneck, ResidualBlock
-from tests.attention.oracle import quick_jit
-from tests.helpers import assert_trees_equal, float64, mesh_of
+from tests.helpers import assert_trees_equal, float64, mesh_of, quick_jit
 
-RNG = np.random.default_rng(0)
 SSA = [{'combine': 'sum', 'num_groups': 1}, {'combine': 'mean', 'num_groups': 4}]
 ATTENTION = {
     'none': None,
@@ -31,8 +29,14 @@ def block(tail, attention=None, stride=2, width=4, **options):
     return Bottleneck(width=width, stride=stride, attention=attention, tail=tail, **options)
 
 
-def images(*shape, mean=0.5, dtype=np.float64):
-    return RNG.normal(mean, 1.0, size=shape).astype(dtype)
+@pytest.fixture
+def images(rng):
+    """Draws feature maps of a shape."""
+    return lambda *shape, dtype=np.float64: rng.normal(0.5, 1.0, size=shape).astype(dtype)
+
+
+def init(module, x):
+    return quick_jit(partial(module.init, train=False))(jax.random.key(0), x)
 
 
 def random_variables(module, x):
@@ -69,7 +73,7 @@ def assert_close(actual, expected, rtol=1e-8):
 
 @attentions
 @pytest.mark.parametrize('train', [pytest.param(False, marks=pytest.mark.slow), True])
-def test_folded_and_plain_are_one_function(attention, train):
+def test_folded_and_plain_are_one_function(attention, train, images):
     """Values, every gradient and every running statistic, with a projection shortcut."""
     x, dy = images(3, 6, 4, 8), images(3, 3, 2, 16)
     with float64():
@@ -81,7 +85,7 @@ def test_folded_and_plain_are_one_function(attention, train):
     assert_close(folded, plain)
 
 
-def test_folded_and_plain_have_one_tangent_and_one_second_derivative():
+def test_folded_and_plain_have_one_tangent_and_one_second_derivative(images):
     """In training, along a direction in the space of every parameter and x."""
     attention = ATTENTION['ssa sum 1']
     x, dx = images(2, 4, 4, 8), images(2, 4, 4, 8)
@@ -114,7 +118,7 @@ def test_folded_and_plain_have_one_tangent_and_one_second_derivative():
     ],
     ids=str,
 )
-def test_folded_and_plain_share_statistics_over_devices_alike(kind, groups, fast):
+def test_folded_and_plain_share_statistics_over_devices_alike(kind, groups, fast, images):
     norm = partial(
         layers.BatchNorm, axis_name='data', axis_index_groups=groups, use_fast_variance=fast
     )
@@ -131,7 +135,7 @@ def test_folded_and_plain_share_statistics_over_devices_alike(kind, groups, fast
             out_specs=spec,
             check_vma=False,
         )
-        return jax.jit(step_of)(x, dy)
+        return quick_jit(step_of)(x, dy)
 
     with float64():
         variables = random_variables(block('plain', attention), x)
@@ -139,14 +143,11 @@ def test_folded_and_plain_share_statistics_over_devices_alike(kind, groups, fast
 
 
 @attentions
-def test_a_freshly_made_block_is_the_same_in_both_forms(attention):
+def test_a_freshly_made_block_is_the_same_in_both_forms(attention, images):
     """Names, shapes and values are equal, so checkpoints are interchangeable."""
     x = images(1, 4, 4, 8, dtype=np.float32)
     folded, plain = (
-        quick_jit(partial(block(tail, attention, zero_init_residual=True).init, train=False))(
-            jax.random.key(0), x
-        )
-        for tail in ('folded', 'plain')
+        init(block(tail, attention, zero_init_residual=True), x) for tail in ('folded', 'plain')
     )
     assert_trees_equal(folded, plain)
 
@@ -157,8 +158,10 @@ def test_a_freshly_made_block_is_the_same_in_both_forms(attention):
 def test_constant_inputs_have_finite_gradients(attention, value):
     x = np.full((2, 4, 4, 8), value, np.float32)
     module = block('folded', attention, stride=1)
-    variables = module.init(jax.random.key(0), x, train=False)
-    result = step(module, variables, x, np.ones((2, 4, 4, 16), np.float32), train=True)
+    variables = init(module, x)
+    result = quick_jit(partial(step, module, train=True))(
+        variables, x, np.ones((2, 4, 4, 16), np.float32)
+    )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result))
 
 
@@ -238,7 +241,7 @@ def test_auto_folds_where_there_are_pixels_to_save():
     ],
     ids=['ssa max', 'cbam'],
 )
-def test_attention_that_cannot_be_folded_is_plain_or_refused(attention):
+def test_attention_that_cannot_be_folded_is_plain_or_refused(attention, images):
     x, dy = images(3, 6, 4, 8), images(3, 3, 2, 16)
     with float64():
         variables = random_variables(block('plain', attention), x)
@@ -248,7 +251,7 @@ def test_attention_that_cannot_be_folded_is_plain_or_refused(attention):
         )
     assert_close(auto, plain)
     with pytest.raises(ValueError, match='covers blocks that end in a 1x1'):
-        block('folded', attention).init(jax.random.key(0), x.astype(np.float32), train=False)
+        init(block('folded', attention), x.astype(np.float32))
 
 
 @pytest.mark.parametrize(
@@ -258,46 +261,47 @@ def test_attention_that_cannot_be_folded_is_plain_or_refused(attention):
 def test_invalid_options_of_ssa_are_refused_in_either_form(tail, option, value):
     attention = partial(SSABlock, name='ssa', **{option: value})
     with pytest.raises(ValueError, match=f'SSABlock\\({option}='):
-        block(tail, attention).init(jax.random.key(0), jnp.ones((1, 4, 4, 8)), train=False)
+        init(block(tail, attention), jnp.ones((1, 4, 4, 8)))
 
 
-def test_custom_attention_stays_plain():
+def test_custom_attention_stays_plain(images):
     class Louder(SSABlock):
         def __call__(self, x, *, train):
             return 2 * super().__call__(x, train=train)
 
     x = images(2, 4, 4, 16, dtype=np.float32)
     for attention in (lambda: lambda y, train: y * 0, partial(Louder, name='ssa')):
+        modules = (block(tail, attention, stride=1) for tail in ('plain', 'auto'))
         expected, auto = (
-            block(tail, attention, stride=1).init_with_output(jax.random.key(0), x, train=False)[0]
-            for tail in ('plain', 'auto')
+            quick_jit(partial(module.init_with_output, train=False))(jax.random.key(0), x)[0]
+            for module in modules
         )
         np.testing.assert_array_equal(auto, expected)
 
 
-def test_flaxs_own_batch_norm_is_plain_or_refused():
+def test_flaxs_own_batch_norm_is_plain_or_refused(images):
     x = images(1, 4, 4, 8, dtype=np.float32)
-    block('auto', norm=nn.BatchNorm).init(jax.random.key(0), x, train=False)
+    init(block('auto', norm=nn.BatchNorm), x)
     with pytest.raises(ValueError, match="this package's BatchNorm"):
-        block('folded', norm=nn.BatchNorm).init(jax.random.key(0), x, train=False)
+        init(block('folded', norm=nn.BatchNorm), x)
 
 
 @pytest.mark.parametrize(('name', 'tail'), [('ssa_resnet20', 'folded'), ('resnet50', 'flat')])
 def test_an_invalid_tail_is_refused(name, tail):
     model = create_model(name, num_classes=10, tail=tail)
     with pytest.raises(ValueError, match='tail='):
-        model.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
+        init(model, jnp.ones((1, 32, 32, 3)))
 
 
 @pytest.mark.parametrize(
     ('kind', 'names'), [('ssa sum 1', {'saliency', 'gate'}), ('se', {'gate'})], ids=str
 )
-def test_saliency_and_gate_can_be_had_from_the_folded_form(kind, names):
+def test_saliency_and_gate_can_be_had_from_the_folded_form(kind, names, images):
     x = images(2, 8, 8, 8, dtype=np.float32)
     maps = {}
     for tail in ('folded', 'plain'):
         module = block(tail, ATTENTION[kind])
-        variables = quick_jit(partial(module.init, train=False))(jax.random.key(0), x)
+        variables = init(module, x)
         apply = partial(module.apply, train=True, mutable=['intermediates', 'batch_stats'])
         _, updates = quick_jit(apply)(variables, x)
         maps[tail] = updates['intermediates'][kind.split()[0]]
@@ -306,9 +310,9 @@ def test_saliency_and_gate_can_be_had_from_the_folded_form(kind, names):
 
 
 @pytest.mark.parametrize('options', [{'gate_scale': 2.0}, {'group_size': 2}], ids=str)
-def test_folded_ssa_computes_ssa_of_the_affine_map(options):
+def test_folded_ssa_computes_ssa_of_the_affine_map(options, images):
     h, dy = images(2, 3, 4, 3), images(2, 3, 4, 6)
-    weight, bias = RNG.normal(size=(3, 6)), RNG.normal(size=6)
+    weight, bias = images(3, 6), images(6)
     variables = random_variables(SSABlock(**options), np.ones((2, 3, 4, 6), np.float32))
 
     def result_and_gradients(block, feature_map):
@@ -333,21 +337,23 @@ def affine_map(h, weight, bias):
     return AffineMap(h, jnp.mean(h.astype(weight.dtype), axis=(1, 2)), weight, bias)
 
 
-def test_folded_ssa_starts_as_the_identity_up_to_rounding():
+def test_folded_ssa_starts_as_the_identity_up_to_rounding(images):
     block = FoldedSSA(gate_scale=2.0, zero_init=True, num_groups=2)
-    h = jnp.asarray(images(2, 3, 4, 6, dtype=np.float32))
-    folded = affine_map(h, RNG.normal(size=(6, 4)).astype(np.float32), np.ones(4, np.float32))
-    y, _ = block.init_with_output(jax.random.key(0), folded, train=False)
+
+    @quick_jit
+    def output_and_input(h, weight):
+        folded = affine_map(h, weight, np.ones(4, np.float32))
+        y, _ = block.init_with_output(jax.random.key(0), folded, train=False)
+        return y, folded.value()
+
+    y, x = output_and_input(images(2, 3, 4, 6, dtype=np.float32), images(6, 4, dtype=np.float32))
     # Some processors round the two products over K differently.
-    np.testing.assert_allclose(y, folded.value(), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(y, x, rtol=1e-6, atol=1e-6)
 
 
-def test_an_attention_without_a_name_gets_the_same_one_in_both_forms():
+def test_an_attention_without_a_name_gets_the_same_one_in_both_forms(images):
     x = images(1, 4, 4, 8, dtype=np.float32)
-    folded, plain = (
-        block(tail, SSABlock).init(jax.random.key(0), x, train=False)
-        for tail in ('folded', 'plain')
-    )
+    folded, plain = (init(block(tail, SSABlock), x) for tail in ('folded', 'plain'))
     assert_trees_equal(folded, plain)
 
 

@@ -20,7 +20,7 @@ from ssanet_jax.training.objective import Objective
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.weights import convert, from_torch, to_arrays
 from tests.golden import rule
-from tests.helpers import ROOT, float64, mesh_of
+from tests.helpers import ROOT, float64, mesh_of, quick_jit, quickly
 from tests.models import caffe_names
 
 SMALL = {'stage_sizes': (1, 2, 1, 1)}
@@ -118,24 +118,13 @@ def golden(monkeypatch):
     return Golden
 
 
-def quickly(level):
-    """Compiler options that cut compilation to a third, or to a sixth at level 0.
-
-    At level 0 gradients of convolutions with strides and groups take seconds each.
-    """
-    options = {'xla_backend_optimization_level': level, 'xla_llvm_disable_expensive_passes': True}
-    if jax.__version_info__ < (0, 11):  # later versions have no such option
-        options['xla_cpu_use_fusion_emitters'] = False
-    return options
-
-
 @pytest.mark.parametrize(
     'case', marked([case for case in CASES if case not in QUICK_STEPS], QUICK_LOGITS)
 )
 def test_logits_equal_those_of_the_reference(case, golden):
     ours = golden(case)
     with float64():
-        apply = jax.jit(partial(ours.model.apply, train=False), compiler_options=quickly(0))
+        apply = quick_jit(partial(ours.model.apply, train=False))
         logits = apply(ours.variables, rule.images(ours.size))
     np.testing.assert_allclose(logits, EXPECTED[case]['logits'], rtol=1e-8)
 

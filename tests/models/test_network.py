@@ -22,7 +22,7 @@ from ssanet_jax.training.metrics import Metrics
 from ssanet_jax.training.objective import Objective
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.weights.convert import variable_shapes
-from tests.helpers import mesh_of
+from tests.helpers import mesh_of, quick_jit, quickly
 
 # One of every family with few blocks, and the names of those blocks.
 SMALL = {
@@ -55,8 +55,6 @@ SMALL = {
     ),
 }
 
-QUICKLY = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
-
 
 def small(name, kind=None, **options):
     full = f'{kind}_{name}' if kind else name
@@ -68,7 +66,7 @@ def init(model):
     return model.init(jax.random.key(0), images, train=False)
 
 
-init_quickly = jax.jit(init, static_argnums=0, compiler_options=QUICKLY)
+init_quickly = quick_jit(init, static_argnums=0)
 
 
 def params_of(model):
@@ -126,7 +124,7 @@ def test_a_bfloat16_training_step_on_eight_devices_moves_every_parameter(kind, n
     }
     before = jax.device_get(state.params)
     step = parallel.parallel_train_step(step, mesh).lower(state, batch, Metrics.zero())
-    state, metrics = step.compile(QUICKLY)(state, batch, Metrics.zero())
+    state, metrics = step.compile(quickly())(state, batch, Metrics.zero())
     after = jax.device_get(state.params)
 
     assert np.isfinite(metrics.loss)

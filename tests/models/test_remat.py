@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from ssanet_jax import create_model
-from tests.attention.oracle import quick_jit
-from tests.helpers import assert_close, float64
+from tests.helpers import assert_close, float64, quick_jit
 from tests.models.test_network import SMALL, small
 
 # XLA for CPUs removes the barriers around rematerialized blocks first of all, and then merges each

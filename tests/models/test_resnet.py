@@ -8,7 +8,7 @@ import pytest
 
 from ssanet_jax import create_model
 from ssanet_jax.training.losses import cross_entropy
-from tests.attention.oracle import quick_jit
+from tests.helpers import quick_jit
 
 
 def shapes_of(model, size=32):

@@ -13,8 +13,7 @@ from ssanet_jax.analysis.interception import on_call
 from ssanet_jax.models import BasicBlock, Bottleneck
 from ssanet_jax.models.mobilenet import InvertedResidual
 from ssanet_jax.models.preact_resnet import PreActBlock
-from tests.attention.oracle import quick_jit
-from tests.helpers import assert_close, float64
+from tests.helpers import assert_close, float64, quick_jit
 from tests.models.test_network import SMALL, small
 
 SSA = partial(SSABlock, name='ssa')

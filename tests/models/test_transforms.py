@@ -11,8 +11,7 @@ import pytest
 
 from ssanet_jax import SSABlock, create_model
 from ssanet_jax.models import BasicBlock, Bottleneck
-from tests.attention.oracle import quick_jit
-from tests.helpers import assert_close, float64
+from tests.helpers import assert_close, float64, quick_jit
 
 SMALL = {'num_classes': 3, 'stage_sizes': (2,), 'width': 4, 'stem': 'cifar'}
 

@@ -74,12 +74,13 @@ def test_only_jax_flax_safetensors_and_huggingface_hub_are_needed(hub, files, tm
     hidden += ['tensorflow', 'tensorflow_datasets', 'torch']
     code = (
         f'import sys\nfor name in {hidden}: sys.modules[name] = None\n'
-        'import ssanet_jax\n'
+        'import jax, ssanet_jax\n'
         "trained = ssanet_jax.load('hf://me/net')\n"
         'import numpy as np\n'
         'images = np.zeros((1, 8, 8, 3), np.uint8)\n'
         'x = trained.preprocess(images)\n'
-        'print(trained.model.apply(trained.variables, x, train=False).shape)\n'
+        'apply = lambda v, x: trained.model.apply(v, x, train=False)\n'
+        'print(jax.eval_shape(apply, trained.variables, x).shape)\n'
     )
     environment = {
         **os.environ,

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -20,21 +21,21 @@ from ssanet_jax.export.program import as_trained, describe
 from ssanet_jax.publish.card import find_results, model_card
 from ssanet_jax.tools import predict, publish, saliency
 from ssanet_jax.training.storage.workdir import Workdir
-from tests.helpers import ROOT, run_tool
+from tests.helpers import ROOT, quick_jit, run_tool
 from tests.hub_server import TOKEN
 
 _write_text = Path.write_text
 
 
 @pytest.fixture(scope='module')
-def trained(trained_digits):
-    return ssanet_jax.load(str(trained_digits))
+def trained(digits_run):
+    return ssanet_jax.load(str(digits_run))
 
 
 @pytest.fixture(scope='module')
-def out(trained_digits, tmp_path_factory):
+def out(digits_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp('published') / 'digits'
-    run_tool(publish, f'--workdir={trained_digits}', f'--out={folder}', '--repo=me/digits')
+    run_tool(publish, f'--workdir={digits_run}', f'--out={folder}', '--repo=me/digits')
     return folder
 
 
@@ -66,9 +67,9 @@ def test_another_process_computes_the_logits_of_the_run_bit_for_bit(trained, out
     np.testing.assert_array_equal(np.load(tmp_path / 'logits.npy'), expected)
 
 
-def test_the_card_has_the_results_of_the_run(card, trained, trained_digits):
+def test_the_card_has_the_results_of_the_run(card, trained, digits_run):
     front, text = card
-    lines = map(json.loads, (trained_digits / 'metrics.jsonl').read_text().splitlines())
+    lines = map(json.loads, (digits_run / 'metrics.jsonl').read_text().splitlines())
     (logged,) = (m for m in lines if m['split'] == 'eval' and m['step'] == trained.step)
     (model,) = front['model-index']
     (result,) = model['results']
@@ -84,7 +85,8 @@ def test_the_code_of_the_card_runs(card, out, trained, images, capsys):
     _, text = card
     in_jax, _, recipe = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
     exec(in_jax.replace('hf://me/digits', str(out)), {'images': images})
-    logits = trained.model.apply(trained.variables, trained.preprocess(images), train=False)
+    apply = quick_jit(partial(trained.model.apply, train=False))
+    logits = apply(trained.variables, trained.preprocess(images))
     assert capsys.readouterr().out.strip() == trained.classes[int(logits[0].argmax())]
 
     names: dict = {}
@@ -104,9 +106,9 @@ def fine_tuned(trained):
     return trained._replace(config=config)
 
 
-def test_the_card_names_the_weights_that_the_run_started_from(fine_tuned, trained_digits):
+def test_the_card_names_the_weights_that_the_run_started_from(fine_tuned, digits_run):
     arguments = {'source': 'net', 'from_files': '', 'license_name': 'cc-by-nc-4.0'}
-    text = model_card(fine_tuned, Workdir(trained_digits), **arguments)
+    text = model_card(fine_tuned, Workdir(digits_run), **arguments)
     assert 'Started from `resnet18.pth`.' in text
     assert '/mine' not in text
     names: dict = {}
@@ -134,11 +136,11 @@ def test_the_license_of_weights_made_of_others_must_be_named(fine_tuned, monkeyp
     ],
 )
 def test_the_metadata_name_the_dataset_without_its_version(
-    name, plain, on_the_hub, fine_tuned, trained_digits
+    name, plain, on_the_hub, fine_tuned, digits_run
 ):
     fine_tuned.config.dataset.name = name
     arguments = {'source': 'net', 'from_files': '', 'license_name': 'mit'}
-    text = model_card(fine_tuned, Workdir(trained_digits), **arguments)
+    text = model_card(fine_tuned, Workdir(digits_run), **arguments)
     front = yaml.safe_load(re.split(r'^---$', text, maxsplit=2, flags=re.M)[1])
     assert front.get('datasets') == (on_the_hub and [on_the_hub])
     (model,) = front['model-index']
@@ -150,7 +152,7 @@ def test_the_metadata_name_the_dataset_without_its_version(
     }
 
 
-def test_a_folder_appears_with_its_card_or_not_at_all(trained_digits, tmp_path, monkeypatch):
+def test_a_folder_appears_with_its_card_or_not_at_all(digits_run, tmp_path, monkeypatch):
     def write_text(path, text, encoding=None, **options):
         if path.name == 'README.md':
             assert encoding == 'utf-8'
@@ -159,7 +161,7 @@ def test_a_folder_appears_with_its_card_or_not_at_all(trained_digits, tmp_path, 
 
     monkeypatch.setattr(Path, 'write_text', write_text)
     with pytest.raises(ConfigError, match='No space left'):
-        run_tool(publish, f'--workdir={trained_digits}', f'--out={tmp_path}/out')
+        run_tool(publish, f'--workdir={digits_run}', f'--out={tmp_path}/out')
     assert list(tmp_path.iterdir()) == []
 
 
@@ -206,10 +208,10 @@ def test_a_folder_is_uploaded_and_loads_from_the_hub(hub, out, trained, monkeypa
     assert ssanet_jax.load('hf://me/digits').classes == trained.classes
 
 
-def test_commands_take_a_published_folder(out, trained_digits, images, tmp_path, capfd):
+def test_commands_take_a_published_folder(out, digits_run, images, tmp_path, capfd):
     Image.fromarray(images[0]).save(tmp_path / 'a.png')
     printed = []
-    for source in (f'--workdir={trained_digits}', f'--model={out}'):
+    for source in (f'--workdir={digits_run}', f'--model={out}'):
         with pytest.raises(SystemExit, match='0'):
             run_tool(predict, source, '--format=jsonl', tmp_path / 'a.png')
         printed.append(capfd.readouterr().out)

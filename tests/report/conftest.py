@@ -1,4 +1,4 @@
-"""Runs to report on: a real one on the digits, and fabricated ones with any dataset."""
+"""Evaluated and fabricated runs to report on."""
 
 import json
 
@@ -6,43 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from etils import epath
 
 from ssanet_jax import data
-from ssanet_jax.analysis.macs import model_cost
 from ssanet_jax.config import with_defaults
 from ssanet_jax.report import evaluation, page
 from ssanet_jax.trained.load import TrainedModel, load_trained
-from ssanet_jax.training import loop, trainer_setup
-from ssanet_jax.training.checkpoints.writer import Checkpoints
-from ssanet_jax.training.monitoring import console
-from ssanet_jax.training.storage import run_history
-from ssanet_jax.training.storage.workdir import Workdir, metrics_line
-from tests.browser import chromium  # noqa: F401
-from tests.helpers import load_config
-from tests.report.runs import Brightness, random_state, without_checkpoint
-
-
-@pytest.fixture(scope='session')
-def digits_run(tmp_path_factory, data_dir):
-    """The workdir of a run on the digits, evaluated by the loop at two steps; read-only."""
-    config = load_config('digits_ssa20')
-    config.model.name = 'ssa_resnet8'
-    config.dataset.data_dir = str(data_dir)
-    info = data.dataset_info(config)
-    setup = trainer_setup.build(config, num_classes=10, num_train_examples=info.num_train)
-    workdir = Workdir(epath.Path(tmp_path_factory.mktemp('runs')) / 'digits')
-    with Checkpoints(workdir, keep=2) as checkpoints:
-        run_history.record(config, info, workdir, 0)
-        lines = []
-        for seed, step in enumerate((23, 45)):
-            state = random_state(setup, step, seed)
-            checkpoints.save(step, (state, setup.zero_metrics().sums), wait=True)
-            lines.append(metrics_line(step, 'train', loss=2.0 / step, top1=50.0, learning_rate=0.1))
-            lines.append(metrics_line(step, 'eval', **loop.evaluate(config, setup, state)))
-    workdir.metrics.write_text(''.join(lines))
-    console.write_summary(workdir, model_cost(setup.model, 8), {'folded': 0, 'plain': 9})
-    return workdir.path
+from tests.report.runs import Brightness, without_checkpoint
 
 
 @pytest.fixture(scope='session')

@@ -10,7 +10,7 @@ import pytest
 from ssanet_jax.study import results
 from ssanet_jax.study.page import write_pages
 from ssanet_jax.study.tables import terminal_table
-from tests.browser import PHONE, chromium, messages, open_page, requests  # noqa: F401
+from tests.browser import PHONE, messages, open_page, requests
 from tests.study import made_up
 
 SVG = '{http://www.w3.org/2000/svg}'
@@ -148,7 +148,7 @@ def test_untrusted_text_is_escaped(tmp_path):
         assert not list(ElementTree.parse(folder.figure(name)).iter(f'{SVG}script'))
 
 
-def test_a_browser_loads_nothing_else(study, chromium):  # noqa: F811
+def test_a_browser_loads_nothing_else(study, chromium):
     open_page(chromium, study.page, PHONE)
     width, loaded = chromium.execute_script(
         'return [document.documentElement.scrollWidth,'

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from ssanet_jax.tools import commands
 from ssanet_jax.tools.commands import COMMANDS
 from ssanet_jax.version import __version__
 from tests.helpers import ROOT
@@ -42,8 +43,15 @@ def test_help_lists_each_command(tmp_path):
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith('  ')]
     assert (done.returncode, done.stderr, listed) == (0, '', list(COMMANDS))
     assert '  train         Trains an SSANet, or evaluates a checkpoint.\n' in done.stdout
-    assert ssanet(cwd=tmp_path).returncode == 2
-    assert ssanet('--version', cwd=tmp_path).stdout == f'ssanet {__version__}\n'
+
+
+def test_the_version_is_printed_and_no_command_is_a_mistake(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['ssanet', '--version'])
+    commands.main()
+    assert capsys.readouterr().out == f'ssanet {__version__}\n'
+    monkeypatch.setattr(sys, 'argv', ['ssanet'])
+    with pytest.raises(SystemExit, match='2'):
+        commands.main()
 
 
 def test_an_unknown_command_is_one_line_with_the_nearest(tmp_path):

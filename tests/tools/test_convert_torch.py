@@ -114,13 +114,3 @@ def test_a_mistake_is_one_line_and_leaves_no_file(resnet, tmp_path, options, mes
         run(**given)
     assert '\n' not in str(error.value)
     assert not out.exists()
-
-
-def test_the_command_exits_with_2_and_one_line(resnet, tmp_path):
-    _, path = resnet
-    command = [sys.executable, '-m', 'ssanet_jax.tools.convert_torch', f'--weights={path}']
-    command += ['--model=resnet2', f'--out={tmp_path}/out.safetensors']
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("convert_torch.py: No model is called 'resnet2'. Nearest: ")
-    assert done.stderr.count('\n') == 1

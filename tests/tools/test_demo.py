@@ -23,14 +23,9 @@ from ssanet_jax.tools.demo_guard import Guard
 from ssanet_jax.trained.prediction import Predictor
 from tests import browser
 from tests.helpers import ROOT, run_tool
+from tests.host_processes import free_port
 
 MAX_UPLOAD_MB = MAX_MEGAPIXELS = 1
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope='module')
@@ -40,24 +35,24 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def address(trained_digits, folder):
+def address(digits_run, folder):
     """The address at which the command serves a run on the digits; at the end no file is left."""
     port, log = free_port(), folder / 'log'
-    ready = f'http://127.0.0.1:{port} shows {trained_digits}, step 60.'
+    step = ssanet_jax.load(str(digits_run)).step
+    ready = f'http://127.0.0.1:{port} shows {digits_run}, step {step}.'
     command = [
-        sys.executable, '-m', 'ssanet_jax.tools.demo', f'--workdir={trained_digits}',
+        sys.executable, '-m', 'ssanet_jax.tools.demo', f'--workdir={digits_run}',
         f'--port={port}', f'--max_upload_mb={MAX_UPLOAD_MB}', f'--max_megapixels={MAX_MEGAPIXELS}',
     ]  # fmt: skip
-    environment = {**os.environ, 'XLA_FLAGS': '', 'TMPDIR': str(folder)}
+    flags = '--xla_backend_optimization_level=1'
+    environment = {**os.environ, 'XLA_FLAGS': flags, 'TMPDIR': str(folder)}
     with log.open('w') as file:
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
     try:
         for _ in range(240):
             time.sleep(0.5)
             assert server.poll() is None, log.read_text()
-            if (
-                ready := f'http://127.0.0.1:{port} shows {trained_digits}, step 60.'
-            ) in log.read_text():
+            if ready in log.read_text():
                 break
         assert ready in log.read_text()
         yield f'http://127.0.0.1:{port}'
@@ -176,9 +171,9 @@ def show(driver, path, until):
 
 
 def test_an_image_shows_its_classes_and_maps_and_a_broken_one_an_error(
-    address, chromium, trained_digits, tmp_path, folder
+    address, chromium, digits_run, tmp_path, folder
 ):
-    trained = ssanet_jax.load(str(trained_digits))
+    trained = ssanet_jax.load(str(digits_run))
     batch = next(data.eval_batches(trained.config, 'test'))
     image, path = batch['image'][0], tmp_path / 'digit.png'
     Image.fromarray(image).save(path)
@@ -208,8 +203,8 @@ def test_an_image_shows_its_classes_and_maps_and_a_broken_one_an_error(
     assert not {'digit.png', 'broken.jpg', 'large.png'} & kept
 
 
-def test_pixels_are_limited_by_the_page_and_by_the_run(trained_digits):
-    trained = ssanet_jax.load(str(trained_digits))
+def test_pixels_are_limited_by_the_page_and_by_the_run(digits_run):
+    trained = ssanet_jax.load(str(digits_run))
     trained.config.dataset.max_image_pixels = 2000
     for limit, lower in ((900, 900), (10**6, 2000)):
         dataset = module.limit_pixels(trained, limit)
@@ -233,14 +228,14 @@ def test_loopback_addresses_are_recognized(host, expected):
 
 
 @pytest.mark.slow
-def test_a_port_that_is_taken_is_refused(trained_digits):
+def test_a_port_that_is_taken_is_refused(digits_run):
     """Runs in a separate process, since Gradio leaves sockets open."""
     with socket.socket() as taken:
         taken.bind(('127.0.0.1', 0))
         taken.listen()
         port = taken.getsockname()[1]
         command = [
-            sys.executable, '-m', 'ssanet_jax.tools.demo', f'--workdir={trained_digits}',
+            sys.executable, '-m', 'ssanet_jax.tools.demo', f'--workdir={digits_run}',
             f'--port={port}',
         ]  # fmt: skip
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
@@ -249,7 +244,7 @@ def test_a_port_that_is_taken_is_refused(trained_digits):
     assert 'Traceback' not in ended.stderr
 
 
-def test_without_gradio_it_says_what_to_install(trained_digits, monkeypatch):
+def test_without_gradio_it_says_what_to_install(digits_run, monkeypatch):
     monkeypatch.setitem(sys.modules, 'gradio', None)
     with pytest.raises(ConfigError, match=r'gradio, which is not installed: pip install'):
-        run_tool(module, f'--workdir={trained_digits}')
+        run_tool(module, f'--workdir={digits_run}')

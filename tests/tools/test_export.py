@@ -20,7 +20,7 @@ def tool(*arguments):
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory, data_dir):
-    """The workdir of a ResNet-20."""
+    """The workdir of a ResNet-8."""
     folder = tmp_path_factory.mktemp('run') / 'digits'
     return make_run(folder, data_dir, **{'model.name': 'resnet8'})
 

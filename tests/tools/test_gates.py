@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from ssanet_jax.tools import gates as module
 from ssanet_jax.trained import load
 from ssanet_jax.training import trainer_setup
 from ssanet_jax.training.checkpoints.writer import Checkpoints
-from tests.helpers import load_config, run_tool
+from tests.helpers import load_config, quick_jit, run_tool
 
 
 def tool(workdir, *arguments):
@@ -29,12 +30,13 @@ def workdir(tmp_path_factory, data_dir):
     folder = epath.Path(tmp_path_factory.mktemp('run'))
     config = load_config('digits_ssa20')
     config.dataset.data_dir = str(data_dir)
+    config.model.name = 'ssa_resnet8'
     config.model.attention_stages, config.model.attention_blocks = (1, 3), (0,)
     info = data.dataset_info(config)
     setup = trainer_setup.build(
         config, num_classes=info.num_classes, num_train_examples=info.num_train
     )
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
 
     def weights(path, leaf):
         value = rng.normal(size=leaf.shape, scale=0.2)
@@ -55,7 +57,7 @@ def test_it_prints_draws_and_ablates(workdir, tmp_path, capsys):
     )
     printed = capsys.readouterr()
     statistics, changes = json.loads(printed.out)
-    assert statistics['title'] == 'ssa_resnet20, step 7, on 360 images of digits test'
+    assert statistics['title'] == 'ssa_resnet8, step 7, on 360 images of digits test'
     assert f'Written to {tmp_path}/gates.png' in printed.err
     assert (tmp_path / 'gates.png').read_bytes().startswith(b'\x89PNG')
 
@@ -78,7 +80,8 @@ def test_it_prints_draws_and_ablates(workdir, tmp_path, capsys):
         assert row['low'] == pytest.approx((gate < 0.05).mean(), abs=1e-6)
         assert row['high'] == pytest.approx((gate > 0.95).mean(), abs=1e-6)
 
-    logits = np.asarray(trained.model.apply(trained.variables, images, train=False))
+    apply = quick_jit(partial(trained.model.apply, train=False))
+    logits = np.asarray(apply(trained.variables, images))
     top1 = 100 * (logits.argmax(axis=1) == label).mean()
     assert f'top-1 {top1:.2f} %' in changes['title']
     assert [row['gate'] for row in changes['rows']] == ['all', 'layer1_0/ssa', 'layer3_0/ssa']
@@ -95,7 +98,7 @@ def test_fewer_images_and_another_split_leave_the_config_unchanged(workdir, caps
     before = trained.config.to_json()
     tool(workdir, '--checkpoint=7', '--format=markdown', '--split=train[:100]', '--images=10')
     printed = capsys.readouterr().out
-    assert '**ssa_resnet20, step 7, on 10 images of digits train[:100]**' in printed
+    assert '**ssa_resnet8, step 7, on 10 images of digits train[:100]**' in printed
     assert '| layer1_0/ssa | 8 x 8 |' in printed
     assert trained.config.to_json() == before
 
@@ -120,10 +123,10 @@ def test_a_run_without_gates_is_refused(workdir, tmp_path):
     path = tmp_path / 'run/config.json'
     config = json.loads(path.read_text())
     config['model'] |= {
-        'name': 'resnet20',
+        'name': 'resnet8',
         'attention_stages': None,
         'attention_blocks': None,
     }
     path.write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match='resnet20 has no gates; choose a run of a network'):
+    with pytest.raises(ConfigError, match='resnet8 has no gates; choose a run of a network'):
         tool(tmp_path / 'run', '--checkpoint=latest')

@@ -7,6 +7,7 @@ import os
 import shutil
 import struct
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 from ssanet_jax.tools import predict as module
 from ssanet_jax.trained.prediction import Predictor
-from tests.helpers import own_flags, run_tool
+from tests.helpers import own_flags, quick_jit, run_tool
 
 
 def tool(capfd, *arguments):
@@ -35,8 +36,8 @@ def png(image):
 
 
 @pytest.fixture(scope='module')
-def trained(trained_digits):
-    return ssanet_jax.load(str(trained_digits))
+def trained(digits_run):
+    return ssanet_jax.load(str(digits_run))
 
 
 @pytest.fixture(scope='module')
@@ -65,16 +66,16 @@ def test_a_run_is_loaded_with_its_classes_and_its_preprocessing(trained, digits_
 
 
 def test_predictions_of_files_equal_the_runs_evaluation(
-    capfd, trained_digits, digits_test, files, trained
+    capfd, digits_run, digits_test, files, trained
 ):
-    code, out, err = tool(capfd, f'--workdir={trained_digits}', '--format=jsonl', files)
+    code, out, err = tool(capfd, f'--workdir={digits_run}', '--format=jsonl', files)
     results = [json.loads(line) for line in out.splitlines()]
     assert (code, err) == (0, '')
     assert [result['file'] for result in results] == sorted(map(str, files.iterdir()))
     labels = digits_test[1]
     first = np.array([int(result['top'][0]['class']) for result in results])
     five = np.array([[int(g['class']) for g in result['top']] for result in results])
-    lines = map(json.loads, (trained_digits / 'metrics.jsonl').read_text().splitlines())
+    lines = map(json.loads, (digits_run / 'metrics.jsonl').read_text().splitlines())
     (evaluated,) = (m for m in lines if m['split'] == 'eval' and m['step'] == trained.step)
     assert 100 * (first == labels).mean() == pytest.approx(evaluated['top1'], abs=1e-4)
     assert 100 * (five == labels[:, None]).any(1).mean() == pytest.approx(
@@ -82,7 +83,8 @@ def test_predictions_of_files_equal_the_runs_evaluation(
     )
 
     # The probabilities, as the network gives them plainly, without folding or padding.
-    logits = trained.model.apply(trained.variables, trained.preprocess(digits_test[0]), train=False)
+    apply = quick_jit(partial(trained.model.apply, train=False))
+    logits = apply(trained.variables, trained.preprocess(digits_test[0]))
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     for result, row in zip(results, np.asarray(expected), strict=True):
         top = sorted(row, reverse=True)[:5]
@@ -98,7 +100,7 @@ def bomb():
 
 
 def test_five_broken_images_of_100_are_reported_and_the_others_predicted(
-    capfd, trained_digits, digits_test, tmp_path
+    capfd, digits_run, digits_test, tmp_path
 ):
     broken = {
         10: b'',
@@ -114,7 +116,7 @@ def test_five_broken_images_of_100_are_reported_and_the_others_predicted(
             path.symlink_to('nowhere')
         else:
             path.write_bytes(image)
-    code, out, err = tool(capfd, f'--workdir={trained_digits}', '--format=jsonl', tmp_path)
+    code, out, err = tool(capfd, f'--workdir={digits_run}', '--format=jsonl', tmp_path)
     results = [json.loads(line) for line in out.splitlines()]
     assert code == 1
     assert sum('top' in result for result in results) == 95
@@ -132,10 +134,10 @@ def test_five_broken_images_of_100_are_reported_and_the_others_predicted(
     assert again[0] == again[1]
 
 
-def test_csv_has_a_row_per_class_and_per_error(capfd, trained_digits, files):
+def test_csv_has_a_row_per_class_and_per_error(capfd, digits_run, files):
     code, out, _ = tool(
         capfd,
-        f'--workdir={trained_digits}',
+        f'--workdir={digits_run}',
         '--format=csv',
         '--top=3',
         files / '000.png',
@@ -166,12 +168,12 @@ def test_names_that_attack_a_spreadsheet_or_a_terminal_are_escaped(capsys):
 
 @pytest.mark.parametrize('form', ['jsonl', 'csv'])
 def test_a_progress_bar_on_the_terminal_keeps_out_of_the_output(
-    form, capfd, monkeypatch, trained_digits, files
+    form, capfd, monkeypatch, digits_run, files
 ):
     monkeypatch.setenv('FORCE_COLOR', '1')  # Standard error is a terminal for rich.
     monkeypatch.setenv('TERM', 'xterm')
     names = [files / '000.png', files / '001.png']
-    code, out, err = tool(capfd, f'--workdir={trained_digits}', f'--format={form}', *names)
+    code, out, err = tool(capfd, f'--workdir={digits_run}', f'--format={form}', *names)
     assert code == 0
     assert 'predicting' in err
     lines = out.splitlines()
@@ -180,8 +182,8 @@ def test_a_progress_bar_on_the_terminal_keeps_out_of_the_output(
     assert '\x1b' not in out
 
 
-def test_the_table_names_each_image(capfd, trained_digits, files):
-    code, out, _ = tool(capfd, f'--workdir={trained_digits}', '--top=1', files / '00[01].png')
+def test_the_table_names_each_image(capfd, digits_run, files):
+    code, out, _ = tool(capfd, f'--workdir={digits_run}', '--top=1', files / '00[01].png')
     assert code == 0
     assert all(name in out for name in ('000.png', '001.png', 'most probable first'))
 
@@ -191,12 +193,12 @@ def test_a_missing_run_is_reported_before_images_are_read(capfd, tmp_path):
         tool(capfd, f'--workdir={tmp_path}', 'a.png')
 
 
-def test_invalid_names_and_pipes_are_reported(capfd, trained_digits, files, tmp_path):
+def test_invalid_names_and_pipes_are_reported(capfd, digits_run, files, tmp_path):
     pipe = tmp_path / 'pipe.png'
     os.mkfifo(pipe)
     long = 'n' * 300
     code, out, _ = tool(
-        capfd, f'--workdir={trained_digits}', '--format=jsonl', files / '000.png', long, pipe
+        capfd, f'--workdir={digits_run}', '--format=jsonl', files / '000.png', long, pipe
     )
     first, *others = map(json.loads, out.splitlines())
     assert code == 1
@@ -221,8 +223,8 @@ def test_images_of_another_dtype_or_size_are_refused(trained, images):
         Predictor(trained).logits(images)
 
 
-def test_an_unfitting_classes_json_is_refused(trained_digits, tmp_path):
-    workdir = shutil.copytree(trained_digits, tmp_path / 'run')
+def test_an_unfitting_classes_json_is_refused(digits_run, tmp_path):
+    workdir = shutil.copytree(digits_run, tmp_path / 'run')
     for text, message in (
         ('["a", "b"]', 'names 2 classes, and the network has 10'),
         ('{"a": 1}', 'expected a list of names, got dict'),

@@ -28,8 +28,8 @@ def tool(capfd, *arguments):
 
 
 @pytest.fixture(scope='module')
-def trained(trained_digits):
-    return ssanet_jax.load(str(trained_digits))
+def trained(digits_run):
+    return ssanet_jax.load(str(digits_run))
 
 
 @pytest.fixture(scope='module')
@@ -51,13 +51,13 @@ def folder(images, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def written(trained_digits, folder, tmp_path_factory):
+def written(digits_run, folder, tmp_path_factory):
     """The output folder of a call with --raw, its exit code and its output."""
     out = tmp_path_factory.mktemp('out') / 'new'
     with pytest.MonkeyPatch.context() as patch:
         printed = []
         patch.setattr('builtins.print', lambda *line, **_: printed.append(' '.join(line)))
-        call = [f'--workdir={trained_digits}', f'--out={out}', '--raw', folder, '--batch_size=3']
+        call = [f'--workdir={digits_run}', f'--out={out}', '--raw', folder, '--batch_size=3']
         with pytest.raises(SystemExit) as ended:
             run_tool(module, *call)
     return out, ended.value.code, printed
@@ -129,7 +129,7 @@ def test_the_page_fits_phone_and_desktop_and_requests_nothing_else(written, chro
 
 
 def test_boxes_give_a_table_of_localization_scores(
-    capfd, trained_digits, folder, tmp_path, trained, images
+    capfd, digits_run, folder, tmp_path, trained, images
 ):
     boxes = {
         '2.png': [[2, 2, 7, 6]],
@@ -140,7 +140,7 @@ def test_boxes_give_a_table_of_localization_scores(
     path.write_text(json.dumps(boxes))
     code, out, _ = tool(
         capfd,
-        f'--workdir={trained_digits}',
+        f'--workdir={digits_run}',
         f'--out={tmp_path}/out',
         f'--boxes={path}',
         '--format=json',
@@ -170,7 +170,7 @@ def test_boxes_give_a_table_of_localization_scores(
 
 
 def test_text_in_an_image_is_ignored_and_what_is_no_image_is_skipped(
-    capfd, trained_digits, tmp_path, images
+    capfd, digits_run, tmp_path, images
 ):
     """Pillow refuses to unpack as much text; a pipe has no end."""
     photos = tmp_path / 'photos'
@@ -186,7 +186,7 @@ def test_text_in_an_image_is_ignored_and_what_is_no_image_is_skipped(
     path.write_text(json.dumps({f'{number}.png': [[1, 1, 7, 7]] for number in range(5)}))
     code, out, err = tool(
         capfd,
-        f'--workdir={trained_digits}',
+        f'--workdir={digits_run}',
         f'--out={tmp_path}/out',
         f'--boxes={path}',
         '--batch_size=1',
@@ -218,19 +218,19 @@ def test_text_in_an_image_is_ignored_and_what_is_no_image_is_skipped(
     ],
     ids=range(9),
 )
-def test_invalid_arguments_are_refused(capfd, trained_digits, tmp_path, given, message):
+def test_invalid_arguments_are_refused(capfd, digits_run, tmp_path, given, message):
     (tmp_path / 'file').write_text('{"other.png": [[0, 0, 1, 1]]}')
     given = [argument.format(tmp=tmp_path) for argument in given]
     with pytest.raises(ConfigError, match=message):
-        tool(capfd, f'--workdir={trained_digits}', *given)
+        tool(capfd, f'--workdir={digits_run}', *given)
     assert not (tmp_path / 'new').exists()
 
 
 def test_a_network_without_maps_is_refused_and_nothing_is_written(
-    capfd, trained_digits, folder, tmp_path
+    capfd, digits_run, folder, tmp_path
 ):
     workdir = tmp_path / 'se'
-    shutil.copytree(trained_digits, workdir)
+    shutil.copytree(digits_run, workdir)
     config = json.loads((workdir / 'config.json').read_text())
     config['model']['name'] = 'resnet8'  # which leaves the gates' parameters unused
     (workdir / 'config.json').write_text(json.dumps(config))
@@ -240,13 +240,13 @@ def test_a_network_without_maps_is_refused_and_nothing_is_written(
 
 
 @pytest.mark.slow
-def test_the_code_in_the_docs_runs(trained_digits, tmp_path, monkeypatch):
+def test_the_code_in_the_docs_runs(digits_run, tmp_path, monkeypatch):
     """docs/saliency.md, in order, on a run of a few steps."""
     page = (ROOT / 'docs/saliency.md').read_text()
     monkeypatch.chdir(tmp_path)
     names = {}
     for code in re.findall(r'```python\n(.*?)```', page, re.DOTALL):
-        code = code.replace('runs/digits', str(trained_digits))
+        code = code.replace('runs/digits', str(digits_run))
         exec(code.replace('docs/saliency_digits.png', 'picture.png'), names)
     with Image.open('picture.png') as picture:
         assert picture.width > 500

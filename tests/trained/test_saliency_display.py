@@ -1,6 +1,7 @@
 """Overlays against loops, and the labels of figures."""
 
 import io
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from ssanet_jax.config import base
 from ssanet_jax.trained.load import TrainedModel
 from ssanet_jax.trained.saliency import explain, legible_size, stage_maps
 from ssanet_jax.trained.saliency_display import draw_saliency, overlay
+from tests.helpers import quick_jit
 
 
 @pytest.mark.parametrize('times', [1, 3])
@@ -71,7 +73,8 @@ def test_an_explanation_has_the_prediction_and_the_maps_of_the_network(trained, 
     found = explain(trained, images)
     inputs = (images / 255 - trained.config.dataset.mean) / trained.config.dataset.std
     inputs = inputs.astype(np.float32)
-    logits = np.asarray(trained.model.apply(trained.variables, inputs, train=False), np.float64)
+    apply = quick_jit(partial(trained.model.apply, train=False))
+    logits = np.asarray(apply(trained.variables, inputs), np.float64)
     maps = saliency_maps(trained.model, trained.variables, inputs)
     cam = grad_cam(trained.model, trained.variables, inputs, logits.argmax(axis=1))
     for row, one in enumerate(found):

@@ -42,7 +42,7 @@ def tiny(digits):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, data_dir):
-    """The workdir of a ResNet-20 with random weights at step 6, and a file of the weights."""
+    """The workdir of a ResNet-8 with random weights at step 6, and a file of the weights."""
     config = load_config('digits_ssa20')
     config.dataset.data_dir = str(data_dir)
     config.model.name = 'resnet8'

@@ -11,7 +11,7 @@ from ssanet_jax.config.fields import FIELDS
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.training.optimizer import OPTIMIZERS, make_optimizer, make_schedule
 from tests.golden import rule
-from tests.helpers import ROOT, float64
+from tests.helpers import ROOT, float64, quick_jit
 
 TIMM = json.loads((ROOT / 'tests/golden/recipes.json').read_text())
 
@@ -195,7 +195,7 @@ def train(tx, steps=5):
     """Parameters after some steps with fixed gradients, in float64; `tx` may be an alias."""
     with float64():
         params = jax.tree.map(jnp.asarray, tree_of())
-        state, update = tx.init(params), optax.with_extra_args_support(tx).update
+        state, update = tx.init(params), quick_jit(optax.with_extra_args_support(tx).update)
         for step in range(steps):
             gradient = jax.tree.map(jnp.asarray, tree_of(f'gradient {step} '))
             updates, state = update(gradient, state, params, step=jnp.int32(step))

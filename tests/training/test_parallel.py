@@ -13,7 +13,8 @@ from ssanet_jax.config.validation import check_batch_size
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.training import parallel, steps, trainer_setup
 from ssanet_jax.training.evaluation import evaluate
-from tests.helpers import mesh_of, train_in_float64
+from tests.helpers import mesh_of, quick_jit, quickly, train_in_float64
+from tests.report.runs import random_state
 
 ALL_REDUCE = r' all-reduce(-start)?\('
 
@@ -94,8 +95,8 @@ DIGITS = {
 
 
 def count_all_reduces(setup):
-    (batch,) = parallel.to_devices([DIGITS], setup.mesh)
-    compiled = setup.train_step.lower(setup.init(), batch, setup.zero_metrics()).compile()
+    shapes = jax.eval_shape(lambda: (setup.init(), DIGITS, setup.zero_metrics()))
+    compiled = setup.train_step.lower(*shapes).compile(quickly())
     return len(re.findall(ALL_REDUCE, compiled.as_text()))
 
 
@@ -149,25 +150,22 @@ def test_the_step_reduces_gradients_in_the_dtype_of_the_config(digits):
 
 
 def test_evaluation_is_the_same_for_any_batch_size_and_devices(digits):
-    """Masked padding does not count: after 60 steps, 360 digits give one top-1."""
+    """Masked padding does not count: 360 digits give one top-1."""
     setup = build_on(1, digits)
-    _, state = train(setup, digits, 60)
-    variables = jax.device_get(state)
+    state = jax.device_get(random_state(setup, 60, seed=42))
     images = next(data.eval_batches(digits, 'test'))
-    logits = setup.model.apply(
-        variables.variables,
-        (images['image'] / np.float32(255) - np.float32(0.3)) / np.float32(0.37),
-        train=False,
+    logits = quick_jit(partial(setup.model.apply, train=False))(
+        state.variables, (images['image'] / np.float32(255) - np.float32(0.3)) / np.float32(0.37)
     )
     predicted = np.argmax(np.asarray(logits), axis=1)[images['mask']]
     correct = predicted == images['label'][images['mask']]
     assert correct.shape == (360,)
-    assert 0.2 < correct.mean() < 1
+    assert 0 < correct.mean() < 1
 
     for num_devices, batch_size in ((1, 64), (8, 7), (8, 1000)):
         digits.eval_batch_size = batch_size
         setup = build_on(num_devices, digits)
-        means = evaluate(digits, setup, jax.device_put(variables, parallel.replicated(setup.mesh)))
+        means = evaluate(digits, setup, jax.device_put(state, parallel.replicated(setup.mesh)))
         assert (means['num_examples'], means['top1']) == (360, pytest.approx(100 * correct.mean()))
 
 

@@ -121,7 +121,9 @@ def test_a_closed_terminal_stops_a_run_unless_started_by_nohup(before, stops, mo
         with PreemptionHandler() as preemption:
             preemption.after(1)
             os.kill(os.getpid(), signal.SIGHUP)
-            time.sleep(0.2)  # a thread listens
+            end = time.monotonic() + (5 if stops else 0.2)  # a thread listens
+            while not preemption.requested() and time.monotonic() < end:
+                time.sleep(0.01)
             assert preemption.requested() is stops
     finally:
         signal.signal(signal.SIGHUP, ours)

@@ -19,9 +19,8 @@ from ssanet_jax.training.optimizer import make_optimizer
 from ssanet_jax.training.steps import TrainState
 from ssanet_jax.weights import convert, from_torch, to_arrays
 from tests.golden import rule
-from tests.helpers import ROOT, float64, mesh_of
+from tests.helpers import ROOT, float64, mesh_of, quickly
 
-QUICKLY = {'xla_backend_optimization_level': 1, 'xla_llvm_disable_expensive_passes': True}
 TIMM = json.loads((ROOT / 'tests/golden/recipes.json').read_text())['training']
 
 
@@ -87,7 +86,7 @@ def test_twenty_steps_of_recipe_a2_equal_those_of_timm(monkeypatch):
     )
     losses = []
     with float64():
-        state, train = initial(plain, tx), jax.jit(mapped, compiler_options=QUICKLY)
+        state, train = initial(plain, tx), jax.jit(mapped, compiler_options=quickly(1))
         for number, draw in enumerate(draws()):
             batch = {
                 'image': np.roll(rule.images(32), number, axis=2),

@@ -85,7 +85,7 @@ def test_a_checkpoint_evaluates_both_with_batch_norms_folded(digits, whole):
         assert found[name] == pytest.approx(last[name], rel=1e-4), name
 
 
-def test_averages_are_loaded_unless_the_raw_weights_are_asked_for(whole, trained_digits):
+def test_averages_are_loaded_unless_the_raw_weights_are_asked_for(whole, digits_run):
     workdir, state = whole
     assert_trees_equal(load_trained(workdir, 'latest').variables, state.ema)
     assert_trees_equal(load_trained(workdir, 'latest:raw').variables, state.variables)
@@ -94,10 +94,10 @@ def test_averages_are_loaded_unless_the_raw_weights_are_asked_for(whole, trained
     with pytest.raises(
         ConfigError, match='--checkpoint=best:raw: only :raw may follow, and only for'
     ):
-        load_trained(trained_digits, 'best:raw')
+        load_trained(digits_run, 'best:raw')
 
 
-def test_a_checkpoint_has_averages_only_where_they_are_on(whole, trained_digits):
+def test_a_checkpoint_has_averages_only_where_they_are_on(whole, digits_run):
     """Without them its arrays are those of before there were any."""
 
     def kinds(workdir):
@@ -107,7 +107,7 @@ def test_a_checkpoint_has_averages_only_where_they_are_on(whole, trained_digits)
         return {entry['key_metadata'][1]['key'] for entry in tree.values()}
 
     assert kinds(whole[0]) >= {'step', 'params', 'batch_stats', 'opt_state', 'ema'}
-    assert 'ema' not in kinds(trained_digits)
+    assert 'ema' not in kinds(digits_run)
 
 
 def test_weights_given_to_a_run_are_also_its_first_averages(digits, whole):

@@ -8,12 +8,7 @@ import pytest
 
 from ssanet_jax.errors import ConfigError, HostLostError
 from ssanet_jax.training.multihost import rendezvous
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        return free.getsockname()[1]
+from tests.host_processes import free_port
 
 
 def outcomes(*hosts, timeout=20.0, between=0.0):
@@ -47,7 +42,7 @@ def test_hosts_meet_in_any_order(order, monkeypatch):
 
 @pytest.mark.parametrize('first', [2, 3])
 def test_hosts_that_expect_different_numbers_are_all_refused(first, monkeypatch):
-    monkeypatch.setattr(rendezvous, '_REFUSAL_S', 1)
+    monkeypatch.setattr(rendezvous, '_REFUSAL_S', 0.2)
     assert_one_reason(
         outcomes((first, 0), (5 - first, 1)),
         ConfigError,
@@ -57,13 +52,13 @@ def test_hosts_that_expect_different_numbers_are_all_refused(first, monkeypatch)
 
 
 def test_a_host_that_comes_after_a_refusal_is_told_too():
-    first, *others = outcomes((4, 0), (5, 3), (4, 1), (4, 2), between=0.5)
+    first, *others = outcomes((4, 0), (5, 3), (4, 1), (4, 2), between=0.1)
     assert str(first).startswith('The hosts disagree: --num_processes is 4 on host 0 and 5 on host')
     assert_one_reason(others, ConfigError, str(first))
 
 
 def test_two_hosts_of_one_number_are_all_refused(monkeypatch):
-    monkeypatch.setattr(rendezvous, '_REFUSAL_S', 1)
+    monkeypatch.setattr(rendezvous, '_REFUSAL_S', 0.2)
     assert_one_reason(
         outcomes((3, 0), (3, 1), (3, 1)),
         ConfigError,

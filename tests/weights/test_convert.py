@@ -101,11 +101,6 @@ def test_an_absent_head_may_be_skipped(weights):
     assert 'fc' not in from_torch(without, small(), head=False)['params']
 
 
-def test_the_prefix_of_data_parallel_is_stripped(weights):
-    prefixed = {f'module.{name}': value for name, value in weights.items()}
-    assert_trees_equal(bits(from_torch(prefixed, small())), bits(from_torch(weights, small())))
-
-
 @pytest.mark.parametrize('name', ['se_resnet18', 'ssa_resnet18', 'ca_resnet18'])
 def test_namings_are_detected(name):
     model = small(name, width=32)

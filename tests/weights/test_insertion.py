@@ -8,7 +8,7 @@ import pytest
 from ssanet_jax import create_model
 from ssanet_jax.weights import insert_attention, without_attention
 from ssanet_jax.weights.convert import variable_shapes
-from tests.attention.oracle import quick_jit
+from tests.helpers import quick_jit
 from tests.models.test_network import SMALL
 
 
