@@ -120,7 +120,7 @@ def prepare_command(dataset: ConfigDict) -> str:
 
 def _order(dataset: ConfigDict, builder: tfds.core.DatasetBuilder) -> str:
     if dataset.in_memory or isinstance(builder, ArrayDataset):
-        return 'in-memory data'
+        return 'a set in memory'  # saved in config.json
     if isinstance(builder, ImageFolder):
         return 'a folder'
     if builder.info.file_format == tfds.core.FileFormat.TFRECORD:

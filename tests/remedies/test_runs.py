@@ -58,7 +58,7 @@ def test_a_run_goes_on_in_each_way_that_is_named(run, tmp_path):
     message = refused('belongs to a different run', start, model_fits=lambda: False)
     assert message.endswith('Use a new workdir, or restore the old values.')
     config.seed = 0
-    for info in (INFO._replace(order='in-memory data'), INFO._replace(fingerprint='digits 2')):
+    for info in (INFO._replace(order='a set in memory'), INFO._replace(fingerprint='digits 2')):
         refused('belongs to a different run', start, info=info)
         assert start(info=info, allow_config_change=True)
 

@@ -130,9 +130,9 @@ def test_throughput_leaves_out_evaluations(short, tmp_path):
 
 def test_images_in_another_order_are_refused(short, finished):
     """As after converting tfrecord files in the middle of a run."""
-    assert finished.read_config()['data_order'] == 'in-memory data'
+    assert finished.read_config()['data_order'] == 'a set in memory'
     text = finished.config.read_text()
-    changed = text.replace('in-memory data', 'tfrecord files on 2 host(s)')
+    changed = text.replace('a set in memory', 'tfrecord files on 2 host(s)')
     finished.config.write_text(changed)
     with pytest.raises(ConfigError, match=r'order changed from tfrecord files .* to in-memory'):
         loop.train_and_evaluate(short, finished)

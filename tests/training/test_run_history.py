@@ -72,7 +72,7 @@ def test_an_evaluation_reads_images_as_the_run_did(field, value, refused, digits
 
 def start_on(devices, config, folder):
     """Records a start of `config` on so many devices; returns what a start on these 8 would see."""
-    info = DatasetInfo(1437, 360, 10, tuple('0123456789'), 'in-memory data', '', 'digits/1.0.0 0')
+    info = DatasetInfo(1437, 360, 10, tuple('0123456789'), 'a set in memory', '', 'digits/1.0.0 0')
     (folder / 'checkpoints' / '10').mkdir(parents=True)
     workdir = Workdir(folder)
     record(config, info, workdir, 0)

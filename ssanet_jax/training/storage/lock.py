@@ -76,14 +76,14 @@ class Lock:
 
     def check(self) -> None:
         """Does nothing unless the lock is held; raises SaveError if another has its file."""
-        if self._holder and (thief := self._thief()):
+        if self._holder and (conflict := self._conflict()):
             raise SaveError(
-                f'{self._path.parent} no longer belongs to this run: {thief}. The run stopped and '
+                f'{self._path.parent} no longer belongs to this run: {conflict}. The run stopped and '
                 'left it as it is. Move its own folder back and run the same command again, or use '
                 'a new workdir.'
             )
 
-    def _thief(self) -> str:
+    def _conflict(self) -> str:
         """Why the file is not that of this lock, or ''."""
         try:
             if self._file and not _is_open_at(self._file, self._path):
@@ -98,7 +98,7 @@ class Lock:
         return '' if text == self._holder else _holder(text) + ' runs there'
 
     def __exit__(self, *exception: object) -> None:
-        if self._holder and not self._thief():
+        if self._holder and not self._conflict():
             with contextlib.suppress(OSError):
                 self._path.unlink()
         self._holder = ''
