@@ -78,9 +78,9 @@ class Lock:
         """Does nothing unless the lock is held; raises SaveError if another has its file."""
         if self._holder and (conflict := self._conflict()):
             raise SaveError(
-                f'{self._path.parent} no longer belongs to this run: {conflict}. The run stopped and '
-                'left it as it is. Move its own folder back and run the same command again, or use '
-                'a new workdir.'
+                f'{self._path.parent} no longer belongs to this run: {conflict}. The run stopped '
+                'and left it as it is. Move its own folder back and run the same command again, or '
+                'use a new workdir.'
             )
 
     def _conflict(self) -> str:
