@@ -1,4 +1,4 @@
-"""Parts of fabricated runs for tests of reports."""
+"""Runs with random weights, and parts of fabricated ones for tests of reports."""
 
 import dataclasses
 import json

@@ -84,7 +84,7 @@ def test_a_hundred_layers_cross_devices_no_more_often(digits):
 @pytest.mark.slow
 def test_the_count_sees_the_all_reduces_of_global_batch_norm(digits):
     digits.model.batch_norm_group_size = -1
-    assert count_all_reduces(build_on(8, digits)) > 28
+    assert count_all_reduces(build_on(8, digits)) > 20  # forward and back through ten of them
 
 
 DIGITS = {
