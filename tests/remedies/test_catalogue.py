@@ -159,7 +159,7 @@ def messages(tree):
         if isinstance(node, ast.Call) and (node in raised or makes_an_error(node)):
             yield node.lineno, ' '.join(strings(node))
     for node in filter(is_constant, tree.body):
-        yield from ((node.lineno, text) for text in strings(node))
+        yield from ((node.lineno, text) for text in strings(node) if ' ' in text)
 
 
 @functools.cache

@@ -82,8 +82,8 @@ def test_nothing_is_changed_where_all_checkpoints_are_damaged(tmp_path):
 
 def test_a_checkpoint_stays_good_where_the_code_moves(tmp_path, monkeypatch):
     good_checkpoints(tmp_path, 1)
-    monkeypatch.setattr(integrity, '__name__', 'ssanet_jax.elsewhere')
-    monkeypatch.setattr(integrity.CheckedHandler, '__module__', 'ssanet_jax.elsewhere')
+    monkeypatch.setattr(integrity, '__name__', 'elsewhere')
+    monkeypatch.setattr(integrity.CheckedHandler, '__module__', 'elsewhere')
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(2, tree(2), wait=True)
         assert checkpoints.damage(1) == checkpoints.damage(2) == ''

@@ -134,7 +134,9 @@ def test_images_in_another_order_are_refused(short, finished):
     text = finished.config.read_text()
     changed = text.replace('a set in memory', 'tfrecord files on 2 host(s)')
     finished.config.write_text(changed)
-    with pytest.raises(ConfigError, match=r'order changed from tfrecord files .* to in-memory'):
+    with pytest.raises(
+        ConfigError, match=r'order changed from tfrecord files .* to a set in memory'
+    ):
         loop.train_and_evaluate(short, finished)
     assert finished.config.read_text() == changed
 
