@@ -2,6 +2,7 @@ import ast
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -23,11 +24,14 @@ from tests.helpers import ROOT
             'ssanet_jax.training.optimizer',
             'ssanet_jax.tools.preflight',
         ],
-        [
-            'ssanet_jax.data.image_files',
-            'ssanet_jax.trained.prediction',
-            'ssanet_jax.tools.predict',
-        ],
+        pytest.param(
+            [
+                'ssanet_jax.data.image_files',
+                'ssanet_jax.trained.prediction',
+                'ssanet_jax.tools.predict',
+            ],
+            marks=pytest.mark.skipif(find_spec('cv2') is None, reason='needs the extra train'),
+        ),
     ],
     ids=['package', 'training step', 'predictions'],
 )
