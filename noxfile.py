@@ -74,7 +74,8 @@ def torch(session: nox.Session) -> None:
     """Files of torch, its network in studies/, and the tables of torchvision and timm; on CPUs."""
     session.install('.[train,study,hub,torch]', 'torchvision', 'timm>=1.0', '--torch-backend=cpu')
     session.install(*PYTEST)
-    test(session, TORCH)
+    session.run('python', '-c', 'import torch, torchvision, timm')  # without, tests are skipped
+    test(session, TORCH, '-m', '')
 
 
 @nox.session(python='3.13')
@@ -82,6 +83,7 @@ def preflight(session: nox.Session) -> None:
     """Compilation for a TPU; libtpu has wheels for Linux only."""
     session.install('.[train,preflight-tpu]')
     session.install(*PYTEST)
+    session.run('python', '-c', 'import libtpu')  # without it, the test is skipped
     test(session, ('tests/tools/test_preflight.py',))
 
 
@@ -100,13 +102,13 @@ def table(session: nox.Session) -> None:
     print(text)
 
 
-def test(session: nox.Session, paths: tuple[str, ...]) -> None:
+def test(session: nox.Session, paths: tuple[str, ...], *options: str) -> None:
     """Runs pytest and records its counts under the name of the session, also if tests fail."""
     versions = json.loads(session.run('python', '-c', VERSIONS, silent=True))
     report = Path(session.create_tmp()) / 'junit.xml'
     command = ('python', '-m', 'pytest', '-q', '-n', 'logical', '--maxprocesses=4')
     try:
-        session.run(*command, f'--junitxml={report}', *paths, *session.posargs)
+        session.run(*command, f'--junitxml={report}', *options, *paths, *session.posargs)
     finally:
         counts = ElementTree.parse(report).getroot()[0].attrib
         failed, skipped = int(counts['failures']) + int(counts['errors']), int(counts['skipped'])

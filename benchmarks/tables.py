@@ -80,8 +80,11 @@ def torch(result: dict[str, Any]) -> str:
     return markdown(['contender', 'images/s', 'ratio in the same round', 'first step, s'], rows)
 
 
-UNITS = {'cycles': ('M cycles', 1e6, 1), 'bytes': ('GB', 1e9, 1)}
-UNITS |= {'temporaries': ('GB temporaries', 1e9, 2)}
+UNITS = {
+    'cycles': ('M cycles', 1e6, 1),
+    'bytes': ('GB', 1e9, 1),
+    'temporaries': ('GB temporaries', 1e9, 2),
+}
 
 
 def targets(result: dict[str, Any]) -> str:
@@ -112,7 +115,7 @@ def networks(result: dict[str, Any]) -> str:
         for target, programs in result['programs'].items()
         if 'resnet50:flax' in programs
         for name in UNITS
-        if programs['resnet50:flax'][name]  # GPUs' compilers estimate no cycles
+        if programs['resnet50:flax'].get(name)  # GPUs' compilers estimate no cycles
     ]
     header = ['training step', *(f'{target}, {UNITS[name][0]}' for target, _, name in columns)]
     others = dict.fromkeys(
@@ -142,7 +145,7 @@ def cell(counted: dict[str, Any], name: str, base: dict[str, Any] | None = None)
     if not counted.get(name):
         return '-'
     _, scale, digits = UNITS[name]
-    ratio = f' ({counted[name] / base[name]:.2f})' if base else ''
+    ratio = f' ({counted[name] / base[name]:.2f})' if base and base.get(name) else ''
     return f'{counted[name] / scale:,.{digits}f}{ratio}'
 
 

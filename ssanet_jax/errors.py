@@ -1,6 +1,7 @@
 """Errors that end a run, each with the exit code that docs/launch.md lists."""
 
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
 
 
@@ -56,6 +57,15 @@ class StoppedError(RunError):
     """A signal stopped the run after a save; the same command resumes it."""
 
     exit_code = 75
+
+
+def file_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """What file operations may raise: OSError, TensorFlow's errors if it is loaded, and `others`.
+
+    TensorFlow reads tfrecord files and, where it is installed, reads and writes buckets.
+    """
+    tf = sys.modules.get('tensorflow')
+    return (OSError, *([tf.errors.OpError] if tf else []), *others)
 
 
 def one_line(error: BaseException | str, limit: int = 300) -> str:

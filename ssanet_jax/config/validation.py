@@ -13,7 +13,7 @@ from ssanet_jax.errors import ConfigError, nearest, one_line
 _MAX_PIXELS = 2**36  # in a batch
 
 # Fields, or their beginnings, that decide what a checkpoint is and how its images are read.
-# Those of evaluation alone, as dataset.eval_size, are free.
+# Fields that only evaluation reads, such as dataset.eval_size, may differ.
 _EVALUATED = (
     'model.', 'dtype', 'dataset.name', 'dataset.validation_share', 'dataset.split_seed',
     'dataset.image_size', 'dataset.mean', 'dataset.std', 'dataset.interpolation',

@@ -3,14 +3,13 @@
 import errno
 import os
 import re
-import sys
 from collections.abc import Iterator
 from typing import TypeVar
 
 import numpy as np
 
 from ssanet_jax.data.sources import EncodedBatch, Source
-from ssanet_jax.errors import ConfigError, DataFileError, RunError
+from ssanet_jax.errors import ConfigError, DataFileError, RunError, file_errors
 
 T = TypeVar('T')
 
@@ -23,15 +22,6 @@ _TRANSIENT_TEXTS = [  # which array_record and TensorFlow quote
         errno.ETIMEDOUT, errno.ECONNRESET, errno.ENOTCONN, errno.EHOSTUNREACH,
     )
 ]  # fmt: skip
-
-
-def read_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
-    """What reading a file may raise: OSError, TensorFlow's errors if it is loaded, and `others`.
-
-    TensorFlow reads tfrecord files and, where it is installed, buckets.
-    """
-    tf = sys.modules.get('tensorflow')
-    return (OSError, *([tf.errors.OpError] if tf else []), *others)
 
 
 def unreadable(path: object, error: Exception, remedy: str) -> DataFileError | RunError:
@@ -56,7 +46,7 @@ def readable(examples: Iterator[T], path: object, prepare_command: str) -> Itera
     """Passes `examples` on, read from `path`; turns errors into a ConfigError or RunError."""
     try:
         yield from examples
-    except read_errors(RuntimeError) as error:  # RuntimeError: array_record's
+    except file_errors(RuntimeError) as error:  # RuntimeError: array_record's
         remedy = (
             f'restore it from a copy, or remove {path} and prepare it again with: {prepare_command}'
         )

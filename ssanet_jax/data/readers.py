@@ -12,9 +12,9 @@ from tensorflow_datasets.proto import tf_example_pb2
 from ssanet_jax.data.datasets.array_dataset import ArrayDataset
 from ssanet_jax.data.datasets.image_folder import ImageFolder
 from ssanet_jax.data.image_files import read_file
-from ssanet_jax.data.read_errors import read_errors, unreadable
+from ssanet_jax.data.read_errors import unreadable
 from ssanet_jax.data.sources import RandomAccess
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, file_errors
 from ssanet_jax.output import printable
 
 
@@ -79,7 +79,7 @@ class Folder(RandomAccess):
         return [self._read(number) for number in numbers], self.labels[numbers]
 
     def read_file(self, number: int) -> bytes:
-        """Reads one file; raises `read_errors`."""
+        """Reads one file; raises `file_errors`."""
         return read_file(self.files[number].path, self._max_bytes + 1)
 
     def name(self, number: int) -> str:
@@ -88,7 +88,7 @@ class Folder(RandomAccess):
     def _read(self, number: int) -> bytes:
         try:
             return self.read_file(number)
-        except read_errors() as error:
+        except file_errors() as error:
             remedy = 'repair it, or remove it from the folder.'
             raise unreadable(self.name(number), error, remedy) from error
 

@@ -21,9 +21,8 @@ from rich.console import Console
 
 from ssanet_jax import runtime
 from ssanet_jax.data.builders import LOCAL_BUILDERS, files_by_hand, find_builder, manual_folder
-from ssanet_jax.data.read_errors import read_errors
 from ssanet_jax.data.sources import num_cores
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, file_errors
 from ssanet_jax.tools import cli
 
 if TYPE_CHECKING:  # it imports TensorFlow
@@ -113,7 +112,7 @@ def _download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
 def _convert(conversion: 'Conversion') -> None:
     try:
         _announce_and_convert(conversion)
-    except read_errors(RuntimeError, ValueError) as error:
+    except file_errors(RuntimeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
         reason = ' '.join(getattr(error, 'message', str(error)).split())[:300]

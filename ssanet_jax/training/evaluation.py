@@ -55,8 +55,8 @@ def evaluate_checkpoint(
     """Evaluates a checkpoint of a run; prints a table and writes evaluation.json in `workdir`.
 
     Args:
-      config: of the run; what evaluation alone reads may differ, as `dataset.eval_split`, and so
-        may what it does not read.
+      config: of the run; fields that only evaluation reads, such as `dataset.eval_split`, and
+        fields that it does not read may differ.
       workdir: of the run.
       checkpoint: 'best', 'latest', a step, or 'init' for the weights of `config.init`, which need
         no run.

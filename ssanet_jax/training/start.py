@@ -88,7 +88,12 @@ def _restore(
 
 
 def model_fits(workdir: Workdir, setup: TrainerSetup) -> bool:
-    """Whether the newest good checkpoint has the parameters of the model; raises ConfigError."""
+    """Whether the newest good checkpoint has the parameters of the model.
+
+    Raises:
+      ConfigError: all are damaged.
+      RunError: they cannot be read now.
+    """
     with CheckpointReader(workdir) as checkpoints:
         step, _ = integrity.newest_good(workdir, checkpoints.damage)
         return step is not None and checkpoints.model_fits(step, jax.eval_shape(setup.init))

@@ -8,10 +8,13 @@ from orbax.checkpoint._src.path import gcs_utils
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ssanet_jax.data.checks.dataset_files import sample_digest
+from ssanet_jax.errors import RunError
 from ssanet_jax.training import evaluation, loop
 from ssanet_jax.training.checkpoints.reader import CheckpointReader
 from ssanet_jax.training.checkpoints.writer import Checkpoints
+from ssanet_jax.training.monitoring.dispensable import or_warn
 from ssanet_jax.training.monitoring.metric_log import MetricsLog
+from ssanet_jax.training.storage.file_reading import read_text
 from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import assert_trees_equal
 from tests.training.test_checkpoint import good_checkpoints, tree
@@ -82,6 +85,23 @@ def test_metrics_and_events_are_appended(folder):
     assert [line['loss'] for line in Workdir(RUN).read_metrics()] == [2.0, 1.0]
     events = EventAccumulator(str(folder / 'run')).Reload().Scalars('train/loss')
     assert [(event.step, event.value) for event in events] == [(1, 2.0), (2, 1.0)]
+
+
+def test_errors_of_tensorflow_are_those_of_files(folder, monkeypatch, caplog):
+    """Events are dispensable; what is read later is not taken for missing."""
+    (folder / 'run').mkdir()
+
+    def unavailable(*_):
+        raise tf.errors.UnavailableError(None, None, 'try again')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Gfile, 'exists', unavailable, raising=False)
+        patch.setattr(Gfile, 'listdir', unavailable, raising=False)
+        patch.setattr(Gfile, 'GFile', unavailable, raising=False)
+        assert or_warn('Events', (RUN / 'events').read_text) is None
+        with pytest.raises(RunError, match=r'gs://bucket/run/config\.json cannot be read: .*again'):
+            read_text(RUN / 'config.json')
+    assert 'Events could not be written: ' in caplog.text
 
 
 def test_the_end_of_a_shard_is_in_its_digest(folder):

@@ -29,6 +29,13 @@ def test_a_run_that_lost_its_checkpoints_does_not_start_over(tmp_path):
         check_nothing_lost(Workdir(tmp_path))
 
 
+def test_a_finished_run_does_not_start_over_without_checkpoints(tmp_path):
+    leave(tmp_path, (500, 'train'), (500, 'eval'))
+    (tmp_path / 'summary.json').write_text('{}')
+    with pytest.raises(ConfigError, match='but no checkpoint'):
+        check_nothing_lost(Workdir(tmp_path))
+
+
 def test_a_run_that_resumed_once_does_not_start_over_without_checkpoints(tmp_path):
     leave(tmp_path, (5, 'train'), start=4)
     with pytest.raises(ConfigError, match='but no checkpoint'):

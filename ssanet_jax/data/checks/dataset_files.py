@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.data.builders import open_builder
 from ssanet_jax.data.datasets.array_dataset import ArrayDataset
 from ssanet_jax.data.datasets.image_folder import ImageFolder
-from ssanet_jax.data.read_errors import read_errors
+from ssanet_jax.errors import file_errors
 
 _SAMPLE = 2**16  # bytes at each end of a file
 
@@ -35,7 +35,7 @@ def status(path: str) -> tuple[int, int]:
             remote = epath.Path(path).stat()
             return remote.length, remote.mtime * 10**9
         local = os.stat(path)
-    except read_errors():
+    except file_errors():
         return 0, 0
     return local.st_size, local.st_mtime_ns
 
@@ -48,8 +48,8 @@ def sample_digest(path: str) -> str:
     try:
         with epath.Path(path).open('rb') as file:
             digest = hashlib.blake2b(file.read(_SAMPLE), digest_size=16)
-            file.seek(max(0, status(path)[0] - _SAMPLE))
+            file.seek(max(0, epath.Path(path).stat().length - _SAMPLE))
             digest.update(file.read(_SAMPLE))
-    except read_errors(ValueError):
+    except file_errors(ValueError):
         return ''
     return digest.hexdigest()

@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.data.builders import open_builder, open_source, prepare_command
 from ssanet_jax.data.decoding.decode import decode_whole
-from ssanet_jax.data.read_errors import read_errors, readable
+from ssanet_jax.data.read_errors import readable
 from ssanet_jax.data.readers import Folder
 from ssanet_jax.data.sources import HostShard, Source, num_threads, read_ahead
+from ssanet_jax.errors import file_errors
 
 _PIECE = 4  # images per task; photographs take a tenth of a second each
 
@@ -129,7 +130,7 @@ def _inspect(piece: _Piece, source: Source, dataset: ConfigDict) -> list[_Image]
     for row, number in enumerate(piece.number.tolist()):
         try:
             file = piece.files[row] if piece.files else cast(Folder, source).read_file(number)
-        except read_errors() as error:
+        except file_errors() as error:
             reason = getattr(error, 'strerror', None) or getattr(error, 'message', str(error))
             images.append(_Image(0, (0, 0), b'', f'It cannot be read: {reason}.'))
             continue

@@ -21,7 +21,7 @@ from ssanet_jax.training.storage.workdir import Workdir
 
 _NAME = 'checksums.json'
 _ITEM = 'default'  # Orbax's name for the only item of a checkpoint
-# Orbax records it in each checkpoint; it stays, wherever the class moves.
+# Orbax records this name in each checkpoint, so it must not change when the class moves.
 _HANDLER = 'ssanet_jax.training.checkpoints.integrity.CheckedHandler'
 _CHUNK = 2**20  # bytes
 

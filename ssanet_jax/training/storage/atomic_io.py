@@ -14,7 +14,7 @@ from absl import logging
 from etils import epath
 
 from ssanet_jax.atomic_write import atomic_write
-from ssanet_jax.errors import SaveError
+from ssanet_jax.errors import SaveError, file_errors
 from ssanet_jax.training.multihost import hosts
 
 RETRY_DELAYS_S = (5.0, 10.0, 20.0, 40.0)
@@ -28,7 +28,7 @@ def retry_with_backoff(write: Callable[[], None], name: str, remedy: Callable[[]
     On several hosts there is one attempt only: one host cannot tell the others to wait.
 
     Args:
-      write: raises OSError or TensorStore's ValueError if it cannot write.
+      write: raises `file_errors`, or TensorStore's ValueError, if it cannot write.
       name: of the file or checkpoint, for messages.
       remedy: returns what the error should tell the user to do.
 
@@ -38,7 +38,7 @@ def retry_with_backoff(write: Callable[[], None], name: str, remedy: Callable[[]
     for delay in (*RETRY_DELAYS_S, None) if jax.process_count() == 1 else (None,):
         try:
             return write()
-        except (OSError, ValueError) as error:
+        except file_errors(ValueError) as error:
             if hosts.host_lost(error):
                 raise
             reason = write_error(error)

@@ -5,7 +5,7 @@ import re
 
 from etils import epath
 
-from ssanet_jax.errors import RunError, one_line
+from ssanet_jax.errors import RunError, file_errors, one_line
 
 # Of `stat`. Other errors, as of permissions, of a disk or of a network, say nothing of the file.
 MISSING = (FileNotFoundError, NotADirectoryError)
@@ -30,7 +30,7 @@ def read_text(path: epath.Path) -> str | None:
         return path.read_text()
     except MISSING:
         return None
-    except OSError as error:
+    except file_errors() as error:
         raise cannot_read_now(path, error) from error
 
 
@@ -42,7 +42,7 @@ def list_names(folder: epath.Path) -> list[str] | None:
         return [path.name for path in folder.iterdir()]
     except MISSING:
         return None
-    except OSError as error:
+    except file_errors() as error:
         raise cannot_read_now(folder, error) from error
 
 

@@ -98,15 +98,16 @@ def check_nothing_lost(workdir: Workdir) -> list[str]:
     """Checks that a workdir without a checkpoint lost none; returns notes for the user.
 
     Raises:
-      ConfigError: a start resumed from a checkpoint, or there were two evaluations, each after a
-        save that waits for the one before.
+      ConfigError: the run finished, a start resumed from a checkpoint, or there were two
+        evaluations, each preceded by a save that first waits for the previous save.
     """
     lines = workdir.read_metrics()
     if not lines:
         return []
     metrics = f'{workdir} has metrics up to step {lines[-1]["step"]}, but no checkpoint'
     evaluations = sum(line['split'] == 'eval' for line in lines)
-    if evaluations > 1 or any(start.get('step') for start in workdir.read_starts()):
+    resumed = any(start.get('step') for start in workdir.read_starts())
+    if resumed or evaluations > 1 or workdir.summary.exists():
         raise ConfigError(f'{metrics}. Put checkpoints/ back, or use a new workdir.')
     return [f'{metrics}; starting over.']
 

@@ -104,7 +104,7 @@ class Workdir:
     def checkpoint_steps(self) -> list[int]:
         """Steps of the complete checkpoints, damaged or not, ascending; raises RunError."""
         names = [name for name in list_names(self.checkpoints) or [] if name.isdigit()]
-        if '://' in str(self):  # where Orbax writes in place, and a mark at last
+        if '://' in str(self):  # where Orbax writes in place, and a marker last
             from orbax.checkpoint.utils import is_checkpoint_finalized
 
             names = [name for name in names if is_checkpoint_finalized(self.checkpoints / name)]
