@@ -310,6 +310,7 @@ def main() -> None:
         'augmentation.md': {'augmentation': ('augmentation.json', augmentation)},
         'recipes.md': {
             'digits': ('recipes.json', accuracies),
+            'fashion_mnist': ('recipes_fashion_mnist.json', accuracies),
             'costs': ('recipe_costs.json', recipe_costs),
         },
         'trained.md': {
