@@ -9,8 +9,8 @@ The steps and batches of fashion_mnist_ssa20.py, with parts of torchvision's rec
 (imagenet_ssa50_torchvision2.py): Nesterov SGD with warm-up, label smoothing 0.1, mixup 0.2 or
 cutmix 1, averaged weights; and random erasing of half of the images, as Zhong et al. (2017,
 arXiv:1708.04896), ResNet-20 in 300 epochs: 95.98% top-1, 95.61% without erasing. No TrivialAugment,
-which shifts by up to 32 pixels, more than an image has. Ours: in ResNet-8 and 5 epochs, worse than the
-plain recipe (docs/recipes.md); 30 epochs were not run.
+which shifts by up to 32 pixels, more than an image has. Ours: in ResNet-8 and 5 epochs, worse than
+the plain recipe (docs/recipes.md); 30 epochs were not run.
 """
 
 from ml_collections import ConfigDict
