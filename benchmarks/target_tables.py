@@ -1,0 +1,73 @@
+"""Tables of targets.py, which counts compiled steps, for tables.py."""
+
+from typing import Any
+
+from common import markdown
+
+UNITS = {
+    'cycles': ('M cycles', 1e6, 1),
+    'bytes': ('GB', 1e9, 1),
+    'temporaries': ('GB temporaries', 1e9, 2),
+}
+
+
+def targets(result: dict[str, Any]) -> str:
+    """The forms of the networks that flax's layers were compiled for, relative to its ResNet-50."""
+    rows = []
+    for target, programs in result['programs'].items():
+        if base := programs.get('resnet50:flax'):
+            for program in compared(programs):
+                rows.append((f'{target}, {program}', *cells(programs[program], base)))
+    return markdown(['training step', *(unit for unit, _, _ in UNITS.values())], rows)
+
+
+def devices(result: dict[str, Any]) -> str:
+    """The networks on the other devices."""
+    rows = [
+        (f'{target}, {program}', *cells(counted))
+        for target, programs in result['programs'].items()
+        if 'resnet50:flax' not in programs
+        for program, counted in programs.items()
+    ]
+    return markdown(['training step', *(unit for unit, _, _ in UNITS.values())], rows)
+
+
+def networks(result: dict[str, Any]) -> str:
+    """All other networks on the devices of `targets`, side by side."""
+    columns = [
+        (target, programs, name)
+        for target, programs in result['programs'].items()
+        if 'resnet50:flax' in programs
+        for name in UNITS
+        if programs['resnet50:flax'].get(name)  # GPUs' compilers estimate no cycles
+    ]
+    header = ['training step', *(f'{target}, {UNITS[name][0]}' for target, _, name in columns)]
+    others = dict.fromkeys(
+        program for _, p, _ in columns for program in p if program not in compared(p)
+    )
+    rows = [
+        (program, *(cell(p.get(program, {}), name) for _, p, name in columns)) for program in others
+    ]
+    return markdown(header, rows)
+
+
+def compared(programs: dict[str, Any]) -> list[str]:
+    """Programs of the networks that were also compiled with flax's layers, by form."""
+    names = {name.removesuffix(':flax') for name in programs if name.endswith(':flax')}
+    chosen = [program for program in programs if program.partition(':')[0] in names]
+    return sorted(chosen, key=lambda program: program.partition(':')[2])
+
+
+def cells(counted: dict[str, Any], base: dict[str, Any] | None = None) -> list[str]:
+    return [cell(counted, name, base) for name in UNITS]
+
+
+def cell(counted: dict[str, Any], name: str, base: dict[str, Any] | None = None) -> str:
+    """One of `UNITS`, in parentheses relative to `base`."""
+    if 'error' in counted:
+        return 'does not compile'
+    if not counted.get(name):
+        return '-'
+    _, scale, digits = UNITS[name]
+    ratio = f' ({counted[name] / base[name]:.2f})' if base and base.get(name) else ''
+    return f'{counted[name] / scale:,.{digits}f}{ratio}'
