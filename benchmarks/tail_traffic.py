@@ -1,12 +1,16 @@
-"""Compares XLA's counts of both forms of a tail's training step over many shapes.
+"""Compares compilers' counts of both forms of a tail's training step over many shapes.
 
     python benchmarks/tail_traffic.py --out=benchmarks/results/tail_traffic.json
 
-For each shape, lists the differences in bytes and operations on this machine, and the form that
-'auto' chooses. A ReLU feeds the tail and a 1x1 convolution reads its output, as in a network.
+For each shape, lists the memory traffic on this machine's CPU, in float32, and on an H100, and the
+estimated cycles on a TPU v5e, both in bfloat16 and compiled without the device, see targets.py; and
+the form that 'auto' chooses. A ReLU feeds the tail and a 1x1 convolution reads its output, as in a
+network. Results in the file from the same versions and commit are kept, so an interrupted run can be
+resumed.
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +20,13 @@ from common import machine, write
 from rich.console import Console
 from rich.table import Table
 from tails import ATTENTION, FORMS
+from targets import compile_apart, compile_for, counts
 
 from ssanet_jax import layers
-from ssanet_jax.analysis.hlo import program_cost
 from ssanet_jax.models import folded_tail
 
+DTYPES = {'cpu': jnp.float32, 'v5e': jnp.bfloat16, 'h100': jnp.bfloat16}
+COUNTS = {'cpu': 'bytes', 'v5e': 'cycles', 'h100': 'bytes'}
 SHAPES = [  # N, H, K, C
     (1, 56, 64, 256), (8, 56, 64, 256), (32, 56, 64, 256), (32, 28, 128, 512),
     (8, 14, 256, 1024), (32, 14, 256, 1024), (8, 7, 512, 2048), (32, 7, 512, 2048),
@@ -29,7 +35,7 @@ SHAPES = [  # N, H, K, C
 
 
 def compile_step(
-    form: str, attention: str, shape: tuple[int, int, int, int]
+    form: str, attention: str, shape: tuple[int, int, int, int], target: str = 'cpu'
 ) -> jax.stages.Compiled:
     """The program of a training step, between a ReLU and the next 1x1 convolution."""
     n, size, k, c = shape
@@ -42,7 +48,7 @@ def compile_step(
             everything = {'params': params, 'batch_stats': variables['batch_stats']}
             h = jax.nn.relu(2 * u - 0.1)
             y, updates = module.apply(everything, h, shortcut, train=True, mutable=['batch_stats'])
-            return (y.reshape(-1, c) @ kernel, y), updates
+            return (layers.pointwise_conv(y, kernel), y), updates
 
         outputs, pullback, updates = jax.vjp(
             forward, variables['params'], u, shortcut, has_aux=True
@@ -50,54 +56,65 @@ def compile_step(
         return outputs, pullback((dnext, dy)), updates
 
     def shaped(*dimensions: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(dimensions, jnp.float32)
+        return jax.ShapeDtypeStruct(dimensions, DTYPES[target])
 
-    wide = shaped(n, size, size, c)
-    arguments = (shaped(n, size, size, k), wide, shaped(c, k), shaped(n * size * size, k), wide)
-    return jax.jit(step).lower(variables, *arguments).compile()
+    narrow, wide = shaped(n, size, size, k), shaped(n, size, size, c)
+    arguments = variables, narrow, wide, shaped(c, k), narrow, wide
+    return compile_for(target, jax.jit(step), arguments)
 
 
-def compare(attention: str, shape: tuple[int, int, int, int]) -> dict[str, Any]:
+def count(target: str, form: str, attention: str, shape: str) -> dict[str, Any]:
+    """The counts of one step, compiled in this process; shape is 'NxHxKxC'."""
+    n, size, k, c = map(int, shape.split('x'))
+    return counts(compile_step(form, attention, (n, size, k, c), target))
+
+
+def chosen(attention: str, shape: tuple[int, int, int, int]) -> str:
+    """The form that 'auto' chooses."""
     n, size, k, c = shape
-    plain, folded = (
-        program_cost(compile_step(form, attention, shape)) for form in ('plain', 'folded')
-    )
-    chosen = folded_tail.chooses_fold(
+    fold = folded_tail.chooses_fold(
         'auto', (n, size, size, k), c, norm=layers.BatchNorm,
         attention=ATTENTION[attention], train=True,
     )  # fmt: skip
-    return {
-        'attention': attention,
-        'shape': shape,
-        'plain': plain._asdict(),
-        'folded': folded._asdict(),
-        'saved_bytes': plain.bytes_accessed - folded.bytes_accessed,
-        'extra_operations': folded.flops - plain.flops,
-        'chosen': 'folded' if chosen else 'plain',
-    }
+    return 'folded' if fold else 'plain'
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--out', type=Path, help='JSON file to write')
+    parser.add_argument('--targets', nargs='+', default=list(DTYPES), choices=DTYPES)
+    parser.add_argument('--out', type=Path, help='JSON file to write or complete')
+    parser.add_argument('--one', nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    results = []
+    if arguments.one:
+        print(json.dumps(count(*arguments.one)))
+        return
+    result: dict[str, Any] = {'machine': machine('jax', 'jaxlib', 'flax'), 'results': {}}
+    if arguments.out and arguments.out.exists():
+        before = json.loads(arguments.out.read_text())
+        if before['machine'] == result['machine']:
+            result = before
+    table = Table(title='Training step of a tail', title_justify='left')
+    for column in ('attention', 'N x H x K x C', 'target', 'plain', 'folded', 'auto'):
+        table.add_column(column)
     for attention in ATTENTION:
         for shape in SHAPES if 'groups' not in attention else SHAPES[2:6]:
-            results.append(compare(attention, shape))
-            print(f'{attention}, {shape} counted', flush=True)
-    table = Table(title='Training step of a tail, float32', title_justify='left')
-    for column in ('attention', 'N, H, K, C', 'plain', 'folded', 'saved', 'chosen'):
-        table.add_column(column)
-    for r in results:
-        sizes = [r['plain']['bytes_accessed'], r['folded']['bytes_accessed'], r['saved_bytes']]
-        row = [f'{size / 1e6:,.0f} MB' for size in sizes]
-        table.add_row(r['attention'], ', '.join(map(str, r['shape'])), *row, r['chosen'])
+            text = 'x'.join(map(str, shape))
+            of = result['results'].setdefault(f'{attention}, {text}', {})
+            of['auto'] = chosen(attention, shape)
+            for target in arguments.targets:
+                if target not in of:
+                    of[target] = {
+                        form: compile_apart(__file__, target, form, attention, text)
+                        for form in FORMS
+                    }
+                cells = [f'{of[target][form][COUNTS[target]] / 1e6:,.1f}' for form in FORMS]
+                table.add_row(attention, text, target, *cells, of['auto'])
+                print(attention, text, target, *cells, flush=True)
+            if arguments.out:
+                write(arguments.out, result)
     Console(width=120).print(table)
-    if arguments.out:
-        write(arguments.out, {'machine': machine('jax', 'jaxlib', 'flax'), 'results': results})
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from ssanet_jax import SSABlock, layers
+from ssanet_jax import SEBlock, SSABlock, layers
 from ssanet_jax.models.folded_tail import FoldedTail
 
 ATTENTION = {
@@ -15,6 +15,7 @@ ATTENTION = {
     'ssa': partial(SSABlock, name='ssa'),
     'ssa, 2 groups': partial(SSABlock, num_groups=2, name='ssa'),
     'ssa, 4 groups': partial(SSABlock, num_groups=4, name='ssa'),
+    'se': partial(SEBlock, name='se'),
 }
 
 

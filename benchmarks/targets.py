@@ -5,10 +5,11 @@ r"""Compiles training steps for TPUs and GPUs without having them, and records t
 
 A program is a network with the form of its tail, `ssa_resnet50:auto`, or `:flax` for the baseline
 of flax's own layers; one training step in bfloat16, with SGD, on one device, at 224 pixels or, for
-networks with CIFAR's stem, 32. Results in the file from the same versions are kept, so an
-interrupted run can be resumed. Each program is compiled in a separate process, since a compiler may
-abort. The matrix takes hours on two cores: by default, all networks with SSA and all attention
-blocks in ResNet-50 for v5e and h100, and the ImageNet networks for the others.
+networks with CIFAR's stem, 32. `ssa_resnet50:auto:evaluation` is a forward pass. Results in the
+file from the same versions are kept, so an interrupted run can be resumed. Each program is compiled
+in a separate process, since a compiler may abort. The matrix takes hours on two cores: by default,
+all networks with SSA and all attention blocks in ResNet-50 for v5e and h100, and the ImageNet
+networks for the others.
 
     python benchmarks/targets.py --targets=h100 --programs=ssa_resnet50:auto \
         --flags=--xla_gpu_enable_triton_gemm=false --out=benchmarks/results/target_flags.json
@@ -35,6 +36,7 @@ from ssanet_jax.targets import DEVICE_TYPES, compile_environment
 COMPARED = {'v5e': 128, 'h100': 256}
 IMAGENET = ('ssa_resnet50', 'resnet50', 'se_resnet50')
 FORMS = [f'{network}:{form}' for form in ('auto', 'flax', 'plain') for network in IMAGENET]
+FORMS += [f'{program}:evaluation' for program in FORMS]
 ALL = [f'{kind}_resnet50:auto' for kind in ATTENTION] + [f'ssa_{name}:auto' for name in NETWORKS]
 
 
@@ -62,7 +64,7 @@ def main() -> None:
         done = result['programs'][name]
         key = f'{program} {arguments.flags}'.strip()
         if key not in done:
-            done[key] = compile_apart(name, program, arguments.flags)
+            done[key] = compile_apart(__file__, name, program, flags=arguments.flags)
             print(name, key, done[key], flush=True)
             if arguments.out:
                 write(arguments.out, result)
@@ -79,12 +81,18 @@ def matrix(targets: list[str], programs: list[str] | None) -> list[tuple[str, st
     return list(dict.fromkeys(pairs))
 
 
-def compile_apart(target: str, program: str, flags: str = '') -> dict[str, Any]:
-    """Calls `count` in a new process; returns its result, or the last line of its error."""
-    command = [sys.executable, __file__, '--one', target, program]
+def compile_apart(script: str, target: str, *words: str, flags: str = '') -> dict[str, Any]:
+    """Runs `script --one TARGET WORDS` in a new process that can compile for the target.
+
+    Returns:
+      The JSON of its last line; {'error': the last line of its error} where it fails.
+    """
+    command = [sys.executable, script, '--one', target, *words]
     environment = os.environ | compile_environment()
-    variable = 'LIBTPU_INIT_ARGS' if DEVICE_TYPES[target].compiler == 'libtpu' else 'XLA_FLAGS'
-    environment[variable] = f'{environment.get(variable, "")} {flags}'.strip()
+    if target in DEVICE_TYPES:
+        tpu = DEVICE_TYPES[target].compiler == 'libtpu'
+        variable = 'LIBTPU_INIT_ARGS' if tpu else 'XLA_FLAGS'
+        environment[variable] = f'{environment.get(variable, "")} {flags}'.strip()
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if run.returncode:
         return {'error': run.stderr.strip().splitlines()[-1][:300]}
@@ -92,23 +100,34 @@ def compile_apart(target: str, program: str, flags: str = '') -> dict[str, Any]:
 
 
 def count(target: str, program: str) -> dict[str, Any]:
-    """Bytes and temporaries of a compiled step, and the compiler's estimate of cycles, if any."""
+    """The counts of a program, compiled in this process."""
+    step, arguments = network_step(program, COMPARED.get(target, 128))
+    return counts(compile_for(target, step, arguments))
+
+
+def compile_for(target: str, function: Any, arguments: Any) -> Any:
+    """Compiles a jitted function of shapes for one device of the target, or for the CPU here."""
     import jax
     import numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    from ssanet_jax.analysis.hlo import operations
-    from ssanet_jax.analysis.schedule import estimated_cycles
-
+    if target == 'cpu':
+        return function.lower(*arguments).compile()
     kind = DEVICE_TYPES[target]
     topology = min(kind.topologies, key=lambda name: kind.topologies[name])
     mesh = Mesh(np.array(kind.devices(topology)[:1]), ('data',))
     sharding = NamedSharding(mesh, PartitionSpec())
-    step, arguments = training_step(program, COMPARED.get(target, 128))
     shapes = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), arguments
     )
-    compiled = jax.jit(step, donate_argnums=0).lower(*shapes).compile()
+    return function.lower(*shapes).compile()
+
+
+def counts(compiled: Any) -> dict[str, Any]:
+    """Bytes and temporaries of a compiled program, and the compiler's estimate of cycles, if any."""
+    from ssanet_jax.analysis.hlo import operations
+    from ssanet_jax.analysis.schedule import estimated_cycles
+
     # The TPU's compiler counts what stays in fast memory apart; the GPU's counts nothing.
     accessed = (compiled.cost_analysis() or {}).get('bytes accessed')
     if accessed is None:
@@ -120,8 +139,8 @@ def count(target: str, program: str) -> dict[str, Any]:
     }
 
 
-def training_step(program: str, batch_size: int) -> tuple[Any, tuple[Any, ...]]:
-    """A training step, and the shapes of its state, images and labels."""
+def network_step(program: str, batch_size: int) -> tuple[Any, tuple[Any, ...]]:
+    """A training step or a forward pass, jitted, and the shapes of its arguments."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -132,7 +151,10 @@ def training_step(program: str, batch_size: int) -> tuple[Any, tuple[Any, ...]]:
     labels = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     tx = optax.sgd(0.1, momentum=0.9)
 
-    def step(state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
+    def evaluation(variables: Any, images: jax.Array) -> jax.Array:
+        return model.apply(variables, images, train=False)
+
+    def training(state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
         params, batch_stats, opt_state = state
 
         def loss(params: Any) -> tuple[jax.Array, Any]:
@@ -147,8 +169,11 @@ def training_step(program: str, batch_size: int) -> tuple[Any, tuple[Any, ...]]:
 
     few = jnp.zeros((2, size, size, 3), jnp.bfloat16)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), few, train=False))
+    if program.endswith(':evaluation'):
+        return jax.jit(evaluation), (variables, images)
     opt_state = jax.eval_shape(tx.init, variables['params'])
-    return step, ((variables['params'], variables['batch_stats'], opt_state), images, labels)
+    state = variables['params'], variables['batch_stats'], opt_state
+    return jax.jit(training, donate_argnums=0), (state, images, labels)
 
 
 def network(program: str) -> Any:
@@ -157,7 +182,7 @@ def network(program: str) -> Any:
 
     from ssanet_jax import create_model
 
-    name, _, form = program.partition(':')
+    name, form, *_ = program.split(':')
     if form == 'flax':
         attention = {'resnet50': None, 'se_resnet50': SE, 'ssa_resnet50': SSA}[name]
         return ResNet50(attention)
