@@ -26,10 +26,15 @@ def machine(*packages: str) -> dict[str, Any]:
         'python': platform.python_version(),
     }
     environment |= {name: metadata.version(name) for name in packages}
-    commit = _git('describe', '--always')
+    return environment | ({'commit': commit()} if commit() else {})
+
+
+def commit() -> str:
+    """The checked-out commit, with '-dirty' where code differs from it; '' outside a checkout."""
+    name = _git('describe', '--always')
     code = ('--', ':!benchmarks/results', ':!docs')  # ignores the output of earlier benchmarks
-    dirty = '-dirty' if _git('status', '--porcelain', '--untracked-files=no', *code) else ''
-    return environment | ({'commit': commit + dirty} if commit else {})
+    dirty = _git('status', '--porcelain', '--untracked-files=no', *code)
+    return f'{name}-dirty' if dirty else name
 
 
 def _git(*arguments: str) -> str:

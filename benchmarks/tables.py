@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from common import ROOT, fill, format_machine, markdown, rates, spread
-from target_tables import devices, networks, targets
+from target_tables import devices, evaluation, networks, tails, targets
 
 RESULTS = ROOT / 'benchmarks/results'
 
@@ -101,21 +101,6 @@ def rounding(result: dict[str, Any]) -> str:
     return markdown(header, rows)
 
 
-def traffic(result: dict[str, Any]) -> str:
-    rows = [
-        (
-            f'{r["attention"].replace("ssa", "SSA")}, {"x".join(map(str, r["shape"]))}',
-            f'{r["plain"]["bytes_accessed"] / 1e6:,.0f}',
-            f'{r["folded"]["bytes_accessed"] / 1e6:,.0f}',
-            f'{r["saved_bytes"] / 1e6:,.0f}',
-            f'{r["extra_operations"] / 1e9:,.2f}',
-        )
-        for r in result['results']
-    ]
-    header = ['attention, N x H x K x C', 'plain, MB', 'folded, MB', 'saved']
-    return markdown([*header, 'added GFLOP'], rows)
-
-
 def costs(result: dict[str, Any]) -> str:
     total = sum(result['bytes'].values())
     rows = [
@@ -133,8 +118,9 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     'all_reduces': ('step_8_devices.json', all_reduces),
     'torch': ('vs_torch.json', torch),
     'rounding': ('tail_rounding.json', rounding),
-    'traffic': ('tail_traffic.json', traffic),
+    'tails': ('tail_traffic.json', tails),
     'targets': ('targets.json', targets),
+    'evaluation': ('targets.json', evaluation),
     'devices': ('targets.json', devices),
     'networks': ('targets.json', networks),
 }

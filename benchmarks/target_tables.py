@@ -1,4 +1,4 @@
-"""Tables of targets.py, which counts compiled steps, for tables.py."""
+"""Tables of steps compiled by targets.py and tail_traffic.py, for tables.py."""
 
 from typing import Any
 
@@ -13,12 +13,22 @@ UNITS = {
 
 def targets(result: dict[str, Any]) -> str:
     """The forms of the networks that flax's layers were compiled for, relative to its ResNet-50."""
+    return forms(result, 'training step', '')
+
+
+def evaluation(result: dict[str, Any]) -> str:
+    """The same for a forward pass."""
+    return forms(result, 'forward pass', ':evaluation')
+
+
+def forms(result: dict[str, Any], title: str, suffix: str) -> str:
     rows = []
     for target, programs in result['programs'].items():
-        if base := programs.get('resnet50:flax'):
+        if base := programs.get(f'resnet50:flax{suffix}'):
             for program in compared(programs):
-                rows.append((f'{target}, {program}', *cells(programs[program], base)))
-    return markdown(['training step', *(unit for unit, _, _ in UNITS.values())], rows)
+                if counted := programs.get(f'{program}{suffix}'):
+                    rows.append((f'{target}, {program}', *cells(counted, base)))
+    return markdown([title, *(unit for unit, _, _ in UNITS.values())], rows)
 
 
 def devices(result: dict[str, Any]) -> str:
@@ -43,7 +53,10 @@ def networks(result: dict[str, Any]) -> str:
     ]
     header = ['training step', *(f'{target}, {UNITS[name][0]}' for target, _, name in columns)]
     others = dict.fromkeys(
-        program for _, p, _ in columns for program in p if program not in compared(p)
+        program
+        for _, p, _ in columns
+        for program in p
+        if program.removesuffix(':evaluation') not in compared(p)
     )
     rows = [
         (program, *(cell(p.get(program, {}), name) for _, p, name in columns)) for program in others
@@ -51,10 +64,30 @@ def networks(result: dict[str, Any]) -> str:
     return markdown(header, rows)
 
 
+def tails(result: dict[str, Any]) -> str:
+    """Both forms of a tail by shape, from tail_traffic.py, and the one that 'auto' chooses."""
+    columns = {'cpu': ('bytes', 'CPU, MB'), 'v5e': ('cycles', 'v5e, M cycles'),
+               'h100': ('bytes', 'H100, MB')}  # fmt: skip
+    rows = [
+        (
+            name.replace('ssa', 'SSA').replace('se,', 'SE,'),
+            *(
+                f'{of[target][form][count] / 1e6:,.{1 if count == "cycles" else 0}f}'
+                for target, (count, _) in columns.items()
+                for form in ('plain', 'folded')
+            ),
+            of['auto'],
+        )
+        for name, of in result['results'].items()
+    ]
+    header = [f'{unit}, {form}' for _, unit in columns.values() for form in ('plain', 'folded')]
+    return markdown(['attention, N x H x K x C', *header, "'auto'"], rows)
+
+
 def compared(programs: dict[str, Any]) -> list[str]:
     """Programs of the networks that were also compiled with flax's layers, by form."""
     names = {name.removesuffix(':flax') for name in programs if name.endswith(':flax')}
-    chosen = [program for program in programs if program.partition(':')[0] in names]
+    chosen = [p for p in programs if p.count(':') == 1 and p.partition(':')[0] in names]
     return sorted(chosen, key=lambda program: program.partition(':')[2])
 
 

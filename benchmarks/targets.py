@@ -26,7 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from common import write
+from common import commit, write
 
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.models.registry import NETWORKS
@@ -64,7 +64,8 @@ def main() -> None:
         done = result['programs'][name]
         key = f'{program} {arguments.flags}'.strip()
         if key not in done:
-            done[key] = compile_apart(__file__, name, program, flags=arguments.flags)
+            counted = compile_apart(__file__, name, program, flags=arguments.flags)
+            done[key] = {**counted, 'commit': commit()}
             print(name, key, done[key], flush=True)
             if arguments.out:
                 write(arguments.out, result)
@@ -124,7 +125,7 @@ def compile_for(target: str, function: Any, arguments: Any) -> Any:
 
 
 def counts(compiled: Any) -> dict[str, Any]:
-    """Bytes and temporaries of a compiled program, and the compiler's estimate of cycles, if any."""
+    """Bytes, temporaries and, where the compiler estimates them, cycles of a compiled program."""
     from ssanet_jax.analysis.hlo import operations
     from ssanet_jax.analysis.schedule import estimated_cycles
 
