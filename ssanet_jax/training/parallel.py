@@ -59,7 +59,7 @@ def parallel_train_step(step: Callable[..., Any], mesh: Mesh) -> TrainStepFn:
 
 
 def parallel_eval_step(step: Callable[..., Metrics], mesh: Mesh) -> EvalStepFn:
-    """Maps `steps.eval_step` over the mesh and adds its metrics to a running sum, donated."""
+    """Maps `steps.eval_step` over the mesh and adds its metrics to a running sum."""
     mapped = jax.shard_map(
         step, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(), check_vma=False
     )
@@ -67,7 +67,7 @@ def parallel_eval_step(step: Callable[..., Metrics], mesh: Mesh) -> EvalStepFn:
     def evaluate(state: TrainState, batch: DeviceBatch, total: Metrics) -> Metrics:
         return total + mapped(state, batch)
 
-    return jax.jit(evaluate, donate_argnums=2)
+    return jax.jit(evaluate)
 
 
 def batch_shapes(batch_size: int, image_size: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:

@@ -86,21 +86,30 @@ def test_evaluation_of_a_checkpoint_repeats_the_runs_own(short, finished):
     assert json.loads(finished.evaluation.read_text())['step'] == 30
 
 
-def test_the_host_runs_at_most_one_step_ahead_of_the_devices(short, tmp_path):
-    """Or batches would pile up there, and a signal would wait for every step that is queued."""
-    unfinished, totals = [], []
+class SlowSum:
+    """A slow step on the device; counts the sums that are unfinished at each call."""
 
+    def __init__(self):
+        self.sums, self.unfinished = [], []
+
+    def add(self, total):
+        self.unfinished.append(sum(not one.loss.is_ready() for one in self.sums))
+        self.sums.append(self._slow(total))
+        return self.sums[-1]
+
+    @staticmethod
     @jax.jit
-    def slow(state, total):
+    def _slow(total):
         product = jax.lax.fori_loop(0, 40, lambda _, a: a @ a, jnp.eye(200) + total.loss)
-        sums = {**total.sums, 'loss': product[0, 1]}
-        return dataclasses.replace(state, step=state.step + 1), total.replace(sums=sums)
+        return total.replace(sums={**total.sums, 'loss': product[0, 1]})
+
+
+def test_the_host_trains_at_most_one_step_ahead_of_the_devices(short, tmp_path):
+    """Or batches would pile up there, and a signal would wait for every step that is queued."""
+    slow = SlowSum()
 
     def train_step(state, batch, total):
-        unfinished.append(sum(not total.loss.is_ready() for total in totals))
-        state, total = slow(state, total)
-        totals.append(total)
-        return state, total
+        return dataclasses.replace(state, step=state.step + 1), slow.add(total)
 
     def build(*args, **options):
         setup = trainer_setup.build(*args, **options, mesh=mesh_of(1))
@@ -110,8 +119,18 @@ def test_the_host_runs_at_most_one_step_ahead_of_the_devices(short, tmp_path):
     short.checkpoint_every_steps = short.log_every_steps = 30
     with pytest.raises(KilledError):
         loop.train_and_evaluate(short, tmp_path, build=build, train_batches=stop_after(12))
-    assert len(unfinished) > 8
-    assert max(unfinished) <= 1
+    assert len(slow.unfinished) > 8
+    assert max(slow.unfinished) <= 1
+
+
+def test_the_host_evaluates_at_most_one_step_ahead_of_the_devices(short):
+    slow = SlowSum()
+    short.model.name, short.eval_batch_size = 'resnet8', 24
+    setup = trainer_setup.build(short, num_classes=10, num_train_examples=1437, mesh=mesh_of(1))
+    setup = setup._replace(eval_step=lambda state, batch, total: slow.add(total))
+    evaluation.evaluate(short, setup, setup.init())
+    assert len(slow.unfinished) == 15  # 360 images
+    assert max(slow.unfinished) <= 1
 
 
 @pytest.mark.slow
