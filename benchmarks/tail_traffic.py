@@ -11,6 +11,7 @@ interrupted run can be resumed.
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,8 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(count(*arguments.one)))
         return
-    result: dict[str, Any] = {'machine': machine('jax', 'jaxlib', 'flax'), 'results': {}}
+    packages = ('jax', 'jaxlib', 'flax', 'libtpu', 'jax-cuda13-plugin')
+    result: dict[str, Any] = {'machine': machine(*packages), 'results': {}}
     if arguments.out and arguments.out.exists():
         before = json.loads(arguments.out.read_text())
         if before['machine'] == result['machine']:
@@ -110,11 +112,13 @@ def main() -> None:
                         form: compile_apart(__file__, target, form, attention, text)
                         for form in FORMS
                     }
-                cells = [f'{of[target][form][COUNTS[target]] / 1e6:,.1f}' for form in FORMS]
+                    if arguments.out:
+                        write(arguments.out, result)
+                cells = [
+                    f'{of[target][form].get(COUNTS[target], math.nan) / 1e6:,.1f}' for form in FORMS
+                ]
                 table.add_row(attention, text, target, *cells, of['auto'])
                 print(attention, text, target, *cells, flush=True)
-            if arguments.out:
-                write(arguments.out, result)
     Console(width=120).print(table)
 
 

@@ -1,5 +1,6 @@
 """Tables of steps compiled by targets.py and tail_traffic.py, for tables.py."""
 
+import math
 from typing import Any
 
 from common import markdown
@@ -72,7 +73,7 @@ def tails(result: dict[str, Any]) -> str:
         (
             name.replace('ssa', 'SSA').replace('se,', 'SE,'),
             *(
-                f'{of[target][form][count] / 1e6:,.{1 if count == "cycles" else 0}f}'
+                f'{of[target][form].get(count, math.nan) / 1e6:,.{1 if count == "cycles" else 0}f}'
                 for target, (count, _) in columns.items()
                 for form in ('plain', 'folded')
             ),

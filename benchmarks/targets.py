@@ -6,10 +6,11 @@ r"""Compiles training steps for TPUs and GPUs without having them, and records t
 A program is a network with the form of its tail, `ssa_resnet50:auto`, or `:flax` for the baseline
 of flax's own layers; one training step in bfloat16, with SGD, on one device, at 224 pixels or, for
 networks with CIFAR's stem, 32. `ssa_resnet50:auto:evaluation` is a forward pass. Results in the
-file from the same versions are kept, so an interrupted run can be resumed. Each program is compiled
-in a separate process, since a compiler may abort. The matrix takes hours on two cores: by default,
-all networks with SSA and all attention blocks in ResNet-50 for v5e and h100, and the ImageNet
-networks for the others.
+file from the same versions are kept, so an interrupted run can be resumed; after an update, those
+of the versions before are printed beside the new ones. Each program is compiled in a separate
+process, since a compiler may abort. The matrix takes hours on two cores: by default, all networks
+with SSA and all attention blocks in ResNet-50 for v5e and h100, and the ImageNet networks for the
+others.
 
     python benchmarks/targets.py --targets=h100 --programs=ssa_resnet50:auto \
         --flags=--xla_gpu_enable_triton_gemm=false --out=benchmarks/results/target_flags.json
@@ -31,6 +32,8 @@ from common import commit, write
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.models.registry import NETWORKS
 from ssanet_jax.targets import DEVICE_TYPES, compile_environment
+from ssanet_jax.tools.compile_step import failure
+from ssanet_jax.tools.preflight import check_compiler
 
 # The devices that the comparisons of forms are made for, and images per step.
 COMPARED = {'v5e': 128, 'h100': 256}
@@ -53,22 +56,36 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(count(*arguments.one)))
         return
-    result: dict[str, Any] = {'versions': {}, 'programs': {}}
+    code = commit()
+    result: dict[str, Any] = {'versions': {}, 'programs': {}, 'before': {}}
     if arguments.out and arguments.out.exists():
-        result = json.loads(arguments.out.read_text())
+        result |= json.loads(arguments.out.read_text())
     for name, program in matrix(arguments.targets, arguments.programs):
+        check_compiler(DEVICE_TYPES[name])
         compiler = DEVICE_TYPES[name].compiler.replace('_', '-')
         versions = {p: metadata.version(p) for p in ('jax', 'flax', compiler)}
         if result['versions'].get(name) != versions:
+            result['before'][name] = result['programs'].get(name)
             result['versions'][name], result['programs'][name] = versions, {}
         done = result['programs'][name]
         key = f'{program} {arguments.flags}'.strip()
-        if key not in done:
+        if 'error' in done.get(key, {'error': 'not compiled'}):
             counted = compile_apart(__file__, name, program, flags=arguments.flags)
-            done[key] = {**counted, 'commit': commit()}
-            print(name, key, done[key], flush=True)
+            done[key] = counted | {'commit': code}
+            before = (result['before'].get(name) or {}).get(key, {})
+            print(name, key, counted, ratios(counted, before), flush=True)
             if arguments.out:
                 write(arguments.out, result)
+
+
+def ratios(counted: dict[str, Any], before: dict[str, Any]) -> str:
+    """The counts relative to those with other versions of the compiler, if there are any."""
+    text = ', '.join(
+        f'{name} {counted[name] / before[name]:.3f}'
+        for name in ('cycles', 'bytes', 'temporaries')
+        if counted.get(name) and before.get(name)
+    )
+    return text and f'relative to the versions before: {text}'
 
 
 def matrix(targets: list[str], programs: list[str] | None) -> list[tuple[str, str]]:
@@ -86,7 +103,7 @@ def compile_apart(script: str, target: str, *words: str, flags: str = '') -> dic
     """Runs `script --one TARGET WORDS` in a new process that can compile for the target.
 
     Returns:
-      The JSON of its last line; {'error': the last line of its error} where it fails.
+      The JSON of its last line; {'error': why} where it fails.
     """
     command = [sys.executable, script, '--one', target, *words]
     environment = os.environ | compile_environment()
@@ -96,7 +113,7 @@ def compile_apart(script: str, target: str, *words: str, flags: str = '') -> dic
         environment[variable] = f'{environment.get(variable, "")} {flags}'.strip()
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if run.returncode:
-        return {'error': run.stderr.strip().splitlines()[-1][:300]}
+        return {'error': str(failure(run.returncode, run.stderr))}
     return json.loads(run.stdout.splitlines()[-1])
 
 
