@@ -41,7 +41,7 @@ train: setup  ## Train CONFIG in WORKDIR (digits, about two minutes on two cores
 	$(BIN)/python main.py --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: setup-test  ## Run the tests.
-	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
+	$(BIN)/python -m pytest -rs --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
 test-slow: setup-test  ## Run the tests that take minutes.
 	$(BIN)/python -m pytest -m slow

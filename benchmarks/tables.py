@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from common import ROOT, fill, format_machine, markdown, rates, spread
-from target_tables import devices, evaluation, networks, tails, targets
+from target_tables import devices, evaluation, networks, summary, tails, targets
 
 RESULTS = ROOT / 'benchmarks/results'
 
@@ -119,6 +119,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     'torch': ('vs_torch.json', torch),
     'rounding': ('tail_rounding.json', rounding),
     'tails': ('tail_traffic.json', tails),
+    'summary': ('targets.json', summary),
     'targets': ('targets.json', targets),
     'evaluation': ('targets.json', evaluation),
     'devices': ('targets.json', devices),

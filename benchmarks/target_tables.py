@@ -1,15 +1,38 @@
 """Tables of steps compiled by targets.py and tail_traffic.py, for tables.py."""
 
+import json
 import math
 from typing import Any
 
-from common import markdown
+from common import ROOT, markdown
+
+STEP = ROOT / 'benchmarks/results/step.json'
 
 UNITS = {
     'cycles': ('M cycles', 1e6, 1),
     'bytes': ('GB', 1e9, 1),
     'temporaries': ('GB temporaries', 1e9, 2),
 }
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Training steps relative to plain ResNet-50: timed on the CPU, counted on the others."""
+    timed = {r['model']: r for r in json.loads(STEP.read_text())['models']}
+    rows = []
+    for network in ('resnet50', 'ssa_resnet50', 'se_resnet50'):
+        ratio = timed[network]['train_speed_ratio']
+        low, high = 1 / ratio['highest'], 1 / ratio['lowest']
+        compiled = (
+            programs[f'{network}:auto'][count] / programs['resnet50:flax'][count]
+            for programs, count in (
+                (result['programs']['v5e'], 'cycles'),
+                (result['programs']['h100'], 'bytes'),
+            )
+        )
+        time = f'{1 / ratio["median"]:.2f} ({low:.2f} to {high:.2f})'
+        rows.append((network, time, *(f'{value:.2f}' for value in compiled)))
+    header = 'CPU, time, measured', 'TPU v5e, cycles, compiled', 'H100, bytes, compiled'
+    return markdown(['training step', *header], rows)
 
 
 def targets(result: dict[str, Any]) -> str:

@@ -11,10 +11,12 @@ class Attempt(NamedTuple):
     Attributes:
       fits: whether it compiles and fits.
       needed: bytes of memory, or None where the compiler does not say.
+      error: of a compiler that failed for another reason.
     """
 
     fits: bool
     needed: float | None
+    error: str | None = None
 
 
 def largest_batch(

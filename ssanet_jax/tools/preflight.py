@@ -79,17 +79,17 @@ def main() -> None:
         decode_rate=host_decode_rate(config),
     )
     versions = versions_of(target.kind)
+    if FLAGS.format == 'json':
+        print(json.dumps(data(config, found, versions), indent=2))
+    else:
+        show([table(config, found, versions)], FLAGS.format)
+        print(f'\n{verdict(config, found)}')
     if FLAGS.out:
         try:
             with atomic_write(Path(FLAGS.out)) as temporary:
                 temporary.write_text(json.dumps(data(config, found, versions), indent=2) + '\n')
         except OSError as error:
             raise ConfigError(f'--out={FLAGS.out} cannot be written: {error}.') from error
-    if FLAGS.format == 'json':
-        print(json.dumps(data(config, found, versions), indent=2))
-        return
-    show([table(config, found, versions)], FLAGS.format)
-    print(f'\n{verdict(config, found)}')
 
 
 def preflight(
@@ -126,8 +126,8 @@ def preflight(
     def attempt(batch: int) -> Attempt:
         try:
             return as_attempt(compile_step('train', batch), target.kind)
-        except RunError:  # the compiler fails for this size only
-            return Attempt(False, None)
+        except RunError as error:  # the compiler fails for this size only
+            return Attempt(False, None, str(error))
 
     if search:
         parts = config.micro_batches

@@ -174,12 +174,17 @@ def _notes(found: Preflight, versions: dict[str, str]) -> list[str]:
         )
     if len(found.batches) > 1:
         tried = ', '.join(
-            f'{batch} {"fits" if attempt.fits else "does not"}'
-            + (f' ({binary(attempt.needed)})' if attempt.needed is not None else '')
-            for batch, attempt in sorted(found.batches.items())
+            f'{batch} {_outcome(attempt)}' for batch, attempt in sorted(found.batches.items())
         )
         notes.append(f'Images in the training batch of a device: {tried}.')
     return [*notes, f'Compiled with {", ".join(f"{k} {v}" for k, v in versions.items())}.']
+
+
+def _outcome(attempt: Attempt) -> str:
+    if attempt.error:
+        return f'fails ({attempt.error})'
+    needs = '' if attempt.needed is None else f' ({binary(attempt.needed)})'
+    return f'{"fits" if attempt.fits else "does not"}{needs}'
 
 
 def data(config: ConfigDict, found: Preflight, versions: dict[str, str]) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def cost(images):
     )
 
 
-def found(*, search=False, decode_rate=None, **overrides):
+def found(*, search=False, decode_rate=None, costs=cost, **overrides):
     """The preflight of the digits, 1437 and 360, on eight v5e, with those costs."""
     config = load_config('digits_ssa20')
     with config.unlocked():
@@ -151,7 +151,7 @@ def found(*, search=False, decode_rate=None, **overrides):
         config,
         target,
         sizes,
-        lambda step, images: cost(images),
+        lambda step, images: costs(images),
         search=search,
         decode_rate=decode_rate,
     )
@@ -212,6 +212,19 @@ def test_the_largest_batch_is_searched():
     assert 112 <= result.largest_batch <= 120
 
 
+def test_a_compiler_that_fails_during_the_search_is_reported():
+    def costs(images):
+        if images > 100:
+            raise RunError('The compiler was killed.')
+        return cost(images)
+
+    config, result = found(search=True, costs=costs)
+    assert result.largest_batch <= 100
+    (note,) = (n for n in table(config, result, {}).notes if n.startswith('Images in the training'))
+    assert '8 fits (2 GiB)' in note
+    assert 'fails (The compiler was killed.)' in note
+
+
 def test_the_largest_batch_can_be_split_into_micro_batches():
     _, result = found(search=True, batch_size=72, micro_batches=3)
     assert all(batch % 3 == 0 for batch in result.batches)
@@ -229,27 +242,26 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does():
         found(eval_batch_size=1024)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec('libtpu') is None,
-    reason='libtpu is not installed: pip install -e .[preflight-tpu]',
-)
-def test_a_config_compiles_for_a_tpu(capfd):
+@pytest.mark.parametrize('topology', ['v5e:2x2', 'h100x4'])
+def test_a_config_compiles_for_a_device_that_is_not_here(topology, capfd):
+    kind, _, _ = find_topology(topology)
+    if importlib.util.find_spec(kind.compiler) is None:
+        pytest.skip(f'{kind.compiler} is not installed: pip install -e .[{kind.extra}]')
     run_tool(
         module,
         '--config=configs/digits_ssa20.py',
-        '--topology=v5e:2x2',
+        f'--topology={topology}',
         '--nosearch',
         '--format=json',
     )
     written = json.loads(capfd.readouterr().out)
     train = written['steps']['train']
     assert train['images_per_device'] == 16
-    (collective,) = train['collectives']
     # Parameters, running means and variances of the BatchNorms and nine gates, 4 sums of metrics.
     statistics = 2 * (7 * 16 + 6 * 32 + 6 * 64 + 9)
-    assert collective['bytes'] == 4 * (269_740 + statistics + 4)
-    assert train['cycles'] > 0
-    assert written['verdict'].startswith('Compiles and fits v5e:2x2')
+    assert sum(c['bytes'] for c in train['collectives']) == 4 * (269_740 + statistics + 4)
+    assert (train['cycles'] is not None) == (kind.compiler == 'libtpu')
+    assert written['verdict'].startswith(f'Compiles and fits {topology}')
 
 
 @pytest.mark.parametrize('recipe', ['digits_ssa20', 'imagenet_se50'])
