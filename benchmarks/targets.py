@@ -204,7 +204,8 @@ def network(program: str) -> Any:
     if form == 'flax':
         attention = {'resnet50': None, 'se_resnet50': SE, 'ssa_resnet50': SSA}[name]
         return ResNet50(attention)
-    return create_model(name, num_classes=1000, dtype=jnp.bfloat16, tail=form)
+    model = create_model(name, num_classes=1000, dtype=jnp.bfloat16)
+    return model.clone(tail=form) if hasattr(model, 'tail') else model
 
 
 if __name__ == '__main__':
