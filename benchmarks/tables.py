@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from common import ROOT, fill, format_machine, markdown, rates, spread
-from target_tables import devices, evaluation, networks, summary, tails, targets
+from target_tables import devices, evaluation, networks, preflights, summary, tails, targets
 
 RESULTS = ROOT / 'benchmarks/results'
 
@@ -226,6 +226,7 @@ def main() -> None:
     for document, tables in {
         'performance.md': TABLES,
         'data.md': DATA_TABLES,
+        'preflight.md': {'preflights': ('preflight.json', preflights)},
         'augmentation.md': {'augmentation': ('augmentation.json', augmentation)},
         'recipes.md': {
             'digits': ('recipes.json', accuracies),

@@ -108,6 +108,29 @@ def tails(result: dict[str, Any]) -> str:
     return markdown(['attention, N x H x K x C', *header, "'auto'"], rows)
 
 
+def preflights(result: dict[str, Any]) -> str:
+    """What devices exchange in a training step, and what follows from the bound."""
+    rows = []
+    for run in result['runs'].values():
+        step = run['steps']['train']
+        config = run['config']
+        sizes = [c['bytes'] for c in step['collectives']]
+        overlapped = sum(c['overlapped'] is not None for c in step['collectives'])
+        rows.append(
+            (
+                f'{run["topology"]}, {step["images_per_device"]}, {config["dtype"]}',
+                config['all_reduce_dtype'],
+                f'{len(sizes)} ({overlapped})',
+                f'{sum(sizes) / 1e6:.1f}',
+                f'{1e3 * step["bound_seconds"]["step"]:.2f}',
+                f'{step["bound_images_per_second"]:,.0f}',
+                f'{run["host_cores"]}',
+            )
+        )
+    header = ['devices, images each', 'gradients cross in', 'all-reduces (overlapped)', 'MB']
+    return markdown([*header, 'bound, ms', 'images/s at most', 'host cores'], rows)
+
+
 def compared(programs: dict[str, Any]) -> list[str]:
     """Programs of the networks that were also compiled with flax's layers, by form."""
     names = {name.removesuffix(':flax') for name in programs if name.endswith(':flax')}
