@@ -5,6 +5,7 @@ https://github.com/AmigoCDT/Salient-Net/blob/master/SSANet/SSANet_en.md
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ from ssanet_jax import layers
 from ssanet_jax.attention import gating
 
 _SQUEEZE: dict[str, Callable[..., jax.Array]] = {'mean': jnp.mean, 'max': gating.largest}
-_COMBINE: dict[str, Callable[..., jax.Array]] = {'sum': jnp.sum, 'mean': jnp.mean}
+_COMBINE = 'sum', 'mean'
 
 
 class SSABlock(gating.BatchNormBlock):
@@ -62,10 +63,10 @@ class SSABlock(gating.BatchNormBlock):
     def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         train = nn.merge_param('train', self.train, train)
         layers.require_feature_map(x, 'SSABlock')
-        grouped = split_groups(x, self.count_groups(x.shape[-1]))
-        s = saliency(grouped, self.squeeze, self.combine)
+        wide = x.astype(layers.reduction_dtype(x.dtype))
+        s = saliency(wide, self.count_groups(x.shape[-1]), self.squeeze, self.combine)
         gate = self.gate_scale * nn.sigmoid(self.logit(s, train=train))
-        return (gate[..., None] * grouped).reshape(x.shape).astype(x.dtype)
+        return scale_groups(wide, gate).astype(x.dtype)
 
     def logit(self, s: jax.Array, *, train: bool) -> jax.Array:
         """BatchNorm(s), [N, H, W, G]; sows `saliency` and `gate`."""
@@ -87,16 +88,62 @@ class SSABlock(gating.BatchNormBlock):
 def require_choices(squeeze: str, combine: str) -> None:
     """Raises ValueError for an unknown `squeeze` or `combine`."""
     gating.require_choice('SSABlock', 'squeeze', squeeze, tuple(_SQUEEZE))
-    gating.require_choice('SSABlock', 'combine', combine, tuple(_COMBINE))
+    gating.require_choice('SSABlock', 'combine', combine, _COMBINE)
 
 
-def split_groups(x: jax.Array, groups: int) -> jax.Array:
-    """Reshapes x [N, H, W, C] to [N, H, W, G, C/G], in `reduction_dtype`; G must divide C."""
+def saliency(x: jax.Array, groups: int, squeeze: str, combine: str) -> jax.Array:
+    """The map s [N, H, W, G] of x [N, H, W, C]; G must divide C."""
+    z = _SQUEEZE[squeeze](x, axis=(1, 2), keepdims=True)  # [N, 1, 1, C]
+    s = _sum_groups(z * x, groups)
+    return s * (groups / x.shape[-1]) if combine == 'mean' else s
+
+
+def scale_groups(x: jax.Array, gate: jax.Array) -> jax.Array:
+    """Multiplies each group of consecutive channels of x [N, H, W, C] by its gate [N, H, W, G]."""
+    if gate.shape[-1] == 1:
+        return gate * x
+    return jax.lax.platform_dependent(
+        x, gate, tpu=_scale_groups_by_product, default=_scale_groups_by_reshape
+    )
+
+
+def _sum_groups(x: jax.Array, groups: int) -> jax.Array:
+    """Sums [N, H, W, G] over groups of consecutive channels of x [N, H, W, C]."""
+    if groups == 1:
+        return jnp.sum(x, axis=-1, keepdims=True)
+    return jax.lax.platform_dependent(
+        x,
+        tpu=partial(_sum_groups_by_product, groups=groups),
+        default=partial(_sum_groups_by_reshape, groups=groups),
+    )
+
+
+# A reshape to [N, H, W, G, C/G] is free on CPUs and GPUs. A TPU would pad and copy each activation.
+# It gets products with a matrix of zeros and ones.
+
+
+def _scale_groups_by_reshape(x: jax.Array, gate: jax.Array) -> jax.Array:
+    return (gate[..., None] * _split(x, gate.shape[-1])).reshape(x.shape)
+
+
+def _scale_groups_by_product(x: jax.Array, gate: jax.Array) -> jax.Array:
+    members = _members(x.shape[-1], gate.shape[-1], gate.dtype)
+    return jnp.dot(gate, members.T, precision='highest') * x
+
+
+def _sum_groups_by_reshape(x: jax.Array, groups: int) -> jax.Array:
+    return jnp.sum(_split(x, groups), axis=-1)
+
+
+def _sum_groups_by_product(x: jax.Array, groups: int) -> jax.Array:
+    return jnp.dot(x, _members(x.shape[-1], groups, x.dtype), precision='highest')
+
+
+def _split(x: jax.Array, groups: int) -> jax.Array:
     n, h, w, c = x.shape
-    return x.astype(layers.reduction_dtype(x.dtype)).reshape(n, h, w, groups, c // groups)
+    return x.reshape(n, h, w, groups, c // groups)
 
 
-def saliency(grouped: jax.Array, squeeze: str, combine: str) -> jax.Array:
-    """The map s [N, H, W, G] of x [N, H, W, G, C/G]."""
-    z = _SQUEEZE[squeeze](grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
-    return _COMBINE[combine](z * grouped, axis=-1)
+def _members(channels: int, groups: int, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """1 where a channel belongs to a group, else 0: [C, G]."""
+    return jnp.repeat(jnp.eye(groups, dtype=dtype), channels // groups, axis=0)

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,8 +7,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from ssanet_jax import SSABlock, create_model
+from ssanet_jax.attention import ssa
 from tests.attention.oracle import shapes_of
-from tests.helpers import float64, quick_jit
+from tests.helpers import assert_same_function, float64, quick_jit
 
 # All combinations of options, with one group, some, and one per channel.
 OPTIONS = [
@@ -88,6 +91,17 @@ def test_gradients_equal_finite_differences(options, train):
         expected = (values(flat + steps) - values(flat - steps)) / 2e-6
     assert np.abs(gradient).min() > 0  # every input and parameter gets one
     np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize('form', ['by_reshape', 'by_product'])
+def test_groups_are_summed_and_scaled_the_same_on_every_platform(form):
+    scale, add = (getattr(ssa, f'_{name}_groups_{form}') for name in ('scale', 'sum'))
+    x, gate = features(), features((2, 3, 4, 2))
+    assert_same_function(scale, lambda x, gate: x * jnp.repeat(gate, 3, axis=-1), x, gate)
+    halves = partial(jnp.split, indices_or_sections=2, axis=-1)
+    assert_same_function(
+        partial(add, groups=2), lambda x: jnp.stack([h.sum(-1) for h in halves(x)], axis=-1), x
+    )
 
 
 def test_training_updates_the_running_statistics():
