@@ -177,7 +177,13 @@ def network_step(program: str, batch_size: int) -> tuple[Any, tuple[Any, ...]]:
 
         def loss(params: Any) -> tuple[jax.Array, Any]:
             variables = {'params': params, 'batch_stats': batch_stats}
-            logits, updates = model.apply(variables, images, train=True, mutable=['batch_stats'])
+            logits, updates = model.apply(
+                variables,
+                images,
+                train=True,
+                mutable=['batch_stats'],
+                rngs={'dropout': jax.random.key(0)},
+            )
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return losses.mean(), updates['batch_stats']
 
