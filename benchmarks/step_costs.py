@@ -21,16 +21,16 @@ from ssanet_jax.config import base
 from ssanet_jax.training import trainer_setup
 
 PARTS = {  # The first pattern that matches an operation's name decides.
-    'tail, forward': r'jvp\(ResNet\)(?<!transpose\(jvp\(ResNet\)).*FoldedTail',
     'tail, backward': r'transpose\(jvp\(ResNet\)\).*FoldedTail',
+    'tail, forward': r'FoldedTail',
     'projection shortcuts': r'downsample',
     'conv1 and bn1 of blocks': r'layer.*(conv1|bn1)',
     'conv2 and bn2 of blocks': r'layer.*(conv2|bn2)',
     'ReLU of blocks': r'layer.*(relu|select_n)',
-    'stem: max-pool': r'_stem/(reduce_window|pad|jit\(_pad\))',
+    'stem: max-pool': r'ResNet\.features/(reduce_window|cond)',
     'stem: convolution, BatchNorm, ReLU': r'_stem',
-    'classifier and loss': r'fc|reduce_sum|exp|log|take_along',
-    'optimizer': r'jit\(train\)/(add|mul|sub)',
+    'classifier and loss': r'fc|jvp\(\)/|reduce_sum|exp|log|take_along',
+    'optimizer': r'jit\(train\)/(add|mul|sub|div)',
     'copies and transposes of operands': r'^$',
 }
 
