@@ -25,7 +25,7 @@ from ssanet_jax import data
 from tests.browser import DESKTOP, PHONE, driven, open_page
 from tests.host_processes import free_port
 
-SIZES = {'desktop': DESKTOP, 'phone': PHONE}
+SIZES = {'desktop': (DESKTOP[0], 1200), 'phone': (PHONE[0], 1200)}
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 800px; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse } th, td { border: 1px solid #ddd; padding: .3em .8em }
@@ -42,12 +42,13 @@ def main() -> None:
     arguments = parser.parse_args()
     workdir, out = arguments.workdir.absolute(), arguments.out
     with tempfile.TemporaryDirectory() as folder, driven(Path(folder, 'profile')) as driver:
+        driver.execute_cdp_cmd('Emulation.setScrollbarsHidden', {'hidden': True})
         for name, size in SIZES.items():
             open_page(driver, workdir / 'report.html', size)
-            save(driver, out / f'report_{name}.png')
+            save(driver, out / f'report_{name}.jpg')
         show_demo(driver, workdir, out, Path(folder))
-        open_page(driver, model_card(workdir, Path(folder)), DESKTOP)
-        save(driver, out / 'model_card.png')
+        open_page(driver, model_card(workdir, Path(folder)), SIZES['desktop'])
+        save(driver, out / 'model_card.jpg')
 
 
 def show_demo(driver: Any, workdir: Path, out: Path, folder: Path) -> None:
@@ -70,7 +71,7 @@ def show_demo(driver: Any, workdir: Path, out: Path, folder: Path) -> None:
             driver.find_element('css selector', file).send_keys(str(digit))
             wait.until(lambda d: 'Grad-CAM' in d.find_element('css selector', 'body').text)
             time.sleep(2)  # pictures fade in
-            save(driver, out / f'demo_{name}.png')
+            save(driver, out / f'demo_{name}.jpg')
     finally:
         server.terminate()
         server.wait()
@@ -90,9 +91,9 @@ def model_card(workdir: Path, folder: Path) -> Path:
 
 
 def save(driver: Any, path: Path) -> None:
-    """Saves what the window shows, in 256 colors."""
+    """Saves what the window shows as a JPEG."""
     image = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert('RGB')
-    image.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.save(path, quality=85, subsampling=0, optimize=True)
     print(f'{path}: {image.width} x {image.height}, {path.stat().st_size:,} bytes')
 
 
