@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from common import ROOT
-from PIL import Image
+from PIL import Image, ImageOps
 
 import ssanet_jax
 from ssanet_jax import data
 from tests.browser import DESKTOP, PHONE, driven, open_page
 from tests.host_processes import free_port
 
-SIZES = {'desktop': (DESKTOP[0], 1200), 'phone': (PHONE[0], 1200)}
+SIZES = {'desktop': (DESKTOP[0], 1200), 'phone': PHONE}
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 800px; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse } th, td { border: 1px solid #ddd; padding: .3em .8em }
@@ -91,8 +91,9 @@ def model_card(workdir: Path, folder: Path) -> Path:
 
 
 def save(driver: Any, path: Path) -> None:
-    """Saves what the window shows as a JPEG."""
+    """Saves what the window shows, in a thin frame, as a JPEG."""
     image = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert('RGB')
+    image = ImageOps.expand(image, 2, 'silver')
     image.save(path, quality=85, subsampling=0, optimize=True)
     print(f'{path}: {image.width} x {image.height}, {path.stat().st_size:,} bytes')
 
