@@ -29,16 +29,16 @@ def machine(*packages: str) -> dict[str, Any]:
     return environment | ({'commit': commit()} if commit() else {})
 
 
-def commit() -> str:
+def commit(checkout: Path = ROOT) -> str:
     """The checked-out commit, with '-dirty' where code differs from it; '' outside a checkout."""
-    name = _git('describe', '--always')
+    name = _git(checkout, 'describe', '--always')
     code = ('--', ':!benchmarks/results', ':!docs')  # ignores the output of earlier benchmarks
-    dirty = _git('status', '--porcelain', '--untracked-files=no', *code)
+    dirty = _git(checkout, 'status', '--porcelain', '--untracked-files=no', *code)
     return f'{name}-dirty' if dirty else name
 
 
-def _git(*arguments: str) -> str:
-    run = subprocess.run(['git', *arguments], cwd=ROOT, capture_output=True, text=True)
+def _git(checkout: Path, *arguments: str) -> str:
+    run = subprocess.run(['git', *arguments], cwd=checkout, capture_output=True, text=True)
     return run.stdout.strip()
 
 

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import ROOT, machine, spread, write
+from common import ROOT, commit, machine, spread, write
 
 
 def main() -> None:
@@ -48,7 +48,10 @@ def main() -> None:
             name: {kind: spread(values) for kind, values in kinds.items()}
             for name, kinds in seconds.items()
         },
+        'rounds': seconds,
     }
+    if arguments.before:
+        result['before_commit'] = commit(arguments.before)
     print(result['seconds'])
     if arguments.out:
         write(arguments.out, result)

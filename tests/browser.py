@@ -3,6 +3,7 @@
 A test with the fixture `chromium`, which conftest.py imports, gets a selenium driver.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,14 +19,26 @@ _BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 @pytest.fixture(scope='session')
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """A selenium driver of Chromium; skips where it, or its driver, is not installed."""
-    webdriver = pytest.importorskip('selenium.webdriver', reason='selenium is not installed')
-    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    driver = shutil.which('chromedriver')
-    if not browser or not driver:
+    pytest.importorskip('selenium.webdriver', reason='selenium is not installed')
+    if not all(programs()):
         pytest.skip('needs Chromium and chromedriver: apt-get install chromium-driver')
+    with driven(tmp_path_factory.mktemp('chromium')) as driver:
+        yield driver
+
+
+def programs() -> tuple[str | None, str | None]:
+    """The paths of Chromium and of chromedriver."""
+    return next(filter(None, map(shutil.which, _BROWSERS)), None), shutil.which('chromedriver')
+
+
+@contextlib.contextmanager
+def driven(profile: Path) -> Iterator:
+    """A selenium driver of Chromium, which keeps its files in the folder `profile`."""
+    from selenium import webdriver
+
+    browser, driver = programs()
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    profile = tmp_path_factory.mktemp('chromium')
     for flag in (
         'headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run',
         'disable-background-networking', 'disable-component-update', 'disable-sync',
@@ -33,8 +46,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     ):  # fmt: skip
         options.add_argument(f'--{flag}')
     options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
-    service = webdriver.ChromeService(driver)
-    with webdriver.Chrome(options=options, service=service) as opened:
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as opened:
         opened.set_page_load_timeout(60)
         yield opened
 

@@ -93,7 +93,7 @@ def test_the_installed_command_knows_the_recipes(ssanet):
 
 
 @pytest.mark.slow
-def test_the_installed_command_trains_predicts_and_exports(ssanet, data_dir, tmp_path):
+def test_the_installed_command_trains_predicts_exports_and_publishes(ssanet, data_dir, tmp_path):
     sklearn = pytest.importorskip('sklearn.datasets')
     from PIL import Image
 
@@ -104,10 +104,16 @@ def test_the_installed_command_trains_predicts_and_exports(ssanet, data_dir, tmp
         f'--config.dataset.data_dir={data_dir}',
         f'predict --workdir={tmp_path}/run --format=csv {tmp_path}/digit.png',
         f'export --workdir={tmp_path}/run --format=stablehlo --out={tmp_path}/exported',
+        f'publish --workdir={tmp_path}/run --out={tmp_path}/published',
+        f'predict --model={tmp_path}/published --format=csv {tmp_path}/digit.png',
     ]
-    trained, predicted, exported = (ssanet(*command.split()) for command in commands)
-    for done in (trained, predicted, exported):
+    done_all = [ssanet(*command.split()) for command in commands]
+    for done in done_all:
         assert (done.returncode, done.stderr) == (0, '')
+    _, predicted, exported, _, again = done_all
     assert (tmp_path / 'run' / 'report.html').exists()
     assert f'{tmp_path}/digit.png,1,{digits.target[0]},' in predicted.stdout
     assert 'Loaded back and compared with the checkpoint' in exported.stdout
+    published = {path.name for path in (tmp_path / 'published').iterdir()}
+    assert published == {'README.md', 'config.json', 'model.safetensors'}
+    assert again.stdout == predicted.stdout

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.browser import PHONE, messages, open_page, requests
+from tests.browser import DESKTOP, PHONE, messages, open_page, requests
 from tests.helpers import ROOT
 
 pytest.importorskip('sphinx')
@@ -22,13 +22,14 @@ def site(tmp_path_factory):
     return out / 'html'
 
 
-def test_every_page_fits_a_phone_and_loads_nothing_from_elsewhere(site, chromium):
+@pytest.mark.parametrize('size', [PHONE, DESKTOP], ids=['phone', 'desktop'])
+def test_every_page_fits_the_screen_and_loads_nothing_from_elsewhere(site, chromium, size):
     pages = [path for path in site.rglob('*.html') if '_modules' not in path.parts]
     assert len(pages) > 40
     for page in pages:
-        open_page(chromium, page, PHONE)
+        open_page(chromium, page, size)
         width = chromium.execute_script('return document.documentElement.scrollWidth')
-        assert width <= PHONE[0], page
+        assert width <= size[0], page
         assert all(address.startswith(site.as_uri()) for address in requests(chromium)), page
         assert messages(chromium) == [], page
 

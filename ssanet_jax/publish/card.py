@@ -11,6 +11,7 @@ from ssanet_jax.config import base, flatten
 from ssanet_jax.export.program import initial_weights
 from ssanet_jax.models.registry import split_name
 from ssanet_jax.output import printable
+from ssanet_jax.pretrained.hosted import hosted_weights
 from ssanet_jax.pretrained.hub import require_hub
 from ssanet_jax.trained.load import TrainedModel
 from ssanet_jax.training.storage.workdir import Workdir
@@ -26,6 +27,10 @@ _DATASETS = {
 }
 _PATHS = {'dataset.data_dir', 'dataset.manual_dir'}
 _SHOWN_CLASSES = 20
+# Options of `create_model` with which evaluation computes the same.
+_OF_TRAINING = {
+    'dropout', 'dtype', 'norm_options', 'remat', 'stochastic_depth', 'tail', 'zero_init_residual'
+}  # fmt: skip
 
 
 class Metric(NamedTuple):
@@ -89,6 +94,7 @@ def model_card(
         source=source,
         from_files=from_files,
         names_of=namings(trained.model),
+        constructor=torch_constructor(trained),
         classes=_listed(trained.classes),
         versions=_versions(workdir),
         changes={name: repr(value) for name, value in recipe(trained).items()},
@@ -118,6 +124,35 @@ def recipe(trained: TrainedModel) -> dict[str, Any]:
     defaults = flatten(base())
     fields = {**flatten(trained.config), 'init.weights': initial_weights(trained.config)}
     return {n: v for n, v in fields.items() if n not in _PATHS and v != defaults[n]}
+
+
+def torch_constructor(trained: TrainedModel) -> str | None:
+    """Code that makes the network in torch, with the names of the published weights.
+
+    Returns:
+      'torchvision.models.resnet50(num_classes=10)', 'timm.create_model(...)', or None where the
+      library that gives the names has no such network, and for all with attention.
+    """
+    options, (attention, network) = trained.options, split_name(trained.name)
+    if attention or options.keys() - _OF_TRAINING or 'epsilon' in options['norm_options']:
+        return None
+    library = namings(trained.model)[0]
+    name = next(
+        (
+            source.removeprefix(f'{library}://').partition('.')[0]
+            for source, entry in hosted_weights().items()
+            if entry.network == network and source.startswith(f'{library}://')
+        ),
+        None,
+    )
+    arguments = f'num_classes={len(trained.classes)}'
+    if name is None:
+        return None
+    if library == 'timm':
+        return f'timm.create_model({name!r}, {arguments})'
+    if name == 'googlenet':
+        arguments += ', aux_logits=False, init_weights=False'
+    return f'torchvision.models.{name}({arguments})'
 
 
 def _dataset(config: ConfigDict) -> str:

@@ -39,7 +39,7 @@ _KEPT_SECONDS = 60  # pictures, and uploads that were not read
 
 # All rows of pictures, of up to three as the width allows; the label above the first, not over it.
 _CSS = """
-.grid-wrap { max-height: none !important; padding-top: 2rem; }
+.grid-wrap { max-height: none !important; overflow: visible !important; padding-top: 2rem; }
 .grid-container {
   grid-template-columns: repeat(auto-fill, minmax(max(9rem, 30%), 1fr)) !important;
 }

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import jax
 import numpy as np
@@ -16,10 +18,12 @@ from PIL import Image
 
 import ssanet_jax
 from ssanet_jax.config import flatten
+from ssanet_jax.data import file_batches
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.export.program import as_trained, describe
-from ssanet_jax.publish.card import find_results, model_card
-from ssanet_jax.tools import predict, publish, saliency
+from ssanet_jax.publish.card import find_results, model_card, torch_constructor
+from ssanet_jax.tools import demo, predict, publish, saliency
+from ssanet_jax.trained.prediction import Predictor
 from ssanet_jax.training.storage.workdir import Workdir
 from tests.helpers import ROOT, quick_jit, run_tool
 from tests.hub_server import TOKEN
@@ -94,6 +98,61 @@ def test_the_code_of_the_card_runs(card, out, trained, images, capsys):
     paths = {'dataset.data_dir': None, 'dataset.manual_dir': None}
     expected = {**flatten(trained.config), **paths}
     assert {**flatten(names['get_config']()), **paths} == expected
+
+
+def trained_as(trained, name, **model):
+    """The run with the config of another network."""
+    config = trained.config.copy_and_resolve_references()
+    config.model.update({'name': name, **model})
+    changed = trained._replace(config=config)
+    model = ssanet_jax.create_model(name, num_classes=len(trained.classes), **changed.options)
+    return changed._replace(model=model)
+
+
+@pytest.mark.parametrize(
+    ('name', 'made'),
+    [
+        ('resnet50', 'torchvision.models.resnet50(num_classes=10)'),
+        ('vgg16', 'torchvision.models.vgg16_bn(num_classes=10)'),
+        (
+            'googlenet',
+            'torchvision.models.googlenet(num_classes=10, aux_logits=False, init_weights=False)',
+        ),
+        ('preact_resnet18', "timm.create_model('resnetv2_18', num_classes=10)"),
+        ('ssa_resnet50', None),
+        ('se_resnet50', None),  # with torchvision's names
+        ('residual_attention56', None),
+    ],
+)
+def test_the_card_makes_the_networks_of_the_library_whose_names_the_weights_have(
+    trained, name, made
+):
+    assert torch_constructor(trained_as(trained, name)) == made
+
+
+def test_the_card_makes_no_network_that_evaluates_otherwise(trained):
+    for change in ({'stem': 'cifar'}, {'variant': 'v1'}, {'batch_norm_epsilon': 1e-3}):
+        assert torch_constructor(trained_as(trained, 'resnet50', **change)) is None
+    same = trained_as(trained, 'resnet50', dropout=0.1, stochastic_depth=0.1, tail='plain')
+    assert torch_constructor(same) == 'torchvision.models.resnet50(num_classes=10)'
+
+
+@pytest.mark.parametrize(
+    ('name', 'library'), [('resnet50', 'torchvision'), ('resnet50d', 'timm'), ('ssa_resnet20', '')]
+)
+def test_the_torch_code_of_the_card_loads_its_weights(
+    trained, digits_run, monkeypatch, name, library
+):
+    arguments = {'source': 'net', 'from_files': '', 'license_name': 'mit'}
+    text = model_card(trained_as(trained, name), Workdir(digits_run), **arguments)
+    _, in_torch, _ = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+    module, loader = MagicMock(), MagicMock()
+    monkeypatch.setitem(sys.modules, 'safetensors.torch', loader)
+    monkeypatch.setitem(sys.modules, library or 'torchvision', module)
+    exec(in_torch, {})
+    loader.load_file.assert_called_once_with('model.safetensors')
+    loads = [call for call in module.mock_calls if '.load_state_dict' in str(call)]
+    assert [call.args for call in loads] == ([(loader.load_file(),)] if library else [])
 
 
 @pytest.fixture
@@ -219,6 +278,25 @@ def test_commands_take_a_published_folder(out, digits_run, images, tmp_path, cap
     with pytest.raises(SystemExit, match='0'):
         run_tool(saliency, f'--model={out}', f'--out={tmp_path}/maps', tmp_path / 'a.png')
     assert f'{out}.' in (tmp_path / 'maps/index.html').read_text()
+
+
+def test_the_demo_takes_a_published_folder(out, trained, images, tmp_path, monkeypatch, capsys):
+    served = []
+
+    def serve(model, **_):  # Gradio leaves sockets open
+        served.append(model)
+        return SimpleNamespace(close=lambda verbose: None)
+
+    monkeypatch.setattr(demo, 'serve', serve)
+    monkeypatch.setattr(demo, '_wait_for_signal', lambda: None)
+    run_tool(demo, f'--model={out}')
+    assert f'shows {out}.' in capsys.readouterr().out
+    Image.fromarray(images[0]).save(tmp_path / 'a.png')
+    dataset = demo.limit_pixels(served[0], 10**6)
+    (batch,) = file_batches([tmp_path / 'a.png'], dataset, 1)
+    assert Predictor(served[0]).top(batch.image) == Predictor(trained).top(batch.image)
+    pictures, _ = demo._pictures(served[0], batch.image)
+    assert [caption for _, caption in pictures][::4] == ['input', 'mean']
 
 
 @pytest.mark.parametrize(
