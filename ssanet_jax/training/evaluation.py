@@ -41,13 +41,11 @@ def evaluate(
     batches = data.eval_batches(config, config.dataset.eval_split)
     for batch in to_devices(batches, setup.mesh):
         before_batch()
-        before, totals = (
-            totals,
-            {
-                prefix: setup.eval_step(variant, batch, totals[prefix])
-                for prefix, variant in state.eval_states.items()
-            },
-        )
+        before = totals
+        totals = {
+            prefix: setup.eval_step(variant, batch, before[prefix])
+            for prefix, variant in state.eval_states.items()
+        }
         jax.block_until_ready(before)  # or batches pile up on the devices
     means = {f'{p}{name}': v for p, total in totals.items() for name, v in total.means().items()}
     means.pop('raw/num_examples', None)
