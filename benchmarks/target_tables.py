@@ -90,21 +90,24 @@ def networks(result: dict[str, Any]) -> str:
 
 def tails(result: dict[str, Any]) -> str:
     """Both forms of a tail by shape, from tail_traffic.py, and the one that 'auto' chooses."""
-    columns = {'cpu': ('bytes', 'CPU, MB'), 'v5e': ('cycles', 'v5e, M cycles'),
-               'h100': ('bytes', 'H100, MB')}  # fmt: skip
+    columns = {  # the count, its unit, the name of both
+        'cpu': ('bytes', 1e6, 'CPU, MB'),
+        'v5e': ('cycles', 1e3, 'v5e, k cycles'),
+        'h100': ('bytes', 1e6, 'H100, MB'),
+    }
     rows = [
         (
             name.replace('ssa', 'SSA').replace('se,', 'SE,'),
             *(
-                f'{of[target][form].get(count, math.nan) / 1e6:,.{1 if count == "cycles" else 0}f}'
-                for target, (count, _) in columns.items()
+                f'{of[target][form].get(count, math.nan) / unit:,.0f}'
+                for target, (count, unit, _) in columns.items()
                 for form in ('plain', 'folded')
             ),
             of['auto'],
         )
         for name, of in result['results'].items()
     ]
-    header = [f'{unit}, {form}' for _, unit in columns.values() for form in ('plain', 'folded')]
+    header = [f'{name}, {form}' for *_, name in columns.values() for form in ('plain', 'folded')]
     return markdown(['attention, N x H x K x C', *header, "'auto'"], rows)
 
 
