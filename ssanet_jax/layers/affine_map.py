@@ -105,32 +105,45 @@ def affine(h: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
     return y + jnp.broadcast_to(bias, y.shape).astype(y.dtype)
 
 
-def gated_affine(h: jax.Array, logit: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+def gated_affine(
+    h: jax.Array, logit: jax.Array, weight: jax.Array, bias: jax.Array, *, train: bool
+) -> jax.Array:
     """sigmoid(logit) * (h weight + bias); logit is [N, H, W, 1], the rest as in `affine`.
 
-    Computed as (gate h) weight + gate bias, so that its gradients need no wide array but the
-    cotangent. TPUs compute gate bias separately. Elsewhere the gate becomes one more channel of
-    gate h, and bias one more row of weight: convolution libraries fuse the addition of a shortcut,
-    but not of another product.
+    With `train`, computed as (gate h) weight + gate bias, so that its gradients need no wide array
+    but the cotangent. TPUs compute gate bias separately. Elsewhere the gate becomes one more
+    channel of gate h, and bias one more row of weight: convolution libraries fuse the addition of a
+    shortcut, but not of another product. So it is on GPUs without `train`; other compilers then
+    fuse gate and shortcut with the product.
     """
-    gate = jax.nn.sigmoid(logit)
-    gated = (gate * h.astype(gate.dtype)).astype(h.dtype)
+    arguments = h, jax.nn.sigmoid(logit), weight, bias
+    if train:
+        return jax.lax.platform_dependent(*arguments, tpu=_bias_apart, default=_bias_as_channel)
     return jax.lax.platform_dependent(
-        gated, gate, weight, bias, tpu=_bias_apart, default=_bias_as_channel
+        *arguments, cuda=_bias_as_channel, rocm=_bias_as_channel, default=_gated_product
     )
 
 
 def _bias_apart(h: jax.Array, gate: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
-    return _product(h, weight) + (gate * bias).astype(h.dtype)
+    return _product(_gated(h, gate), weight) + (gate * bias).astype(h.dtype)
 
 
 def _bias_as_channel(
     h: jax.Array, gate: jax.Array, weight: jax.Array, bias: jax.Array
 ) -> jax.Array:
     # Padded to eight channels: odd numbers of channels are slow.
-    h = jnp.concatenate([h, jnp.pad(gate.astype(h.dtype), ((0, 0),) * 3 + ((0, 7),))], axis=-1)
+    one = jnp.pad(gate.astype(h.dtype), ((0, 0),) * 3 + ((0, 7),))
+    h = jnp.concatenate([_gated(h, gate), one], axis=-1)
     weight = jnp.concatenate([weight, jnp.pad(bias[None], ((0, 7), (0, 0)))])  # [K + 8, C]
     return _product(h, weight)
+
+
+def _gated_product(h: jax.Array, gate: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+    return _gated(affine(h, weight, bias), gate)
+
+
+def _gated(x: jax.Array, gate: jax.Array) -> jax.Array:
+    return (gate * x.astype(gate.dtype)).astype(x.dtype)
 
 
 def _product(h: jax.Array, weight: jax.Array) -> jax.Array:

@@ -39,7 +39,13 @@ class FoldedSSA(SSABlock):
         logit = self.logit(jnp.stack(saliencies, axis=-1), train=train)  # [N, H, W, G]
         factor = self.gate_scale
         gated = [
-            gated_affine(part.h, logit[..., g, None], factor * part.weight, factor * part.bias)
+            gated_affine(
+                part.h,
+                logit[..., g, None],
+                factor * part.weight,
+                factor * part.bias,
+                train=train,
+            )
             for g, part in enumerate(maps)
         ]
         return jnp.concatenate(gated, axis=-1)

@@ -1,3 +1,6 @@
+import itertools
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,9 +53,10 @@ def test_affine(random):
     )
 
 
-def test_gated_affine(random):
+@pytest.mark.parametrize('train', [True, False])
+def test_gated_affine(train, random):
     assert_same_function(
-        affine_map.gated_affine,
+        partial(affine_map.gated_affine, train=train),
         lambda h, logit, w, b: (h @ w + b) / (1 + jnp.exp(-logit)),
         random(2, 3, 4, 5),
         random(2, 3, 4, 1),
@@ -61,11 +65,11 @@ def test_gated_affine(random):
     )
 
 
-@pytest.mark.parametrize('branch', ['_bias_apart', '_bias_as_channel'])
+@pytest.mark.parametrize('branch', ['_bias_apart', '_bias_as_channel', '_gated_product'])
 def test_a_gated_product_is_the_same_for_every_platform(branch, random):
     assert_same_function(
         getattr(affine_map, branch),
-        lambda h, gate, w, b: h @ w + gate * b,
+        lambda h, gate, w, b: gate * (h @ w + b),
         random(2, 3, 4, 5),
         random(2, 3, 4, 1),
         random(5, 6),
@@ -77,7 +81,7 @@ def test_forward_mode_with_two_dtypes_is_refused_with_its_remedies():
     h, w, b = jnp.ones((1, 2, 2, 3), jnp.bfloat16), jnp.ones((3, 4)), jnp.ones(4)
     for function in (
         lambda h: affine_map.affine(h, w, b),
-        lambda h: affine_map.gated_affine(h, jnp.ones((1, 2, 2, 1)), w, b),
+        lambda h: affine_map.gated_affine(h, jnp.ones((1, 2, 2, 1)), w, b, train=True),
     ):
         with pytest.raises(TypeError, match=r'bfloat16 and float32\. Compute in float32'):
             jax.jvp(function, (h,), (h,))
@@ -85,8 +89,9 @@ def test_forward_mode_with_two_dtypes_is_refused_with_its_remedies():
 
 def test_a_closed_gate_has_finite_gradients():
     h, w, b = jnp.ones((1, 2, 2, 3)), jnp.ones((3, 4)), jnp.ones(4)
-    for logit in (-200.0, 200.0):
-        y, pullback = jax.vjp(affine_map.gated_affine, h, jnp.full((1, 2, 2, 1), logit), w, b)
+    for logit, train in itertools.product((-200.0, 200.0), (True, False)):
+        function = partial(affine_map.gated_affine, train=train)
+        y, pullback = jax.vjp(function, h, jnp.full((1, 2, 2, 1), logit), w, b)
         assert all(np.isfinite(g).all() for g in pullback(jnp.ones_like(y)))
 
 
