@@ -146,4 +146,4 @@ def test(session: nox.Session, paths: tuple[str, ...], *options: str) -> None:
         results[session.name] = row
         RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1) + '\n')
     if failed:
-        session.error(f'{failed} tests failed')
+        session.error(f'tests failed: {failed}')
