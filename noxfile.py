@@ -1,7 +1,7 @@
 """Tests against the oldest and newest versions that pyproject.toml allows, and some between.
 
 Also the quickstart with the versions of Colab, and the tests that need packages which
-requirements-test.txt leaves out: torch and libtpu.
+requirements-test.txt leaves out: torch, and the compilers for TPUs and GPUs.
 
     nox                                # all; an hour on two cores that do nothing else
     nox -s 'core-3.13(newest)'         # one
@@ -107,10 +107,10 @@ def torch(session: nox.Session) -> None:
 
 @nox.session(python='3.13')
 def preflight(session: nox.Session) -> None:
-    """Compilation for a TPU; libtpu has wheels for Linux only."""
-    session.install('.[train,preflight-tpu]')
+    """Compilation for a TPU and a GPU; the compilers have wheels for Linux only."""
+    session.install('.[train,preflight-tpu,preflight-cuda]')
     session.install(*PYTEST)
-    session.run('python', '-c', 'import libtpu')  # without it, the test is skipped
+    session.run('python', '-c', 'import libtpu, jax_cuda13_plugin')  # without, tests are skipped
     test(session, ('tests/tools/test_preflight.py',))
 
 

@@ -48,14 +48,16 @@ from ssanet_jax.data.decoding.decode import DecodeSpec, decode
 spec, key = DecodeSpec(base().dataset, 'center'), np.zeros((1, 2), np.int64)
 out = np.zeros((1, spec.size, spec.size, 3), np.uint8)
 
-def peak(file):
-    assert decode([file], key, out, spec) == {}
+def resident(field):
     status = Path('/proc/self/status').read_text()  # ru_maxrss would begin at the parent's
-    return int(re.search(r'VmHWM:\s+(\d+) kB', status)[1]) << 10
+    return int(re.search(field + r':\s+(\d+) kB', status)[1]) << 10
 
-tiny, large = (Path(path).read_bytes() for path in sys.argv[1:])
-before = peak(tiny)
-print(peak(large) - before)
+for path in sys.argv[1:]:
+    file = Path(path).read_bytes()
+    Path('/proc/self/clear_refs').write_text('5')  # the peak is what is resident now
+    before = resident('VmRSS')
+    assert decode([file], key, out, spec) == {}
+print(resident('VmHWM') - before)
 """
 
 

@@ -118,7 +118,7 @@ def preflights(result: dict[str, Any]) -> str:
         step = run['steps']['train']
         config = run['config']
         sizes = [c['bytes'] for c in step['collectives']]
-        overlapped = sum(c['overlapped'] is not None for c in step['collectives'])
+        overlapped = sum(bool(c['overlapped']) for c in step['collectives'])
         rows.append(
             (
                 f'{run["topology"]}, {step["images_per_device"]}, {config["dtype"]}',

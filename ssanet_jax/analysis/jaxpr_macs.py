@@ -20,7 +20,8 @@ def equations(
 ) -> Iterator[tuple[Any, tuple[str, ...]]]:
     """Yields each equation that results depend on and that depends on inputs, with its scope.
 
-    Equations of nested programs are included.
+    Equations of nested programs are included; of alternatives, as those of
+    `jax.lax.platform_dependent`, those of the one with the fewest MACs.
 
     Args:
       jaxpr: the program.
@@ -37,7 +38,10 @@ def equations(
         known.update(eqn.outvars)
         inner = (*scope, *str(eqn.source_info.name_stack).split('/'))
         yield eqn, inner
-        for nested in jaxprs_in_params(eqn.params):
+        programs = list(jaxprs_in_params(eqn.params))
+        if eqn.primitive.name == 'cond':
+            programs, marks = [min(programs, key=least_macs)], marks[1:]
+        for nested in programs:
             same = len(nested.invars) == len(marks)
             yield from equations(nested, marks if same else None, scope=inner)
 

@@ -119,7 +119,7 @@ def _sum_groups(x: jax.Array, groups: int) -> jax.Array:
 
 
 # A reshape to [N, H, W, G, C/G] is free on CPUs and GPUs. A TPU would pad and copy each activation.
-# It gets products with a matrix of zeros and ones.
+# It gets products with a matrix of zeros and ones, which spread NaN and infinity to other groups.
 
 
 def _scale_groups_by_reshape(x: jax.Array, gate: jax.Array) -> jax.Array:

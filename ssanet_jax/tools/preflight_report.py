@@ -84,9 +84,10 @@ def does_not_fit(images: int, batches: dict[int, Attempt], target: Target, avail
             f'{fitting} would fit: --config.batch_size={fitting * target.num_devices} on '
             f'{target.num_devices} {plural("device", target.num_devices)}'
         )
+    failures = [f' A batch of {b} fails: {a.error}' for b, a in batches.items() if a.error]
     return (
         f'A batch of {images} per device does not fit {target.topology}: the training step '
-        f'{needs} of {binary(available)}; {remedy}.'
+        f'{needs} of {binary(available)}; {remedy}.{"".join(failures)}'
     )
 
 

@@ -77,7 +77,7 @@ class Metrics:
     def zero(
         cls, metrics: Mapping[str, MetricFn] | None = None, *, num_classes: int = 1000
     ) -> 'Metrics':
-        """Sums over no examples. The fields share no buffer, so they can be donated."""
+        """Sums over no examples."""
         logits = jnp.zeros((1, num_classes))
         batch = logits, jnp.zeros(1, jnp.int32), jnp.zeros(1), jnp.ones(1, bool)
         shapes = jax.eval_shape(lambda: cls.of(*batch, metrics))
