@@ -58,10 +58,7 @@ class SSABlock(nnx.Module):
 
     def saliency(self, x: jax.Array) -> jax.Array:
         """The map s [N, H, W, G] that the gate is computed from."""
-        layers.require_feature_map(x, 'SSABlock')
-        groups = gating.count_groups(x.shape[-1], self.num_groups, group_size=0)
-        wide = x.astype(layers.reduction_dtype(x.dtype))
-        return ssa.saliency(wide, groups, self.squeeze, self.combine)
+        return ssa.saliency(self._split(x), self.squeeze, self.combine)
 
     def gate(self, x: jax.Array) -> jax.Array:
         """The factor of x, [N, H, W, G]; updates the running statistics in training mode."""
@@ -69,7 +66,12 @@ class SSABlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Multiplies x [N, H, W, C] by its gate; the result has the dtype of x."""
+        grouped = self._split(x)
+        # From the cast values, so that gradients of a bfloat16 x add up in float32.
+        gate = self.gate(grouped.reshape(x.shape))
+        return ssa.scale_groups(grouped, gate).astype(x.dtype)
+
+    def _split(self, x: jax.Array) -> jax.Array:
         layers.require_feature_map(x, 'SSABlock')
-        # Cast once, so that gradients of a bfloat16 x add up in float32.
-        wide = x.astype(layers.reduction_dtype(x.dtype))
-        return ssa.scale_groups(wide, self.gate(wide)).astype(x.dtype)
+        groups = gating.count_groups(x.shape[-1], self.num_groups, group_size=0)
+        return ssa.split_groups(x, groups)

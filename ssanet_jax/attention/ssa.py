@@ -16,7 +16,7 @@ from ssanet_jax import layers
 from ssanet_jax.attention import gating
 
 _SQUEEZE: dict[str, Callable[..., jax.Array]] = {'mean': jnp.mean, 'max': gating.largest}
-_COMBINE = 'sum', 'mean'
+_COMBINE: dict[str, Callable[..., jax.Array]] = {'sum': jnp.sum, 'mean': jnp.mean}
 
 
 class SSABlock(gating.BatchNormBlock):
@@ -63,10 +63,10 @@ class SSABlock(gating.BatchNormBlock):
     def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         train = nn.merge_param('train', self.train, train)
         layers.require_feature_map(x, 'SSABlock')
-        wide = x.astype(layers.reduction_dtype(x.dtype))
-        s = saliency(wide, self.count_groups(x.shape[-1]), self.squeeze, self.combine)
+        grouped = split_groups(x, self.count_groups(x.shape[-1]))
+        s = saliency(grouped, self.squeeze, self.combine)
         gate = self.gate_scale * nn.sigmoid(self.logit(s, train=train))
-        return scale_groups(wide, gate).astype(x.dtype)
+        return scale_groups(grouped, gate).astype(x.dtype)
 
     def logit(self, s: jax.Array, *, train: bool) -> jax.Array:
         """BatchNorm(s), [N, H, W, G]; sows `saliency` and `gate`."""
@@ -88,62 +88,72 @@ class SSABlock(gating.BatchNormBlock):
 def require_choices(squeeze: str, combine: str) -> None:
     """Raises ValueError for an unknown `squeeze` or `combine`."""
     gating.require_choice('SSABlock', 'squeeze', squeeze, tuple(_SQUEEZE))
-    gating.require_choice('SSABlock', 'combine', combine, _COMBINE)
+    gating.require_choice('SSABlock', 'combine', combine, tuple(_COMBINE))
 
 
-def saliency(x: jax.Array, groups: int, squeeze: str, combine: str) -> jax.Array:
-    """The map s [N, H, W, G] of x [N, H, W, C]; G must divide C."""
-    z = _SQUEEZE[squeeze](x, axis=(1, 2), keepdims=True)  # [N, 1, 1, C]
-    s = _sum_groups(z * x, groups)
-    return s * (groups / x.shape[-1]) if combine == 'mean' else s
-
-
-def scale_groups(x: jax.Array, gate: jax.Array) -> jax.Array:
-    """Multiplies each group of consecutive channels of x [N, H, W, C] by its gate [N, H, W, G]."""
-    if gate.shape[-1] == 1:
-        return gate * x
-    return jax.lax.platform_dependent(
-        x, gate, tpu=_scale_groups_by_product, default=_scale_groups_by_reshape
-    )
-
-
-def _sum_groups(x: jax.Array, groups: int) -> jax.Array:
-    """Sums [N, H, W, G] over groups of consecutive channels of x [N, H, W, C]."""
-    if groups == 1:
-        return jnp.sum(x, axis=-1, keepdims=True)
-    return jax.lax.platform_dependent(
-        x,
-        tpu=partial(_sum_groups_by_product, groups=groups),
-        default=partial(_sum_groups_by_reshape, groups=groups),
-    )
-
-
-# A reshape to [N, H, W, G, C/G] is free on CPUs and GPUs. A TPU would pad and copy each activation.
-# It gets products with a matrix of zeros and ones, which spread NaN and infinity to other groups.
-
-
-def _scale_groups_by_reshape(x: jax.Array, gate: jax.Array) -> jax.Array:
-    return (gate[..., None] * _split(x, gate.shape[-1])).reshape(x.shape)
-
-
-def _scale_groups_by_product(x: jax.Array, gate: jax.Array) -> jax.Array:
-    members = _members(x.shape[-1], gate.shape[-1], gate.dtype)
-    return jnp.dot(gate, members.T, precision='highest') * x
-
-
-def _sum_groups_by_reshape(x: jax.Array, groups: int) -> jax.Array:
-    return jnp.sum(_split(x, groups), axis=-1)
-
-
-def _sum_groups_by_product(x: jax.Array, groups: int) -> jax.Array:
-    return jnp.dot(x, _members(x.shape[-1], groups, x.dtype), precision='highest')
-
-
-def _split(x: jax.Array, groups: int) -> jax.Array:
+def split_groups(x: jax.Array, groups: int) -> jax.Array:
+    """Reshapes x [N, H, W, C] to [N, H, W, G, C/G], in `reduction_dtype`; G must divide C."""
     n, h, w, c = x.shape
-    return x.reshape(n, h, w, groups, c // groups)
+    return x.astype(layers.reduction_dtype(x.dtype)).reshape(n, h, w, groups, c // groups)
 
 
-def _members(channels: int, groups: int, dtype: jax.typing.DTypeLike) -> jax.Array:
+def saliency(grouped: jax.Array, squeeze: str, combine: str) -> jax.Array:
+    """The map s [N, H, W, G] of x [N, H, W, G, C/G]."""
+    by_reshape, by_product = (
+        partial(form, squeeze=squeeze, combine=combine)
+        for form in (_saliency_by_reshape, _saliency_by_product)
+    )
+    return _by_platform(by_reshape, by_product, grouped)
+
+
+def scale_groups(grouped: jax.Array, gate: jax.Array) -> jax.Array:
+    """The product [N, H, W, C] of x [N, H, W, G, C/G] and its gates [N, H, W, G]."""
+    return _by_platform(_scale_by_reshape, _scale_by_product, grouped, gate)
+
+
+def _by_platform(
+    by_reshape: Callable[..., jax.Array],
+    by_product: Callable[..., jax.Array],
+    grouped: jax.Array,
+    *arguments: jax.Array,
+) -> jax.Array:
+    """Calls the form that suits the platform.
+
+    Groups of channels are free on CPUs and GPUs. A TPU would pad and copy each activation. It gets
+    products with a matrix of zeros and ones, which spread NaN and infinity to other groups, and
+    undoes the reshape.
+    """
+    if grouped.shape[-2] == 1:
+        return by_reshape(grouped, *arguments)
+    return jax.lax.platform_dependent(grouped, *arguments, tpu=by_product, default=by_reshape)
+
+
+def _saliency_by_reshape(grouped: jax.Array, squeeze: str, combine: str) -> jax.Array:
+    z = _SQUEEZE[squeeze](grouped, axis=(1, 2), keepdims=True)  # [N, 1, 1, G, C/G]
+    return _COMBINE[combine](z * grouped, axis=-1)
+
+
+def _saliency_by_product(grouped: jax.Array, squeeze: str, combine: str) -> jax.Array:
+    x, members = _merge(grouped), _members(grouped)
+    z = _SQUEEZE[squeeze](x, axis=(1, 2), keepdims=True)  # [N, 1, 1, C]
+    s = jnp.dot(z * x, members, precision='highest')
+    return s / grouped.shape[-1] if combine == 'mean' else s
+
+
+def _scale_by_reshape(grouped: jax.Array, gate: jax.Array) -> jax.Array:
+    return _merge(gate[..., None] * grouped)
+
+
+def _scale_by_product(grouped: jax.Array, gate: jax.Array) -> jax.Array:
+    return jnp.dot(gate, _members(grouped).T, precision='highest') * _merge(grouped)
+
+
+def _merge(grouped: jax.Array) -> jax.Array:
+    *pixels, groups, size = grouped.shape
+    return grouped.reshape(*pixels, groups * size)
+
+
+def _members(grouped: jax.Array) -> jax.Array:
     """1 where a channel belongs to a group, else 0: [C, G]."""
-    return jnp.repeat(jnp.eye(groups, dtype=dtype), channels // groups, axis=0)
+    *_, groups, size = grouped.shape
+    return jnp.repeat(jnp.eye(groups, dtype=grouped.dtype), size, axis=0)

@@ -94,13 +94,16 @@ def test_gradients_equal_finite_differences(options, train):
 
 
 @pytest.mark.parametrize('form', ['by_reshape', 'by_product'])
-def test_groups_are_summed_and_scaled_the_same_on_every_platform(form):
-    scale, add = (getattr(ssa, f'_{name}_groups_{form}') for name in ('scale', 'sum'))
-    x, gate = features(), features((2, 3, 4, 2))
-    assert_same_function(scale, lambda x, gate: x * jnp.repeat(gate, 3, axis=-1), x, gate)
-    halves = partial(jnp.split, indices_or_sections=2, axis=-1)
+def test_groups_are_the_same_on_every_platform(form):
+    x, gate = features((2, 3, 4, 2, 3)), features((2, 3, 4, 2))
+    scale, saliency = (getattr(ssa, f'_{name}_{form}') for name in ('scale', 'saliency'))
     assert_same_function(
-        partial(add, groups=2), lambda x: jnp.stack([h.sum(-1) for h in halves(x)], axis=-1), x
+        scale, lambda x, gate: jnp.repeat(gate, 3, axis=-1) * x.reshape(2, 3, 4, 6), x, gate
+    )
+    assert_same_function(
+        partial(saliency, squeeze='mean', combine='mean'),
+        lambda x: jnp.einsum('ngc,nhwgc->nhwg', x.mean((1, 2)), x) / 3,
+        x,
     )
 
 
