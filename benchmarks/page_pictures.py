@@ -62,12 +62,13 @@ def show_demo(driver: Any, workdir: Path, out: Path, folder: Path) -> None:
     server = subprocess.Popen(
         [*command, f'--port={port}'], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
+    file = 'input[type=file]'
     try:
         assert 'shows' in server.stdout.readline()
         for name, size in SIZES.items():
             open_page(driver, f'http://127.0.0.1:{port}', size)
-            wait, file = WebDriverWait(driver, 120), 'input[type=file]'
-            wait.until(lambda d: d.find_elements('css selector', file))  # noqa: B023
+            wait = WebDriverWait(driver, 120)
+            wait.until(lambda d: d.find_elements('css selector', file))
             driver.find_element('css selector', file).send_keys(str(digit))
             wait.until(lambda d: 'Grad-CAM' in d.find_element('css selector', 'body').text)
             time.sleep(2)  # pictures fade in

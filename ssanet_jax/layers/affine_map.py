@@ -113,8 +113,8 @@ def gated_affine(
     With `train`, computed as (gate h) weight + gate bias, so that its gradients need no wide array
     but the cotangent. TPUs compute gate bias separately. Elsewhere the gate becomes one more
     channel of gate h, and bias one more row of weight: convolution libraries fuse the addition of a
-    shortcut, but not of another product. So it is on GPUs without `train`; other compilers then
-    fuse gate and shortcut with the product.
+    shortcut, but not of another product. Without `train`, GPUs do the same; other platforms gate
+    the product, since their compilers fuse gate and shortcut with it.
     """
     arguments = h, jax.nn.sigmoid(logit), weight, bias
     if train:
