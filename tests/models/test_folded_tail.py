@@ -72,7 +72,7 @@ def assert_close(actual, expected, rtol=1e-8):
 
 
 @attentions
-@pytest.mark.parametrize('train', [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize('train', [False, True])
 def test_folded_and_plain_are_one_function(attention, train, images):
     """Values, every gradient and every running statistic, with a projection shortcut."""
     x, dy = images(3, 6, 4, 8), images(3, 3, 2, 16)
