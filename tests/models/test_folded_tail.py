@@ -1,74 +1,17 @@
 from functools import partial
 from typing import ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssanet_jax import SSABlock, create_model, layers
-from ssanet_jax.attention import CBAMBlock, ECABlock, SEBlock
-from ssanet_jax.layers.affine_map import AffineMap
-from ssanet_jax.models.folded_attention import FoldedSSA
-from ssanet_jax.models.folded_tail import chooses_fold
-from ssanet_jax.models.residual_block import Bottleneck, ResidualBlock
+from ssanet_jax import SSABlock, layers
+from ssanet_jax.models.residual_block import ResidualBlock
 from tests.helpers import assert_trees_equal, float64, mesh_of, quick_jit
+from tests.models.tails import ATTENTION, assert_close, block, init, random_variables, step
 
-SSA = [{'combine': 'sum', 'num_groups': 1}, {'combine': 'mean', 'num_groups': 4}]
-ATTENTION = {
-    'none': None,
-    **{f'ssa {o["combine"]} {o["num_groups"]}': partial(SSABlock, name='ssa', **o) for o in SSA},
-    'se': partial(SEBlock, ratio=4, name='se'),
-    'eca': partial(ECABlock, kernel_size=3, name='eca'),
-}
 attentions = pytest.mark.parametrize('attention', ATTENTION.values(), ids=ATTENTION.keys())
-
-
-def block(tail, attention=None, stride=2, width=4, **options):
-    return Bottleneck(width=width, stride=stride, attention=attention, tail=tail, **options)
-
-
-@pytest.fixture
-def images(rng):
-    """Draws feature maps of a shape."""
-    return lambda *shape, dtype=np.float64: rng.normal(0.5, 1.0, size=shape).astype(dtype)
-
-
-def init(module, x):
-    return quick_jit(partial(module.init, train=False))(jax.random.key(0), x)
-
-
-def random_variables(module, x):
-    """Random variables with the shapes of `module`, equal for all forms of the tail."""
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, train=False))
-    leaves = jax.tree_util.tree_leaves_with_path(shapes)
-    values = [
-        np.random.default_rng(index).uniform(0.5, 1.5, leaf.shape) - ('var' not in str(path)) * 0.7
-        for index, (path, leaf) in enumerate(leaves)
-    ]
-    return jax.tree.unflatten(jax.tree.structure(shapes), values)
-
-
-def step(module, variables, x, dy, train):
-    """Output, gradients of every parameter and of x, and the new statistics."""
-
-    def apply(params, x):
-        everything = {'params': params, 'batch_stats': variables['batch_stats']}
-        return module.apply(everything, x, train=train, mutable=['batch_stats'])
-
-    y, pullback, updates = jax.vjp(apply, variables['params'], x, has_aux=True)
-    return y, pullback(dy.astype(y.dtype)), updates['batch_stats']
-
-
-def assert_close(actual, expected, rtol=1e-8):
-    """Checks arrays up to a tolerance relative to the largest entry of each."""
-
-    def close(a, b):
-        scale = np.abs(np.asarray(b)).max()
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * max(scale, 1e-3))
-
-    jax.tree.map(close, actual, expected)
 
 
 @attentions
@@ -220,79 +163,6 @@ def relative_error(actual, exact):
     )
 
 
-def test_auto_folds_where_there_are_pixels_to_save():
-    chooses = partial(chooses_fold, 'auto', norm=layers.BatchNorm, attention=None)
-    assert chooses((32, 56, 56, 64), 256, train=True)
-    assert not chooses((32, 7, 7, 512), 2048, train=True)
-    assert not chooses((2, 14, 14, 256), 1024, train=True)
-    assert chooses((2, 14, 14, 256), 1024, train=False)
-    assert not chooses((32, 56, 56, 64), 256, train=True, kernel_size=3)
-    # Fewer pixels are enough with SSA, but not with SE.
-    assert chooses((32, 7, 7, 512), 2048, train=True, attention=SSABlock)
-    assert not chooses((32, 7, 7, 512), 2048, train=True, attention=SEBlock)
-    assert chooses((128, 7, 7, 512), 2048, train=True, attention=SEBlock)
-
-
-@pytest.mark.parametrize(
-    'attention',
-    [
-        pytest.param(partial(SSABlock, squeeze='max', name='ssa'), marks=pytest.mark.slow),
-        partial(CBAMBlock, ratio=4, name='cbam'),
-    ],
-    ids=['ssa max', 'cbam'],
-)
-def test_attention_that_cannot_be_folded_is_plain_or_refused(attention, images):
-    x, dy = images(3, 6, 4, 8), images(3, 3, 2, 16)
-    with float64():
-        variables = random_variables(block('plain', attention), x)
-        auto, plain = (
-            quick_jit(partial(step, block(tail, attention), train=True))(variables, x, dy)
-            for tail in ('auto', 'plain')
-        )
-    assert_close(auto, plain)
-    with pytest.raises(ValueError, match='covers blocks that end in a 1x1'):
-        init(block('folded', attention), x.astype(np.float32))
-
-
-@pytest.mark.parametrize(
-    ('option', 'value'), [('combine', 'product'), ('num_groups', 3), ('num_groups', 0)]
-)
-@pytest.mark.parametrize('tail', ['auto', 'plain'])
-def test_invalid_options_of_ssa_are_refused_in_either_form(tail, option, value):
-    attention = partial(SSABlock, name='ssa', **{option: value})
-    with pytest.raises(ValueError, match=f'SSABlock\\({option}='):
-        init(block(tail, attention), jnp.ones((1, 4, 4, 8)))
-
-
-def test_custom_attention_stays_plain(images):
-    class Louder(SSABlock):
-        def __call__(self, x, *, train):
-            return 2 * super().__call__(x, train=train)
-
-    x = images(2, 4, 4, 16, dtype=np.float32)
-    for attention in (lambda: lambda y, train: y * 0, partial(Louder, name='ssa')):
-        modules = (block(tail, attention, stride=1) for tail in ('plain', 'auto'))
-        expected, auto = (
-            quick_jit(partial(module.init_with_output, train=False))(jax.random.key(0), x)[0]
-            for module in modules
-        )
-        np.testing.assert_array_equal(auto, expected)
-
-
-def test_flaxs_own_batch_norm_is_plain_or_refused(images):
-    x = images(1, 4, 4, 8, dtype=np.float32)
-    init(block('auto', norm=nn.BatchNorm), x)
-    with pytest.raises(ValueError, match="this package's BatchNorm"):
-        init(block('folded', norm=nn.BatchNorm), x)
-
-
-@pytest.mark.parametrize(('name', 'tail'), [('ssa_resnet20', 'folded'), ('resnet50', 'flat')])
-def test_an_invalid_tail_is_refused(name, tail):
-    model = create_model(name, num_classes=10, tail=tail)
-    with pytest.raises(ValueError, match='tail='):
-        init(model, jnp.ones((1, 32, 32, 3)))
-
-
 @pytest.mark.parametrize(
     ('kind', 'names'), [('ssa sum 1', ['gate', 'saliency']), ('se', ['gate'])], ids=str
 )
@@ -309,62 +179,7 @@ def test_saliency_and_gate_can_be_had_from_the_folded_form(kind, names, images):
     assert_close(maps['folded'], maps['plain'], rtol=1e-4)
 
 
-@pytest.mark.parametrize('options', [{'gate_scale': 2.0}, {'group_size': 2}], ids=str)
-def test_folded_ssa_computes_ssa_of_the_affine_map(options, images):
-    h, dy = images(2, 3, 4, 3), images(2, 3, 4, 6)
-    weight, bias = images(3, 6), images(6)
-    variables = random_variables(SSABlock(**options), np.ones((2, 3, 4, 6), np.float32))
-
-    def result_and_gradients(block, feature_map):
-        def apply(h, weight, bias, params):
-            state = {'params': params, 'batch_stats': variables['batch_stats']}
-            x = feature_map(h, weight, bias)
-            return block.apply(state, x, train=True, mutable=['batch_stats'])
-
-        @quick_jit
-        def run(*arguments):
-            y, pullback, updates = jax.vjp(apply, *arguments, has_aux=True)
-            return y, pullback(dy), updates
-
-        with float64():
-            return run(h, weight, bias, variables['params'])
-
-    plain = result_and_gradients(SSABlock(**options), lambda h, weight, bias: h @ weight + bias)
-    assert_close(result_and_gradients(FoldedSSA(**options), affine_map), plain)
-
-
-def affine_map(h, weight, bias):
-    return AffineMap(h, jnp.mean(h.astype(weight.dtype), axis=(1, 2)), weight, bias)
-
-
-def test_folded_ssa_starts_as_the_identity_up_to_rounding(images):
-    block = FoldedSSA(gate_scale=2.0, zero_init=True, num_groups=2)
-
-    @quick_jit
-    def output_and_input(h, weight):
-        folded = affine_map(h, weight, np.ones(4, np.float32))
-        y, _ = block.init_with_output(jax.random.key(0), folded, train=False)
-        return y, folded.value()
-
-    y, x = output_and_input(images(2, 3, 4, 6, dtype=np.float32), images(6, 4, dtype=np.float32))
-    # Some processors round the two products over K differently.
-    np.testing.assert_allclose(y, x, rtol=1e-6, atol=1e-6)
-
-
 def test_an_attention_without_a_name_gets_the_same_one_in_both_forms(images):
     x = images(1, 4, 4, 8, dtype=np.float32)
     folded, plain = (init(block(tail, SSABlock), x) for tail in ('folded', 'plain'))
     assert_trees_equal(folded, plain)
-
-
-@pytest.mark.parametrize(('groups', 'folded'), [(1, True), (2, True), (4, False)])
-def test_auto_leaves_many_groups_plain(groups, folded):
-    """Measured in benchmarks/results/tail_traffic.json: four groups save nothing."""
-    assert folded == chooses_fold(
-        'auto',
-        (32, 56, 56, 64),
-        256,
-        norm=layers.BatchNorm,
-        attention=partial(SSABlock, num_groups=groups, name='ssa'),
-        train=True,
-    )

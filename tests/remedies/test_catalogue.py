@@ -102,7 +102,7 @@ BY_HAND = {
     # Any value that is accepted; other tests pass some.
     'shorten the cool-down or lengthen': 'tests/training/test_optimizer.py',
     'give one factor for each epoch': 'tests/config/malformed.py',
-    "choose 'auto', which folds where it can": 'tests/models/test_folded_tail.py',
+    "choose 'auto', which folds where it can": 'tests/models/test_tail_choice.py',
     'choose a new --out': 'tests/study/test_description.py',
     'Expected --weights with either --model': 'tests/tools/test_convert_torch.py',
     'Expected either --workdir, a run, or --model': 'tests/publish/test_publish.py',
