@@ -10,7 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 from common import ROOT, fill, format_machine, markdown, rates, spread
-from target_tables import devices, evaluation, networks, preflights, summary, tails, targets
+from target_tables import (
+    devices,
+    evaluation,
+    limits,
+    networks,
+    preflights,
+    summary,
+    tails,
+    targets,
+)
 
 RESULTS = ROOT / 'benchmarks/results'
 
@@ -121,6 +130,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     'tails': ('tail_traffic.json', tails),
     'summary': ('targets.json', summary),
     'targets': ('targets.json', targets),
+    'limits': ('targets.json', limits),
     'evaluation': ('targets.json', evaluation),
     'devices': ('targets.json', devices),
     'networks': ('targets.json', networks),

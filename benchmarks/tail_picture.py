@@ -51,7 +51,7 @@ def main() -> None:
     axes.set_xlim(0, axes.get_xlim()[1] * 1.08)
     axes.set_xlabel('read and written in one training step of one tail, GB')
     axes.set_title(
-        f'Every block is one pass over memory ({n} images, {height}x{height}, {k} -> {c} channels)',
+        f'One block per pass over memory (CPU, {n} x {height} x {height}, {k} -> {c} channels)',
         fontsize=11, loc='left',
     )  # fmt: skip
     handles = [mpl.patches.Patch(color=color, label=phase) for phase, color in COLORS.items()]

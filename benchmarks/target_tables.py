@@ -4,9 +4,11 @@ import json
 import math
 from typing import Any
 
-from common import ROOT, markdown
+from common import ROOT, markdown, rates, spread
 
 STEP = ROOT / 'benchmarks/results/step.json'
+# The most that a training step may cost relative to a baseline's.
+LIMITS = ROOT / 'benchmarks/limits.json'
 
 UNITS = {
     'cycles': ('M cycles', 1e6, 1),
@@ -16,23 +18,42 @@ UNITS = {
 
 
 def summary(result: dict[str, Any]) -> str:
-    """Training steps relative to plain ResNet-50: timed on the CPU, counted on the others."""
-    timed = {r['model']: r for r in json.loads(STEP.read_text())['models']}
+    """What attention adds to a training step of ResNet-50: timed on the CPU, else counted."""
+    pairs = [
+        ('ssa_resnet50:auto', 'resnet50:auto'),
+        ('se_resnet50:auto', 'resnet50:auto'),
+        ('ssa_resnet50:auto', 'resnet50:flax'),
+    ]
+    timed = {
+        r['model']: r['train_images_per_second']['rounds']
+        for r in json.loads(STEP.read_text())['models']
+    }
+    slower = []
+    for names in pairs:
+        program, base = (timed[name.removesuffix(':auto')] for name in names)
+        slower.append(rates(spread([b / p for p, b in zip(program, base, strict=True)])))
+    rows = [('CPU', 'time, measured', *slower)]
+    for target, programs in result['programs'].items():
+        count = 'cycles' if programs['resnet50:auto']['cycles'] else 'bytes'
+        ratios = (ratio(programs, count, *pair) for pair in pairs)
+        rows.append((target, f'{count}, compiled', *(f'{r:.2f}' if r else '-' for r in ratios)))
+    header = ['device', 'count', 'SSA / ResNet-50', 'SE / ResNet-50', "SSA / Flax's ResNet-50"]
+    return markdown(header, rows)
+
+
+def limits(result: dict[str, Any]) -> str:
     rows = []
-    for network in ('resnet50', 'ssa_resnet50', 'se_resnet50'):
-        ratio = timed[network]['train_speed_ratio']
-        low, high = 1 / ratio['highest'], 1 / ratio['lowest']
-        compiled = (
-            programs[f'{network}:auto'][count] / programs['resnet50:flax'][count]
-            for programs, count in (
-                (result['programs']['v5e'], 'cycles'),
-                (result['programs']['h100'], 'bytes'),
-            )
-        )
-        time = f'{1 / ratio["median"]:.2f} ({low:.2f} to {high:.2f})'
-        rows.append((network, time, *(f'{value:.2f}' for value in compiled)))
-    header = 'CPU, time, measured', 'TPU v5e, cycles, compiled', 'H100, bytes, compiled'
-    return markdown(['training step', *header], rows)
+    for target, count, program, baseline, most in map(dict.values, json.loads(LIMITS.read_text())):
+        value = ratio(result['programs'][target], count, program, baseline)
+        assert value is not None
+        met = 'yes' if value <= most else 'no'
+        rows.append((f'{target}, {count}, {program} / {baseline}', f'{value:.3f}', f'{most}', met))
+    return markdown(['training step', 'ratio', 'limit', 'met'], rows)
+
+
+def ratio(programs: dict[str, Any], count: str, program: str, base: str) -> float | None:
+    """A count of a program relative to another's; None if that was not compiled."""
+    return programs[program][count] / programs[base][count] if base in programs else None
 
 
 def targets(result: dict[str, Any]) -> str:
@@ -108,7 +129,22 @@ def tails(result: dict[str, Any]) -> str:
         for name, of in result['results'].items()
     ]
     header = [f'{name}, {form}' for *_, name in columns.values() for form in ('plain', 'folded')]
-    return markdown(['attention, N x H x K x C', *header, "'auto'"], rows)
+    table = markdown(['attention, N x H x K x C', *header, "'auto'"], rows)
+    worse = (
+        f'{worse_choices(result["results"], target, count)} on {name.partition(",")[0]}'
+        for target, (count, _, name) in columns.items()
+    )
+    return f"{table}\n\n'auto' takes the worse form in {', '.join(worse)}."
+
+
+def worse_choices(results: dict[str, Any], target: str, count: str) -> str:
+    """How many tails cost more in the form of 'auto' than in the other, and at most how much."""
+    ratios = [
+        forms[form][count] / min(forms[f][count] for f in ('plain', 'folded'))
+        for form, forms in ((of['auto'], of[target]) for of in results.values())
+    ]
+    more = sum(ratio > 1 for ratio in ratios)
+    return f'{more} of {len(ratios)} (up to {100 * (max(ratios) - 1):.0f}% more)'
 
 
 def preflights(result: dict[str, Any]) -> str:
@@ -130,7 +166,7 @@ def preflights(result: dict[str, Any]) -> str:
                 f'{run["host_cores"]}',
             )
         )
-    header = ['devices, images each', 'gradients cross in', 'all-reduces (overlapped)', 'MB']
+    header = ['devices, images each', 'gradients exchanged in', 'all-reduces (overlapped)', 'MB']
     return markdown([*header, 'bound, ms', 'images/s at most', 'host cores'], rows)
 
 
