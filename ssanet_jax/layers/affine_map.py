@@ -78,12 +78,9 @@ class AffineMap(NamedTuple):
     weight: jax.Array
     bias: jax.Array
 
-    def value(self, stride: int = 1) -> jax.Array:
-        """The feature map at every `stride`-th row and column, in the dtype of h."""
-        if stride == 1:
-            return affine(self.h, self.weight, self.bias)
-        y = pointwise_conv(self.h, self.weight.astype(self.h.dtype), stride)
-        return y + self.bias.astype(y.dtype)
+    def value(self) -> jax.Array:
+        """The feature map, in the dtype of h."""
+        return affine(self.h, self.weight, self.bias)
 
     def split(self, groups: int) -> list['AffineMap']:
         """One map for each C / groups consecutive channels."""

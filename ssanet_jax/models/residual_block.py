@@ -36,11 +36,8 @@ class Projection(nn.Module):
             attention=None,
             train=train,
         ):
-            # The statistics of a batch are those of the strided pixels. Otherwise the convolution
-            # skips pixels itself, which moves less memory than a slice.
-            h, stride = (strided, 1) if train else (x, self.stride)
-            y = fold(h, self.features, train=train, conv='conv', bn='bn', norm=self.norm)
-            return y.value(stride)
+            y = fold(strided, self.features, train=train, conv='conv', bn='bn', norm=self.norm)
+            return y.value()
         x = layers.conv(self.features, 1, stride=self.stride, dtype=x.dtype, name='conv')(x)
         return layers.batch_norm(x, train=train, name='bn', norm=self.norm)
 
