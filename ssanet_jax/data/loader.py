@@ -16,9 +16,12 @@ from ssanet_jax.data.bad_images import BadImages
 from ssanet_jax.data.builders import open_builder, open_source, prepare_command, split_size
 from ssanet_jax.data.decoded_batches import decode_batches
 from ssanet_jax.data.decoding.decode import DecodeSpec
-from ssanet_jax.data.padding import Batch, pad
 from ssanet_jax.data.read_errors import check_labels, readable
 from ssanet_jax.data.sources import EncodedBatch, HostShard, Source
+
+# A host's shard: image uint8 [n, H, W, 3], label int32 [n] (-1: no class is correct) and mask
+# bool [n], False in padding.
+Batch = dict[str, np.ndarray]
 
 
 def train_batches(
@@ -81,7 +84,7 @@ def eval_batches(
         batches = (_batch(*pair) for pair in memory.eval_images(loaded, shard, rows))
     else:
         batches = _eval_from_disk(config, split, shard, rows)
-    return pad(batches, rows, -(-largest_shard // rows), eval_size(dataset))
+    return _padded(batches, rows, -(-largest_shard // rows), eval_size(dataset))
 
 
 def _train_from_disk(config: ConfigDict, start_step: int, shard: HostShard) -> Iterator[Batch]:
@@ -129,6 +132,18 @@ def _readable(
     for batch in readable(encoded, builder.data_path, prepare_command(dataset)):
         check_labels(batch, source, num_classes)
         yield batch
+
+
+def _padded(batches: Iterator[Batch], rows: int, num_batches: int, size: int) -> Iterator[Batch]:
+    """Yields exactly `num_batches` batches of `rows`, on every host; padding has `mask` False."""
+    empty = _batch(np.zeros((0, size, size, 3), np.uint8), np.zeros(0))
+    for _ in range(num_batches):
+        batch = next(batches, empty)
+        missing = rows - len(batch['mask'])
+        yield {
+            name: np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) if missing else array
+            for name, array in batch.items()
+        }
 
 
 def _batch(image: np.ndarray, label: np.ndarray) -> Batch:

@@ -20,7 +20,7 @@ from ssanet_jax.pretrained import hub
 from ssanet_jax.pretrained.folder import check_sha256, sha256
 from ssanet_jax.pretrained.model import PretrainedModel
 from ssanet_jax.pretrained.preprocessing import Preprocessing
-from ssanet_jax.weights.checkpoint_parts import Say, log
+from ssanet_jax.weights.checkpoint_parts import log
 
 _FILE = 'model.safetensors'
 _TIMEOUT = 60  # seconds without a byte
@@ -62,13 +62,13 @@ def _hosted(preprocessing: dict[str, Any], **entry: Any) -> HostedWeights:
     return HostedWeights(**entry, preprocessing=Preprocessing(**preprocessing, mean=mean, std=std))
 
 
-def load_hosted(source: str, say: Say = log) -> PretrainedModel:
+def load_hosted(source: str) -> PretrainedModel:
     """Loads hosted weights from the file that `fetch` finds.
 
     Raises:
       ConfigError: see `fetch`; or the file cannot be read, for torchvision's without torch.
     """
-    path, entry = fetch(source, say), hosted_weights()[source]
+    path, entry = fetch(source), hosted_weights()[source]
     classes = tuple(imagenet_names().values())
     model = create_model(entry.network, num_classes=len(classes))
     try:
@@ -83,7 +83,7 @@ def load_hosted(source: str, say: Say = log) -> PretrainedModel:
     return PretrainedModel(entry.network, {}, model, variables, classes, entry.preprocessing)
 
 
-def fetch(source: str, say: Say = log) -> Path:
+def fetch(source: str) -> Path:
     """The file of hosted weights, downloaded on first use.
 
     Its SHA-256 is verified, except on the Hub where the cache has no symbolic links.
@@ -93,7 +93,6 @@ def fetch(source: str, say: Say = log) -> Path:
 
     Args:
       source: a key of `hosted_weights()`.
-      say: called with a sentence before a download from torchvision; the Hub shows its own bar.
 
     Raises:
       ConfigError: there are no such weights, they cannot be downloaded, or their SHA-256 does not
@@ -103,13 +102,13 @@ def fetch(source: str, say: Say = log) -> Path:
     if source not in table:
         raise ConfigError(f'There are no weights {source}; nearest: {nearest(source, table)}.')
     entry = table[source]
-    return _of_torchvision(entry, entry.sha256, say) if entry.sha256 else _of_timm(entry)
+    return _of_torchvision(entry, entry.sha256) if entry.sha256 else _of_timm(entry)
 
 
-def _of_torchvision(entry: HostedWeights, expected: str, say: Say) -> Path:
+def _of_torchvision(entry: HostedWeights, expected: str) -> Path:
     path = torch_cache() / entry.address.rpartition('/')[2]
     if not path.is_file():
-        say(f'Downloading {entry.address} to {path}')
+        log(f'Downloading {entry.address} to {path}')
         download(entry.address, path, expected)
     check_sha256(path, expected, 'remove it, and it is downloaded again')
     return path

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 
@@ -20,8 +21,12 @@ class DeviceType(ABC):
       source: where these figures are published.
       cache: bytes of an array that may still be in a cache when the next operation reads it.
       switch_reduces: whether the switch between the devices adds up what they send.
+      compiler: the Python package that compiles for it.
+      extra: the extra of this project that installs the compiler.
     """
 
+    compiler: ClassVar[str]
+    extra: ClassVar[str]
     name: str
     memory: float
     bandwidth: float
@@ -30,16 +35,6 @@ class DeviceType(ABC):
     source: str
     cache: int = 0
     switch_reduces: bool = False
-
-    @property
-    @abstractmethod
-    def compiler(self) -> str:
-        """The Python package that compiles for it."""
-
-    @property
-    @abstractmethod
-    def extra(self) -> str:
-        """The extra of this project that installs the compiler."""
 
     @property
     @abstractmethod

@@ -7,7 +7,7 @@ clock x clock, which XLA's descriptions of the same devices give; those also con
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 
@@ -70,18 +70,12 @@ class Gpu(DeviceType):
       clock: GHz, boost.
     """
 
+    compiler: ClassVar[str] = 'jax_cuda13_plugin'
+    extra: ClassVar[str] = 'preflight-cuda'
     description: str
     core: Multiprocessor
     cores: int
     clock: float
-
-    @property
-    def compiler(self) -> str:
-        return 'jax_cuda13_plugin'
-
-    @property
-    def extra(self) -> str:
-        return 'preflight-cuda'
 
     @property
     def topologies(self) -> Mapping[str, int]:

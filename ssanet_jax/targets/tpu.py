@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import jax
 
@@ -22,16 +23,10 @@ class Tpu(DeviceType):
       options: of libtpu's topology.
     """
 
+    compiler: ClassVar[str] = 'libtpu'
+    extra: ClassVar[str] = 'preflight-tpu'
     shapes: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def compiler(self) -> str:
-        return 'libtpu'
-
-    @property
-    def extra(self) -> str:
-        return 'preflight-tpu'
 
     @property
     def topologies(self) -> Mapping[str, int]:

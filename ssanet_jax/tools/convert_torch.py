@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import flags
-from rich.console import Console
 
 from ssanet_jax import weights
 from ssanet_jax.errors import ConfigError
@@ -33,7 +32,6 @@ from ssanet_jax.tools import cli
 from ssanet_jax.weights.convert import StateDict
 
 FLAGS = flags.FLAGS
-_console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 # Flags that apply to each source of weights.
 _OF_RUN = ('checkpoint',)
@@ -103,7 +101,7 @@ def main() -> None:
         raise ConfigError(f'{FLAGS.out} does not read back as it was written; check the disk.')
     count = sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
     first = ', '.join(list(arrays)[:3])
-    _console.print(
+    print(
         f'{FLAGS.out}: {count:,} parameters in {len(arrays)} arrays ({first}, ...), read back and '
         'equal.'
     )
@@ -140,7 +138,7 @@ def _from_run() -> Converted:
     from ssanet_jax.trained.load import load_trained
 
     trained = load_trained(FLAGS.workdir, FLAGS.checkpoint)
-    _console.print(f'{trained.config.model.name}, step {trained.step} of {FLAGS.workdir}')
+    print(f'{trained.config.model.name}, step {trained.step} of {FLAGS.workdir}')
     return Converted(trained.model, trained.variables, trained.config.dataset.image_size)
 
 
@@ -181,7 +179,7 @@ def _load_into(
 
 
 def _say(sentence: str) -> None:
-    _console.print(printable(sentence), markup=False)
+    print(printable(sentence))
 
 
 if __name__ == '__main__':

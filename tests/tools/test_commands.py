@@ -29,13 +29,13 @@ def ssanet(*arguments, cwd):
     )
 
 
-def test_each_module_with_a_main_is_a_command_with_the_first_line_of_its_docstring():
-    found = {}
+def test_each_module_with_a_main_is_a_command():
+    found = []
     for path in sorted((ROOT / 'ssanet_jax/tools').glob('*.py')):
         tree = ast.parse(path.read_text())
         if path.stem != 'commands' and 'main' in {getattr(node, 'name', '') for node in tree.body}:
-            found[path.stem] = ast.get_docstring(tree).splitlines()[0]
-    assert found == COMMANDS
+            found.append(path.stem)
+    assert tuple(found) == COMMANDS
 
 
 def test_help_lists_each_command(tmp_path):

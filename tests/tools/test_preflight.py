@@ -59,9 +59,7 @@ def test_the_search_finds_a_batch_close_to_the_largest(first, tells):
 def test_a_missing_compiler_is_named_with_its_extra():
     @dataclass(frozen=True, kw_only=True)
     class Missing(Tpu):
-        @property
-        def compiler(self):
-            return 'no_such_compiler'
+        compiler = 'no_such_compiler'
 
     kind = Missing(**vars(V5E))
     with pytest.raises(
