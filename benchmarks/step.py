@@ -9,8 +9,9 @@ A model is a name of `ssanet_jax.model_names()`, optionally followed by the form
 `ssa_resnet50:plain`. `resnet50:flax` is the network as flax users write it, with `nn.Conv`,
 `nn.BatchNorm` and `nn.max_pool`. The first model is the baseline of the ratios.
 
-Counts are XLA's, for one device. Models alternate in rounds of timing, after two steps of warm-up;
-compilation is timed without and with the cache on disk. TensorFlow is not needed.
+Counts are XLA's, for one device; on a GPU it counts neither convolutions nor products, use
+targets.py. Models alternate in rounds of timing, after a warm-up; compilation is timed without and
+with the cache on disk. TensorFlow is not needed.
 """
 
 import argparse
@@ -52,6 +53,7 @@ os.environ['XLA_FLAGS'] = (
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh
 from rich.console import Console
 from rich.table import Table
 
@@ -78,6 +80,13 @@ def flax_form() -> Iterator[None]:
         yield
 
 
+def mesh() -> Mesh:
+    devices = jax.devices()[: ARGUMENTS.devices]
+    if len(devices) < ARGUMENTS.devices:
+        raise SystemExit(f'--devices={ARGUMENTS.devices}: there are {len(devices)}.')
+    return jax.make_mesh((len(devices),), ('data',), axis_types=(AxisType.Auto,), devices=devices)
+
+
 class Model:
     """A network with its compiled steps, its state and one batch on the devices."""
 
@@ -92,12 +101,10 @@ class Model:
         config.batch_size = ARGUMENTS.batch_size * ARGUMENTS.devices
         config.dataset.image_size = ARGUMENTS.image_size
         with self.form():
-            self.setup = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167)
-            self.state, self.total = self.setup.init(), self.setup.zero_metrics()
-        if len(self.setup.mesh.devices) != ARGUMENTS.devices:
-            raise SystemExit(
-                f'{ARGUMENTS.devices} devices were requested, but there are {jax.devices()}.'
+            self.setup = trainer_setup.build(
+                config, num_classes=1000, num_train_examples=1_281_167, mesh=mesh()
             )
+            self.state, self.total = self.setup.init(), self.setup.zero_metrics()
         self.batch = self._batch(config.batch_size)
 
     def _batch(self, size: int) -> Any:
@@ -160,6 +167,8 @@ def measure(models: list[Model], results: list[dict[str, Any]], kind: str) -> No
     if kind == 'inference':
         able = [i for i, model in enumerate(models) if model.infer is not None]
         models, results = [models[i] for i in able], [results[i] for i in able]
+    for model in models:
+        model.step(kind, 2)  # the first are slower
     warm_up = [model.step(kind, 2) for model in models]
     repeats = max(1, round(ARGUMENTS.seconds / min(warm_up)))
     images = ARGUMENTS.batch_size * ARGUMENTS.devices

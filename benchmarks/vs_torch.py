@@ -2,13 +2,16 @@ r"""Times training steps against PyTorch's on the same machine in the same run.
 
     pip install -e .[train,benchmark]
     python benchmarks/vs_torch.py --out=benchmarks/results/vs_torch.json
-    python benchmarks/vs_torch.py --batch_size=256 --dtypes float32 bfloat16 --out=...
+    pip install -e .[train,benchmark,cuda]   # on a GPU
+    python benchmarks/vs_torch.py --batch_size=128 --out=... --contenders \
+        torch/resnet50/bfloat16 jax/resnet50/bfloat16 jax/ssa_resnet50/bfloat16
 
 A contender is FRAMEWORK/MODEL/DTYPE: jax, torch (eager, channels_last), compile (torch.compile,
 channels_last), timm or timm-compile; bfloat16 is AMP in PyTorch. Each is a separate
 process with the same number of threads; they alternate in rounds and wait in between. The first
-contender is the baseline of the ratios. Images are already on the device; every step is forward,
-backward and SGD with momentum and weight decay.
+contender is the baseline of the ratios. All are in memory at once, on one device. Images are
+already there; every step is forward, backward and SGD with momentum and weight decay. In JAX it is
+the trainer's, which also normalizes uint8 images, counts metrics and checks the gradients.
 """
 
 import argparse
@@ -23,6 +26,9 @@ from typing import Any
 
 from common import machine, register_torchvision_operators, spread, write
 
+# Starts a step, waits until all are done, and the name of the device.
+Contender = tuple[Callable[[], None], Callable[[], object], str]
+
 
 def contenders(dtypes: list[str]) -> list[str]:
     ours = ('resnet50', 'se_resnet50', 'ssa_resnet50')
@@ -31,9 +37,10 @@ def contenders(dtypes: list[str]) -> list[str]:
     return [f'{framework}/{model}/{dtype}' for dtype in dtypes for framework, model in pairs]
 
 
-def jax_step(model: str, dtype: str, batch_size: int, size: int) -> tuple[Callable[[], None], str]:
+def jax_step(model: str, dtype: str, batch_size: int, size: int) -> Contender:
     import jax
     import jax.numpy as jnp
+    from jax.sharding import AxisType
 
     from ssanet_jax.config import base
     from ssanet_jax.training import parallel, trainer_setup
@@ -41,7 +48,8 @@ def jax_step(model: str, dtype: str, batch_size: int, size: int) -> tuple[Callab
     config = base()
     config.model.name, config.dtype, config.batch_size = model, dtype, batch_size
     config.dataset.image_size = size
-    setup = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167)
+    mesh = jax.make_mesh((1,), ('data',), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
+    setup = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167, mesh=mesh)
     carried = [setup.init(), setup.zero_metrics()]
     host = {
         'image': jax.device_get(
@@ -54,14 +62,11 @@ def jax_step(model: str, dtype: str, batch_size: int, size: int) -> tuple[Callab
 
     def step() -> None:
         carried[:] = setup.train_step(carried[0], batch, carried[1])
-        jax.block_until_ready(carried)
 
-    return step, jax.devices()[0].device_kind
+    return step, lambda: jax.block_until_ready(carried), jax.devices()[0].device_kind
 
 
-def torch_step(
-    framework: str, model: str, dtype: str, batch_size: int, size: int
-) -> tuple[Callable[[], None], str]:
+def torch_step(framework: str, model: str, dtype: str, batch_size: int, size: int) -> Contender:
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -82,10 +87,12 @@ def torch_step(
             loss = torch.nn.functional.cross_entropy(run(images), labels)
         loss.backward()
         optimizer.step()
+
+    def finish() -> None:
         if device == 'cuda':
             torch.cuda.synchronize()
 
-    return step, torch.cuda.get_device_name() if device == 'cuda' else device
+    return step, finish, torch.cuda.get_device_name() if device == 'cuda' else device
 
 
 def own_model(model: str) -> Any:
@@ -109,16 +116,18 @@ def work(contender: str, batch_size: int, size: int) -> None:
     """Runs a contender: reads numbers of steps, one per line, and prints the seconds they take."""
     framework, model, dtype = contender.split('/')
     if framework == 'jax':
-        step, device = jax_step(model, dtype, batch_size, size)
+        step, finish, device = jax_step(model, dtype, batch_size, size)
     else:
-        step, device = torch_step(framework, model, dtype, batch_size, size)
+        step, finish, device = torch_step(framework, model, dtype, batch_size, size)
     began = time.perf_counter()
     step()
+    finish()
     print(json.dumps({'first': time.perf_counter() - began, 'device': device}), flush=True)
     for line in sys.stdin:
         began = time.perf_counter()
         for _ in range(int(line)):
             step()
+        finish()
         print(json.dumps({'seconds': (time.perf_counter() - began) / int(line)}), flush=True)
 
 
@@ -196,6 +205,9 @@ def main() -> None:
                 raise SystemExit(f'The baseline did not start: {error}') from error
             print(error, file=sys.stderr)
             missing.append(name)
+    if len({worker.device == 'cpu' for worker in workers}) > 1:
+        devices = ', '.join(f'{worker.name} on {worker.device}' for worker in workers)
+        raise SystemExit(f'All contenders must run on one device: {devices}.')
     warm_up = [worker.measure(1) for worker in workers]
     repeats = max(1, round(arguments.seconds / min(warm_up)))
     for number in range(arguments.rounds):

@@ -31,7 +31,12 @@ esac
 need ZONE 'the zone of the TPU, such as us-central2-b'
 
 TPU=${TPU:-ssanet}
-RUNTIME=${RUNTIME:-tpu-ubuntu2204-base} # v5e: v2-alpha-tpuv5-lite, v6e: v2-alpha-tpuv6e
+case ${TYPE:-} in
+  v5lite*) image=v2-alpha-tpuv5-lite ;;
+  v6e*) image=v2-alpha-tpuv6e ;;
+  *) image=tpu-ubuntu2204-base ;;
+esac
+RUNTIME=${RUNTIME:-$image}
 CONFIG=${CONFIG:-configs/imagenet_ssa50.py}
 CACHE=${JAX_COMPILATION_CACHE_DIR:-}
 

@@ -29,13 +29,13 @@ def use_cpu() -> None:
 
 
 def missing_device() -> str | None:
-    """Why JAX cannot use the devices that JAX_PLATFORMS asks for, or None if it can."""
-    platforms = jax.config.values['jax_platforms']
+    """Why JAX cannot use the devices that JAX_PLATFORMS asks for; None if it can, or is not set."""
+    platforms = os.environ.get('JAX_PLATFORMS')  # on a TPU VM, JAX sets its own option
+    if not platforms:
+        return None
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:
-        if not platforms:
-            raise
         reason = one_line(error).partition(' (set JAX_PLATFORMS')[0].rstrip('.')
         return (
             f'JAX_PLATFORMS={platforms}: JAX has no such device here'

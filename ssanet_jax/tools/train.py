@@ -30,7 +30,9 @@ def define_flags() -> None:
     flags.DEFINE_bool('allow_config_change', False, 'Resume with another config or dataset.')
     flags.DEFINE_bool('report', True, 'Write report.html at the end of training.')
     flags.DEFINE_string('coordinator_address', None, 'host:port of the first host.')
-    flags.DEFINE_integer('num_processes', None, 'Number of hosts.', lower_bound=1)
+    flags.DEFINE_integer(
+        'num_processes', None, 'Number of hosts; 1 alone: do not look for others.', lower_bound=1
+    )
     flags.DEFINE_integer('process_id', None, 'Number of this host, from 0.', lower_bound=0)
 
 

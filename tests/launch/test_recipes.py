@@ -106,6 +106,15 @@ def tpu(tmp_path):
     return act
 
 
+@pytest.mark.parametrize(
+    ('kind', 'image'),
+    [('v5litepod-16', 'v2-alpha-tpuv5-lite'), ('v6e-8', 'v2-alpha-tpuv6e')],
+)
+def test_the_image_follows_from_the_type(kind, image, tpu, tmp_path):
+    assert tpu('create', TYPE=kind).returncode == 0
+    assert f'--runtime-version={image} ' in (tmp_path / 'gcloud').read_text()
+
+
 def test_a_tpu_is_asked_for_set_up_and_deleted(tpu, tmp_path):
     for action in (['create', '--spot'], ['state'], ['setup'], ['delete']):
         result = tpu(*action)

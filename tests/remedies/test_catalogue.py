@@ -70,6 +70,7 @@ BY_HAND = {
     'start all hosts again': 'other hosts',
     'Start all hosts with the same': 'other hosts',
     'Start it, or correct --coordinator': 'other hosts',
+    'On a single machine, add': 'tests/training/test_connect.py',
     # Commands that run for long, or only say what to run again.
     'Lower the learning rate and run the study': 'days of training',
     'Check that commit out': 'another commit',

@@ -1,6 +1,6 @@
 import pytest
 
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, RunError
 from ssanet_jax.training.multihost import hosts
 
 
@@ -48,6 +48,42 @@ def test_a_single_host_starts_whatever_the_words_of_jax(monkeypatch):
     broken = refuse('none found', "invalid literal for int(): '4(x2)'")
     monkeypatch.setattr(hosts.jax.distributed, 'initialize', broken)
     with pytest.raises(ValueError, match='invalid literal'):
+        hosts.connect(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ('num_processes', 'environment'),
+    [(1, {}), (None, {'TPU_WORKER_HOSTNAMES': 'localhost'})],
+    ids=['asked for', 'Colab'],
+)
+def test_a_single_host_need_not_be_detected(num_processes, environment, monkeypatch):
+    def initialize(**_):
+        raise AssertionError
+
+    monkeypatch.setattr(hosts.jax.distributed, 'initialize', initialize)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    hosts.connect(None, num_processes, None)
+
+
+@pytest.mark.parametrize(
+    'environment',
+    [
+        {'TPU_WORKER_HOSTNAMES': 'a,b'},
+        {'TPU_WORKER_HOSTNAMES': 'a', 'MEGASCALE_COORDINATOR_ADDRESS': 'b'},
+    ],
+    ids=['several hosts', 'several slices'],
+)
+def test_a_cluster_that_cannot_be_detected_names_the_flag_of_a_single_machine(
+    environment, monkeypatch
+):
+    def initialize(**_):
+        raise ConnectionError('Failed to resolve metadata.google.internal')
+
+    monkeypatch.setattr(hosts.jax.distributed, 'initialize', initialize)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RunError, match=r'metadata\.google\.internal.*--num_processes=1'):
         hosts.connect(None, None, None)
 
 

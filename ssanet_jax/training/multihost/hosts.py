@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import jax
 from jax._src import distributed  # the only way to JAX's key-value store and barriers
 
-from ssanet_jax.errors import ConfigError, HostLostError, RunError
+from ssanet_jax.errors import ConfigError, HostLostError, RunError, one_line
 from ssanet_jax.output import print_error
 from ssanet_jax.training.multihost import rendezvous
 from ssanet_jax.training.multihost.shutdown import CoordinatedShutdown
@@ -32,14 +32,18 @@ def connect(
     """Connects the hosts of a run; call it before anything else touches a device.
 
     Without arguments, `jax.distributed` detects TPU pods, SLURM and other clusters; anything else
-    is a single host. From here on, a host that leaves through `leave` ends the others too.
+    is a single host, as is `num_processes=1` alone. From here on, a host that leaves through
+    `leave` ends the others too.
 
     Raises:
       ConfigError: only some of the arguments are given, they contradict each other or those of
         another host, or the coordinator's port is taken.
       HostLostError: a host did not start in time.
+      RunError: the service that describes the cluster does not answer.
     """
     arguments = (coordinator_address, num_processes, process_id)
+    if arguments == (None, 1, None):
+        return
     if num_processes is not None and process_id is not None and process_id >= num_processes:
         raise ConfigError(
             f'--process_id={process_id} is not below --num_processes={num_processes}; '
@@ -55,11 +59,17 @@ def connect(
     elif any(value is not None for value in arguments):
         raise ConfigError(
             '--coordinator_address, --num_processes and --process_id belong together; got '
-            f'{coordinator_address}, {num_processes} and {process_id}. Give all three or none.'
+            f'{coordinator_address}, {num_processes} and {process_id}. Give all three or none, or '
+            '--num_processes=1 alone on a single machine.'
         )
-    else:
+    elif not _is_single_tpu_host():
         try:
             _initialize()
+        except OSError as error:
+            raise RunError(
+                f'JAX cannot detect the hosts of this run: {one_line(error)}. On a single machine, '
+                'add --num_processes=1.'
+            ) from error
         except ValueError as error:
             if not _means_no_cluster(error):
                 raise
@@ -91,6 +101,13 @@ def _give_up() -> None:
         'The logs of the others say why one did not; start all hosts again.'
     )
     os._exit(HostLostError.exit_code)
+
+
+def _is_single_tpu_host() -> bool:
+    """Whether the environment lists one TPU host, as on Colab, where no service describes it."""
+    names = [os.environ.get(name) for name in ('TPU_PROCESS_ADDRESSES', 'TPU_WORKER_HOSTNAMES')]
+    listed = next(filter(None, names), '')
+    return bool(listed) and ',' not in listed and 'MEGASCALE_COORDINATOR_ADDRESS' not in os.environ
 
 
 def _means_no_cluster(error: ValueError) -> bool:
