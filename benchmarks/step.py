@@ -9,9 +9,9 @@ A model is a name of `ssanet_jax.model_names()`, optionally followed by the form
 `ssa_resnet50:plain`. `resnet50:flax` is the network as flax users write it, with `nn.Conv`,
 `nn.BatchNorm` and `nn.max_pool`. The first model is the baseline of the ratios.
 
-Counts are XLA's, for one device; on a GPU it counts neither convolutions nor products, use
-targets.py. Models alternate in rounds of timing, after a warm-up; compilation is timed without and
-with the cache on disk. TensorFlow is not needed.
+Counts are XLA's, for one device. On a GPU it counts neither convolutions nor matrix products; use
+targets.py there. Models alternate in rounds of timing, after a warm-up; compilation is timed
+without and with the cache on disk. TensorFlow is not needed.
 """
 
 import argparse

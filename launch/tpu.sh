@@ -33,6 +33,7 @@ need ZONE 'the zone of the TPU, such as us-central2-b'
 TPU=${TPU:-ssanet}
 case ${TYPE:-} in
   v5lite*) image=v2-alpha-tpuv5-lite ;;
+  v5p*) image=v2-alpha-tpuv5 ;;
   v6e*) image=v2-alpha-tpuv6e ;;
   *) image=tpu-ubuntu2204-base ;;
 esac

@@ -55,6 +55,7 @@ def test_devices_reduce_the_gradients_and_statistics_once():
     assert counted.all_reduce_bytes == pytest.approx(4 * numbers, rel=1e-3)
 
 
+LIMITS = json.loads((ROOT / 'benchmarks/limits.json').read_text())
 MISSED = [
     ('h100', 'bytes', 'ssa_resnet50:auto', 'resnet50:auto'),
     ('h100', 'temporaries', 'ssa_resnet50:auto', 'resnet50:flax'),
@@ -62,11 +63,18 @@ MISSED = [
 
 
 @pytest.mark.parametrize(
-    'limit', json.loads((ROOT / 'benchmarks/limits.json').read_text()), ids=str
+    ('target', 'count', 'program', 'baseline', 'most'),
+    [
+        pytest.param(
+            *limit.values(),
+            marks=pytest.mark.xfail(reason='missed', strict=True)
+            if tuple(limit.values())[:4] in MISSED
+            else (),
+        )
+        for limit in LIMITS
+    ],
 )
-def test_compiled_steps_cost_no_more_than_their_limits(limit):
+def test_compiled_steps_cost_no_more_than_their_limits(target, count, program, baseline, most):
     """Checks the results of benchmarks/targets.py; rerun it after changes of layers or jax."""
-    target, count, program, baseline, most = limit.values()
     programs = json.loads((ROOT / 'benchmarks/results/targets.json').read_text())['programs']
-    met = programs[target][program][count] <= most * programs[target][baseline][count]
-    assert met == ((target, count, program, baseline) not in MISSED)
+    assert programs[target][program][count] <= most * programs[target][baseline][count]

@@ -31,7 +31,7 @@ def define_flags() -> None:
     flags.DEFINE_bool('report', True, 'Write report.html at the end of training.')
     flags.DEFINE_string('coordinator_address', None, 'host:port of the first host.')
     flags.DEFINE_integer(
-        'num_processes', None, 'Number of hosts; 1 alone: do not look for others.', lower_bound=1
+        'num_processes', None, 'Number of hosts; given alone, 1 skips detection.', lower_bound=1
     )
     flags.DEFINE_integer('process_id', None, 'Number of this host, from 0.', lower_bound=0)
 

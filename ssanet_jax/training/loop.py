@@ -177,10 +177,9 @@ def _train(
             checkpoints.raise_if_failed(step)
 
             if is_due(step, config.log_every_steps) or step == stop:
-                means = total.means()
-                speed = watch.lap()
-                rate = float(setup.schedule(step - 1))
-                values = {**means, 'learning_rate': rate, 'images_per_second': speed}
+                speed = watch.lap(after=total)
+                values = {**total.means(), 'learning_rate': float(setup.schedule(step - 1))}
+                values['images_per_second'] = speed
                 if config.max_bad_steps:
                     values['skipped_steps'] = int(state.opt_state.total_notfinite)
                 log.write(step, 'train', values)

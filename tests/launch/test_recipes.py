@@ -108,7 +108,11 @@ def tpu(tmp_path):
 
 @pytest.mark.parametrize(
     ('kind', 'image'),
-    [('v5litepod-16', 'v2-alpha-tpuv5-lite'), ('v6e-8', 'v2-alpha-tpuv6e')],
+    [
+        ('v5litepod-16', 'v2-alpha-tpuv5-lite'),
+        ('v5p-8', 'v2-alpha-tpuv5'),
+        ('v6e-8', 'v2-alpha-tpuv6e'),
+    ],
 )
 def test_the_image_follows_from_the_type(kind, image, tpu, tmp_path):
     assert tpu('create', TYPE=kind).returncode == 0

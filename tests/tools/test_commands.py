@@ -43,6 +43,8 @@ def test_help_lists_each_command(tmp_path):
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith('  ')]
     assert (done.returncode, done.stderr, listed) == (0, '', list(COMMANDS))
     assert '  train         Trains an SSANet, or evaluates a checkpoint.\n' in done.stdout
+    texts = [line for line in done.stdout.splitlines() if line.startswith('  ')]
+    assert all(len(line) > 40 and line.endswith('.') for line in texts)
 
 
 def test_the_version_is_printed_and_no_command_is_a_mistake(monkeypatch, capsys):

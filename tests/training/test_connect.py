@@ -51,19 +51,25 @@ def test_a_single_host_starts_whatever_the_words_of_jax(monkeypatch):
         hosts.connect(None, None, None)
 
 
+def no_metadata_server(**_):
+    raise ConnectionError('Failed to resolve metadata.google.internal')
+
+
 @pytest.mark.parametrize(
     ('num_processes', 'environment'),
-    [(1, {}), (None, {'TPU_WORKER_HOSTNAMES': 'localhost'})],
-    ids=['asked for', 'Colab'],
+    [
+        (1, {}),
+        (None, {'TPU_WORKER_HOSTNAMES': 'localhost'}),
+        (None, {'TPU_PROCESS_ADDRESSES': 'localhost:8471', 'TPU_WORKER_HOSTNAMES': ''}),
+    ],
+    ids=['asked for', 'Colab', 'one process'],
 )
-def test_a_single_host_need_not_be_detected(num_processes, environment, monkeypatch):
-    def initialize(**_):
-        raise AssertionError
-
-    monkeypatch.setattr(hosts.jax.distributed, 'initialize', initialize)
+def test_a_single_host_needs_no_metadata_server(num_processes, environment, monkeypatch):
+    monkeypatch.setattr(hosts.jax.distributed, 'initialize', no_metadata_server)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     hosts.connect(None, num_processes, None)
+    assert not hosts.several()
 
 
 @pytest.mark.parametrize(
@@ -77,10 +83,7 @@ def test_a_single_host_need_not_be_detected(num_processes, environment, monkeypa
 def test_a_cluster_that_cannot_be_detected_names_the_flag_of_a_single_machine(
     environment, monkeypatch
 ):
-    def initialize(**_):
-        raise ConnectionError('Failed to resolve metadata.google.internal')
-
-    monkeypatch.setattr(hosts.jax.distributed, 'initialize', initialize)
+    monkeypatch.setattr(hosts.jax.distributed, 'initialize', no_metadata_server)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(RunError, match=r'metadata\.google\.internal.*--num_processes=1'):

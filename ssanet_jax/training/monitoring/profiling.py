@@ -87,9 +87,9 @@ class Stopwatch:
             jax.block_until_ready(after)
             self._since = time.perf_counter()
 
-    def lap(self) -> float:
+    def lap(self, after: Any) -> float:
         """Images per second since the last lap, or 0 if none was timed; pauses."""
-        self.pause(after=None)
+        self.pause(after)
         throughput = self._images / self._seconds if self._images else 0.0
         self._images, self._seconds = 0, 0.0
         return throughput

@@ -62,20 +62,26 @@ def connect(
             f'{coordinator_address}, {num_processes} and {process_id}. Give all three or none, or '
             '--num_processes=1 alone on a single machine.'
         )
-    elif not _is_single_tpu_host():
-        try:
-            _initialize()
-        except OSError as error:
+    else:
+        _detect()
+    if several():
+        global _shutdown
+        _shutdown = CoordinatedShutdown(_client(), distributed.global_state.process_id, count())
+
+
+def _detect() -> None:
+    """Connects the hosts of a cluster that JAX detects, if there is one."""
+    try:
+        _initialize()
+    except OSError as error:
+        if not _is_single_tpu_host():
             raise RunError(
                 f'JAX cannot detect the hosts of this run: {one_line(error)}. On a single machine, '
                 'add --num_processes=1.'
             ) from error
-        except ValueError as error:
-            if not _means_no_cluster(error):
-                raise
-    if several():
-        global _shutdown
-        _shutdown = CoordinatedShutdown(_client(), distributed.global_state.process_id, count())
+    except ValueError as error:
+        if not _means_no_cluster(error):
+            raise
 
 
 def _initialize(**arguments: Any) -> None:
