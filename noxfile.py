@@ -32,6 +32,7 @@ TRAINING = (
     'tests/training/test_optimizer.py',
     'tests/training/test_checkpoint.py',
     'tests/training/test_loop.py',
+    'tests/training/test_resuming.py',
     'tests/report/test_page.py',
     'tests/tools/test_predict.py',
 )

@@ -47,13 +47,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, data_dir):
 @pytest.mark.parametrize(
     ('flags', 'message'),
     [
-        (['--checkpoint=latest'], '--checkpoint has no effect without --mode=eval'),
         (['--mode=eval', '--allow_config_change'], 'has no effect without --mode=train'),
         (['--process_id=1'], 'belong together'),
-        (
-            ['--process_id=2', '--num_processes=2', '--coordinator_address=a:1'],
-            'hosts count from 0',
-        ),
     ],
 )
 def test_flags_that_do_not_fit_together_are_refused(flags, message, tmp_path, data_dir):

@@ -31,8 +31,8 @@ KINDS = {
         'test_output.py', 'tools/test_cli.py',
     ),
     'folders of images': (
-        'data/test_image_folder.py', 'data/test_findings.py', 'training/test_data_check.py',
-        'tools/test_check_data.py', 'test_photographs.py',
+        'data/test_image_folder.py', 'data/test_folder_files.py', 'data/test_findings.py',
+        'training/test_data_check.py', 'tools/test_check_data.py', 'test_photographs.py',
     ),
     'files of weights': (
         'weights/test_matching.py', 'weights/test_checkpoint_parts.py', 'weights/test_files.py',

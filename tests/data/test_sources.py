@@ -16,7 +16,6 @@ from ssanet_jax.data.builders import open_builder, open_source
 from ssanet_jax.data.read_errors import unreadable
 from ssanet_jax.data.sources import shuffled
 from ssanet_jax.errors import ConfigError, RunError
-from tests import fabricate
 
 
 def order(seed, epoch, size):
@@ -82,13 +81,6 @@ def test_names_equal_tfds_ids(name, request):
             x['tfds_id'].decode(): (x['image'], x['label']) for x in dataset.as_numpy_iterator()
         }
         assert ours == theirs
-
-
-@pytest.fixture
-def folder(imagenet, tmp_path):
-    imagenet.dataset.name = 'folder'
-    imagenet.dataset.data_dir = str(fabricate.image_folder(tmp_path / 'trees'))
-    return imagenet
 
 
 def test_a_folder_of_images_is_a_dataset(folder):

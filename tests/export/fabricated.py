@@ -1,7 +1,9 @@
-"""An untrained run on the digits."""
+"""Runs with random weights."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,16 +27,23 @@ def random_variables(model, size):
     return jax.tree.map(lambda leaf: draw(leaf.shape), shapes)
 
 
-def make_run(folder: Path, data_dir: Path, **fields) -> Path:
+def make_run(
+    folder: Path,
+    data_dir: Path,
+    *,
+    recipe: str = 'digits_ssa20',
+    classes: Sequence[str] = tuple(f'digit {i}' for i in range(10)),
+    **fields: Any,
+) -> Path:
     """Creates a workdir with one evaluated checkpoint, at step 3."""
-    config = load_config('digits_ssa20')
+    config = load_config(recipe)
     config.dataset.data_dir = str(data_dir)
     config.update_from_flattened_dict(fields)
-    variables = random_variables(build_model(config, 10), config.dataset.image_size)
+    variables = random_variables(build_model(config, len(classes)), config.dataset.image_size)
     with Checkpoints(folder) as checkpoints:
         checkpoints.save(3, (jax.tree.map(jnp.asarray, variables), jnp.zeros(1)), wait=True)
     evaluation = {'step': 3, 'split': 'eval', 'top1': 50.0, 'loss': 1.0}
     (folder / 'metrics.jsonl').write_text(json.dumps(evaluation) + '\n')
     (folder / 'config.json').write_text(config.to_json_best_effort())
-    (folder / 'classes.json').write_text(json.dumps([f'digit {i}' for i in range(10)]))
+    (folder / 'classes.json').write_text(json.dumps(list(classes)))
     return folder

@@ -63,7 +63,7 @@ BY_HAND = {
     'Try again, or put the file there': 'tests/pretrained/test_hosted.py',
     'Run hf auth login': 'an account of the Hub',
     'make it private on its page': 'an account of the Hub',
-    'name the license with --license': 'tests/publish/test_publish.py',
+    'name the license with --license': 'tests/publish/test_card.py',
     'Repair or remove them, or go on': 'tests/training/test_data_check.py',
     # Other hosts are started.
     'Start every host with the same command': 'other hosts',

@@ -52,21 +52,6 @@ def test_a_name_with_the_signs_of_a_glob_is_a_name_where_it_exists(folder):
     assert names('x[1].png') == ['x[1].png']
 
 
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        ([], 'Name images'),
-        (['*.gif'], r'\*.gif matches no file'),
-        (['empty'], 'empty holds no image'),
-    ],
-    ids=['nothing', 'glob', 'folder'],
-)
-def test_arguments_without_images_are_a_mistake(folder, arguments, message):
-    (folder / 'empty').mkdir()
-    with pytest.raises(ConfigError, match=message):
-        input_files.find(arguments)
-
-
 def test_folders_are_no_images_whatever_their_names(folder):
     (folder / 'empty' / 'in.png').mkdir(parents=True)
     (folder / 'x.png').mkdir()

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from ssanet_jax import data
 from ssanet_jax.data.builders import open_builder, open_source
-from ssanet_jax.data.conversion import Conversion, Shrink, is_prepared
+from ssanet_jax.data.conversion import Conversion, is_prepared
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import input_doctor, show_batch
 from ssanet_jax.tools import prepare as module
@@ -106,11 +106,6 @@ def test_a_smaller_copy(tfrecord):
     assert shrunk > 5
     batch = next(data.train_batches(config))
     assert batch['image'].shape == (16, 32, 32, 3)
-
-
-def test_bad_images_are_copied_as_they_are():
-    for content in fabricate.bad_files().values():
-        assert Shrink(10, 90).smaller(content) == content
 
 
 def test_a_stopped_conversion_resumes(tfrecord, monkeypatch):

@@ -30,8 +30,8 @@ class Dropped(nn.Module):
         return jnp.stack([jnp.sum(ones, axis=1) / 1000, jnp.zeros(x.shape[0])], axis=1) + bias
 
 
-def loss_of(step, seed, num_devices=1):
-    """The loss of a training step with label 1, from zero parameters."""
+def loss_of(step, seed, num_devices=1, first=0, last=8):
+    """The loss of a training step on some of eight equal images, from zero parameters."""
     state = TrainState(
         step=jnp.asarray(step, jnp.int32),
         params={'bias': jnp.zeros(2)},
@@ -41,7 +41,7 @@ def loss_of(step, seed, num_devices=1):
     batch = {
         'image': np.zeros((8, 4, 4, 3), np.float32),
         'label': np.ones(8, np.int32),
-        'mask': np.ones(8, bool),
+        'mask': (np.arange(8) >= first) & (np.arange(8) < last),
     }
     train_step = partial(
         steps.train_step,
@@ -54,8 +54,9 @@ def loss_of(step, seed, num_devices=1):
 
 
 def test_another_step_another_seed_and_another_device_drop_something_else():
-    losses = [loss_of(7, 3), loss_of(8, 3), loss_of(7, 4), loss_of(7, 3, num_devices=8)]
-    assert len(set(losses)) == 4
+    losses = [loss_of(7, 3), loss_of(8, 3), loss_of(7, 4)]
+    losses += [loss_of(7, 3, 2, last=4), loss_of(7, 3, 2, first=4)]  # on either of two devices
+    assert len(set(losses)) == 5
 
 
 @pytest.mark.parametrize('name', SMALL)

@@ -1,6 +1,7 @@
 """A workdir belongs to one run."""
 
 import errno
+import json
 import os
 import shutil
 
@@ -232,3 +233,10 @@ def test_checkpoints_are_found_whatever_the_name_of_the_workdir(name, tmp_path):
         checkpoints.save(1, TREE, wait=True)
         assert checkpoints.newest_good() == (1, {})
         assert_trees_equal(checkpoints.restore(1, TREE), TREE)
+
+
+def test_the_lock_of_a_killed_run_is_not_in_the_way(tmp_path):
+    workdir = Workdir(tmp_path)
+    workdir.run_lock.write_text('{"host": "gone", "pid": 1, "since": 0}')
+    with workdir.lock():
+        assert json.loads(workdir.run_lock.read_text())['pid'] == os.getpid()
