@@ -70,7 +70,7 @@ audit: setup  ## Check the versions in requirements-test.txt for known vulnerabi
 	$(BIN)/uv tool run --python $(BIN)/python pip-audit --strict --disable-pip \
 	  --requirement requirements-test.txt
 
-reliability: setup  ## Inject faults into runs and compare their results (two hours on two cores).
+reliability: setup  ## Inject faults into runs and compare their results (80 minutes on two cores).
 	@failed=; for part in $(RELIABILITY); do \
 	  $(BIN)/python benchmarks/reliability/$$part.py \
 	    --out=benchmarks/results/reliability/$$part.json || failed="$$failed $$part"; \

@@ -11,14 +11,13 @@ import re
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from common import machine, write
 from rich.console import Console
 from rich.table import Table
 
 from ssanet_jax.analysis.hlo import operations
 from ssanet_jax.config import base
-from ssanet_jax.training import trainer_setup
+from ssanet_jax.training import parallel, trainer_setup
 
 PARTS = {  # The first pattern that matches an operation's name decides.
     'tail, backward': r'transpose\(jvp\(ResNet\)\).*FoldedTail',
@@ -44,12 +43,10 @@ def main() -> None:
     arguments = parser.parse_args()
     config = base()
     config.model.name, config.batch_size = arguments.model, 32
-    setup = trainer_setup.build(config, num_classes=1000, num_train_examples=1_281_167)
-    batch = {
-        'image': jax.ShapeDtypeStruct((32, 224, 224, 3), jnp.uint8),
-        'label': jax.ShapeDtypeStruct((32,), jnp.int32),
-        'mask': jax.ShapeDtypeStruct((32,), bool),
-    }
+    setup = trainer_setup.build(
+        config, num_classes=1000, num_train_examples=1_281_167, mesh=parallel.local_mesh(1)
+    )
+    batch = parallel.batch_shapes(32, 224, setup.mesh)
     shapes = jax.eval_shape(setup.init), batch, jax.eval_shape(setup.zero_metrics)
     moved: collections.Counter[str] = collections.Counter()
     for operation in operations(setup.train_step.lower(*shapes).compile()):

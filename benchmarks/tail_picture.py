@@ -7,7 +7,10 @@ channels, float32: the operations after fusion, each with the arrays that it rea
 """
 
 import argparse
+import os
 from pathlib import Path
+
+os.environ['JAX_PLATFORMS'] = 'cpu'  # others round float32 products, or were not meant
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt

@@ -10,9 +10,12 @@ variance; medians and maxima over seeds.
 """
 
 import argparse
+import os
 import statistics
 from pathlib import Path
 from typing import Any
+
+os.environ['JAX_PLATFORMS'] = 'cpu'  # accelerators round float32 products
 
 import jax
 import jax.numpy as jnp

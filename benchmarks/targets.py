@@ -125,9 +125,10 @@ def count(target: str, program: str) -> dict[str, Any]:
 
 def compile_for(target: str, function: Any, arguments: Any) -> Any:
     """Compiles a jitted function of shapes for one device of the target, or for the CPU here."""
-    import jax
     import numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    from ssanet_jax.training.checkpoints.trees import abstract
 
     if target == 'cpu':
         return function.lower(*arguments).compile()
@@ -135,10 +136,7 @@ def compile_for(target: str, function: Any, arguments: Any) -> Any:
     topology = min(kind.topologies, key=lambda name: kind.topologies[name])
     mesh = Mesh(np.array(kind.devices(topology)[:1]), ('data',))
     sharding = NamedSharding(mesh, PartitionSpec())
-    shapes = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), arguments
-    )
-    return function.lower(*shapes).compile()
+    return function.lower(*abstract(arguments, sharding)).compile()
 
 
 def counts(compiled: Any) -> dict[str, Any]:

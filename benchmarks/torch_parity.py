@@ -11,11 +11,14 @@ with those of the first.
 """
 
 import argparse
+import os
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+os.environ['JAX_PLATFORMS'] = 'cpu'  # accelerators round float32 products
 
 import jax
 import numpy as np
@@ -44,7 +47,7 @@ Case = tuple[str, str, Callable[[], torch.nn.Module]]
 
 
 def cases() -> list[Case]:
-    """Yields our name, the library, and a function that makes its network."""
+    """Our name, the library, and a function that makes its network, of each case."""
     googlenet = partial(torchvision.models.googlenet, aux_logits=False, init_weights=False)
     return [
         *((name, 'torchvision', getattr(torchvision.models, name)) for name in TORCHVISION),

@@ -5,7 +5,7 @@
 Wightman et al. (2021, arXiv:2110.00476), table 2: LAMB, learning rate 5e-3 for 2048 images, cosine
 after 5 epochs of warm-up; weight decay 0.01, none on biases and BatchNorm; binary cross-entropy
 with label smoothing 0.1; mixup 0.2 or cutmix 1; RandAugment of magnitude 7, three crops per
-example, stochastic depth 0.05. Tested on 95% of the short side.
+example, stochastic depth 0.05. Evaluated with a crop ratio of 0.95.
 
 Where the table is silent, as in timm then: gradients clipped to a norm of 1 by its Lamb; residual
 branches that start at 0; warm-up from 1e-4 and decay to 1e-6, per epoch there, per step here. timm

@@ -4,8 +4,8 @@
 
 Wightman et al. (2021, arXiv:2110.00476), table 2: LAMB, learning rate 8e-3 for 2048 images, cosine
 after 5 epochs of warm-up; weight decay 0.02, none on biases and BatchNorm; binary cross-entropy;
-mixup 0.1 or cutmix 1; RandAugment of magnitude 6. Trained at 160 pixels, tested at 224, from 95% of
-the short side.
+mixup 0.1 or cutmix 1; RandAugment of magnitude 6. Trained at 160 pixels, evaluated at 224 with a
+crop ratio of 0.95.
 
 Where the table is silent, as in timm then: targets of 1 above a threshold of 0.2, as in commands of
 A2 that others published (github.com/Alibaba-MIIL/ML_Decoder); gradients clipped to a norm of 1 by

@@ -1,13 +1,13 @@
-"""SSA-ResNet-50 on ImageNet-1k in 88 epochs, the recipe of ffcv, of small images that grow.
+"""SSA-ResNet-50 on ImageNet-1k in 88 epochs: ffcv's recipe with progressive resizing.
 
     ssanet train --config=imagenet_ssa50_fast88 --workdir=runs/ssa50_fast88
 
 rn50_88_epochs.yaml of github.com/libffcv/ffcv-imagenet: batches of 4096 (8 GPUs with 512), SGD with
 momentum 0.9, learning rate 1.7 after 2 epochs of warm-up, then down to 0 in a straight line; weight
-decay 1e-4, label smoothing 0.1; images of 160 pixels that become 192 from epoch 65 to 76. Tested at
-256, by the mean of the logits of each image and its mirror image.
+decay 1e-4, label smoothing 0.1; training images grow from 160 to 192 pixels between epochs 65 and
+76. Evaluated at 256 pixels, averaging the logits of each image and its mirror image.
 
-They blur the input of each strided convolution but the first (BlurPool), which this does not have;
+They blur the input of each strided convolution but the first (BlurPool), which this recipe omits;
 decay the last layer's bias and the BatchNorms of shortcuts, not decayed here; and train on images
 stored with at most 500 pixels a side. Their resize averages areas; here it is bilinear with
 antialiasing.

@@ -68,6 +68,11 @@ def file_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
     return (OSError, *([tf.errors.OpError] if tf else []), *others)
 
 
+def reason_of(error: BaseException) -> str:
+    """Why a file operation failed, without the path that an OSError's message repeats."""
+    return getattr(error, 'strerror', None) or one_line(error)
+
+
 def one_line(error: BaseException | str, limit: int = 300) -> str:
     r"""The message of an error on one line, cut after `limit` characters.
 

@@ -20,12 +20,23 @@ from ssanet_jax.errors import ConfigError, one_line
 
 
 def use_cpu() -> None:
-    """Makes JAX compute on the CPU, unless JAX_PLATFORMS is set.
+    """Makes JAX compute on the CPU, whatever JAX_PLATFORMS says, for commands that need no more.
 
-    Setting the variable itself would be too late: the package imports JAX, which reads it.
+    Accelerators may be missing, or in use by a run.
     """
-    if 'JAX_PLATFORMS' not in os.environ:
-        jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_platforms', 'cpu')
+
+
+def cpu_device() -> jax.Device:
+    """The CPU as a device of JAX; raises ConfigError if JAX_PLATFORMS leaves it out."""
+    try:
+        return jax.local_devices(backend='cpu')[0]
+    except RuntimeError as error:
+        platforms = os.environ.get('JAX_PLATFORMS')
+        raise ConfigError(
+            f'JAX_PLATFORMS={platforms} leaves out the CPU, which this needs; '
+            f'set JAX_PLATFORMS={platforms},cpu.'
+        ) from error
 
 
 def missing_device() -> str | None:

@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+os.environ['JAX_PLATFORMS'] = 'cpu'  # accelerators round float32 products
 
 import jax
 import jax.numpy as jnp

@@ -8,6 +8,7 @@ from jax._src.lru_cache import LRUCache
 from PIL import Image
 
 from ssanet_jax import runtime
+from ssanet_jax.errors import ConfigError
 from tests.helpers import ROOT
 
 PROGRAM = """
@@ -117,30 +118,54 @@ def test_a_missing_device_is_one_line(monkeypatch, platform, error, reason):
     assert '\n' not in message
 
 
+def test_without_the_cpu_the_remedy_adds_it(monkeypatch):
+    assert runtime.cpu_device().platform == 'cpu'
+
+    def refuse(**_):
+        raise RuntimeError("Unknown backend 'cpu'")
+
+    monkeypatch.setattr(jax, 'local_devices', refuse)
+    monkeypatch.setenv('JAX_PLATFORMS', 'cuda')
+    with pytest.raises(ConfigError, match=r'leaves out the CPU.*; set JAX_PLATFORMS=cuda,cpu'):
+        runtime.cpu_device()
+
+
 def test_a_device_that_is_there_is_not_missing():
     assert runtime.missing_device() is None
 
 
+TRAIN = 'main.py --config=configs/digits_ssa20.py --workdir={tmp}/new'
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('platform', ['cuda', 'tpu', 'gpuu'])
 @pytest.mark.parametrize(
-    'command',
+    ('platform', 'command', 'code'),
     [
-        'main.py --config=configs/digits_ssa20.py --workdir={tmp}/new',
-        'main.py --config=configs/digits_ssa20.py --workdir={run} --mode=eval',
-        '-m ssanet_jax.tools.predict --workdir={run} {tmp}/image.png',
-        '-m ssanet_jax.tools.export --workdir={run} --format=stablehlo --out={tmp}/exported',
-        '-m ssanet_jax.tools.gates --workdir={run}',
-        '-m ssanet_jax.tools.saliency --workdir={run} --out={tmp}/looks {tmp}/image.png',
-        '-m ssanet_jax.tools.nonfinite --workdir={run}',
-        '-m ssanet_jax.tools.report --workdir={run} --out={tmp}/report.html',
-        '-m ssanet_jax.tools.input_doctor --config=configs/digits_ssa20.py --out={tmp}/input.png',
-        '-m ssanet_jax.tools.convert_torch --workdir={run} --out={tmp}/x.safetensors',
-        '-m ssanet_jax.tools.summary --model=resnet8',
-        '-m ssanet_jax.tools.checkpoints verify --workdir={run}',
+        ('tpu', TRAIN, 2),
+        ('gpuu', TRAIN, 2),
+        ('cuda', TRAIN, 2),
+        ('cuda', 'main.py --config=configs/digits_ssa20.py --workdir={run} --mode=eval', 2),
+        ('cuda', '-m ssanet_jax.tools.predict --workdir={run} {tmp}/image.png', 2),
+        ('cuda', '-m ssanet_jax.tools.gates --workdir={run}', 2),
+        ('cuda', '-m ssanet_jax.tools.saliency --workdir={run} --out={tmp}/x {tmp}/image.png', 2),
+        ('cuda', '-m ssanet_jax.tools.nonfinite --workdir={run}', 2),
+        ('cuda', '-m ssanet_jax.tools.report --workdir={run} --out={tmp}/report.html', 2),
+        ('cuda', '-m ssanet_jax.tools.input_doctor --config=configs/digits_ssa20.py', 2),
+        # These need no accelerator.
+        ('cuda', '-m ssanet_jax.tools.export --workdir={run} --format=stablehlo --out={tmp}/x', 0),
+        ('cuda', '-m ssanet_jax.tools.convert_torch --workdir={run} --out={tmp}/x.safetensors', 0),
+        ('cuda', '-m ssanet_jax.tools.summary --model=resnet8', 0),
+        ('cuda', '-m ssanet_jax.tools.checkpoints verify --workdir={run}', 0),
+        (
+            'cuda',
+            '-m ssanet_jax.tools.show_batch --config=digits_ssa20 --out={tmp}/x.png',
+            0,
+        ),
     ],
 )
-def test_commands_do_without_the_device_or_end_in_one_line(tmp_path, digits_run, platform, command):
+def test_commands_do_without_the_device_or_end_in_one_line(
+    tmp_path, digits_run, platform, command, code
+):
     Image.new('RGB', (8, 8)).save(tmp_path / 'image.png')
     words = command.format(tmp=tmp_path, run=digits_run).split()
     environment = {**os.environ, 'JAX_PLATFORMS': platform}
@@ -148,8 +173,8 @@ def test_commands_do_without_the_device_or_end_in_one_line(tmp_path, digits_run,
         [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert 'Traceback' not in done.stderr
-    if done.returncode:
-        assert done.returncode == 2
+    assert done.returncode == code, done.stderr
+    if code:
         assert f'JAX_PLATFORMS={platform}: JAX has no such device here' in done.stderr
 
 

@@ -15,7 +15,7 @@ from ssanet_jax.attention.spatial import SpatialBlock
 from ssanet_jax.attention.squeeze_excite import SEBlock
 from ssanet_jax.attention.ssa import SSABlock
 
-#: The attention blocks by the prefix that they give the names of networks.
+#: Attention blocks by network-name prefix.
 ATTENTION: dict[str, Callable[..., nn.Module]] = {
     'ca': CoordinateBlock,
     'cbam': CBAMBlock,

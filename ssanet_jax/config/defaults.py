@@ -7,6 +7,7 @@ overridden on the command line: `--config.optimizer.learning_rate=0.05`.
 from collections.abc import Mapping
 from typing import Any
 
+import flax
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -49,13 +50,7 @@ def cifar(name: str) -> ConfigDict:
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
     """The leaves of a config by dotted name: {'optimizer.momentum': 0.9, ...}."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            flat.update({f'{key}.{inner}': leaf for inner, leaf in flatten(value).items()})
-        else:
-            flat[key] = value
-    return flat
+    return flax.traverse_util.flatten_dict(config.to_dict(), sep='.')
 
 
 def with_defaults(saved: Mapping[str, Any]) -> ConfigDict:

@@ -13,8 +13,9 @@ _INTRODUCTION = """\
 
 A recipe, such as [configs/digits_ssa20.py](../configs/digits_ssa20.py), starts from `base()`, which
 has the defaults below, and changes what differs. `--config.FIELD=VALUE` overrides a field of the
-recipe; overriding one that has no effect is an error. A run can be resumed with other values of the
-fields marked "resume", and with other values of any with `--allow_config_change`.
+recipe; overriding one that has no effect is an error. On resume, the fields marked "resume" may
+change (`num_epochs` and `num_train_steps` only if neither a cosine or polynomial schedule nor
+`ema.horizon` depends on them), and any with `--allow_config_change`.
 """
 
 

@@ -65,7 +65,7 @@ _OPTIMIZER = (
           only_with=_STEPWISE),
     Field('optimizer.decay_factor', 0.1, 'See decay_epochs.', above(0), only_with=_STEPWISE),
     Field('optimizer.train_only', (),
-          "Patterns of parameters to train, as ('*/ssa/*',), while others are frozen; empty: all.",
+          "Patterns of parameters to train, e.g. ('*/ssa/*',); others are frozen; empty: all.",
           kind=tuple[str, ...]),
 )
 # fmt: on

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from ssanet_jax import runtime
 from ssanet_jax.atomic_write import atomic_write
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, one_line
 from ssanet_jax.export import parity, program
 from ssanet_jax.pretrained.folder import sha256
 from ssanet_jax.trained.sources import AnyModel
@@ -28,7 +29,7 @@ class ExportFormat(NamedTuple):
 
     Attributes:
       module: name of the module.
-      tolerance: largest accepted relative difference of logits, on CPU.
+      tolerance: largest accepted relative difference of logits; both are computed on the CPU.
       packages: required to write and to load it.
       weights_only: whether preprocessing is not part of it.
     """
@@ -109,6 +110,7 @@ def export_trained(
     exported = make(trained, preprocessing=preprocessing)
     metadata = program.describe(trained, exported, format_name, fmt.packages)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(exported.variables))
+    cpu = runtime.cpu_device()
     check_room(epath.Path(out.parent), 2 * size)
     with atomic_write(out) as folder:
         folder.mkdir()
@@ -122,7 +124,8 @@ def export_trained(
         if readme:
             (folder / README).write_text(readme, encoding='utf-8')
         try:
-            metadata['parity'] = _compare(trained, fmt, folder, images, preprocessing)
+            with jax.default_device(cpu):  # GPUs round float32 products to TF32
+                metadata['parity'] = _compare(trained, fmt, folder, images, preprocessing)
         except parity.ParityError as error:
             failed = out.with_name(f'{out.name}.failed')
             folder.rename(failed)
@@ -148,8 +151,7 @@ def _compare(
         loaded = fmt.load(folder)
         loaded(inputs[:1])
     except Exception as error:  # of the format's own library
-        reason = ' '.join(str(error).split())[:300]
-        raise parity.ParityError(f'It cannot be loaded back: {reason}.') from error
+        raise parity.ParityError(f'It cannot be loaded back: {one_line(error)}.') from error
     differences = parity.check(loaded, expected, inputs, tolerance=fmt.tolerance)
     result = {'images': len(images), 'bound': fmt.tolerance, 'differences': differences}
     if trained.model.dtype == jnp.bfloat16 and not fmt.weights_only:

@@ -73,8 +73,8 @@ def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max() / (np.abs(b).max() or 1.0))
 
 
-def evaluation_images(trained: TrainedModel, count: int = 7) -> np.ndarray:
-    """The first images of the run's evaluation split, uint8 [count, size, size, 3].
+def evaluation_images(trained: TrainedModel) -> np.ndarray:
+    """The first seven images of the run's evaluation split, uint8 [7, size, size, 3].
 
     Raises:
       ConfigError: the dataset is not available, or none of the images can be decoded.
@@ -82,7 +82,7 @@ def evaluation_images(trained: TrainedModel, count: int = 7) -> np.ndarray:
     from ssanet_jax import data
 
     config = trained.config.copy_and_resolve_references()
-    config.eval_batch_size = count
+    config.eval_batch_size = BATCH_SIZES[-1]
     try:
         batch = next(data.eval_batches(config, config.dataset.eval_split))
     except (ConfigError, OSError) as error:
@@ -93,7 +93,7 @@ def evaluation_images(trained: TrainedModel, count: int = 7) -> np.ndarray:
     good = batch['mask'] & (batch['label'] >= 0)
     if not good.any():
         raise ConfigError('The first evaluation images cannot be decoded; pass image files.')
-    return batch['image'][good][:count]
+    return batch['image'][good][: BATCH_SIZES[-1]]
 
 
 def file_images(trained: AnyModel, files: Sequence[Path | bytes]) -> np.ndarray:

@@ -66,10 +66,6 @@ class DenseNet(Network, kw_only=True):
     growth: int = 32
     width: int = 64
 
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        return tuple(self.stage_sizes)
-
     def state_dict_rules(self) -> dict[str, NameMapping]:
         rules = [
             ('^(?!fc/)', 'features/'),

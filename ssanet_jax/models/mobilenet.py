@@ -79,10 +79,6 @@ class MobileNet(Network, kw_only=True):
     stage_sizes: Sequence[int] = (1, 2, 2, 6, 2)
     width: int = 32
 
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        return tuple(self.stage_sizes)
-
     def state_dict_rules(self) -> dict[str, NameMapping]:
         convs = [
             ('/depthwise/conv/', '/conv_dw/'),

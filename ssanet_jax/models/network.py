@@ -27,8 +27,9 @@ class Network(layers.ValueModule, kw_only=True):
 
     Attributes:
       num_classes: length of the logits; 0: no last layer.
-      stem: one of `stems`: 'imagenet', 'cifar', which does not downsample, or 'deep', three 3x3
-        convolutions for the first one of 7x7 (He et al. 2018, https://arxiv.org/abs/1812.01187).
+      stem: one of `stems`: 'imagenet', 'cifar', which does not downsample, or 'deep', which
+        replaces the first 7x7 convolution with three 3x3 ones (He et al. 2018,
+        https://arxiv.org/abs/1812.01187).
       attention: makes the block of each slot, called as block(x, train=train), or None. Give it a
         name: `partial(SSABlock, name='ssa')`.
       attention_stages: stages with attention, counted from 1; None: all.
@@ -66,8 +67,9 @@ class Network(layers.ValueModule, kw_only=True):
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Number of blocks in each stage."""
-        raise NotImplementedError
+        """Number of blocks in each stage; by default, `stage_sizes`."""
+        stages: Any = self
+        return tuple(stages.stage_sizes)
 
     def state_dict_rules(self) -> dict[str, NameMapping]:
         """Name mappings of the variables, by library."""
@@ -136,7 +138,7 @@ class Network(layers.ValueModule, kw_only=True):
             value: Any = getattr(self, option)
             if value is not None and not (isinstance(value, Sequence) and value):
                 raise ValueError(
-                    f'{kind}({option}={value!r}) must be a tuple of numbers, as (3, 4), or None.'
+                    f'{kind}({option}={value!r}) must be a tuple of numbers, e.g. (3, 4), or None.'
                 )
         stages = range(1, len(self.blocks) + 1)
         for option in ('attention_stages', 'remat'):

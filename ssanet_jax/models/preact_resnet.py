@@ -82,10 +82,6 @@ class PreActResNet(ResidualNetwork, kw_only=True):
     width: int = 64
     stem_width: int = 64
 
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        return tuple(self.stage_sizes)
-
     def state_dict_rules(self) -> dict[str, NameMapping]:
         rules: list[tuple[str, Replacement]] = [
             ('^conv1/', 'stem/conv/'),

@@ -135,9 +135,8 @@ def create_model(
       name: one of `model_names()`: 'resnet50', 'ssa_resnet50', 'cbam_vgg16_bn', ...
       num_classes: length of the logits; 0: features in place of logits.
       dtype: of the computation; parameters and statistics are float32.
-      attention_options: of the attention block, as {'squeeze': 'max'} for SSA.
-      norm_options: of every BatchNorm, as {'axis_name': 'data'}, the attention's too where it has a
-        `norm`.
+      attention_options: of the attention block, e.g. {'squeeze': 'max'} for SSA.
+      norm_options: of every BatchNorm, the attention's included, e.g. {'axis_name': 'data'}.
       variant: 'v1' or 'v1.5' (the default), see `Bottleneck`.
       **overrides: other attributes of the network, as `stem='cifar'`,
         `attention_stages=(3, 4)`, or `attention=partial(MyBlock, name='mine')`.

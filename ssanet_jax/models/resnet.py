@@ -46,10 +46,6 @@ class ResNet(ResidualNetwork, kw_only=True):
     avg_down: bool = False
     tail: Tail = 'auto'
 
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        return tuple(self.stage_sizes)
-
     def state_dict_rules(self) -> dict[str, NameMapping]:
         layer = (r'^layer(\d)_(\d+)/', r'layer\1.\2/')
         downsample = [('downsample/conv', 'downsample/0'), ('downsample/bn', 'downsample/1')]

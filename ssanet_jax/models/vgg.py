@@ -34,10 +34,6 @@ class VGG(Network, kw_only=True):
     hidden: int = 4096
     dropout: float = 0.5
 
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        return tuple(self.stage_sizes)
-
     def state_dict_rules(self) -> dict[str, NameMapping]:
         features, place = [], 0
         for stage, size in enumerate(self.stage_sizes, start=1):

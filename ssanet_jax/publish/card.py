@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jinja2
-from ml_collections import ConfigDict
 
 from ssanet_jax.config import base, flatten
+from ssanet_jax.config.dataset_name import plain_name
 from ssanet_jax.export.program import initial_weights
 from ssanet_jax.models.registry import split_name
 from ssanet_jax.output import printable
@@ -17,7 +17,7 @@ from ssanet_jax.trained.load import TrainedModel
 from ssanet_jax.training.storage.workdir import Workdir
 from ssanet_jax.weights.matching import namings
 
-# Names on the Hub of datasets.
+# Dataset names on the Hub.
 _DATASETS = {
     'cifar10': 'uoft-cs/cifar10',
     'cifar100': 'uoft-cs/cifar100',
@@ -74,7 +74,7 @@ def model_card(
     """
     config = trained.config
     results = find_results(trained, workdir, raw=raw)
-    title = f'{trained.name} on {_dataset(config)}'
+    title = f'{trained.name} on {plain_name(config.dataset.name)}'
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('ssanet_jax.publish'),
         keep_trailing_newline=True,
@@ -155,16 +155,11 @@ def torch_constructor(trained: TrainedModel) -> str | None:
     return f'torchvision.models.{name}({arguments})'
 
 
-def _dataset(config: ConfigDict) -> str:
-    """The dataset without version and variant: 'imagenet2012' of 'imagenet2012:5.*.*'."""
-    return config.dataset.name.partition(':')[0].partition('/')[0]
-
-
 def _front_matter(
     trained: TrainedModel, results: Results | None, title: str, license_name: str
 ) -> str:
     """YAML between the lines ---, with results in the form `model-index`."""
-    hub, name = require_hub(), _dataset(trained.config)
+    hub, name = require_hub(), plain_name(trained.config.dataset.name)
     known = _DATASETS.get(name)
     kind, network = split_name(trained.name)
     evaluated = results and [

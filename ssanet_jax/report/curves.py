@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from ssanet_jax.config.dataset_name import plain_name
 from ssanet_jax.models.registry import split_name
 
 _MAX_POINTS = 300  # of a curve
@@ -62,9 +63,8 @@ def read_curves(lines: Sequence[Mapping[str, Any]], steps_per_epoch: float | Non
 
 def steps_per_epoch(config: ConfigDict, lines: Sequence[Mapping[str, Any]]) -> float | None:
     """Steps per epoch inferred from evaluations once per epoch, or None; needs no dataset."""
-    steps = [line['step'] for line in lines if line['split'] == 'eval'][
-        :-1
-    ]  # the last one is at the end of training
+    steps = [line['step'] for line in lines if line['split'] == 'eval']
+    steps = steps[:-1]  # the last evaluation is at the end of training
     return None if config.eval_every_steps > 0 or not steps else steps[-1] / len(steps)
 
 
@@ -79,7 +79,7 @@ def published(model: str, dataset: str) -> PublishedCurves | None:
         kind, network = split_name(model)
     except ValueError:  # a model of an older version
         return None
-    data = dataset.partition(':')[0].partition('/')[0].replace('imagenet2012', 'imagenet')
+    data = plain_name(dataset).replace('imagenet2012', 'imagenet')
     name = f'{data}_{kind}_{network}' if kind else f'{data}_{network}'
     known = {path.stem: path for path in _REFERENCE.glob('*.csv')}
     if name not in known:

@@ -39,6 +39,8 @@ def make_header(
     layers: Sequence[LayerCost],
     starts: Sequence[Mapping[str, Any]],
     steps_per_epoch: float | None,
+    *,
+    raw: bool = False,
 ) -> Header:
     """Collects the header from what is known of the run.
 
@@ -50,12 +52,14 @@ def make_header(
       layers: from `layer_costs`; empty if there is no checkpoint.
       starts: lines of starts.jsonl.
       steps_per_epoch: if known.
+      raw: whether the checkpoint is of the weights without averaging.
     """
     step = trained.step if trained else None
+    keys = {name: f'raw/{name}' if raw and name != 'num_examples' else name for name in _VALUES}
     logged = [
-        line
+        {name: line[key] for name, key in keys.items()}
         for line in lines
-        if line['split'] == 'eval' and line['step'] == step and line.keys() >= {*_VALUES}
+        if line['split'] == 'eval' and line['step'] == step and line.keys() >= {*keys.values()}
     ]
     means: Mapping[str, Any] | None = evaluation.means() if evaluation else None
     source = f'Evaluated for this page on {config.dataset.eval_split!r} of {config.dataset.name}.'

@@ -15,7 +15,7 @@ from ssanet_jax.analysis.macs import layer_costs
 from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.config import with_defaults
 from ssanet_jax.config.sizes import eval_size
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, one_line
 from ssanet_jax.output import printable, timestamp
 from ssanet_jax.report import classes, curves, sections, tables
 from ssanet_jax.report.charts import curve_charts
@@ -76,7 +76,7 @@ def report_at_end(workdir: epath.PathLike) -> None:
     try:
         print(printable(f'Report: {write_report(workdir)}'))
     except Exception as error:  # of the report, not of the run
-        reason = ' '.join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         print(printable(f'No report: {reason} Write it with: {command}'))
 
 
@@ -97,7 +97,16 @@ def _page(folder: Workdir, checkpoint: str) -> str:
     epoch = epoch or curves.steps_per_epoch(config, lines)
     layers = layer_costs(trained.model, eval_size(config.dataset)) if trained else []
     content = {
-        'header': make_header(config, trained, evaluation, lines, layers, starts, epoch),
+        'header': make_header(
+            config,
+            trained,
+            evaluation,
+            lines,
+            layers,
+            starts,
+            epoch,
+            raw=checkpoint.endswith(':raw'),
+        ),
         'curves': _curves(config, lines, epoch),
         'images': _image_sections(trained, evaluation, notes) if trained and evaluation else {},
         'cost': tables.cost_table(layers, eval_size(config.dataset)) if layers else None,

@@ -161,6 +161,8 @@ def _commit() -> str:
     """Commit of the checkout, with a digest of changes to tracked code; '' outside a checkout."""
     spec = importlib.util.find_spec('ssanet_jax')
     root = Path((spec and spec.origin) or '.').resolve().parents[1]
+    if not (root / '.git').exists():  # git would find a repository around the environment
+        return ''
 
     def git(*arguments: str) -> bytes:
         try:

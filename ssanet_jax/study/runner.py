@@ -16,7 +16,7 @@ from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.study.corruptions import CORRUPTIONS
 from ssanet_jax.study.definition import Study
 from ssanet_jax.study.folder import RunRecord, StudyFolder
-from ssanet_jax.training import loop, trainer_setup
+from ssanet_jax.training import loop, parallel, trainer_setup
 from ssanet_jax.training.steps import TrainState, predict
 from ssanet_jax.training.storage.lock import Lock
 from ssanet_jax.training.storage.workdir import Workdir
@@ -120,11 +120,12 @@ def cost(study: Study, variant: str) -> dict[str, int]:
         num_classes=info.num_classes,
         num_train_examples=info.num_train,
         attention=study.variants[variant].attention,
+        mesh=parallel.local_mesh(None if jax.default_backend() == 'tpu' else 1),  # a worker's
     )
     counts = model_cost(setup.model, setup.eval_size)
-    batch = next(data.train_batches(config))
     step: Any = setup.train_step
-    shapes = jax.eval_shape(lambda: (setup.init(), batch, setup.zero_metrics()))
+    batch = parallel.batch_shapes(config.batch_size, setup.image_size, setup.mesh)
+    shapes = jax.eval_shape(setup.init), batch, jax.eval_shape(setup.zero_metrics)
     memory = step.lower(*shapes).compile().memory_analysis()
     return {
         'parameters': counts.parameters,

@@ -116,8 +116,6 @@ def mcnemar(variant: np.ndarray, baseline: np.ndarray) -> McNemar:
     only_variant = int(np.sum(variant & ~baseline))
     only_baseline = int(np.sum(baseline & ~variant))
     discordant = only_variant + only_baseline
-    if not discordant:
-        return McNemar(0, 0, 1.0)
     result = statsmodels_mcnemar(
         [[0, only_variant], [only_baseline, 0]], exact=discordant < _EXACT_BELOW
     )

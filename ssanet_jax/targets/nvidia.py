@@ -43,7 +43,7 @@ class Multiprocessor(NamedTuple):
       capability: compute capability, (9, 0).
       fpus: float32 units.
       threads: resident.
-      shared: bytes of shared memory; a block can have 1 KiB less.
+      shared: bytes of shared memory; since Ampere, a block can have 1 KiB less.
     """
 
     capability: tuple[int, int]

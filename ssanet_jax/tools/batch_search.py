@@ -19,6 +19,9 @@ class Attempt(NamedTuple):
     error: str | None = None
 
 
+_MAX_ATTEMPTS = 3  # compilations
+
+
 def largest_batch(
     attempt: Callable[[int], Attempt],
     tried: Mapping[int, Attempt],
@@ -26,7 +29,6 @@ def largest_batch(
     fixed: float,
     available: float,
     limit: int,
-    max_attempts: int = 3,
 ) -> dict[int, Attempt]:
     """Tries batches until none larger by a sixteenth can be expected to fit.
 
@@ -38,7 +40,6 @@ def largest_batch(
       fixed: bytes that do not grow with the batch.
       available: bytes on the device.
       limit: largest batch to try.
-      max_attempts: to make here.
 
     Returns:
       All attempts, those of `tried` included.
@@ -49,7 +50,7 @@ def largest_batch(
     [8, 100]
     """
     tried = dict(tried)
-    for _ in range(max_attempts):
+    for _ in range(_MAX_ATTEMPTS):
         guess = _next_guess(tried, fixed, available, limit)
         if guess is None:
             break

@@ -57,7 +57,7 @@ def main() -> None:
     config = cli.recipe()
     if FLAGS.out and not Path(FLAGS.out).parent.is_dir():
         raise ConfigError(f'--out={FLAGS.out} is in no existing folder; choose another.')
-    runtime.enable_compilation_cache()
+    runtime.use_cpu()  # Images need no accelerator.
     data.dataset_info(config)  # refuses data without labels
     found = check(config.dataset)
     if FLAGS.out:

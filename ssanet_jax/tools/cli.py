@@ -1,12 +1,13 @@
 """Shared main() of all commands: flags, recipes, one-line errors, exit codes."""
 
+import contextlib
 import inspect
 import os
 import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from logging import LogRecord
 from pathlib import Path
 from typing import NoReturn
@@ -23,6 +24,7 @@ from ssanet_jax.errors import (
     HostLostError,
     RunError,
     StoppedError,
+    file_errors,
     nearest,
     one_line,
 )
@@ -37,6 +39,17 @@ _NEEDS_MEMORY = (
     'Lower the batch size (--config.batch_size, or --batch_size of a tool), or set '
     'config.dtype=bfloat16.'
 )
+
+
+@contextlib.contextmanager
+def writing_out(*others: type[Exception]) -> Iterator[None]:
+    """Turns an error of files, or one of `others`, into a ConfigError about --out."""
+    try:
+        yield
+    except file_errors(*others) as error:
+        raise ConfigError(
+            f'--out={flags.FLAGS.out} cannot be written: {one_line(error)}.'
+        ) from error
 
 
 def run(main: Callable[..., None], define_flags: Callable[[], None]) -> None:

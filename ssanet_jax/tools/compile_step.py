@@ -16,8 +16,7 @@ from importlib import metadata
 from typing import Any, Literal, NamedTuple
 
 import jax
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
 from ssanet_jax.analysis.jaxpr_macs import least_macs
@@ -27,6 +26,7 @@ from ssanet_jax.errors import ConfigError, RunError, one_line
 from ssanet_jax.targets import compile_environment, find_topology
 from ssanet_jax.targets.device_type import DeviceType
 from ssanet_jax.training import parallel, trainer_setup
+from ssanet_jax.training.checkpoints.trees import abstract
 from ssanet_jax.training.steps import DATA_AXIS
 
 Step = Literal['train', 'eval']
@@ -191,9 +191,9 @@ def compile_step(request: Request) -> StepCost:
     step: Any = {'train': setup.train_step, 'eval': setup.eval_step}[request.step]
     size = {'train': setup.image_size, 'eval': setup.eval_size}[request.step]
     traced = step.trace(
-        _placed(jax.eval_shape(setup.init), NamedSharding(mesh, P())),
+        abstract(jax.eval_shape(setup.init), parallel.replicated(mesh)),
         parallel.batch_shapes(request.images * num_devices, size, mesh),
-        _placed(jax.eval_shape(setup.zero_metrics), NamedSharding(mesh, P())),
+        abstract(jax.eval_shape(setup.zero_metrics), parallel.replicated(mesh)),
     )
     start = time.perf_counter()
     compiled = traced.lower().compile()
@@ -212,10 +212,6 @@ def compile_step(request: Request) -> StepCost:
         collectives=collectives(text, num_devices),
         compile_seconds=seconds,
     )
-
-
-def _placed(tree: Any, sharding: NamedSharding) -> Any:
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
 
 
 def _answer(request: Request) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from ssanet_jax import weights
+from ssanet_jax import runtime, weights
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.models import Network, create_model
 from ssanet_jax.models.registry import split_name
@@ -87,6 +87,7 @@ def define_flags() -> None:
 def main() -> None:
     if not FLAGS.out.endswith('.safetensors') or not Path(FLAGS.out).parent.is_dir():
         raise ConfigError(f'--out={FLAGS.out} must end in .safetensors, in a folder that exists.')
+    runtime.use_cpu()  # Files need no accelerator.
     try:
         model, variables, size = _convert()
         arrays = weights.to_arrays(variables, model, naming=FLAGS.to)

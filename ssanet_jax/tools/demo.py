@@ -23,7 +23,7 @@ from absl import flags
 
 from ssanet_jax import runtime
 from ssanet_jax.data.decoding.formats import SUFFIXES
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, one_line
 from ssanet_jax.tools import cli, sources
 
 if TYPE_CHECKING:
@@ -69,15 +69,10 @@ def main() -> None:
             max_upload_bytes=FLAGS.max_upload_mb * 10**6,
             max_image_pixels=FLAGS.max_megapixels * 10**6,
         )
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"The page needs {error.name}, which is not installed: pip install 'ssanet-jax[demo]'"
-        ) from error
     except (OSError, ValueError) as error:
-        reason = ' '.join(str(error).split())
         raise ConfigError(
-            f'Cannot listen on --host={FLAGS.host} --port={FLAGS.port}: {reason} Choose another '
-            'host or port, or set NO_PROXY=127.0.0.1,localhost.'
+            f'Cannot listen on --host={FLAGS.host} --port={FLAGS.port}: {one_line(error)} Choose '
+            'another host or port, or set NO_PROXY=127.0.0.1,localhost.'
         ) from error
     host = f'[{FLAGS.host}]' if ':' in FLAGS.host else FLAGS.host
     print(f'http://{host}:{FLAGS.port} shows {sources.described(trained)}.', flush=True)
@@ -212,7 +207,7 @@ def _pictures(trained: 'AnyModel', image: np.ndarray) -> tuple[list[tuple[np.nda
         return pictures, str(error)
     size = legible_size(image.shape[1])
     for name, values in saliency.maps.items():
-        laid = overlay(saliency.image, enlarge(values[None], size)[0])
+        laid = overlay(saliency.image, enlarge(values, size))
         pictures.append((_magnify(laid), name.replace('stage', 'stage ')))
     return pictures, (
         "A stage's map is the mean of its gates, which multiply the features of each pixel. Each "

@@ -1,4 +1,4 @@
-"""Keeps other web pages, and whoever they belong to, away from a server on this machine.
+"""ASGI middleware that protects a local server from cross-origin requests and DNS rebinding.
 
 A page from elsewhere can send requests to 127.0.0.1 through its visitor's browser. Browsers name
 that page in the header Origin. If its own name is made to point to this machine (DNS rebinding),

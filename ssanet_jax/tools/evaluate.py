@@ -3,7 +3,7 @@ r"""Evaluates a trained network on other test sets: ImageNet ReaL, V2, A, R, Ske
     ssanet evaluate --workdir=runs/x --on=imagenet_real,imagenet_v2
     ssanet evaluate --workdir=runs/y --on=cifar10_1,cifar10_c --format=json
 
-Each is a dataset of TFDS that tools.prepare prepares. Images are resized, cropped and normalized as
+Each is a TFDS dataset, which ssanet prepare prepares. Images are resized, cropped and normalized as
 in the run's evaluation, and every one counts once. docs/evaluation.md has the sets and the rules.
 """
 

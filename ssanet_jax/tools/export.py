@@ -57,12 +57,10 @@ def main(arguments: list[str]) -> None:
         images = export.evaluation_images(trained)
     else:
         raise ConfigError('--model has no evaluation images; name images to compare logits on.')
-    try:
+    with cli.writing_out():
         metadata = export.export_trained(
             trained, FLAGS.format, out, images, preprocessing=FLAGS.preprocessing
         )
-    except OSError as error:
-        raise ConfigError(f'--out={out} cannot be written: {error}.') from error
     _print_result(metadata, out)
 
 

@@ -127,10 +127,8 @@ def _draw(
 ) -> None:
     from ssanet_jax.trained.gate_display import draw_gates
 
-    try:
+    with cli.writing_out():
         draw_gates(statistics, title, ablation).savefig(out, dpi=150)
-    except OSError as error:
-        raise ConfigError(f'--out={out} cannot be written: {error}.') from error
     print(f'Written to {out}', file=sys.stderr)
 
 

@@ -24,7 +24,6 @@ from ssanet_jax.data.builders import open_source
 from ssanet_jax.data.decoded_batches import decode_batches
 from ssanet_jax.data.decoding.decode import DecodeSpec
 from ssanet_jax.data.sources import READ_SIZE, num_cores
-from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import cli
 from ssanet_jax.tools.input_advice import Rates, advice, verdict
 from ssanet_jax.training import trainer_setup
@@ -54,10 +53,8 @@ def main() -> None:
         console.print(line)
     console.print(f'For ssanet preflight: --decode_rate={rates.input / num_cores():.0f}')
     if FLAGS.out:
-        try:
+        with cli.writing_out(ValueError):
             draw(spans, f'{config.dataset.name}, {config.model.name}', FLAGS.out)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f'--out={FLAGS.out} cannot be written: {error}.') from error
         console.print(f'Timeline written to {FLAGS.out}')
 
 
@@ -171,14 +168,13 @@ def print_table(console: Console, config: ConfigDict, rates: Rates) -> None:
 
 def draw(spans: Spans, title: str, path: str) -> None:
     """Writes a PNG timeline of waits for input and training steps."""
-    import matplotlib as mpl
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
-    mpl.use('Agg')
     lanes = {'waiting for a batch': '#d9822b', 'training step': '#2f6690'}
     shown = spans[-24:]
     begin, end = shown[0][1], max(stop for _, _, stop in shown)
-    figure, axes = pyplot.subplots(figsize=(9, 2.2), layout='constrained')
+    figure = Figure(figsize=(9, 2.2), layout='constrained')
+    axes = figure.subplots()
     for row, (lane, color) in enumerate(lanes.items()):
         bars = [(start - begin, stop - start) for name, start, stop in shown if name == lane]
         axes.broken_barh(bars, (row - 0.4, 0.8), color=color, edgecolor='white', linewidth=0.5)
@@ -191,7 +187,6 @@ def draw(spans: Spans, title: str, path: str) -> None:
     axes.set_title(f'The last steps of {title}', fontsize=10, loc='left')
     axes.spines[['top', 'right']].set_visible(False)
     figure.savefig(path, dpi=150)
-    pyplot.close(figure)
 
 
 def define_flags() -> None:

@@ -85,11 +85,8 @@ def main() -> None:
         show([table(config, found, versions)], FLAGS.format)
         print(f'\n{verdict(config, found)}')
     if FLAGS.out:
-        try:
-            with atomic_write(Path(FLAGS.out)) as temporary:
-                temporary.write_text(json.dumps(data(config, found, versions), indent=2) + '\n')
-        except OSError as error:
-            raise ConfigError(f'--out={FLAGS.out} cannot be written: {error}.') from error
+        with cli.writing_out(), atomic_write(Path(FLAGS.out)) as temporary:
+            temporary.write_text(json.dumps(data(config, found, versions), indent=2) + '\n')
 
 
 def preflight(

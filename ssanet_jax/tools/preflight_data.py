@@ -1,11 +1,11 @@
 """What `ssanet preflight` knows of a dataset without reading it: sizes, and how fast it decodes."""
 
-import re
 from typing import NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict
 
+from ssanet_jax.config.dataset_name import plain_name
 from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.errors import ConfigError
 
@@ -38,7 +38,7 @@ DECODE_RATE = 1443.0
 def dataset_sizes(config: ConfigDict) -> Sizes:
     """The sizes of `config.dataset`, from the flags or known; raises ConfigError."""
     dataset = config.dataset
-    name = re.sub(r'_\d+px.*', '', dataset.name.partition(':')[0])
+    name = plain_name(dataset.name)
     num_classes, splits = DATASETS.get(name, (None, {}))
     num_classes = FLAGS.num_classes or num_classes
     num_train = FLAGS.num_train_examples or splits.get(dataset.train_split)

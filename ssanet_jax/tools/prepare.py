@@ -22,7 +22,7 @@ from rich.console import Console
 from ssanet_jax import runtime
 from ssanet_jax.data.builders import LOCAL_BUILDERS, files_by_hand, find_builder, manual_folder
 from ssanet_jax.data.sources import num_cores
-from ssanet_jax.errors import ConfigError, file_errors
+from ssanet_jax.errors import ConfigError, file_errors, one_line
 from ssanet_jax.tools import cli
 
 if TYPE_CHECKING:  # it imports TensorFlow
@@ -103,7 +103,7 @@ def _download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
         builder.download_and_prepare(download_config=download)
     except Exception as error:  # Builders raise anything for malformed files.
         by_hand = files_by_hand(builder, FLAGS.manual_dir)
-        reason = ' '.join(str(error).split())[:300]
+        reason = one_line(error)
         raise ConfigError(
             f'{builder.info.full_name} could not be prepared: {reason}{by_hand}'
         ) from error
@@ -115,7 +115,7 @@ def _convert(conversion: 'Conversion') -> None:
     except file_errors(RuntimeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
-        reason = ' '.join(getattr(error, 'message', str(error)).split())[:300]
+        reason = one_line(getattr(error, 'message', error))
         raise ConfigError(
             f'Stopped: {reason}. Converted shards are kept; the same command resumes.'
         ) from error

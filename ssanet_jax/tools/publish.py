@@ -71,7 +71,7 @@ def _write(out: Path) -> None:
     from ssanet_jax.publish.folder import write_folder
 
     source = f'hf://{FLAGS.repo}' if FLAGS.repo else str(out)
-    try:
+    with cli.writing_out():
         write_folder(
             FLAGS.workdir,
             out,
@@ -79,8 +79,6 @@ def _write(out: Path) -> None:
             source=source,
             license_name=FLAGS.license,
         )
-    except OSError as error:
-        raise ConfigError(f'--out={out} cannot be written: {error}.') from error
     print(f'{out}: loaded back, and its logits equal those of the checkpoint')
 
 

@@ -4,7 +4,7 @@ r"""Draws where a trained network looks in images: the map of each stage, and Gr
     ssanet saliency --workdir=runs/ssa50 --out=looks --raw 'photos/*.jpg'
     ssanet saliency --workdir=runs/ssa50 --out=looks --boxes=boxes.json photos/
 
-Images are given as for tools.predict. Writes a PNG per image to --out, and index.html, which shows
+Images are given as for ssanet predict. Writes a PNG per image to --out, and index.html, which shows
 them all; --raw adds the maps as .npz. Images that cannot be read are reported and skipped, and the
 exit code is 1. --boxes, {"photos/cat.jpg": [[top, left, bottom, right], ...], ...} in pixels, by
 path or name, prints how well each map localizes the boxes. docs/saliency.md explains the maps.
@@ -59,10 +59,8 @@ def main(arguments: list[str]) -> None:
         raise ConfigError(f'--out={out} exists and is not an empty folder; choose another.')
     trained = sources.load()
     runtime.enable_compilation_cache()
-    try:
+    with cli.writing_out():
         bad, scores = _write(trained, files, boxes, out)
-    except OSError as error:
-        raise ConfigError(f'--out={out} cannot be written: {error}.') from error
     good = len(files) - len(bad)
     print(f'{_images(good)}, shown in {out / "index.html"}', file=sys.stderr)
     if boxes is not None:

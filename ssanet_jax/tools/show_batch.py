@@ -8,10 +8,9 @@
 import math
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from absl import flags
-from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from ssanet_jax import data, runtime
 from ssanet_jax.errors import ConfigError
@@ -26,7 +25,7 @@ def main() -> None:
     config = cli.recipe()
     if FLAGS.split == 'eval' and FLAGS['step'].present:
         raise ConfigError('--step has no effect with --split=eval; omit it.')
-    runtime.enable_compilation_cache()
+    runtime.use_cpu()  # Images need no accelerator.
     info = data.dataset_info(config)
     if FLAGS.split == 'train':
         batch = next(data.train_batches(config, start_step=FLAGS.step))
@@ -36,25 +35,19 @@ def main() -> None:
         title = f'{config.dataset.name}, first images of {config.dataset.eval_split}'
     images = batch['image'][batch['mask']][: FLAGS.images]
     names = [info.class_names[label] if label >= 0 else 'bad' for label in batch['label']]
-    try:
-        draw(
-            images,
-            names,
-            f'{title}, {images.shape[1]} x {images.shape[2]} pixels',
-            FLAGS.out,
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigError(f'--out={FLAGS.out} cannot be written: {error}.') from error
+    title += f', {images.shape[1]} x {images.shape[2]} pixels'
+    with cli.writing_out(ValueError):
+        draw(images, names, title, FLAGS.out)
     print(f'Written to {FLAGS.out}')
 
 
 def draw(images: np.ndarray, names: list[str], title: str, path: str | Path) -> None:
     """Writes a grid of images uint8 [n, H, W, 3] with the names of their classes."""
-    mpl.use('Agg')
     columns = math.ceil(math.sqrt(2 * len(images)))
     rows = math.ceil(len(images) / columns)
     size = (1.3 * columns, 1.5 * rows + 0.4)
-    figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout='constrained')
+    figure = Figure(figsize=size, layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
         ax.axis('off')
     for ax, image, name in zip(axes.flat, images, names, strict=False):
@@ -64,7 +57,6 @@ def draw(images: np.ndarray, names: list[str], title: str, path: str | Path) -> 
         ax.set_title(drawn, fontsize=8, fontfamily=families, parse_math=False)
     figure.suptitle(title, fontsize=10, x=0.01, ha='left', parse_math=False)
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
 
 
 def define_flags() -> None:

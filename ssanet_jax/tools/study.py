@@ -23,7 +23,10 @@ def define_flags() -> None:
     flags.DEFINE_string('study', None, 'Python file with get_study(), as in studies/.')
     flags.DEFINE_string('out', None, 'Folder of the raw data and the results.', required=True)
     flags.DEFINE_integer(
-        'workers', None, 'Processes; unset: one per GPU or processor core.', lower_bound=1
+        'workers',
+        None,
+        'Processes; unset: one per GPU, per CPU core, or for all TPUs.',
+        lower_bound=1,
     )
     flags.DEFINE_bool('allow_code_change', False, 'Continue runs of another commit.')
     flags.DEFINE_bool('analyze_only', False, 'Train nothing; analyze the runs in --out.')
@@ -35,10 +38,7 @@ def main() -> None:
     for name in ('workers', 'allow_code_change'):
         if FLAGS.analyze_only and FLAGS[name].present:
             raise ConfigError(f'--{name} has no effect with --analyze_only; omit it.')
-    try:
-        from ssanet_jax.study.analysis import write_results
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{error}: pip install 'ssanet-jax[study]' installs it.") from error
+    from ssanet_jax.study.analysis import write_results
     from ssanet_jax.study.folder import StudyFolder
     from ssanet_jax.study.page import write_pages
     from ssanet_jax.study.tables import terminal_table
@@ -53,8 +53,9 @@ def main() -> None:
             workers=FLAGS.workers,
             allow_code_change=FLAGS.allow_code_change,
         )
-    analysis = write_results(folder)
-    write_pages(folder, analysis)
+    with cli.writing_out():
+        analysis = write_results(folder)
+        write_pages(folder, analysis)
     show([terminal_table(analysis)], 'table')
     print(f'{analysis.question} {analysis.summary}\nWritten to {folder.page}')
 

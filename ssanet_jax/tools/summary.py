@@ -21,7 +21,7 @@ from ssanet_jax import runtime
 from ssanet_jax.analysis.macs import LayerCost, layer_costs, total_cost
 from ssanet_jax.attention import ATTENTION
 from ssanet_jax.config.sizes import eval_size
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, one_line
 from ssanet_jax.layers import unwrap_partial
 from ssanet_jax.models import Network, create_model
 from ssanet_jax.models.registry import NETWORKS
@@ -107,7 +107,7 @@ def _of_model() -> list[Table]:
         model, name, size = _from_recipe() if FLAGS.config else _from_flags()
         layers = layer_costs(model, size)
     except ValueError as error:
-        raise ConfigError(' '.join(str(error).split())) from error
+        raise ConfigError(one_line(error, 1000)) from error
     title = f'{name}, {model.num_classes} classes, {size}x{size} pixels'
     return layer_tables(layers, title, FLAGS.depth)
 

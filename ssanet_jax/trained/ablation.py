@@ -70,6 +70,7 @@ def ablate(
     statistics: Mapping[str, GateStatistics],
     *,
     preprocess: Preprocess | None = None,
+    flip: bool = False,
     kinds: Sequence[Kind] = KINDS,
     seed: int = 0,
     advance: Callable[[], object] = lambda: None,
@@ -91,6 +92,7 @@ def ablate(
         'mask', as for `gate_statistics`.
       statistics: from `gate_statistics` of the same images.
       preprocess: maps images to the model's input; None if they are normalized already.
+      flip: average the logits of an image and its mirror image, as `training.steps.predict`.
       kinds: of replacement.
       seed: of the random orders, which depend on it, the gate and the image's position.
       advance: called after each of a batch's `evaluations`.
@@ -113,7 +115,7 @@ def ablate(
         example = jax.tree.map(jnp.asarray, {'mask': np.ones(len(rows), bool), **batch})
         for number, (kind_index, gate_index) in enumerate(trials):
             replacement = _Replacement(kind_index, gate_index, means, np.uint32(seed), rows)
-            more = _evaluate(model, preprocess, names, variables, example, replacement)
+            more = _evaluate(model, preprocess, flip, names, variables, example, replacement)
             # Waiting keeps dispatched evaluations, and their memory, from piling up.
             totals[number] = jax.block_until_ready(_add(totals[number], more))
             advance()
@@ -122,9 +124,9 @@ def ablate(
     return _compare((ALL, *names), kinds, [total.means() for total in totals])
 
 
-def evaluations(statistics: Mapping[str, GateStatistics], kinds: Sequence[Kind] = KINDS) -> int:
-    """The number of times that `ablate` evaluates each batch."""
-    return 1 + len(kinds) * (1 + len(statistics))
+def evaluations(statistics: Mapping[str, GateStatistics]) -> int:
+    """The number of times that `ablate` evaluates each batch, with all kinds of replacement."""
+    return 1 + len(KINDS) * (1 + len(statistics))
 
 
 def _compare(
@@ -147,10 +149,11 @@ def _compare(
 _add = jax.jit(operator.add)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _evaluate(
     model: nn.Module,
     preprocess: Preprocess | None,
+    flip: bool,
     names: tuple[str, ...],
     variables: Mapping[str, Any],
     batch: Mapping[str, jax.Array],
@@ -158,9 +161,13 @@ def _evaluate(
 ) -> Metrics:
     """`training.steps.eval_step` with gates replaced."""
     images = preprocess(batch['image']) if preprocess else batch['image']
+    views = (images, images[:, :, ::-1]) if flip else (images,)
     with on_call(partial(_replace, names, replacement)):
-        logits, _ = model.apply(variables, images, train=False, mutable=['intermediates'])
-    logits, label = jnp.asarray(logits), batch['label']
+        outputs = [
+            model.apply(variables, view, train=False, mutable=['intermediates'])[0]
+            for view in views
+        ]
+    logits, label = jnp.mean(jnp.stack(outputs), axis=0), batch['label']
     return Metrics.of(logits, label, evaluation_loss(logits, label), batch['mask'])
 
 

@@ -53,8 +53,15 @@ def ablation_of(
     """
     model, variables = _on_devices(trained)
     sharded = to_devices(batches, local_mesh())
-    preprocess = trained.preprocess
-    return ablate(model, variables, sharded, statistics, preprocess=preprocess, advance=advance)
+    return ablate(
+        model,
+        variables,
+        sharded,
+        statistics,
+        preprocess=trained.preprocess,
+        flip=trained.preprocessing.flip,
+        advance=advance,
+    )
 
 
 def subsample(batches: Iterable[Batch], count: int, total: int) -> list[Batch]:

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from ssanet_jax.analysis.interception import on_call
 from ssanet_jax.models import Network
 from ssanet_jax.trained.inspection import ArrayStats, Edge, Inspector, array_stats
+from ssanet_jax.training.checkpoints.trees import named_leaves
 from ssanet_jax.training.objective import DATA_AXIS, DeviceBatch, Objective
 from ssanet_jax.training.steps import TrainState
 
@@ -124,10 +125,7 @@ def _over_devices(counts: jax.Array) -> jax.Array:
 
 def by_name(tree: Any) -> dict[str, np.ndarray]:
     """{'conv1/kernel': ...}: the arrays of a tree, on the host."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf)
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(tree).items()}
 
 
 def _total(stats: Iterable[ArrayStats]) -> ArrayStats:

@@ -12,6 +12,8 @@ import numpy as np
 from ssanet_jax.analysis.saliency import grad_cam, rescale, resize, saliency_maps
 from ssanet_jax.models.network import Network
 from ssanet_jax.trained.sources import AnyModel
+from ssanet_jax.training.objective import Preprocess
+from ssanet_jax.training.steps import predict
 
 _LEGIBLE = 224  # pixels per side, to which small images are magnified
 
@@ -48,7 +50,10 @@ def explain(trained: AnyModel, images: np.ndarray) -> list[Saliency]:
     inputs = trained.preprocess(jnp.asarray(images))
     variables = jax.device_put(trained.variables)  # once for all three
     gates = saliency_maps(trained.model, variables, inputs)
-    probabilities = np.asarray(_probabilities(trained.model, variables, inputs))
+    flip = trained.preprocessing.flip
+    probabilities = np.asarray(
+        _probabilities(trained.model, variables, images, trained.preprocess, flip)
+    )
     labels = probabilities.argmax(axis=1)
     cam = grad_cam(trained.model, variables, inputs, labels)
     maps = _on_host({**gates.stages, 'mean': gates.mean, 'Grad-CAM': cam})
@@ -69,38 +74,18 @@ def _on_host(maps: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in maps.items()}  # keeps the order
 
 
-@partial(jax.jit, static_argnums=0)
-def _probabilities(model: Network, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
-    return nn.softmax(jnp.asarray(model.apply(variables, images, train=False)))
+@partial(jax.jit, static_argnums=(0, 3, 4))
+def _probabilities(
+    model: Network, variables: Any, images: jax.Array, preprocess: Preprocess, flip: bool
+) -> jax.Array:
+    """As of `Predictor`."""
+    return nn.softmax(predict(variables, images, model, preprocess, flip=flip))
 
 
-def stage_maps(
-    trained: AnyModel, images: np.ndarray, size: int | None = None
-) -> dict[str, np.ndarray]:
-    """The map of each stage and their mean, ready for `saliency_display.overlay`.
-
-    Args:
-      trained: from `ssanet_jax.load`.
-      images: uint8 [N, s, s, 3], as from `data.file_batches`.
-      size: of the maps; None: s. `legible_size(s)` magnifies small images.
-
-    Returns:
-      {'stage1': float32 [N, size, size], ..., 'mean': ...}, each map rescaled to 0..1.
-
-    Raises:
-      ValueError: the network has no spatial gate, see `saliency_maps`.
-    """
-    inputs = trained.preprocess(jnp.asarray(images))
-    gates = saliency_maps(trained.model, trained.variables, inputs)
-    maps = _on_host({**gates.stages, 'mean': gates.mean})
-    size = images.shape[1] if size is None else size
-    return {name: enlarge(value, size) for name, value in maps.items()}
-
-
-def enlarge(maps: np.ndarray, size: int) -> np.ndarray:
-    """Rescales each map of [N, h, w] to 0..1 and resizes it to [N, size, size], bilinearly."""
-    resized = np.asarray(resize(jnp.asarray(rescale(maps), jnp.float32), size, size))
-    return np.clip(resized, 0, 1)  # rounding may exceed the range
+def enlarge(saliency: np.ndarray, size: int) -> np.ndarray:
+    """Rescales a map [h, w] to 0..1 and resizes it to [size, size], bilinearly."""
+    scaled = jnp.asarray(rescale(saliency)[None], jnp.float32)
+    return np.clip(np.asarray(resize(scaled, size, size))[0], 0, 1)  # rounding may exceed the range
 
 
 def legible_size(size: int) -> int:

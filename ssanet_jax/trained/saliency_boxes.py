@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.analysis.saliency_scores import box_mask
 from ssanet_jax.config.sizes import eval_size
 from ssanet_jax.data.decoding.crops import center_window
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, one_line
 
 _FAR = 1e9  # pixels
 
@@ -27,7 +27,7 @@ def read_boxes(path: str | Path) -> dict[str, np.ndarray]:
     try:
         content = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise ConfigError(f'{path} cannot be read: {" ".join(str(error).split())}.') from error
+        raise ConfigError(f'{path} cannot be read: {one_line(error)}.') from error
     if not isinstance(content, dict):
         raise ConfigError(
             f'{path} must hold {{"IMAGE": [[top, left, bottom, right], ...], ...}}, got a '
@@ -104,7 +104,7 @@ def image_shape(file: Path | bytes, dataset: ConfigDict) -> tuple[int, int]:
                 file = stream.read(dataset.max_image_bytes + 1)
         return images.image_shape(file, dataset)
     except (OSError, ValueError) as error:
-        reason = ' '.join(str(error).split())
+        reason = one_line(error)
         raise ValueError(
             f'The image size, needed for its boxes, cannot be read: {reason}'
         ) from error

@@ -31,7 +31,7 @@ def overlay(image: np.ndarray, saliency: np.ndarray, alpha: float = ALPHA) -> np
 
     Args:
       image: uint8 [h, w, 3].
-      saliency: [H, W], from 0 to 1, as from `stage_maps`. H and W are the same multiple of h and
+      saliency: [H, W], from 0 to 1, as from `enlarge`. H and W are the same multiple of h and
         w; the image is magnified accordingly.
       alpha: weight of the map's colors, from 0 to 1.
 
@@ -90,7 +90,7 @@ def _panels(saliency: Saliency, alpha: float) -> list[tuple[str, np.ndarray, str
     """The title, image and label of each panel."""
     panels = [('image', saliency.image, f'{_short(saliency.name)}\n{saliency.probability:.1%}')]
     for name, values in saliency.maps.items():
-        scaled = enlarge(values[None], legible_size(len(saliency.image)))[0]
+        scaled = enlarge(values, legible_size(len(saliency.image)))
         height, width = values.shape
         label = f'{_range(values)}\n{height} \u00d7 {width}'
         panels.append(

@@ -15,6 +15,7 @@ from optax.contrib import MuonDimensionNumbers
 
 from ssanet_jax.config import TrainPlan
 from ssanet_jax.errors import ConfigError, nearest
+from ssanet_jax.training.checkpoints.trees import named_leaves
 
 Transform: TypeAlias = optax.GradientTransformation
 
@@ -161,7 +162,7 @@ def _muon(config: ConfigDict, decay: Transform, scale_by_lr: Transform) -> list[
 
 
 def _trust(config: ConfigDict, **options: float) -> Transform:
-    """Scales each layer's update by the norm of its parameters, or those of decayed layers only."""
+    """Scales updates by ||parameters|| / ||update||, of all layers or of kernels only."""
     trust = optax.scale_by_trust_ratio(**options)
     return trust if config.decay_parameters == 'all' else optax.masked(trust, kernel_mask)
 
@@ -191,11 +192,9 @@ def check_train_only(config: ConfigDict, params: Any) -> None:
     """Checks that each pattern of `config.train_only` matches a parameter; raises ConfigError."""
     for pattern in config.train_only:
         if not any(jax.tree.leaves(trainable_mask(params, patterns=[pattern]))):
-            paths = jax.tree_util.tree_leaves_with_path(params)
-            names = [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in paths]
             raise ConfigError(
                 f'config.optimizer.train_only has {pattern!r}, which matches no parameter; '
-                f'nearest: {nearest(pattern, names)}.'
+                f'nearest: {nearest(pattern, named_leaves(params))}.'
             )
 
 

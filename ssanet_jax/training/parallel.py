@@ -23,9 +23,9 @@ def data_mesh() -> Mesh:
     return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def local_mesh() -> Mesh:
-    """The devices of this host on one axis, 'data'."""
-    devices = jax.local_devices()
+def local_mesh(count: int | None = None) -> Mesh:
+    """The first `count` devices of this host, or all of them, on one axis, 'data'."""
+    devices = jax.local_devices()[:count]
     return jax.make_mesh(
         (len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices
     )
@@ -94,12 +94,7 @@ def to_devices(batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh) -> Itera
     sharding = NamedSharding(mesh, P(DATA_AXIS))
     waiting: deque[DeviceBatch] = deque()
     for batch in batches:
-        waiting.append(
-            {
-                name: jax.make_array_from_process_local_data(sharding, array)
-                for name, array in batch.items()
-            }
-        )
+        waiting.append(jax.make_array_from_process_local_data(sharding, dict(batch)))
         if len(waiting) > _PREFETCH:
             yield waiting.popleft()
     yield from waiting

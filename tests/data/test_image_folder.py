@@ -164,6 +164,9 @@ def test_object_stores_are_listed_too(tmp_path, monkeypatch):
     def local(path):  # in place of a bucket
         return Path(path.replace('gs://bucket', str(tmp_path)))
 
+    asked, is_dir = [], Path.is_dir
     monkeypatch.setattr(folder_files.epath, 'Path', local)
+    monkeypatch.setattr(Path, 'is_dir', lambda path: asked.append(path.name) or is_dir(path))
     images, _ = image_files('gs://bucket')
     assert [file.name for file in images] == paths
+    assert not [name for name in asked if name.endswith('.jpg')]  # a request each

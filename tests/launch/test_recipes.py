@@ -139,8 +139,10 @@ def test_a_tpu_is_asked_for_set_up_and_deleted(tpu, tmp_path):
 def test_what_is_installed_is_pinned(name):
     """Installed by uv: pip refuses --editable together with the hashes of requirements.txt."""
     text = re.sub(r'\\\n\s*', '', (ROOT / name).read_text())
-    (install,) = re.findall(r'^.*--editable=.*$', text, re.MULTILINE)
-    assert re.search(r'uv pip install .*--constraint=requirements(-test)?\.txt ', install)
+    installs = re.findall(r'^.*--editable=.*$', text, re.MULTILINE)
+    assert installs
+    for install in installs:
+        assert re.search(r'uv pip install .*--constraint=requirements(-test)?\.txt ', install)
 
 
 @pytest.mark.skipif(not shutil.which('pgrep'), reason='needs pgrep, of procps')

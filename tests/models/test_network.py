@@ -170,7 +170,7 @@ def test_stages_and_blocks_choose_the_slots(options, filled):
         ({'attention_stages': (4,)}, r'names stage 4; the stages are 1, 2, 3\.'),
         ({'attention_blocks': (3,)}, r'names block 3; the longest of those stages has 3'),
         ({'attention_position': 'inside'}, "choose 'pre_residual' or 'post_residual'"),
-        ({'attention_stages': ()}, r'must be a tuple of numbers, as \(3, 4\), or None'),
+        ({'attention_stages': ()}, r'must be a tuple of numbers, e.g. \(3, 4\), or None'),
         ({'attention_blocks': 3}, r'attention_blocks=3\) must be a tuple of numbers'),
         ({'remat': (1, 4)}, r'remat=\(1, 4\)\) names stage 4; the stages are 1, 2, 3\.'),
         ({'remat': 3}, r'remat=3\) must be a tuple of numbers'),

@@ -91,6 +91,7 @@ BY_HAND = {
     'Lower the batch size (': "a device's memory",
     'lower --config.eval_batch_size': 'tests/tools/test_preflight.py',
     'keeps few checkpoints': 'tests/training/test_checkpoint_reader.py',
+    'leaves out the CPU': 'tests/test_runtime.py',
     # Another dataset or file is needed.
     'choose a dataset for image classification': 'any such dataset',
     'restore the dataset that it was trained on': 'tests/report/test_page.py',
@@ -106,10 +107,8 @@ BY_HAND = {
     "choose 'auto', which folds where it can": 'tests/models/test_tail_choice.py',
     'choose a new --out': 'tests/study/test_description.py',
     'Expected --weights with either --model': 'tests/tools/test_convert_torch.py',
-    'Expected either --workdir, a run, or --model': 'tests/publish/test_publish.py',
+    'Expected either --workdir, a run, or --model': 'tests/tools/test_predict.py',
     'Give --workdir, the run to publish': 'tests/publish/test_publish.py',
-    # The introduction of docs/config.md.
-    'A recipe, such as': 'no message',
 }
 
 
@@ -186,6 +185,11 @@ def test_every_remedy_is_applied_or_listed_with_the_reason():
     known = {*phrases(), *BY_HAND}
     missing = [f'{place}: {text}' for place, text in offers() if not any(p in text for p in known)]
     assert not missing, '\n'.join(missing)
+
+
+def test_the_tests_that_are_named_exist():
+    named = [test for test in BY_HAND.values() if test.startswith('tests/')]
+    assert [test for test in named if not (ROOT / test).is_file()] == []
 
 
 def test_the_list_has_no_message_that_is_gone():

@@ -79,6 +79,7 @@ def test_the_length_of_an_epoch_is_inferred_from_evaluations(epochs):
         ('se_resnet50', 'cifar100', 208, 77.13),
         ('resnet50', 'cifar100', 282, 77.26),
         ('ssa_resnet50', 'imagenet2012:5.*.*', 100, 76.61),
+        ('ssa_resnet50', 'imagenet2012_336px_q90', 100, 76.61),
     ],
 )
 def test_published_curves_reach_the_papers_results(model, dataset, epochs, best):

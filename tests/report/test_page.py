@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score
 
 from ssanet_jax.errors import ConfigError
 from ssanet_jax.report import page, write_report
+from ssanet_jax.report.evaluation import evaluate_trained
 from tests.browser import DESKTOP, PHONE, messages, open_page, requests
 from tests.report.runs import random_images, without_checkpoint
 
@@ -247,6 +248,16 @@ def test_results_that_differ_from_the_log_are_noted(fabricated):
         'The run logged 99.00 % and a loss of 0.1000 on 20 images at this step; the dataset'
         in words
     )
+
+
+def test_raw_weights_are_compared_with_their_own_log(fabricated):
+    workdir, trained = fabricated(random_images(20), np.arange(20) % 2, ['a', 'b'])
+    means = evaluate_trained(trained, hardest=1, sample=1).means()
+    logged = {'step': 7, 'split': 'eval', 'top1': 99.0, 'top5': 100.0, 'loss': 0.1}
+    logged |= {f'raw/{name}': means[name] for name in ('top1', 'top5', 'loss')}
+    (workdir / 'metrics.jsonl').write_text(json.dumps({**logged, 'num_examples': 20}) + '\n')
+    assert 'The run logged the same results' in read(write_report(workdir, checkpoint='best:raw'))
+    assert 'The run logged 99.00 %' in read(write_report(workdir))
 
 
 def test_the_published_curve_is_drawn_beside_that_of_the_run(tmp_path):

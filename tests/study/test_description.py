@@ -1,6 +1,8 @@
 """Continuing a study: what counts as the same study and the same code."""
 
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,3 +78,17 @@ def test_a_function_without_a_name_is_refused(describe):
         ConfigError, match='<lambda> cannot be identified when the study is continued'
     ):
         describe(act='lambda x: x')
+
+
+def test_a_repository_around_the_environment_is_not_that_of_the_code(tmp_path, monkeypatch):
+    package = tmp_path / '.venv/lib/ssanet_jax/__init__.py'
+    package.parent.mkdir(parents=True)
+    package.touch()
+    for command in (['init', '-q'], ['add', '.'], ['commit', '-qm', 'all']):
+        user = ['-c', 'user.name=a', '-c', 'user.email=a@b']
+        subprocess.run(['git', *user, *command], cwd=tmp_path, check=True)
+    found = SimpleNamespace(origin=str(package))
+    monkeypatch.setattr(description.importlib.util, 'find_spec', lambda name: found)
+    assert description._commit() == ''
+    package.parent.joinpath('../.git').resolve().mkdir()
+    assert description._commit() != ''

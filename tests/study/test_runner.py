@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
+import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -65,6 +66,16 @@ def test_variants_share_initial_values_and_batches(study_file):
     for path, value in states['none'].items():
         np.testing.assert_array_equal(value, states['ssa'][path], err_msg=str(path))
     np.testing.assert_array_equal(batches['none']['image'], batches['ssa']['image'])
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_run_is_that_of_one_device(study_file, monkeypatch):
+    """A batch of 64 at 8 pixels alone, beside 8 devices."""
+    study = load_study(study_file)
+    counted = runner.cost(study, 'none')
+    monkeypatch.setattr(jax, 'local_devices', lambda: jax.devices()[3:4])
+    assert runner.cost(study, 'none') == counted
+    assert counted['memory_bytes'] > 64 * 8 * 8 * (3 + 4 * 16)  # images and a feature map
 
 
 @pytest.mark.slow
@@ -174,6 +185,12 @@ def test_undecodable_images_are_left_out(study_file, monkeypatch):
     count = batch['mask'].sum() - 1
     assert (len(log_probs), len(labels), predictions.shape) == (count, count, (1, count))
     assert labels.min() >= 0
+
+
+@pytest.mark.parametrize('flags', [[], ['--study=x.py', '--analyze_only']])
+def test_a_study_is_either_trained_or_analyzed(flags, tmp_path):
+    with pytest.raises(ConfigError, match=r'Give --study=FILE to train, or --analyze_only'):
+        run_tool(study_tool, f'--out={tmp_path}', *flags)
 
 
 @pytest.mark.parametrize('flag', ['--workers=2', '--allow_code_change'])

@@ -29,13 +29,13 @@ def test_a_command_can_choose_the_cpu_after_jax_was_imported():
         'import jax\nfrom ssanet_jax import runtime\nruntime.use_cpu()\n'
         'print(jax.config.jax_platforms)'
     )
-    for given, expected in ((None, 'cpu'), ('tpu', 'tpu')):
+    for given in (None, 'tpu'):
         environment = {k: v for k, v in os.environ.items() if k != 'JAX_PLATFORMS'}
         environment |= {'JAX_PLATFORMS': given} if given else {}
         ran = subprocess.run(
             [sys.executable, '-c', code], cwd=ROOT, env=environment, capture_output=True, text=True
         )
-        assert ran.stdout.strip() == expected, ran.stderr
+        assert ran.stdout.strip() == 'cpu', ran.stderr
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,11 @@ from starlette.responses import PlainTextResponse
 
 import ssanet_jax
 from ssanet_jax import data
-from ssanet_jax.errors import ConfigError
 from ssanet_jax.tools import demo as module
 from ssanet_jax.tools.demo_guard import Guard
 from ssanet_jax.trained.prediction import Predictor
 from tests import browser
-from tests.helpers import ROOT, run_tool
+from tests.helpers import ROOT
 from tests.host_processes import free_port
 
 MAX_UPLOAD_MB = MAX_MEGAPIXELS = 1
@@ -242,9 +241,3 @@ def test_a_port_that_is_taken_is_refused(digits_run):
     assert ended.returncode == 2
     assert f'Cannot listen on --host=127.0.0.1 --port={port}' in ended.stderr.splitlines()[-1]
     assert 'Traceback' not in ended.stderr
-
-
-def test_without_gradio_it_says_what_to_install(digits_run, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'gradio', None)
-    with pytest.raises(ConfigError, match=r'gradio, which is not installed: pip install'):
-        run_tool(module, f'--workdir={digits_run}')

@@ -60,15 +60,19 @@ def run(arguments, start, missing=''):
         pytest.param('prepare', 'tensorflow', 'tensorflow', marks=pytest.mark.slow),
         pytest.param('show_batch', 'matplotlib', 'train', marks=pytest.mark.slow),
         pytest.param('study', 'statsmodels', 'study', marks=pytest.mark.slow),
+        pytest.param('demo', 'gradio', 'demo', marks=pytest.mark.slow),
         pytest.param('main', 'optax', 'train', marks=pytest.mark.slow),
     ],
 )
-def test_a_missing_package_is_one_line_that_names_its_extra(command, module, extra, tmp_path):
+def test_a_missing_package_is_one_line_that_names_its_extra(
+    command, module, extra, digits_run, tmp_path
+):
     arguments = {
         'summary': ['--list'],
         'prepare': ['--dataset=digits', f'--data_dir={tmp_path}'],
         'show_batch': ['--config=configs/digits_ssa20.py', f'--out={tmp_path}/x.png'],
         'study': [f'--out={tmp_path}', '--analyze_only'],
+        'demo': [f'--workdir={digits_run}'],
         'main': ['--config=configs/digits_ssa20.py', f'--workdir={tmp_path}/run'],
     }[command]
     target = ['main.py'] if command == 'main' else ['-m', f'ssanet_jax.tools.{command}']

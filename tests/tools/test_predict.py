@@ -188,6 +188,13 @@ def test_the_table_names_each_image(capfd, digits_run, files):
     assert all(name in out for name in ('000.png', '001.png', 'most probable first'))
 
 
+@pytest.mark.parametrize('flags', [[], ['--workdir=a', '--model=b']])
+def test_either_a_run_or_a_model_predicts(flags, tmp_path):
+    Image.new('RGB', (8, 8)).save(tmp_path / 'x.png')
+    with pytest.raises(ConfigError, match='Expected either --workdir, a run, or --model'):
+        run_tool(module, *flags, tmp_path / 'x.png')
+
+
 def test_a_missing_run_is_reported_before_images_are_read(capfd, tmp_path):
     with pytest.raises(ConfigError, match='holds no checkpoints'):
         tool(capfd, f'--workdir={tmp_path}', 'a.png')

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from ssanet_jax import data
+from ssanet_jax.data import decoded_batches
 from ssanet_jax.data.builders import open_builder, open_source
 from ssanet_jax.data.conversion import Conversion, is_prepared
 from ssanet_jax.errors import ConfigError
@@ -212,9 +214,30 @@ def test_input_doctor_draws_its_timeline_and_table(imagenet, tmp_path, capsys):
         assert picture.width > 500
 
 
-def test_input_doctor_times_reading_alone_and_decoding_alone(imagenet):
-    read, decoded = input_doctor.measure_input(imagenet, 0.2)
-    assert min(read, decoded) > 0
+def test_input_doctor_counts_images_per_second_after_three_batches(monkeypatch):
+    ticks = itertools.count(100.0, 0.5)
+    monkeypatch.setattr(input_doctor.time, 'perf_counter', lambda: next(ticks))
+    counts = iter([1000, 1000, 1000, 8, 8, 8, 8, 8])
+    assert input_doctor.throughput(counts, 1.5) == 2 * 8 / 2.0  # asked the time at 0, 0.5, ..., 2
+
+
+def test_input_doctor_times_reading_alone_and_decoding_alone(imagenet, monkeypatch):
+    decoded, decode = [], decoded_batches.decode
+
+    def counted(files, *rest):
+        decoded.extend(files)
+        return decode(files, *rest)
+
+    monkeypatch.setattr(decoded_batches, 'decode', counted)
+
+    def first(counts, seconds):
+        with contextlib.closing(counts):
+            return next(counts), len(decoded)
+
+    monkeypatch.setattr(input_doctor, 'throughput', first)
+    (read, before), (images, after) = input_doctor.measure_input(imagenet, 0.2)
+    assert read > before == 0
+    assert after >= images == imagenet.batch_size
 
 
 @pytest.mark.slow

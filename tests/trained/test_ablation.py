@@ -249,3 +249,17 @@ def test_invalid_arguments_are_refused():
         ablate(Multiplied(3), {}, [], {}, kinds=['half'])
     with pytest.raises(ValueError, match='no batch'):
         ablate(Multiplied(3), {}, [], {})
+
+
+def test_mirror_images_are_averaged_as_in_evaluation():
+    model, variables, batch = build('ssa_resnet20', stage_sizes=(1, 1), width=4)
+    statistics = gate_statistics(model, variables, [batch])
+    found = ablate(model, variables, [batch], statistics, flip=True, kinds=['one'])
+    change = found.changes['one']['layer1_0/ssa'].loss
+    for edits, added in (({}, 0.0), (ssa('layer1_0', OPEN), change)):
+        views = batch['image'], batch['image'][:, :, ::-1]
+        changed = edited(variables, edits)
+        logits = np.mean([np.asarray(apply(model, changed, view)) for view in views], axis=0)
+        log_probs = scipy.special.log_softmax(logits, axis=1)
+        loss = -log_probs[np.arange(24), batch['label']].mean()
+        assert found.loss + added == pytest.approx(loss, rel=1e-5)

@@ -14,7 +14,8 @@ from ssanet_jax import create_model
 from ssanet_jax.analysis.saliency import grad_cam, saliency_maps
 from ssanet_jax.config import base
 from ssanet_jax.trained.load import TrainedModel
-from ssanet_jax.trained.saliency import explain, legible_size, stage_maps
+from ssanet_jax.trained.prediction import Predictor
+from ssanet_jax.trained.saliency import enlarge, explain, legible_size
 from ssanet_jax.trained.saliency_display import draw_saliency, overlay
 from tests.helpers import quick_jit
 
@@ -91,17 +92,26 @@ def test_an_explanation_has_the_prediction_and_the_maps_of_the_network(trained, 
         np.testing.assert_array_equal(one.image, images[row])
 
 
-@pytest.mark.parametrize('size', [None, 32])
-def test_stage_maps_can_be_laid_over_the_images(trained, images, size):
-    maps = stage_maps(trained, images, size)
-    assert list(maps) == ['stage1', 'stage2', 'mean']
-    for values in maps.values():
-        assert values.shape == (3, size or 8, size or 8)
-        assert values.dtype == np.float32
-        overlay(images[0], values[0])
-    if size is None:  # stage 1 is as large as the image: rescaled, not interpolated
-        np.testing.assert_allclose(maps['stage1'].min(axis=(1, 2)), 0, atol=1e-6)
-        np.testing.assert_allclose(maps['stage1'].max(axis=(1, 2)), 1, atol=1e-6)
+def test_an_explanation_of_mirrored_evaluation_has_its_prediction(trained, images):
+    config = trained.config.copy_and_resolve_references()
+    config.dataset.eval_flip = True
+    mirrored = trained._replace(config=config)
+    for one, (top, *_) in zip(
+        explain(mirrored, images), Predictor(mirrored).top(images, 1), strict=True
+    ):
+        assert one.name == top.name
+        assert one.probability == pytest.approx(top.probability, rel=1e-5)
+    plain = [one.probability for one in explain(trained, images)]
+    assert [one.probability for one in explain(mirrored, images)] != pytest.approx(plain, rel=1e-4)
+
+
+def test_enlarged_maps_range_from_0_to_1(rng):
+    saliency = rng.uniform(2, 5, (8, 8))
+    scaled = (saliency - saliency.min()) / (saliency.max() - saliency.min())
+    np.testing.assert_allclose(enlarge(saliency, 8), scaled, atol=1e-6)
+    large = enlarge(saliency, 32)
+    assert (large.shape, large.dtype) == ((32, 32), np.float32)
+    np.testing.assert_allclose(large[1:-1, 1:-1].mean(), scaled.mean(), atol=0.02)
 
 
 def test_legible_sizes_are_multiples():

@@ -10,6 +10,7 @@ import time
 from functools import partial
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import pytest
 from etils import epath
@@ -226,6 +227,18 @@ def test_a_run_without_a_place_for_events_or_traces_goes_on(tmp_path, monkeypatc
         trace.before(1)
         trace.after(1, jnp.zeros(1))
     assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
+
+
+def test_processes_of_one_machine_write_traces_of_their_own(tmp_path, monkeypatch):
+    config = ConfigDict({'profile_start_step': 1, 'profile_num_steps': 1})
+    monkeypatch.setattr(jax, 'process_count', lambda: 2)
+    for index in range(2):
+        monkeypatch.setattr(jax, 'process_index', lambda index=index: index)
+        with Trace(config, epath.Path(tmp_path), 0) as trace:
+            trace.before(1)
+            trace.after(1, jnp.zeros(1))
+    traces = tmp_path.rglob('*.xplane.pb')
+    assert {path.relative_to(tmp_path).parts[0] for path in traces} == {'process0', 'process1'}
 
 
 def test_the_next_run_removes_what_a_killed_write_left(tmp_path):

@@ -8,7 +8,7 @@ from orbax.checkpoint._src.path import gcs_utils
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ssanet_jax.data.checks.dataset_files import sample_digest
-from ssanet_jax.errors import RunError
+from ssanet_jax.errors import ConfigError, RunError
 from ssanet_jax.training import evaluation, loop
 from ssanet_jax.training.checkpoints.reader import CheckpointReader
 from ssanet_jax.training.checkpoints.writer import Checkpoints
@@ -123,3 +123,39 @@ def test_a_run_is_resumed_and_evaluated(short, folder):
     assert evaluated['num_examples'] == 360
     names = {path.name for path in (folder / 'run').iterdir()}
     assert {'config.json', 'metrics.jsonl', 'summary.json', 'evaluation.json'} <= names
+
+
+def refuse(*_, **__):
+    raise tf.errors.PermissionDeniedError(None, None, 'no access\nto the bucket')
+
+
+def test_a_bucket_that_refuses_is_one_line(folder, monkeypatch):
+    workdir = Workdir(RUN)
+    workdir.make()
+    for name in ('mkdir', 'exists'):
+        with monkeypatch.context() as patch:
+            patch.setattr(gpath._GPath, name, refuse)
+            with pytest.raises(ConfigError, match='cannot be created: no access to the bucket'):
+                Workdir(RUN).make()
+            if name == 'mkdir':
+                with pytest.raises(ConfigError, match='cannot be created: no access to the bu'):
+                    Checkpoints(RUN)
+    monkeypatch.setattr(gpath._GPath, 'write_text', refuse)
+    with pytest.raises(ConfigError, match=r'run\.lock cannot be written: no access to the bucket'):
+        workdir.lock().__enter__()
+
+
+def test_a_bucket_that_refuses_to_delete_stops_no_run(folder, monkeypatch):
+    with Checkpoints(RUN) as checkpoints:
+        pruned = folder / Workdir(RUN).pruned.relative_to(epath.Path(BUCKET))
+        pruned.mkdir()
+        with monkeypatch.context() as patch:
+            patch.setattr(gpath._GPath, 'rmtree', refuse)
+            checkpoints._empty_pruned()
+        assert pruned.exists()
+        checkpoints._empty_pruned()
+        assert not pruned.exists()
+    monkeypatch.setattr(gpath._GPath, 'unlink', refuse)
+    with Workdir(RUN).lock():
+        pass
+    assert (folder / 'run/run.lock').exists()

@@ -107,6 +107,43 @@ def test_a_file_named_in_the_middle_of_a_run_may_be_removed(split, config, root,
     assert 'were removed' in start(config, workdir, step=5)[0]
 
 
+def test_a_bad_file_is_remembered_until_it_is_decoded_again(config, root, workdir):
+    start(config, workdir)
+    (root / 'train/ash/1.jpg').write_bytes(b'')
+    with pytest.raises(DataFileError, match='Repair or remove'):
+        start(config, workdir, step=5)
+    config.dataset.check_images = False
+    for _ in range(2):
+        assert 'repaired' not in start(config, workdir, step=5)[0]
+    (root / 'train/ash/1.jpg').unlink()
+    assert 'were removed' in start(config, workdir, step=5)[0]
+
+
+def test_hosts_that_fail_at_once_remember_the_files_of_both(config, root, workdir):
+    start(config, workdir)
+    paths = [str(root / f'train/ash/{number}.jpg') for number in (1, 2)]
+    read = data_files.read
+    before = read(workdir)
+    for path in paths:  # each reads the list before the other changes it
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(DataFileError, match='bad'):  # noqa: PT012
+            patch.setattr(data_files, 'read', lambda _: before)
+            with data_files.remembering_bad_files(config.dataset, workdir):
+                raise DataFileError('bad', [path])
+    bad = {name for name, file in read(workdir).items() if file.problem}
+    assert bad == {'train/ash/1.jpg', 'train/ash/2.jpg'}
+
+
+def test_a_full_disk_does_not_hide_the_bad_file(config, root, workdir, monkeypatch):
+    start(config, workdir)
+    monkeypatch.setattr(data_files, '_lines', lambda files: 1 / 0)
+    monkeypatch.setattr(data_files, 'file_errors', lambda *others: (ZeroDivisionError,))
+    with (
+        pytest.raises(DataFileError, match='ash'),
+        data_files.remembering_bad_files(config.dataset, workdir),
+    ):
+        raise DataFileError('ash', [str(root / 'train/ash/1.jpg')])
+
+
 def test_removing_a_good_image_is_another_run(config, root, workdir):
     start(config, workdir)
     (root / 'train' / 'ash' / '1.jpg').unlink()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from etils import epath
 
 from ssanet_jax.data.decoding.formats import SUFFIXES
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, file_errors, reason_of
 from ssanet_jax.output import printable
 
 # Images in formats that cannot be decoded; the reason says to convert them.
@@ -112,10 +112,10 @@ def _children(folder: str) -> list[tuple[str, str]]:
             return _remote_children(folder)
         with os.scandir(folder) as entries:
             return [(entry.name, _kind(entry)) for entry in entries]
-    except OSError as error:
+    except file_errors() as error:
         raise ConfigError(
-            f'{printable(folder)} cannot be listed: {error.strerror}. Grant permission, or move it '
-            'elsewhere.'
+            f'{printable(folder)} cannot be listed: {reason_of(error)}. Grant permission, or move '
+            'it elsewhere.'
         ) from error
 
 
@@ -131,7 +131,11 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 
 def _remote_children(folder: str) -> list[tuple[str, str]]:
-    return [(path.name, 'folder' if path.is_dir() else '') for path in epath.Path(folder).iterdir()]
+    def kind(path: epath.Path) -> str:  # asks the store about other names alone: a request each
+        is_image = path.suffix.lower() in SUFFIXES
+        return 'folder' if not is_image and path.is_dir() else ''
+
+    return [(path.name, kind(path)) for path in epath.Path(folder).iterdir()]
 
 
 def _real_path(folder: str) -> str:

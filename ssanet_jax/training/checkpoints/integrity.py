@@ -30,7 +30,7 @@ _DAMAGE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
 
 
 class LiteralPath(PosixGPath):
-    """A path of which `glob` takes only its argument for a pattern, as `pathlib.Path.glob` does."""
+    """A path whose own name `glob` takes literally, as `pathlib.Path.glob` does."""
 
     def glob(self, pattern: str) -> Iterator[Self]:
         if '://' in os.fspath(self):

@@ -62,6 +62,7 @@ class CheckpointReader:
 
     Args:
       workdir: of the run. Evaluations, which decide on the best, are read from its metrics.jsonl.
+      keep: number of newest checkpoints that `Checkpoints` keeps, in addition to the best.
     """
 
     _read_only = True
@@ -70,7 +71,7 @@ class CheckpointReader:
         self._workdir = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
         folder = self._workdir.checkpoints
         self.directory = folder if '://' in str(folder) else folder.resolve()
-        self._retention = Retention(keep, {})
+        self._retention = Retention(keep)
         self._barrier = SaveBarrier()
         self._manager = self._open()
         for line in self._workdir.read_metrics():  # after listing: all listed may be in it
@@ -113,7 +114,7 @@ class CheckpointReader:
         return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """The best evaluated step that is kept, or None; of equals the latest."""
+        """The best evaluated step that is kept, the latest of equals; None if there is none."""
         return self._retention.best(self.steps())
 
     def find(self, which: str) -> int:

@@ -20,12 +20,12 @@ class Retention(checkpoint_managers.PreservationPolicy):
       evaluations: metrics by step; add those of each evaluation.
     """
 
-    def __init__(self, max_to_keep: int, evaluations: dict[int, Mapping[str, Any]]):
+    def __init__(self, max_to_keep: int):
         self._max_to_keep = max_to_keep
-        self.evaluations = evaluations
+        self.evaluations: dict[int, Mapping[str, Any]] = {}
 
     def best(self, steps: Sequence[int]) -> int | None:
-        """The best evaluated step, of equals the latest; None if none was evaluated."""
+        """The best evaluated step, the latest of equals; None if none was evaluated."""
         scored = [step for step in steps if step in self.evaluations]
         return max(scored, key=lambda step: (quality(self.evaluations[step]), step), default=None)
 
@@ -40,6 +40,6 @@ class Retention(checkpoint_managers.PreservationPolicy):
         *,
         context: checkpoint_managers.PreservationContext,
     ) -> Sequence[bool]:
-        """Orbax's question, once it has written a checkpoint."""
+        """Called by Orbax after each save."""
         kept = self.kept([checkpoint.step for checkpoint in checkpoints])
         return [checkpoint.step in kept for checkpoint in checkpoints]

@@ -9,7 +9,7 @@ import jax
 from absl import logging
 from etils import epath
 
-from ssanet_jax.errors import ConfigError, SaveError
+from ssanet_jax.errors import ConfigError, SaveError, file_errors, reason_of
 from ssanet_jax.training.checkpoints import integrity
 from ssanet_jax.training.checkpoints.reader import CheckpointReader, listed
 from ssanet_jax.training.multihost import agreement, hosts
@@ -33,10 +33,10 @@ class Checkpoints(CheckpointReader):
         folder = Workdir(workdir).checkpoints
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except file_errors() as error:
             raise ConfigError(
-                f'{folder} cannot be created: {error.strerror}. Move what is there away, or use a '
-                'new workdir.'
+                f'{folder} cannot be created: {reason_of(error)}. Move what is there away, or use '
+                'a new workdir.'
             ) from error
         self._saving: int | None = None  # the step whose save runs in the background
         super().__init__(workdir, keep=keep)
@@ -90,7 +90,7 @@ class Checkpoints(CheckpointReader):
         try:
             self._manager.wait_until_finished()
             return False
-        except (OSError, ValueError) as error:
+        except file_errors(ValueError) as error:
             if hosts.host_lost(error) or previous is None:
                 raise
             reason = write_error(error)
@@ -161,7 +161,7 @@ class Checkpoints(CheckpointReader):
         """Deletes what Orbax moved to `pruned`, at once, so that no reader saw a half of it."""
         if jax.process_index() == 0:
             self._workdir.check_lock()
-            with contextlib.suppress(OSError):  # the next call tries again
+            with contextlib.suppress(*file_errors()):  # the next call tries again
                 self._workdir.pruned.rmtree(missing_ok=True)
 
     def written(self) -> list[int]:

@@ -110,6 +110,8 @@ class Progress:
 
     def advance(self, step: int) -> None:
         """Moves the bar to `step`."""
+        if self._bar.disable:
+            return
         speed = self._bar.tasks[0].speed
         throughput = f'{speed * self._batch_size:,.0f} images/s' if speed else ''
         self._bar.update(self._task, completed=step, throughput=throughput)

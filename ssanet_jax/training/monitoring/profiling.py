@@ -23,7 +23,9 @@ class Trace:
     def __init__(self, config: ConfigDict, folder: epath.Path, start: int):
         self._first = config.profile_start_step
         self._end = self._first + config.profile_num_steps - 1
-        self._folder = folder
+        # JAX names a trace after the machine, which several processes may share.
+        several = jax.process_count() > 1
+        self._folder = folder / f'process{jax.process_index()}' if several else folder
         self._running = False
         if 0 < self._first <= start:
             logging.warning(

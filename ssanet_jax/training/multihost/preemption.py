@@ -74,7 +74,7 @@ class PreemptionHandler:
         Raises:
           StoppedError: a host was asked to stop.
         """
-        if jax.process_count() == 1:
+        if not _is_coordinated():
             return
         # JAX stops one step after the largest that it was asked about; at first it knows of 0.
         if multihost_utils.reached_preemption_sync_point(1):
@@ -89,7 +89,7 @@ class PreemptionHandler:
     def after(self, step: int) -> bool:
         """Whether to stop after training step `step`; call it once per step, on all hosts."""
         self._worth_saving = True
-        if jax.process_count() == 1:
+        if not _is_coordinated():
             return self.requested()
         return multihost_utils.reached_preemption_sync_point(step)
 
@@ -100,6 +100,12 @@ class PreemptionHandler:
             f'Stopped by {cause} after step {step:,}, which is saved in {workdir}. Run the same '
             'command to resume.'
         )
+
+
+def _is_coordinated() -> bool:
+    """Whether JAX's preemption service runs: on several hosts, if the main thread trains."""
+    running = distributed.global_state.preemption_sync_manager is not None
+    return jax.process_count() > 1 and running
 
 
 @functools.cache

@@ -6,7 +6,7 @@ removed, and does not decode again those of the same size and time of change.
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.data.builders import open_builder
 from ssanet_jax.data.checks.dataset_files import dataset_files, sample_digest, status
 from ssanet_jax.data.datasets.image_folder import ImageFolder
-from ssanet_jax.errors import DataFileError
+from ssanet_jax.errors import DataFileError, file_errors
 from ssanet_jax.output import printable
 from ssanet_jax.training.storage.atomic_io import write_text
 from ssanet_jax.training.storage.workdir import Workdir
@@ -43,13 +43,16 @@ class DataFile(NamedTuple):
 
 
 def current(dataset: ConfigDict, before: Mapping[str, DataFile]) -> dict[str, DataFile]:
-    """The files of the data by name; what `before` knows of the unchanged good ones is kept."""
+    """The files of the data by name; what `before` knows of unchanged ones is kept."""
     now, files = {}, dataset_files(dataset)
     with ThreadPoolExecutor(_READERS) as pool:
         for name, (size, changed) in zip(files, pool.map(status, files.values()), strict=True):
             known = before.get(name)
-            same = known and known[1:3] == (size, changed) and not known.problem
-            now[name] = known if known and same else DataFile(name, size, changed)
+            if known and known[1:3] == (size, changed):
+                # A bad file is decoded again: permission may have been granted.
+                now[name] = known._replace(digest='') if known.problem else known
+            else:
+                now[name] = DataFile(name, size, changed)
     return now
 
 
@@ -84,25 +87,33 @@ def remembering_bad_files(dataset: ConfigDict, workdir: Workdir) -> Iterator[Non
         yield
     except DataFileError as error:
         known = read(workdir)
-        for name, path in dataset_files(dataset).items():
-            if name in known and printable(path) in error.files:
-                known[name] = known[name]._replace(problem=str(error))
-        write(workdir, known)
+        bad = [
+            known[name]._replace(problem=str(error))
+            for name, path in dataset_files(dataset).items()
+            if name in known and printable(path) in error.files
+        ]
+        # Appended, since other hosts may add theirs; a failure must not hide `error`.
+        with contextlib.suppress(*file_errors()), workdir.data_files.open('a') as file:
+            file.write(_lines(bad))
         raise
 
 
 def read(workdir: Workdir) -> dict[str, DataFile]:
-    """The lines of the file; none if it is missing or damaged."""
+    """The files by name; none if the list is missing or damaged. The last line of a name counts."""
     try:
         lines = workdir.data_files.read_text().splitlines()
         files = [DataFile(*json.loads(line)) for line in lines]
-    except (OSError, ValueError, TypeError):
+    except file_errors(ValueError, TypeError):
         return {}
     return {file.name: file for file in files}
 
 
 def write(workdir: Workdir, files: Mapping[str, DataFile]) -> None:
-    write_text(workdir.data_files, ''.join(f'{json.dumps(file)}\n' for file in files.values()))
+    write_text(workdir.data_files, _lines(files.values()))
+
+
+def _lines(files: Iterable[DataFile]) -> str:
+    return ''.join(f'{json.dumps(file)}\n' for file in files)
 
 
 def changes(before: Mapping[str, DataFile], now: Mapping[str, DataFile]) -> list[str]:

@@ -12,7 +12,13 @@ from typing import IO
 from absl import logging
 from etils import epath
 
-from ssanet_jax.errors import ConfigError, SaveError, WorkdirInUseError
+from ssanet_jax.errors import (
+    ConfigError,
+    SaveError,
+    WorkdirInUseError,
+    file_errors,
+    reason_of,
+)
 from ssanet_jax.training.storage.file_reading import MISSING
 
 # Errors of file systems that do not support locks.
@@ -47,9 +53,9 @@ class Lock:
                 self._file.truncate(0)
                 self._file.write(text)
                 self._file.flush()
-        except OSError as error:
+        except file_errors() as error:
             raise ConfigError(
-                f'{self._path} cannot be written: {error.strerror}. Free some space or grant '
+                f'{self._path} cannot be written: {reason_of(error)}. Free some space or grant '
                 'permission, or choose another --workdir.'
             ) from error
         self._holder = text
@@ -99,7 +105,7 @@ class Lock:
 
     def __exit__(self, *exception: object) -> None:
         if self._holder and not self._conflict():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(*file_errors()):
                 self._path.unlink()
         self._holder = ''
         if self._file:
