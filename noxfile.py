@@ -30,6 +30,7 @@ CORE = ('tests/attention', 'tests/layers', 'tests/models', 'tests/weights', 'tes
 TRAINING = (
     'tests/training/test_steps.py',
     'tests/training/test_optimizer.py',
+    'tests/training/test_schedules.py',
     'tests/training/test_checkpoint.py',
     'tests/training/test_loop.py',
     'tests/training/test_resuming.py',

@@ -85,6 +85,16 @@ def load_config(name: str) -> ConfigDict:
     return module.get_config().lock()
 
 
+def with_fields(**fields) -> ConfigDict:
+    """The default config with other values of some fields, as dataset__image_size=8."""
+    from ssanet_jax.config import base
+
+    config = base()
+    for name, value in fields.items():
+        config.update_from_flattened_dict({name.replace('__', '.'): value})
+    return config
+
+
 def mesh_of(num_devices: int) -> jax.sharding.Mesh:
     """The first devices as a mesh over 'data'."""
     return jax.make_mesh(

@@ -74,7 +74,9 @@ MISSED = [
         for limit in LIMITS
     ],
 )
-def test_compiled_steps_cost_no_more_than_their_limits(target, count, program, baseline, most):
+def test_recorded_counts_of_compiled_steps_are_within_their_limits(
+    target, count, program, baseline, most
+):
     """Checks the results of benchmarks/targets.py; rerun it after changes of layers or jax."""
     programs = json.loads((ROOT / 'benchmarks/results/targets.json').read_text())['programs']
     assert programs[target][program][count] <= most * programs[target][baseline][count]

@@ -11,16 +11,9 @@ from ssanet_jax.errors import ConfigError
 from ssanet_jax.training.optimizer import make_schedule
 from ssanet_jax.training.trainer_setup import build_model
 from ssanet_jax.weights.convert import variable_shapes
-from tests.helpers import ROOT, load_config
+from tests.helpers import ROOT, load_config, with_fields
 
 RECIPES = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
-
-
-def with_fields(**fields):
-    config = base()
-    for name, value in fields.items():
-        config.update_from_flattened_dict({name.replace('__', '.'): value})
-    return config
 
 
 @pytest.mark.parametrize('name', RECIPES)

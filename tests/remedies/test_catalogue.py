@@ -102,7 +102,7 @@ BY_HAND = {
     'convert it: weights.save': 'tests/weights/test_files.py',
     'restore them with flax.serialization': 'tests/weights/test_files.py',
     # Any value that is accepted; other tests pass some.
-    'shorten the cool-down or lengthen': 'tests/training/test_optimizer.py',
+    'shorten the cool-down or lengthen': 'tests/training/test_schedules.py',
     'give one factor for each epoch': 'tests/config/malformed.py',
     "choose 'auto', which folds where it can": 'tests/models/test_tail_choice.py',
     'choose a new --out': 'tests/study/test_description.py',

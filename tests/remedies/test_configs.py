@@ -17,21 +17,10 @@ from ssanet_jax.config.validation import (
     check_overrides,
     unknown_field,
 )
-from ssanet_jax.models import create_model
-from ssanet_jax.training.losses import make_loss
-from ssanet_jax.training.optimizer import check_train_only
 from ssanet_jax.training.trainer_setup import build_model
-from ssanet_jax.weights.convert import variable_shapes
 from tests.config.malformed import OUT_OF_RANGE
+from tests.helpers import with_fields
 from tests.remedies.helpers import after, listed, refused
-
-
-def having(**fields):
-    config = base()
-    for name, value in fields.items():
-        config.update_from_flattened_dict({name.replace('__', '.'): value})
-    return config
-
 
 # A value for each description of the allowed ones, as 'a value above 0'.
 EXAMPLES = {'above 0': 1, 'other than None': 'weights.safetensors'}
@@ -156,13 +145,15 @@ def test_a_recipe_starts_from_base():
 
 @pytest.mark.parametrize('devices', [3, 8, 200])
 def test_batches_of_the_sizes_that_are_named_split(devices):
-    message = refused('cannot be split over', check_batch_size, having(batch_size=100), devices)
+    message = refused(
+        'cannot be split over', check_batch_size, with_fields(batch_size=100), devices
+    )
     for size in re.findall(r'\d+', message.rpartition('fit')[2]):
-        check_batch_size(having(batch_size=int(size)), devices)
+        check_batch_size(with_fields(batch_size=int(size)), devices)
 
 
 def test_the_groups_of_devices_that_are_named_divide_them():
-    config = having(model__batch_norm_group_size=3)
+    config = with_fields(model__batch_norm_group_size=3)
     message = refused('does not divide', check_batch_norm_group_size, config, 8)
     sizes = listed('choose one of ', message)
     assert sizes == ['1', '2', '4', '8', '-1 for all']
@@ -172,7 +163,9 @@ def test_the_groups_of_devices_that_are_named_divide_them():
 
 
 def test_a_padding_below_the_image_size_is_allowed():
-    config = having(dataset__train_crop='padded', dataset__crop_padding=9, dataset__image_size=9)
+    config = with_fields(
+        dataset__train_crop='padded', dataset__crop_padding=9, dataset__image_size=9
+    )
     size = after(
         'choose less than config.dataset.image_size=', refused('allows crops', check, config)
     )
@@ -181,19 +174,21 @@ def test_a_padding_below_the_image_size_is_allowed():
 
 
 def test_sizes_that_grow_are_allowed_as_the_messages_say():
-    config = having(dataset__train_crop='padded', dataset__initial_size=160)
+    config = with_fields(dataset__train_crop='padded', dataset__initial_size=160)
     refused("'padded', whose crops have the size", check, config)
-    check(having(dataset__train_crop='resized', dataset__initial_size=160))
-    check(having(dataset__train_crop='padded', dataset__initial_size=-1))
-    refused('choose a smaller initial_size', check, having(dataset__initial_size=225))
-    config = having(dataset__initial_size=160, dataset__cutout=160)
+    check(with_fields(dataset__train_crop='resized', dataset__initial_size=160))
+    check(with_fields(dataset__train_crop='padded', dataset__initial_size=-1))
+    refused('choose a smaller initial_size', check, with_fields(dataset__initial_size=225))
+    config = with_fields(dataset__initial_size=160, dataset__cutout=160)
     size = after('initial_size=', refused('erases whole crops of the first', check, config))
     config.dataset.cutout = int(size) - 2  # even
     check(config)
 
 
 def test_a_network_whose_parameters_depend_on_the_size_has_one_size():
-    config = having(model__name='ge_resnet20', model__ge__gather='conv', dataset__image_size=16)
+    config = with_fields(
+        model__name='ge_resnet20', model__ge__gather='conv', dataset__image_size=16
+    )
     config.dataset.eval_size = 8
     refused('depend on the size of its images; leave', build_model, config, 10)
     config.dataset.eval_size = -1
@@ -203,7 +198,7 @@ def test_a_network_whose_parameters_depend_on_the_size_has_one_size():
 
 
 def test_as_many_images_as_are_named_fit():
-    config = having(batch_size=2**20, dataset__image_size=4096)
+    config = with_fields(batch_size=2**20, dataset__image_size=4096)
     message = refused('pixels exceed 2**36', check, config)
     config.batch_size = int(re.search('at most (.+) images', message)[1])
     check(config)
@@ -212,21 +207,21 @@ def test_as_many_images_as_are_named_fit():
 
 
 def test_decays_after_the_warm_up_and_a_shorter_warm_up_are_allowed():
-    config = having(optimizer__warmup_epochs=30.0)
+    config = with_fields(optimizer__warmup_epochs=30.0)
     refused('begins inside the warm-up', check, config)
-    check(having(optimizer__warmup_epochs=29.0))
-    check(having(optimizer__warmup_epochs=30.0, optimizer__decay_epochs=(31.0, 60.0)))
+    check(with_fields(optimizer__warmup_epochs=29.0))
+    check(with_fields(optimizer__warmup_epochs=30.0, optimizer__decay_epochs=(31.0, 60.0)))
 
 
 def test_the_choice_of_cutmix_has_an_effect_with_both_alphas():
-    config = having(mix__mixup_alpha=0.2)
+    config = with_fields(mix__mixup_alpha=0.2)
     refused('set both to values above 0', check_overrides, config, ['mix.switch_prob'])
     config.mix.cutmix_alpha = 1.0
     check_overrides(config, ['mix.switch_prob'])
 
 
 def test_decays_before_the_end_are_allowed():
-    config = having(num_epochs=50.0)
+    config = with_fields(num_epochs=50.0)
     message = refused('extends past the end', check_overrides, config, ['optimizer.decay_epochs'])
     end = float(re.search(r'config.num_epochs=([\d.]+)', message)[1])
     config.optimizer.decay_epochs = tuple(e for e in config.optimizer.decay_epochs if e < end)
@@ -234,65 +229,14 @@ def test_decays_before_the_end_are_allowed():
 
 
 def test_a_shorter_warm_up_and_a_longer_run_are_allowed():
-    config = having(optimizer__warmup_epochs=5.0, num_train_steps=50)
+    config = with_fields(optimizer__warmup_epochs=5.0, num_train_steps=50)
     refused('shorten the warm-up or lengthen the run', make_plan, config, 1280)
-    assert make_plan(having(optimizer__warmup_epochs=4.0, num_train_steps=50), 1280)
-    assert make_plan(having(optimizer__warmup_epochs=5.0, num_train_steps=51), 1280)
+    assert make_plan(with_fields(optimizer__warmup_epochs=4.0, num_train_steps=50), 1280)
+    assert make_plan(with_fields(optimizer__warmup_epochs=5.0, num_train_steps=51), 1280)
 
 
 def test_the_profile_may_start_with_the_step_that_is_named():
-    config = having(profile_start_step=51, num_train_steps=50)
+    config = with_fields(profile_start_step=51, num_train_steps=50)
     message = refused('comes after the last step', make_plan, config, 1280)
     config.profile_start_step = int(after('the last step, ', message))
     assert make_plan(config, 1280)
-
-
-def test_the_losses_that_are_listed_exist():
-    for name in listed('choose one of ', refused('is not known; choose', make_loss, 'hinge'))[:-1]:
-        assert make_loss(name)
-
-
-def test_a_loss_without_smoothing_takes_none(monkeypatch):
-    monkeypatch.setitem(make_loss.__globals__['LOSSES'], 'mine', lambda logits, label: logits)
-    message = refused('has no effect with config.loss', make_loss, 'mine', label_smoothing=0.1)
-    assert make_loss('mine', label_smoothing=float(after('set it to ', message)))
-
-
-def test_the_patterns_that_are_named_match_parameters():
-    params = variable_shapes(create_model('resnet8', num_classes=3))['params']
-    config = having(optimizer__train_only=('layr1_0/*/kernel',)).optimizer
-    message = refused('which matches no parameter', check_train_only, config, params)
-    for pattern in listed('nearest: ', message):
-        config.train_only = (pattern,)
-        check_train_only(config, params)
-
-
-@pytest.mark.parametrize(
-    ('fields', 'phrase', 'remedy'),
-    [
-        ({'name': 'ssa_resnt50'}, 'No model is called', 'Nearest: '),
-        ({'name': 'sssa_resnet50'}, 'No model is called', 'Nearest: '),
-        ({'name': 'cbm_resnet20'}, 'No model is called', 'Nearest: '),
-        ({'name': 'resnet50', 'attention_stages': (3,)}, 'has no attention', 'another model, as '),
-        ({'name': 'ssa_resnet20', 'variant': 'v1'}, 'leave it', None),
-    ],
-)
-def test_the_networks_that_are_named_exist(fields, phrase, remedy):
-    config = having(**{f'model__{name}': value for name, value in fields.items()})
-    message = refused(phrase, build_model, config, 10)
-    for name in listed(remedy, message) if remedy else ['ssa_resnet20']:
-        assert create_model(name, num_classes=10)
-
-
-@pytest.mark.slow
-def test_the_stages_and_blocks_that_are_named_exist():
-    config = having(model__name='ssa_resnet20', model__stem='cifar', dataset__image_size=8)
-    config.model.attention_stages = (7,)
-    stages = listed('the stages are ', refused('names stage', build_model, config, 10))
-    assert stages == ['1', '2', '3']
-    config.model.attention_stages = tuple(map(int, stages))
-    config.model.attention_blocks = (9,)
-    message = refused('names block', build_model, config, 10)
-    longest = int(re.search(r'has (\d+)', message)[1])
-    config.model.attention_blocks = (longest - 1, -longest)
-    build_model(config, 10)
