@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import pytest
 
 from ssanet_jax.analysis.hlo import program_cost
+from ssanet_jax.attention import ATTENTION
+from ssanet_jax.models.registry import NETWORKS
+from ssanet_jax.targets import DEVICE_TYPES
 from ssanet_jax.training import trainer_setup
 from tests.helpers import ROOT, load_config, mesh_of
 
@@ -53,6 +56,17 @@ def test_devices_reduce_the_gradients_and_statistics_once():
     counted = cost('ssa_resnet50', 'auto', num_devices=8, image_size=32)
     assert counted.all_reduces <= 2
     assert counted.all_reduce_bytes == pytest.approx(4 * numbers, rel=1e-3)
+
+
+def test_every_network_and_attention_was_compiled_for_the_targets():
+    results = json.loads((ROOT / 'benchmarks/results/targets.json').read_text())['programs']
+    three = {'resnet50:auto', 'se_resnet50:auto', 'ssa_resnet50:auto'}
+    every = {f'ssa_{network}:auto' for network in NETWORKS}
+    every |= {f'{attention}_resnet50:auto' for attention in ATTENTION}
+    assert results.keys() == DEVICE_TYPES.keys()
+    for target, programs in results.items():
+        assert programs.keys() >= (every if target in ('v5e', 'h100') else three)
+        assert not [name for name, counts in programs.items() if 'error' in counts]
 
 
 LIMITS = json.loads((ROOT / 'benchmarks/limits.json').read_text())
