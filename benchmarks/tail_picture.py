@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-os.environ['JAX_PLATFORMS'] = 'cpu'  # others round float32 products, or were not meant
+os.environ['JAX_PLATFORMS'] = 'cpu'  # the picture shows the CPU's program
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt

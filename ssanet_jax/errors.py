@@ -70,7 +70,7 @@ def file_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
 
 def reason_of(error: BaseException) -> str:
     """Why a file operation failed, without the path that an OSError's message repeats."""
-    return getattr(error, 'strerror', None) or one_line(error)
+    return (getattr(error, 'strerror', None) or one_line(error)).rstrip('.')
 
 
 def one_line(error: BaseException | str, limit: int = 300) -> str:

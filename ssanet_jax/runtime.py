@@ -24,15 +24,18 @@ def use_cpu() -> None:
 
     Accelerators may be missing, or in use by a run.
     """
-    jax.config.update('jax_platforms', 'cpu')
+    os.environ['JAX_PLATFORMS'] = 'cpu'
+    jax.config.update('jax_platforms', 'cpu')  # the package has imported JAX, which read it
 
 
 def cpu_device() -> jax.Device:
     """The CPU as a device of JAX; raises ConfigError if JAX_PLATFORMS leaves it out."""
     try:
         return jax.local_devices(backend='cpu')[0]
-    except RuntimeError as error:
-        platforms = os.environ.get('JAX_PLATFORMS')
+    except (AssertionError, RuntimeError) as error:
+        platforms = os.environ.get('JAX_PLATFORMS') or 'cpu'
+        if 'cpu' in platforms.split(','):
+            raise ConfigError(missing_device() or one_line(error)) from error
         raise ConfigError(
             f'JAX_PLATFORMS={platforms} leaves out the CPU, which this needs; '
             f'set JAX_PLATFORMS={platforms},cpu.'
@@ -40,20 +43,24 @@ def cpu_device() -> jax.Device:
 
 
 def missing_device() -> str | None:
-    """Why JAX cannot use the devices that JAX_PLATFORMS asks for; None if it can, or is not set."""
+    """Why JAX cannot use the device that JAX_PLATFORMS names first; None if it can, or is not set.
+
+    Without NVIDIA's driver, JAX takes the next one of cuda,cpu in silence.
+    """
     platforms = os.environ.get('JAX_PLATFORMS')  # on a TPU VM, JAX sets its own option
     if not platforms:
         return None
     try:
-        jax.devices()
+        if jax.devices()[0].platform != 'cpu' or platforms.startswith('cpu'):
+            return None
+        reason = ''
     except (AssertionError, RuntimeError) as error:
         reason = one_line(error).partition(' (set JAX_PLATFORMS')[0].rstrip('.')
-        return (
-            f'JAX_PLATFORMS={platforms}: JAX has no such device here'
-            f'{reason and f" ({reason})"}. Unset it to take what there is, set it to cpu, or '
-            "install JAX for the device, as pip install 'jax[cuda13]'."
-        )
-    return None
+    return (
+        f'JAX_PLATFORMS={platforms}: JAX has no such device here'
+        f'{reason and f" ({reason})"}. Unset it to take what there is, set it to cpu, or '
+        "install JAX for the device, as pip install 'jax[cuda13]'."
+    )
 
 
 def load_tensorflow(use: str) -> None:

@@ -8,7 +8,6 @@ from jax._src.lru_cache import LRUCache
 from PIL import Image
 
 from ssanet_jax import runtime
-from ssanet_jax.errors import ConfigError
 from tests.helpers import ROOT
 
 PROGRAM = """
@@ -118,16 +117,26 @@ def test_a_missing_device_is_one_line(monkeypatch, platform, error, reason):
     assert '\n' not in message
 
 
-def test_without_the_cpu_the_remedy_adds_it(monkeypatch):
-    assert runtime.cpu_device().platform == 'cpu'
-
-    def refuse(**_):
-        raise RuntimeError("Unknown backend 'cpu'")
-
-    monkeypatch.setattr(jax, 'local_devices', refuse)
-    monkeypatch.setenv('JAX_PLATFORMS', 'cuda')
-    with pytest.raises(ConfigError, match=r'leaves out the CPU.*; set JAX_PLATFORMS=cuda,cpu'):
-        runtime.cpu_device()
+@pytest.mark.parametrize(
+    ('platforms', 'message'),
+    [
+        (
+            'cuda',
+            'JAX_PLATFORMS=cuda leaves out the CPU, which this needs; set JAX_PLATFORMS=cuda,',
+        ),
+        ('gpuu,cpu', 'JAX_PLATFORMS=gpuu,cpu: JAX has no such device here'),
+    ],
+)
+def test_without_the_cpu_the_remedy_adds_it(platforms, message):
+    code = (
+        'from ssanet_jax import runtime\n'
+        'try:\n    runtime.cpu_device()\nexcept ValueError as error:\n    print(error)\n'
+    )
+    environment = {**os.environ, 'JAX_PLATFORMS': platforms}
+    ran = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert ran.stdout.startswith(message), ran.stderr
 
 
 def test_a_device_that_is_there_is_not_missing():
@@ -143,6 +152,7 @@ TRAIN = 'main.py --config=configs/digits_ssa20.py --workdir={tmp}/new'
     [
         ('tpu', TRAIN, 2),
         ('gpuu', TRAIN, 2),
+        ('cuda,cpu', TRAIN, 2),  # without a driver JAX takes the CPU in silence
         ('cuda', TRAIN, 2),
         ('cuda', 'main.py --config=configs/digits_ssa20.py --workdir={run} --mode=eval', 2),
         ('cuda', '-m ssanet_jax.tools.predict --workdir={run} {tmp}/image.png', 2),
@@ -152,6 +162,7 @@ TRAIN = 'main.py --config=configs/digits_ssa20.py --workdir={tmp}/new'
         ('cuda', '-m ssanet_jax.tools.report --workdir={run} --out={tmp}/report.html', 2),
         ('cuda', '-m ssanet_jax.tools.input_doctor --config=configs/digits_ssa20.py', 2),
         # These need no accelerator.
+        ('cuda', '-m ssanet_jax.tools.check_data --config=digits_ssa20', 0),
         ('cuda', '-m ssanet_jax.tools.export --workdir={run} --format=stablehlo --out={tmp}/x', 0),
         ('cuda', '-m ssanet_jax.tools.convert_torch --workdir={run} --out={tmp}/x.safetensors', 0),
         ('cuda', '-m ssanet_jax.tools.summary --model=resnet8', 0),

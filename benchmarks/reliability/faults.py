@@ -40,7 +40,7 @@ KINDS = {
     ),
     'modules at their limits': ('models/test_edges.py', 'layers/test_by_value.py'),
     'hostile images and browsers': (
-        'data/test_bombs.py', 'tools/test_demo.py', 'test_security.py',
+        'data/test_bombs.py', 'data/test_shrinking.py', 'tools/test_demo.py', 'test_security.py',
     ),
     'errors whose remedy is applied': ('remedies',),
     'commands that must print nothing else': ('test_silence.py',),

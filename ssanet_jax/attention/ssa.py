@@ -35,8 +35,8 @@ class SSABlock(gating.BatchNormBlock):
       squeeze: 'mean' or 'max' over the pixels of each channel.
       combine: 'sum' (the paper) or 'mean' (the released code) over the channels.
       num_groups: groups of consecutive channels, each with a saliency map and two parameters.
-      group_size: if positive, replaces num_groups: at most so many channels per group, the largest
-        number that divides C; the released grouped form has 32.
+      group_size: if positive, replaces num_groups: the channels of a group, or the largest number
+        below that divides C; the released grouped form has 32.
       gate_scale: factor of the sigmoid.
       zero_init: start BatchNorm's scale at 0, so that the gate is gate_scale / 2 everywhere. With
         gate_scale=2 the block then starts as the exact identity, for use in trained networks.

@@ -7,7 +7,7 @@ import jax
 import jinja2
 
 from ssanet_jax.config import base, flatten
-from ssanet_jax.config.dataset_name import plain_name
+from ssanet_jax.config.dataset_name import plain_name, without_version
 from ssanet_jax.export.program import initial_weights
 from ssanet_jax.models.registry import split_name
 from ssanet_jax.output import printable
@@ -74,7 +74,7 @@ def model_card(
     """
     config = trained.config
     results = find_results(trained, workdir, raw=raw)
-    title = f'{trained.name} on {plain_name(config.dataset.name)}'
+    title = f'{trained.name} on {without_version(config.dataset.name)}'
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('ssanet_jax.publish'),
         keep_trailing_newline=True,
@@ -159,8 +159,8 @@ def _front_matter(
     trained: TrainedModel, results: Results | None, title: str, license_name: str
 ) -> str:
     """YAML between the lines ---, with results in the form `model-index`."""
-    hub, name = require_hub(), plain_name(trained.config.dataset.name)
-    known = _DATASETS.get(name)
+    hub, name = require_hub(), without_version(trained.config.dataset.name)
+    known = _DATASETS.get(plain_name(name))
     kind, network = split_name(trained.name)
     evaluated = results and [
         hub.EvalResult(

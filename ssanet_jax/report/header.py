@@ -55,12 +55,7 @@ def make_header(
       raw: whether the checkpoint is of the weights without averaging.
     """
     step = trained.step if trained else None
-    keys = {name: f'raw/{name}' if raw and name != 'num_examples' else name for name in _VALUES}
-    logged = [
-        {name: line[key] for name, key in keys.items()}
-        for line in lines
-        if line['split'] == 'eval' and line['step'] == step and line.keys() >= {*keys.values()}
-    ]
+    logged = _logged(lines, step, raw)
     means: Mapping[str, Any] | None = evaluation.means() if evaluation else None
     source = f'Evaluated for this page on {config.dataset.eval_split!r} of {config.dataset.name}.'
     if means is None and logged:
@@ -73,6 +68,18 @@ def make_header(
     tiles = _tiles(means, len(trained.classes) if trained else 0) if means else []
     facts = [*_network_facts(config, trained, layers, steps_per_epoch), *_start_facts(starts)]
     return Header(title, tiles, facts, source)
+
+
+def _logged(
+    lines: Sequence[Mapping[str, Any]], step: int | None, raw: bool
+) -> list[dict[str, Any]]:
+    """The evaluations of a step, or those of its raw weights."""
+    keys = {name: f'raw/{name}' if raw and name != 'num_examples' else name for name in _VALUES}
+    return [
+        {name: line[key] for name, key in keys.items()}
+        for line in lines
+        if line['split'] == 'eval' and line['step'] == step and line.keys() >= {*keys.values()}
+    ]
 
 
 def _comparison(means: Mapping[str, Any], logged: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from ssanet_jax.analysis.macs import layer_costs
 from ssanet_jax.atomic_write import atomic_write
 from ssanet_jax.config import with_defaults
 from ssanet_jax.config.sizes import eval_size
-from ssanet_jax.errors import ConfigError, one_line
+from ssanet_jax.errors import ConfigError, file_errors, one_line, reason_of
 from ssanet_jax.output import printable, timestamp
 from ssanet_jax.report import classes, curves, sections, tables
 from ssanet_jax.report.charts import curve_charts
@@ -58,8 +58,8 @@ def write_report(
     try:
         with atomic_write(path) as temporary:
             temporary.write_text(text)
-    except OSError as error:
-        raise ConfigError(f'{path} cannot be written: {error}.') from error
+    except file_errors() as error:
+        raise ConfigError(f'{path} cannot be written: {reason_of(error)}.') from error
     return path
 
 

@@ -120,7 +120,7 @@ def cost(study: Study, variant: str) -> dict[str, int]:
         num_classes=info.num_classes,
         num_train_examples=info.num_train,
         attention=study.variants[variant].attention,
-        mesh=parallel.local_mesh(None if jax.default_backend() == 'tpu' else 1),  # a worker's
+        mesh=parallel.local_mesh(None if jax.default_backend() == 'tpu' else 1),  # of one worker
     )
     counts = model_cost(setup.model, setup.eval_size)
     step: Any = setup.train_step

@@ -20,7 +20,7 @@ from absl import flags
 from etils import epath
 
 from ssanet_jax import runtime
-from ssanet_jax.errors import ConfigError
+from ssanet_jax.errors import ConfigError, file_errors, one_line
 from ssanet_jax.output import timestamp
 from ssanet_jax.tables import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli
@@ -150,11 +150,12 @@ def _export(workdir: 'Workdir') -> None:
                 if path.exists():
                     path.copy(target)
             write_text(out.metrics, workdir.metrics_up_to(step))
-        except OSError as error:
-            with contextlib.suppress(OSError):
+        except file_errors() as error:
+            with contextlib.suppress(*file_errors()):
                 out.path.rmtree()
             checkpoints.check_exists(step)
-            raise ConfigError(f'--out={out} cannot be written: {error}.') from error
+            reason = one_line(error).rstrip('.')
+            raise ConfigError(f'--out={out} cannot be written: {reason}.') from error
         return step
 
     step = read_checkpoint(workdir, FLAGS.checkpoint, copy)

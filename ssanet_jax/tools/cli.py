@@ -48,7 +48,7 @@ def writing_out(*others: type[Exception]) -> Iterator[None]:
         yield
     except file_errors(*others) as error:
         raise ConfigError(
-            f'--out={flags.FLAGS.out} cannot be written: {one_line(error)}.'
+            f'--out={flags.FLAGS.out} cannot be written: {one_line(error).rstrip(".")}.'
         ) from error
 
 

@@ -25,7 +25,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         'workers',
         None,
-        'Processes; unset: one per GPU, per CPU core, or for all TPUs.',
+        'Processes; unset: one per GPU or CPU core; on TPUs, one.',
         lower_bound=1,
     )
     flags.DEFINE_bool('allow_code_change', False, 'Continue runs of another commit.')

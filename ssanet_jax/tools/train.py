@@ -44,6 +44,8 @@ def main() -> None:
     from ssanet_jax.training.multihost import hosts
 
     hosts.connect(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
+    if message := runtime.missing_device():
+        raise ConfigError(message)
     runtime.enable_compilation_cache()
     from ssanet_jax.training import evaluation, loop
 

@@ -78,7 +78,7 @@ def _on_host(maps: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
 def _probabilities(
     model: Network, variables: Any, images: jax.Array, preprocess: Preprocess, flip: bool
 ) -> jax.Array:
-    """As of `Predictor`."""
+    """Probabilities of the classes [N, K], as `Predictor` computes them."""
     return nn.softmax(predict(variables, images, model, preprocess, flip=flip))
 
 

@@ -153,7 +153,7 @@ def test_the_license_of_weights_made_of_others_must_be_named(fine_tuned, monkeyp
     ('name', 'plain', 'on_the_hub'),
     [
         ('imagenet2012:5.*.*', 'imagenet2012', 'ILSVRC/imagenet-1k'),
-        ('imagenet2012_336px_q90', 'imagenet2012', 'ILSVRC/imagenet-1k'),
+        ('imagenet2012_336px_q90', 'imagenet2012_336px_q90', 'ILSVRC/imagenet-1k'),
         ('fashion_mnist_idx', 'fashion_mnist_idx', 'zalando-datasets/fashion_mnist'),
         ('imagenet_v2/top-images', 'imagenet_v2', None),
     ],

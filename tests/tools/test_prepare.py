@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import itertools
 import os
 import shutil
 import subprocess
@@ -15,15 +14,13 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 from PIL import Image
-from rich.console import Console
 
 from ssanet_jax import data
-from ssanet_jax.data import decoded_batches
 from ssanet_jax.data.builders import open_builder, open_source
 from ssanet_jax.data.conversion import Conversion, is_prepared
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.tools import input_doctor, show_batch
 from ssanet_jax.tools import prepare as module
+from ssanet_jax.tools import show_batch
 from tests import fabricate, stored_digits  # noqa: F401 - registers the dataset
 from tests.conftest import imagenet_config
 from tests.helpers import ROOT, run_tool
@@ -199,45 +196,6 @@ def test_show_batch_draws_a_grid(imagenet_dir, tmp_path):
         picture = np.asarray(image.convert('RGB'), float)
     assert min(picture.shape[:2]) > 200
     assert picture.std() > 20
-
-
-def test_input_doctor_draws_its_timeline_and_table(imagenet, tmp_path, capsys):
-    rates = input_doctor.Rates(9000.0, 2000.0, 1800.0, 50000.0, 3000.0, 1750.0)
-    input_doctor.print_table(Console(), imagenet, rates)
-    printed = capsys.readouterr().out
-    assert ['decoding and cropping', '2,000', '0.67'] in [
-        [cell.strip() for cell in line.split('│')[1:-1]] for line in printed.splitlines()
-    ]
-    spans = [('waiting for a batch', 0.0, 0.1), ('training step', 0.1, 0.5)]
-    input_doctor.draw(spans, 'imagenet', str(tmp_path / 'timeline.png'))
-    with Image.open(tmp_path / 'timeline.png') as picture:
-        assert picture.width > 500
-
-
-def test_input_doctor_counts_images_per_second_after_three_batches(monkeypatch):
-    ticks = itertools.count(100.0, 0.5)
-    monkeypatch.setattr(input_doctor.time, 'perf_counter', lambda: next(ticks))
-    counts = iter([1000, 1000, 1000, 8, 8, 8, 8, 8])
-    assert input_doctor.throughput(counts, 1.5) == 2 * 8 / 2.0  # asked the time at 0, 0.5, ..., 2
-
-
-def test_input_doctor_times_reading_alone_and_decoding_alone(imagenet, monkeypatch):
-    decoded, decode = [], decoded_batches.decode
-
-    def counted(files, *rest):
-        decoded.extend(files)
-        return decode(files, *rest)
-
-    monkeypatch.setattr(decoded_batches, 'decode', counted)
-
-    def first(counts, seconds):
-        with contextlib.closing(counts):
-            return next(counts), len(decoded)
-
-    monkeypatch.setattr(input_doctor, 'throughput', first)
-    (read, before), (images, after) = input_doctor.measure_input(imagenet, 0.2)
-    assert read > before == 0
-    assert after >= images == imagenet.batch_size
 
 
 @pytest.mark.slow

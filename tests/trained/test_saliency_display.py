@@ -111,6 +111,7 @@ def test_enlarged_maps_range_from_0_to_1(rng):
     np.testing.assert_allclose(enlarge(saliency, 8), scaled, atol=1e-6)
     large = enlarge(saliency, 32)
     assert (large.shape, large.dtype) == ((32, 32), np.float32)
+    overlay(np.zeros((8, 8, 3), np.uint8), large)
     np.testing.assert_allclose(large[1:-1, 1:-1].mean(), scaled.mean(), atol=0.02)
 
 

@@ -10,7 +10,6 @@ import time
 from functools import partial
 from types import SimpleNamespace
 
-import jax
 import jax.numpy as jnp
 import pytest
 from etils import epath
@@ -168,14 +167,6 @@ def test_writers_in_containers_with_the_same_number_have_their_own_files(tmp_pat
     assert path.read_text() == 'mine'
 
 
-def test_steps_to_profile_that_have_passed_are_said(tmp_path, caplog):
-    config = ConfigDict({'profile_start_step': 10, 'profile_num_steps': 3})
-    Trace(config, epath.Path(tmp_path), 9)
-    assert not caplog.text
-    Trace(config, epath.Path(tmp_path), 10)
-    assert 'config.profile_start_step=10 has passed: the run resumes from step 10' in caplog.text
-
-
 def test_a_line_cut_off_by_a_full_disk_is_completed(tmp_path):
     path = epath.Path(tmp_path / 'metrics.jsonl')
     file = AtomicAppender(path, 'one\n')
@@ -227,18 +218,6 @@ def test_a_run_without_a_place_for_events_or_traces_goes_on(tmp_path, monkeypatc
         trace.before(1)
         trace.after(1, jnp.zeros(1))
     assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
-
-
-def test_processes_of_one_machine_write_traces_of_their_own(tmp_path, monkeypatch):
-    config = ConfigDict({'profile_start_step': 1, 'profile_num_steps': 1})
-    monkeypatch.setattr(jax, 'process_count', lambda: 2)
-    for index in range(2):
-        monkeypatch.setattr(jax, 'process_index', lambda index=index: index)
-        with Trace(config, epath.Path(tmp_path), 0) as trace:
-            trace.before(1)
-            trace.after(1, jnp.zeros(1))
-    traces = tmp_path.rglob('*.xplane.pb')
-    assert {path.relative_to(tmp_path).parts[0] for path in traces} == {'process0', 'process1'}
 
 
 def test_the_next_run_removes_what_a_killed_write_left(tmp_path):

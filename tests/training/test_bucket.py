@@ -126,7 +126,7 @@ def test_a_run_is_resumed_and_evaluated(short, folder):
 
 
 def refuse(*_, **__):
-    raise tf.errors.PermissionDeniedError(None, None, 'no access\nto the bucket')
+    raise tf.errors.PermissionDeniedError(None, None, 'no access\nto the bucket.')
 
 
 def test_a_bucket_that_refuses_is_one_line(folder, monkeypatch):
@@ -135,13 +135,15 @@ def test_a_bucket_that_refuses_is_one_line(folder, monkeypatch):
     for name in ('mkdir', 'exists'):
         with monkeypatch.context() as patch:
             patch.setattr(gpath._GPath, name, refuse)
-            with pytest.raises(ConfigError, match='cannot be created: no access to the bucket'):
+            with pytest.raises(ConfigError, match=r'cannot be created: no access to the bucket\.$'):
                 Workdir(RUN).make()
             if name == 'mkdir':
-                with pytest.raises(ConfigError, match='cannot be created: no access to the bu'):
+                with pytest.raises(ConfigError, match=r'no access to the bucket\. Move what'):
                     Checkpoints(RUN)
     monkeypatch.setattr(gpath._GPath, 'write_text', refuse)
-    with pytest.raises(ConfigError, match=r'run\.lock cannot be written: no access to the bucket'):
+    with pytest.raises(
+        ConfigError, match=r'run\.lock cannot be written: no access to the bucket\. Free'
+    ):
         workdir.lock().__enter__()
 
 

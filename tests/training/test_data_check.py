@@ -144,6 +144,22 @@ def test_a_full_disk_does_not_hide_the_bad_file(config, root, workdir, monkeypat
         raise DataFileError('ash', [str(root / 'train/ash/1.jpg')])
 
 
+def test_a_line_that_was_cut_short_loses_no_other(config, root, workdir):
+    start(config, workdir)
+    before = data_files.read(workdir)
+    with workdir.data_files.open('a') as file:
+        file.write('["train/ash/1.j')
+    assert data_files.read(workdir) == before
+    with (
+        pytest.raises(DataFileError, match='ash'),
+        data_files.remembering_bad_files(config.dataset, workdir),
+    ):
+        raise DataFileError('ash', [str(root / 'train/ash/1.jpg')])
+    after = data_files.read(workdir)
+    assert after.keys() == before.keys()
+    assert [name for name, file in after.items() if file.problem] == ['train/ash/1.jpg']
+
+
 def test_removing_a_good_image_is_another_run(config, root, workdir):
     start(config, workdir)
     (root / 'train' / 'ash' / '1.jpg').unlink()

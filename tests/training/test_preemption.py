@@ -164,15 +164,20 @@ def test_a_run_whose_terminal_goes_away_saves(tmp_path, data_dir):
     assert last_state(tmp_path)[0] > 0
 
 
-@pytest.mark.slow
 def test_several_hosts_train_outside_of_the_main_thread(monkeypatch):
     """Where no signal arrives; JAX's preemption service, which is off then, is not asked."""
     monkeypatch.setattr(jax, 'process_count', lambda: 2)
-    with ThreadPoolExecutor(1) as pool, PreemptionHandler() as handler:
-        pool.submit(handler.begin, 5).result()
-        assert not pool.submit(handler.after, 6).result()
+
+    def train():
+        with PreemptionHandler() as handler:
+            handler.begin(5)
+            return handler.after(6)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert not pool.submit(train).result()
 
 
+@pytest.mark.slow
 def test_signal_handlers_are_restored_after_a_run(digits, tmp_path):
     digits.num_train_steps = 1
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]

@@ -131,8 +131,10 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 
 def _remote_children(folder: str) -> list[tuple[str, str]]:
-    def kind(path: epath.Path) -> str:  # asks the store about other names alone: a request each
-        is_image = path.suffix.lower() in SUFFIXES
+    """As `_children`; a name with the suffix of an image is taken for a file."""
+
+    def kind(path: epath.Path) -> str:
+        is_image = path.suffix.lower() in SUFFIXES  # asking the store takes a request for each
         return 'folder' if not is_image and path.is_dir() else ''
 
     return [(path.name, kind(path)) for path in epath.Path(folder).iterdir()]

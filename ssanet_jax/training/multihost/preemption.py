@@ -103,7 +103,7 @@ class PreemptionHandler:
 
 
 def _is_coordinated() -> bool:
-    """Whether JAX's preemption service runs: on several hosts, if the main thread trains."""
+    """Whether JAX's preemption service runs: on several hosts, if the run handles signals."""
     running = distributed.global_state.preemption_sync_manager is not None
     return jax.process_count() > 1 and running
 

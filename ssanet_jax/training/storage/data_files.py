@@ -94,18 +94,22 @@ def remembering_bad_files(dataset: ConfigDict, workdir: Workdir) -> Iterator[Non
         ]
         # Appended, since other hosts may add theirs; a failure must not hide `error`.
         with contextlib.suppress(*file_errors()), workdir.data_files.open('a') as file:
-            file.write(_lines(bad))
+            file.write(f'\n{_lines(bad)}')  # an append before may have been cut short
         raise
 
 
 def read(workdir: Workdir) -> dict[str, DataFile]:
-    """The files by name; none if the list is missing or damaged. The last line of a name counts."""
+    """The files by name, without damaged lines; the last line of a name counts."""
+    files = {}
     try:
         lines = workdir.data_files.read_text().splitlines()
-        files = [DataFile(*json.loads(line)) for line in lines]
-    except file_errors(ValueError, TypeError):
+    except file_errors(ValueError):
         return {}
-    return {file.name: file for file in files}
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError):
+            file = DataFile(*json.loads(line))
+            files[file.name] = file
+    return files
 
 
 def write(workdir: Workdir, files: Mapping[str, DataFile]) -> None:

@@ -79,7 +79,9 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             return missing
         except file_errors() as error:
-            raise ConfigError(f'--workdir={self} cannot be created: {one_line(error)}.') from error
+            raise ConfigError(
+                f'--workdir={self} cannot be created: {one_line(error).rstrip(".")}.'
+            ) from error
 
     def remove_if_empty(self) -> None:
         """Removes the folder if it is empty, as after a mistake that was found before training."""
