@@ -17,7 +17,6 @@ from ml_collections import ConfigDict
 from ssanet_jax.config import flatten
 from ssanet_jax.config.fields import FIELDS
 from ssanet_jax.errors import ConfigError
-from ssanet_jax.training.checkpoints.trees import named_leaves
 from ssanet_jax.training.multihost import hosts
 from ssanet_jax.version import __version__
 
@@ -82,8 +81,12 @@ def check_same_state(step: int, state: Any) -> None:
       state: a tree of replicated arrays.
     """
     if hosts.several():
-        leaves = named_leaves(state).items()
-        facts = {f'the checksum of {name}': _digest(leaf) for name, leaf in leaves}
+        leaves = jax.tree_util.tree_leaves_with_path(state)
+        digests = {
+            jax.tree_util.keystr(path, simple=True, separator='/'): _digest(leaf)
+            for path, leaf in leaves
+        }
+        facts = {f'the checksum of {name}': digest for name, digest in digests.items()}
         check_same({'the step to start from': step, **facts}, 'the initial weights')
 
 
