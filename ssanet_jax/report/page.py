@@ -96,17 +96,9 @@ def _page(folder: Workdir, checkpoint: str) -> str:
     epoch = evaluation.num_train / config.batch_size if evaluation else None
     epoch = epoch or curves.steps_per_epoch(config, lines)
     layers = layer_costs(trained.model, eval_size(config.dataset)) if trained else []
+    raw = checkpoint.endswith(':raw')
     content = {
-        'header': make_header(
-            config,
-            trained,
-            evaluation,
-            lines,
-            layers,
-            starts,
-            epoch,
-            raw=checkpoint.endswith(':raw'),
-        ),
+        'header': make_header(config, trained, evaluation, lines, layers, starts, epoch, raw=raw),
         'curves': _curves(config, lines, epoch),
         'images': _image_sections(trained, evaluation, notes) if trained and evaluation else {},
         'cost': tables.cost_table(layers, eval_size(config.dataset)) if layers else None,

@@ -20,7 +20,7 @@ from absl import flags
 from etils import epath
 
 from ssanet_jax import runtime
-from ssanet_jax.errors import ConfigError, file_errors, one_line
+from ssanet_jax.errors import ConfigError, file_errors, reason_of
 from ssanet_jax.output import timestamp
 from ssanet_jax.tables import FORMATS, Column, Table, show
 from ssanet_jax.tools import cli
@@ -154,7 +154,7 @@ def _export(workdir: 'Workdir') -> None:
             with contextlib.suppress(*file_errors()):
                 out.path.rmtree()
             checkpoints.check_exists(step)
-            reason = one_line(error).rstrip('.')
+            reason = reason_of(error)
             raise ConfigError(f'--out={out} cannot be written: {reason}.') from error
         return step
 

@@ -27,6 +27,7 @@ from ssanet_jax.errors import (
     file_errors,
     nearest,
     one_line,
+    reason_of,
 )
 from ssanet_jax.output import lossy, open_standard_streams, print_error, printable
 from ssanet_jax.runtime import StopSignals
@@ -47,9 +48,8 @@ def writing_out(*others: type[Exception]) -> Iterator[None]:
     try:
         yield
     except file_errors(*others) as error:
-        raise ConfigError(
-            f'--out={flags.FLAGS.out} cannot be written: {one_line(error).rstrip(".")}.'
-        ) from error
+        reason = reason_of(error)
+        raise ConfigError(f'--out={flags.FLAGS.out} cannot be written: {reason}.') from error
 
 
 def run(main: Callable[..., None], define_flags: Callable[[], None]) -> None:

@@ -23,10 +23,7 @@ def define_flags() -> None:
     flags.DEFINE_string('study', None, 'Python file with get_study(), as in studies/.')
     flags.DEFINE_string('out', None, 'Folder of the raw data and the results.', required=True)
     flags.DEFINE_integer(
-        'workers',
-        None,
-        'Processes; unset: one per GPU or CPU core; on TPUs, one.',
-        lower_bound=1,
+        'workers', None, 'Processes; unset: one per GPU or CPU core; on TPUs, one.', lower_bound=1
     )
     flags.DEFINE_bool('allow_code_change', False, 'Continue runs of another commit.')
     flags.DEFINE_bool('analyze_only', False, 'Train nothing; analyze the runs in --out.')

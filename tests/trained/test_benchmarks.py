@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from array_record.python import array_record_data_source  # noqa: F401  defines flags once
 
 from ssanet_jax import data
 from ssanet_jax.tools import evaluate as module

@@ -124,10 +124,13 @@ def test_hosts_that_fail_at_once_remember_the_files_of_both(config, root, workdi
     paths = [str(root / f'train/ash/{number}.jpg') for number in (1, 2)]
     read = data_files.read
     before = read(workdir)
-    for path in paths:  # each reads the list before the other changes it
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(DataFileError, match='bad'):  # noqa: PT012
-            patch.setattr(data_files, 'read', lambda _: before)
-            with data_files.remembering_bad_files(config.dataset, workdir):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data_files, 'read', lambda _: before)  # before either wrote
+        for path in paths:
+            with (
+                pytest.raises(DataFileError, match='bad'),
+                data_files.remembering_bad_files(config.dataset, workdir),
+            ):
                 raise DataFileError('bad', [path])
     bad = {name for name, file in read(workdir).items() if file.problem}
     assert bad == {'train/ash/1.jpg', 'train/ash/2.jpg'}

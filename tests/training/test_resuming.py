@@ -1,4 +1,4 @@
-"""A run that was stopped or killed goes on as if it had not been."""
+"""Stopped and killed runs resume bit for bit."""
 
 import itertools
 import json

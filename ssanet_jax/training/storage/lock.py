@@ -12,13 +12,7 @@ from typing import IO
 from absl import logging
 from etils import epath
 
-from ssanet_jax.errors import (
-    ConfigError,
-    SaveError,
-    WorkdirInUseError,
-    file_errors,
-    reason_of,
-)
+from ssanet_jax.errors import ConfigError, SaveError, WorkdirInUseError, file_errors, reason_of
 from ssanet_jax.training.storage.file_reading import MISSING
 
 # Errors of file systems that do not support locks.

@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from ssanet_jax.errors import ConfigError, file_errors, one_line
+from ssanet_jax.errors import ConfigError, file_errors, one_line, reason_of
 from ssanet_jax.output import printable
 from ssanet_jax.training.storage.atomic_io import write_text
 from ssanet_jax.training.storage.file_reading import list_names, read_text
@@ -79,9 +79,7 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             return missing
         except file_errors() as error:
-            raise ConfigError(
-                f'--workdir={self} cannot be created: {one_line(error).rstrip(".")}.'
-            ) from error
+            raise ConfigError(f'--workdir={self} cannot be created: {reason_of(error)}.') from error
 
     def remove_if_empty(self) -> None:
         """Removes the folder if it is empty, as after a mistake that was found before training."""
